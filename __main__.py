@@ -1,0 +1,5 @@
+"""`python -m bas`: the same as the console script `bas`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The feature store: settings key, Zarr layout, mapped reads. Never imports torch models."""

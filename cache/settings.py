@@ -1,0 +1,123 @@
+"""The settings key of a feature store: every setting that changes a number in it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+from ..errors import InputError
+from ..events import TimeGrid
+
+Blend = Literal["hann", "none"]
+Fit = Literal["pad", "stretch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings:
+    """All that decides the value of a feature row. Two stores with equal settings hold interchangeable features.
+
+    The engine (PyTorch, OpenVINO, CUDA) is not here: each is held to a cosine of 0.9999 against plain fp32, and is
+    recorded per array instead.
+    """
+
+    backbone: str
+    """Name in `BACKBONES`, or `timm:NAME`."""
+    depth: int | None
+    """Number of trunk blocks kept (X3D: 4 or 5); None where the backbone has one depth only."""
+    weights: str
+    """Where the weights came from: `kinetics`, `imagenet`, `none`, `import`, or the weights file's name."""
+    weights_sha256: str
+    """Hash of the loaded tensors (names, shapes, values), so that a renamed or replaced file is noticed."""
+    dim: int
+    """Channels of a feature row, > 0."""
+    width: int
+    """Pixels, as fed to the backbone, > 0."""
+    height: int
+    """Pixels, as fed to the backbone, > 0."""
+    fit: Fit
+    """How a picture of another aspect is brought to width x height: black bars, or stretched."""
+    scaler: str
+    """The resizer, e.g. `swscale-bicubic`; resizers differ by up to 6 grey levels."""
+    fps: str
+    """Frames per second of the grid as a fraction, e.g. `25` or `30000/1001`; `source`: each video's own."""
+    window: int
+    """Steps in one clip that the backbone sees; 1 for 2-D backbones."""
+    hop: int
+    """Steps between the starts of neighbouring clips, 1..window."""
+    blend: Blend
+    """How rows of overlapping clips are averaged."""
+    stride: int
+    """Grid frames per step: the stream is split into `stride` phases, run apart and interleaved."""
+    mean: tuple[float, float, float]
+    """Subtracted from RGB in [0, 1]."""
+    std: tuple[float, float, float]
+    """RGB in [0, 1] is divided by it after the mean is subtracted."""
+    dtype: str = "float16"
+    """Type of the stored rows."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "width", "height", "window", "hop", "stride"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(
+                    f"setting {name!r} is not usable", got=getattr(self, name), wanted="a whole number >= 1"
+                )
+        if self.hop > self.window:
+            raise InputError("hop leaves frames without a feature", got=self.hop, wanted=f"1 to window ({self.window})")
+        for name, allowed in (("blend", get_args(Blend)), ("fit", get_args(Fit)), ("dtype", ("float16", "uint8"))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"setting {name!r} is not known", got=getattr(self, name), wanted=", ".join(allowed))
+        if self.fps != "source":
+            TimeGrid.parse(self.fps)
+
+    @property
+    def fps_fraction(self) -> Fraction | None:
+        """Frames per second of the grid; None for each video's own rate."""
+        return None if self.fps == "source" else TimeGrid.parse(self.fps).fps
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, in field order."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "FeatureSettings":
+        """Inverse of `to_json`.
+
+        Raises:
+            InputError: a field is missing, unknown or of the wrong type.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(record) != names:
+            wrong = sorted(names ^ set(record))
+            raise InputError(
+                "the store's settings do not fit this version of bas",
+                got=f"missing or unknown: {', '.join(wrong)}",
+                cure="use the version of bas that made the store (its root attributes name it)",
+            )
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError("the store's settings are damaged", got=error) from None
+
+    def key(self) -> str:
+        """SHA-256 (hex) of the canonical JSON."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def require_equal(self, stored: "FeatureSettings", *, store: str) -> None:
+        """Refuse to mix features of two settings.
+
+        Raises:
+            InputError: names each field that differs, both values, and the cure.
+        """
+        mine, theirs = self.to_json(), stored.to_json()
+        wrong = [name for name in mine if mine[name] != theirs[name]]
+        if wrong:
+            raise InputError(
+                f"{store}: made with other settings; these differ: {', '.join(wrong)}",
+                got=", ".join(f"{name}={mine[name]}" for name in wrong),
+                wanted=", ".join(f"{name}={theirs[name]}" for name in wrong),
+                cure="leave these options out to follow the store, or name another --out",
+            )

@@ -1,0 +1,1 @@
+"""The metric and the reports. Knows no model."""

@@ -1,0 +1,251 @@
+"""Events, classes, splits and the time grid; reads labels, writes and reads predictions.
+
+Source of the conventions: SoccerNet ball action spotting 2025 (`Labels-ball.json`, `results_spotting.json`).
+Imports nothing of ours but the error type.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from .errors import InputError
+
+Split = Literal["train", "valid", "test", "challenge"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+SOCCERNET_BALL_CLASSES = (
+    "PASS",
+    "DRIVE",
+    "HEADER",
+    "HIGH PASS",
+    "OUT",
+    "CROSS",
+    "THROW IN",
+    "SHOT",
+    "BALL PLAYER BLOCK",
+    "PLAYER SUCCESSFUL TACKLE",
+    "FREE KICK",
+    "GOAL",
+)
+"""The twelve SoccerNet classes; class id is the position here plus one, 0 is background."""
+
+_SEASON = "england_efl/2019-2020/"
+SOCCERNET_BALL_SPLITS: dict[str, Split] = {
+    _SEASON + "2019-10-01 - Leeds United - West Bromwich": "train",
+    _SEASON + "2019-10-01 - Hull City - Sheffield Wednesday": "train",
+    _SEASON + "2019-10-01 - Brentford - Bristol City": "train",
+    _SEASON + "2019-10-01 - Blackburn Rovers - Nottingham Forest": "train",
+    _SEASON + "2019-10-01 - Middlesbrough - Preston North End": "valid",
+    _SEASON + "2019-10-01 - Stoke City - Huddersfield Town": "test",
+    _SEASON + "2019-10-01 - Reading - Fulham": "test",
+    _SEASON + "2019-10-02 - Cardiff City - Queens Park Rangers": "challenge",
+    _SEASON + "2019-10-01 - Wigan Athletic - Birmingham City": "challenge",
+}
+"""Game folder (relative to the data set's root, split folders left out) -> official split."""
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """Constant-rate grid of frames: the only place where milliseconds and frames convert.
+
+    Integer and rational arithmetic only: `int(25 * (p / 1000))` in floating point is one frame off for 6.3 % of
+    SoccerNet's labels.
+    """
+
+    fps: Fraction
+    """Frames per second, > 0."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fps, Fraction) or self.fps <= 0:
+            raise InputError(
+                "frame rate is not usable", got=self.fps, wanted="a positive fraction, such as 25 or 30000/1001"
+            )
+
+    def frame(self, position_ms: int) -> int:
+        """Index of the frame on screen at `position_ms` (>= 0): floor(position_ms * fps / 1000)."""
+        return position_ms * self.fps.numerator // (1000 * self.fps.denominator)
+
+    def seconds(self, frame: int) -> Fraction:
+        """Start of `frame` in seconds, exact."""
+        return Fraction(frame) / self.fps
+
+    def ms(self, frame: int) -> int:
+        """Smallest whole millisecond that lies inside `frame`, so that `grid.frame(grid.ms(f)) == f` (fps <= 1000)."""
+        exact = 1000 * Fraction(frame) / self.fps
+        return -(-exact.numerator // exact.denominator)
+
+    @classmethod
+    def parse(cls, text: str) -> "TimeGrid":
+        """From `25`, `12.5` or `30000/1001`.
+
+        Raises:
+            InputError: not a positive number or fraction.
+        """
+        try:
+            return cls(Fraction(text))
+        except (ValueError, ZeroDivisionError):
+            raise InputError(
+                "frame rate is not usable",
+                got=repr(text),
+                wanted="a positive number or fraction, such as 25 or 30000/1001",
+            ) from None
+
+    def __str__(self) -> str:
+        return str(self.fps)
+
+
+@dataclass(frozen=True, order=True)
+class Event:
+    """One instant with a class; a prediction where `confidence` is not None."""
+
+    position_ms: int
+    """Milliseconds from the start of the video, >= 0."""
+    label: str
+    """Class name as in the data set's class list."""
+    half: int = 1
+    """1 or 2; positions of the older two-halves edition restart at the second half."""
+    team: str = ""
+    """As annotated (`home`, `away`, `not applicable`); may be empty."""
+    visible: bool = True
+    """False where the annotation says `not shown`."""
+    confidence: float | None = None
+    """Score of a prediction; None for ground truth."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a SoccerNet annotation (or prediction, with a confidence)."""
+        total_seconds = self.position_ms // 1000
+        record: dict[str, Any] = {
+            "gameTime": f"{self.half} - {total_seconds // 60:02d}:{total_seconds % 60:02d}",
+            "label": self.label,
+            "position": str(self.position_ms),
+        }
+        if self.confidence is not None:
+            return record | {"half": str(self.half), "confidence": repr(float(self.confidence))}
+        return record | {"team": self.team, "visibility": "visible" if self.visible else "not shown"}
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON of a small text file.
+
+    Raises:
+        InputError: missing, unreadable or not JSON; names the line.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno}",
+            got=error.msg,
+            cure="repair the file, or fetch it again",
+        ) from None
+    except RecursionError:
+        raise InputError(f"{path}: JSON nested too deep", cure="fetch the file again") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text", got=f"byte {error.start}: {error.reason}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+
+
+def write_json_atomic(path: Path, value: object) -> None:
+    """Write JSON whole or not at all: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def parse_event(record: object, *, where: str) -> Event:
+    """One annotation or prediction record -> `Event`.
+
+    Args:
+        record: an object with `label`, `position` (milliseconds; string or number), optionally `gameTime`, `half`,
+            `team`, `visibility`, `confidence` (string or number).
+        where: file and index, for the error.
+
+    Raises:
+        InputError: a field is missing or not usable.
+    """
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where}: not an object", got=repr(record)[:80])
+    label, position = record.get("label"), record.get("position")
+    if not isinstance(label, str) or not label:
+        raise InputError(f"{where}: no usable label", got=repr(label)[:80], wanted="a class name")
+    try:
+        position_ms = int(str(position))
+    except ValueError:
+        position_ms = -1
+    if position_ms < 0:
+        raise InputError(
+            f"{where}: position is not usable", got=repr(position)[:80], wanted="whole milliseconds >= 0, as a string"
+        )
+    confidence = record.get("confidence")
+    try:
+        score = None if confidence is None else float(confidence)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: confidence is not a number", got=repr(confidence)[:80]) from None
+    if score is not None and score != score:  # NaN
+        raise InputError(f"{where}: confidence is not a number", got="nan")
+    return Event(
+        position_ms=position_ms,
+        label=label,
+        half=_half(record),
+        team=str(record.get("team", "")),
+        visible=str(record.get("visibility", "visible")) != "not shown",
+        confidence=score,
+    )
+
+
+def _half(record: Mapping[str, Any]) -> int:
+    text = str(record.get("half") or str(record.get("gameTime", "1")).split("-")[0]).strip()
+    return 2 if text == "2" else 1
+
+
+def read_labels(path: Path) -> list[Event]:
+    """Events of a `Labels-ball.json` (key `annotations`), in time order.
+
+    Raises:
+        InputError: unreadable, bad JSON (with line), or a record that cannot be used (with its index).
+    """
+    return _read_events(path, key="annotations")
+
+
+def read_predictions(path: Path) -> list[Event]:
+    """Events of a `results_spotting.json` (key `predictions`), in time order. Raises as `read_labels`."""
+    return _read_events(path, key="predictions")
+
+
+def _read_events(path: Path, *, key: str) -> list[Event]:
+    document = read_json(path)
+    records = document.get(key) if isinstance(document, Mapping) else None
+    if not isinstance(records, list):
+        raise InputError(f"{path}: no list named {key!r}", got=type(document).__name__, wanted=f'{{"{key}": [...]}}')
+    return sorted(
+        (parse_event(record, where=f"{path}: {key}[{index}]") for index, record in enumerate(records)),
+        key=lambda event: (event.half, event.position_ms),
+    )
+
+
+def write_predictions(path: Path, events: Iterable[Event], *, url_local: str) -> None:
+    """Write a `results_spotting.json` that the official reader accepts; whole or not at all.
+
+    Args:
+        path: the file; its folder is made.
+        events: predictions (with `confidence`), any order; written in time order.
+        url_local: the game's folder relative to the data set's root.
+    """
+    ordered = sorted(events, key=lambda event: (event.half, event.position_ms))
+    write_json_atomic(path, {"UrlLocal": url_local, "predictions": [event.to_json() for event in ordered]})

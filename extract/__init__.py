@@ -1,0 +1,1 @@
+"""Stage one: video in, one feature per frame out. Never imports `heads`."""

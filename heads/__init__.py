@@ -1,0 +1,1 @@
+"""Temporal heads on cached features. Never imports `extract`."""

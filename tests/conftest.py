@@ -1,0 +1,25 @@
+"""Fixtures of all tests: the real data beside the checkout, and the real weights, where they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+WEIGHTS_DIR = os.environ.get("BAS_WEIGHTS_DIR", "")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data; the test is skipped, loudly, without it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"REAL DATA MISSING: no folder {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def weights_dir() -> Path:
+    """Folder of real weights (`BAS_WEIGHTS_DIR`), as written by `shared/tools/get_weights.py`; skipped, loudly, without."""
+    if not WEIGHTS_DIR or not Path(WEIGHTS_DIR).is_dir():
+        pytest.skip("REAL WEIGHTS MISSING: set BAS_WEIGHTS_DIR to a folder made by shared/tools/get_weights.py")
+    return Path(WEIGHTS_DIR)
