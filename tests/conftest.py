@@ -19,7 +19,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def weights_dir() -> Path:
-    """Folder of real weights (`BAS_WEIGHTS_DIR`), as written by `shared/tools/get_weights.py`; skipped, loudly, without."""
+    """Folder of real weights (`BAS_WEIGHTS_DIR`), from `shared/tools/get_weights.py`; skipped, loudly, without it."""
     if not WEIGHTS_DIR or not Path(WEIGHTS_DIR).is_dir():
         pytest.skip("REAL WEIGHTS MISSING: set BAS_WEIGHTS_DIR to a folder made by shared/tools/get_weights.py")
     return Path(WEIGHTS_DIR)
