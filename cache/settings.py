@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from ..errors import InputError
 from ..events import TimeGrid
 
-Blend = Literal["hann", "none"]
+Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
 
 
@@ -95,7 +95,9 @@ class FeatureSettings:
                 got=f"missing or unknown: {', '.join(wrong)}",
                 cure="use the version of bas that made the store (its root attributes name it)",
             )
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+        }
         try:
             return cls(**values)
         except TypeError as error:
