@@ -1,8 +1,8 @@
 """The window plan: which frames go into which clip, and how clip rows become one row per frame.
 
 Pure index arithmetic and numpy. Letters: T grid frames of the video, S = `stride` phases, W = `window` steps of one
-clip, K groups, C channels. Phase p of the stream is the frames p, p + S, p + 2 S, ... A *group* k is the S clips, one per
-phase, that start at step k * hop of their phase; together they cover the frames [k * hop * S, (k * hop + W) * S).
+clip, K groups, C channels. Phase p of the stream is the frames p, p + S, p + 2 S, ... A *group* k is the S clips, one
+per phase, that start at step k * hop of their phase; together they cover the frames [k * hop * S, (k * hop + W) * S).
 
 The plan is anchored at frame 0 and is a function of (T, settings) alone: neither batch size, nor resume, nor the way
 in which matches are shared among workers can change which clip a row is computed in. It matters, because a 3-D
