@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from ..errors import InputError
 from ..events import TimeGrid
 
-Blend = Literal["hann", "none"]
+Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
 
 
@@ -95,11 +95,14 @@ class FeatureSettings:
                 got=f"missing or unknown: {', '.join(wrong)}",
                 cure="use the version of bas that made the store (its root attributes name it)",
             )
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
         try:
-            return cls(**values)
-        except TypeError as error:
+            mean, std = (tuple(float(x) for x in record[name]) for name in ("mean", "std"))
+            settings = cls(**dict(record) | {"mean": mean, "std": std})
+        except (TypeError, ValueError) as error:
             raise InputError("the store's settings are damaged", got=error) from None
+        if json.dumps(settings.to_json()) != json.dumps({name: record[name] for name in settings.to_json()}):
+            raise InputError("the store's settings are damaged", got=record)
+        return settings
 
     def key(self) -> str:
         """SHA-256 (hex) of the canonical JSON."""

@@ -1,0 +1,77 @@
+"""The settings key."""
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from bas.cache.settings import FeatureSettings
+from bas.errors import InputError
+
+SETTINGS = FeatureSettings(
+    backbone="x3d_s",
+    depth=5,
+    weights="kinetics",
+    weights_sha256="ab" * 32,
+    dim=192,
+    width=398,
+    height=224,
+    fit="pad",
+    scaler="swscale-bicubic",
+    fps="25",
+    window=50,
+    hop=25,
+    blend="hann",
+    stride=2,
+    mean=(0.45, 0.45, 0.45),
+    std=(0.225, 0.225, 0.225),
+)
+OTHER: dict[str, Any] = {
+    "backbone": "x3d_m", "depth": 4, "weights": "none", "weights_sha256": "cd" * 32, "dim": 96, "width": 224,
+    "height": 112, "fit": "stretch", "scaler": "swscale-bilinear", "fps": "source", "window": 40, "hop": 20,
+    "blend": "mean", "stride": 1, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "dtype": "uint8",
+}  # fmt: skip
+
+
+def test_json_round_trip() -> None:
+    assert FeatureSettings.from_json(json.loads(json.dumps(SETTINGS.to_json()))) == SETTINGS
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(FeatureSettings)])
+def test_every_field_is_in_the_key_and_a_difference_is_refused_by_name(name: str) -> None:
+    other = replace(SETTINGS, **{name: OTHER[name]})
+    assert other.key() != SETTINGS.key()
+    with pytest.raises(InputError, match=rf"these differ: {name}\n"):
+        other.require_equal(SETTINGS, store="s.zarr")
+
+
+def test_equal_settings_are_accepted() -> None:
+    replace(SETTINGS).require_equal(SETTINGS, store="s.zarr")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window": 0},
+        {"hop": 51},
+        {"blend": "cosine"},
+        {"fps": "25/0"},
+        {"fps": "fast"},
+        {"mean": "red"},
+        {"mean": [0.1, "x", 0.2]},
+        {"stride": "2"},
+        {"dim": None},
+        {"extra": 1},
+    ],
+)
+def test_damaged_settings_are_an_input_error(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        FeatureSettings.from_json(SETTINGS.to_json() | change)
+
+
+def test_a_missing_field_is_named() -> None:
+    record = SETTINGS.to_json()
+    del record["stride"]
+    with pytest.raises(InputError, match="stride"):
+        FeatureSettings.from_json(record)
