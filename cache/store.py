@@ -90,7 +90,7 @@ class FeatureStore:
         path = Path(path)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            others = any(entry.name != PARTIAL for entry in os.scandir(path))
+            others = any(entry.name != PARTIAL for entry in path.iterdir())
             if others and not (path / METADATA).exists():  # in this order: another process may make the store just now
                 raise _not_a_store(path, "a folder with other things in it", cure="name another folder")
             lock = FileLock.acquire(path / PARTIAL / "root.lock", wait_seconds=_ROOT_WAIT_SECONDS)

@@ -121,7 +121,7 @@ class MatchJob:
                 raise InputError(f"match {self.match_id!r} lies inside a match", got=folder, cure="rename one of them")
         target = self.root / self.match_id
         if not (target / FEATURES).is_dir():
-            if target.is_dir() and any(entry.is_dir() for entry in os.scandir(target)):
+            if target.is_dir() and any(entry.is_dir() for entry in target.iterdir()):
                 raise InputError(f"match id {self.match_id!r} is a folder of other matches", cure="rename one of them")
             return False
         there = [view for view in self.views if (target / FEATURES / view).exists()]
@@ -392,8 +392,7 @@ def sweep(root: Path) -> None:
 
     A commit that a kill cut off between its renames is completed.
     """
-    for partial in [entry for entry in os.scandir(root / PARTIAL) if entry.name != "root.lock"]:
-        path = Path(partial.path)
+    for path in [entry for entry in (root / PARTIAL).iterdir() if entry.name != "root.lock"]:
         if path.name == "root.json":
             path.unlink(missing_ok=True)
             continue

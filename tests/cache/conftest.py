@@ -1,18 +1,30 @@
-"""Settings, rows and whole-tree comparison for the store's tests."""
+"""Settings, a small store, and whole-tree comparison for the store's tests."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
+from bas.cache.match import MatchMeta
 from bas.cache.settings import FeatureSettings
+from bas.cache.store import FeatureStore
+from bas.cache.writer import MatchWriter
+
+LABELS = ({"gameTime": "1 - 00:04", "label": "PASS", "position": "4000", "team": "home", "visibility": "visible"},)
 
 
-@pytest.fixture
-def settings() -> Callable[..., FeatureSettings]:
-    """Settings of a store with `dim` channels."""
+class StoreMaker:
+    """Makes stores and matches in a folder of their own."""
 
-    def build(dim: int = 6, **changes: object) -> FeatureSettings:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "store"
+
+    def settings(self, dim: int = 6, **changes: object) -> FeatureSettings:
+        """Settings with `dim` channels."""
         record = {
             "backbone": "x3d_s",
             "depth": 5,
@@ -34,15 +46,72 @@ def settings() -> Callable[..., FeatureSettings]:
         }
         return FeatureSettings.from_json(record | changes)
 
-    return build
+    def store(self, dim: int = 6, **changes: object) -> FeatureStore:
+        """The store, made where it is missing."""
+        settings = self.settings(dim, **changes)
+        return FeatureStore.create_or_open(self.path, settings, classes=("PASS", "DRIVE"), software={"bas": "0"})
+
+    def rows(self, num_rows: int, dim: int = 6, seed: int = 0) -> npt.NDArray[np.float32]:
+        """(num_rows, dim) standard normal."""
+        return np.random.default_rng(seed).normal(size=(num_rows, dim)).astype(np.float32)
+
+    def writer(self, match_id: str = "a", *, num_rows: int, dim: int = 6, **changes: Any) -> MatchWriter:
+        """A writer with plain defaults."""
+        arguments: dict[str, Any] = {
+            "views": ("identity",),
+            "pts_ticks": np.arange(num_rows) * 512,
+            "match_meta": self.meta(),
+            "provenance": {"engine": "test"},
+            "journal_seconds": 0.0,
+        }
+        return self.store(dim).writer(match_id, num_rows=num_rows, **(arguments | changes))
+
+    def meta(self, **changes: Any) -> MatchMeta:
+        """25 fps, two labels, a video of 5 bytes."""
+        fields: dict[str, Any] = {
+            "fps": Fraction(25),
+            "time_base": Fraction(1, 12800),
+            "origin_ticks": 3,
+            "split": "train",
+            "labels": LABELS,
+            "video": {"name": "224p.mp4", "bytes": 5, "sha256": "ab"},
+        }
+        return MatchMeta(**(fields | changes))
+
+    def match(self, match_id: str = "a", *, num_rows: int = 600, dim: int = 6, **changes: Any) -> npt.NDArray[Any]:
+        """Write a whole match; its rows as stored (those of the first view; each further view is one higher)."""
+        rows = self.rows(num_rows, dim)
+        with self.writer(match_id, num_rows=num_rows, dim=dim, **changes) as writer:
+            views = changes.get("views", ("identity",))
+            writer.append({view: rows + n for n, view in enumerate(views)}, np.ones(num_rows, bool))
+            writer.commit()
+        return rows.astype(np.float16)
+
+    @property
+    def shard(self) -> Path:
+        """Shard of match a."""
+        return self.path / "a" / "features" / "identity" / "c" / "0" / "0"
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> StoreMaker:
+    """Makes a store in the test's folder."""
+    return StoreMaker(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_maker() -> Callable[[Path], StoreMaker]:
+    """Makes such makers, for tests that need a folder per example."""
+    return StoreMaker
+
+
+def read_tree(root: Path) -> dict[str, bytes | None]:
+    """Every file's bytes (None for a folder) by its path within a store."""
+    paths = sorted(root.rglob("*"))
+    return {path.relative_to(root).as_posix(): path.read_bytes() if path.is_file() else None for path in paths}
 
 
 @pytest.fixture
 def tree() -> Callable[[Path], dict[str, bytes | None]]:
-    """Every file's bytes (None for a folder) by its path within a store."""
-
-    def read(root: Path) -> dict[str, bytes | None]:
-        paths = sorted(root.rglob("*"))
-        return {path.relative_to(root).as_posix(): path.read_bytes() if path.is_file() else None for path in paths}
-
-    return read
+    """Reads a whole store for comparison."""
+    return read_tree

@@ -1,0 +1,81 @@
+"""Ids and metadata."""
+
+import numpy as np
+import pytest
+
+from bas.cache.layout import canonical_json, check_id, check_view, shard_layout, shard_metadata
+from bas.cache.shard import ShardLayout
+from bas.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "match_id",
+    [
+        "a",
+        "england_efl/2019-2020/2019-10-01 - Leeds United - West Bromwich",
+        "La Liga/Málaga - Cádiz",
+        "東京/大阪",
+        "a.b/.c",
+    ],
+)
+def test_usual_ids_are_taken(match_id: str) -> None:
+    assert check_id(match_id) == match_id
+
+
+@pytest.mark.parametrize(
+    "match_id",
+    ["", "/", "/a", "a/", "a//b", "..", "a/../b", ".", "a/./b", "a\\b", "a\0b", "a\nb", "__a", "a/__b", ".partial"],
+)
+def test_ids_that_leave_the_store_are_refused(match_id: str) -> None:
+    with pytest.raises(InputError, match="match id is not usable"):
+        check_id(match_id)
+
+
+@pytest.mark.parametrize(
+    "match_id",
+    [".partialx/a", "features", "a/features/b", "c", "a/pts", "valid", "a/zarr.json", "a:b", "a?", "a*", "<a", 'a"'],
+)
+def test_reserved_names_and_characters_are_refused(match_id: str) -> None:
+    with pytest.raises(InputError, match="match id is not usable"):
+        check_id(match_id)
+
+
+@pytest.mark.parametrize("match_id", ["a|b", "a ", "a.", "con", "a/NUL.mp4", "x" * 256, "ä" * 128, "a\ud800"])
+def test_ids_that_some_system_refuses_are_refused(match_id: str) -> None:
+    with pytest.raises(InputError, match="match id is not usable"):
+        check_id(match_id)
+
+
+@pytest.mark.parametrize("view", ["", "a/b", "..", "c", "features", "zarr.json"])
+def test_unsafe_views_are_refused(view: str) -> None:
+    with pytest.raises(InputError, match="view name"):
+        check_view(view)
+
+
+def test_metadata_of_ours_is_recognised_and_nothing_else_is() -> None:
+    layout = ShardLayout(1000, 6, np.dtype("<f2"))
+    metadata = shard_metadata(layout, {"any": "thing"})
+    assert shard_layout(metadata) == layout
+    for name, value in [("shape", [1000]), ("shape", [0, 6]), ("shape", [True, 6]), ("codecs", []), ("codecs", None)]:
+        assert shard_layout(metadata | {name: value}) is None
+    for name, value in [("data_type", "r16"), ("zarr_format", 2), ("storage_transformers", [1]), ("chunk_grid", {})]:
+        assert shard_layout(metadata | {name: value}) is None
+    assert shard_layout({}) is None
+
+
+def test_index_survives_only_whole() -> None:
+    layout = ShardLayout(1000, 6, np.dtype("<f2"))
+    index = layout.tail()[-layout.index_bytes :]
+    assert layout.index_is_ours(index)
+    for place in range(len(index)):
+        with pytest.raises(ValueError, match="index"):
+            layout.index_is_ours(index[:place] + bytes([index[place] ^ 1]) + index[place + 1 :])
+    with pytest.raises(ValueError, match="index"):
+        layout.index_is_ours(index[1:])
+
+
+def test_json_is_the_same_for_the_same_value() -> None:
+    assert canonical_json({"b": 1, "ä": [None]}, where="x") == canonical_json({"ä": [None], "b": 1}, where="x")
+    for value in (float("nan"), object()):
+        with pytest.raises(InputError, match="cannot be written as JSON"):
+            canonical_json({"a": value}, where="x")

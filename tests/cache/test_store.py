@@ -1,0 +1,321 @@
+"""Stores read back: by us, by zarr-python, by tensorstore; foreign, damaged and hostile ones."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from bas.cache.info import info
+from bas.cache.store import FeatureStore
+from bas.errors import InputError
+from bas.events import Event
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG_ID = "england_efl/2019-2020/2019-10-01 - Léeds United - West Bromwich"
+
+
+def by_tensorstore(folder: Path) -> Any:
+    return (
+        tensorstore.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": str(folder)}})
+        .result()
+        .read()
+        .result()
+    )
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(
+    num_rows=st.sampled_from([1, 2, 255, 256, 257, 512, 1000]),
+    dim=st.integers(1, 9),
+    sizes=st.lists(st.integers(0, 700), min_size=1, max_size=8),
+    dtype=st.sampled_from(["float16", "uint8"]),
+)
+def test_every_reader_gets_what_was_appended(
+    make_maker: Callable[[Path], Any], num_rows: int, dim: int, sizes: list[int], dtype: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        maker = make_maker(Path(folder))
+        store = maker.store(dim, dtype=dtype)
+        rows = (maker.rows(num_rows, dim) * 50).astype("uint8" if dtype == "uint8" else "float32")
+        valid = np.arange(num_rows) % 3 > 0
+        pts = np.arange(num_rows) * 512 + 7
+        with store.writer(
+            LONG_ID, num_rows=num_rows, pts_ticks=pts, match_meta=maker.meta(), provenance={}, journal_seconds=0
+        ) as writer:
+            start, turn = 0, 0
+            while start < num_rows:
+                stop = min(num_rows, start + max(sizes[turn % len(sizes)], turn > 20))
+                writer.append({"identity": rows[start:stop]}, valid[start:stop])
+                assert writer.rows_done == (stop // 256 * 256 if stop % 256 == 0 else writer.rows_done)
+                start, turn = stop, turn + 1
+            writer.commit()
+        wanted, match = rows.astype(dtype), maker.path / LONG_ID
+        mapped = store.rows(LONG_ID)
+        assert mapped.is_mapped
+        assert mapped.shape == (num_rows, dim)
+        for read in (mapped[:], zarr.open_group(maker.path, mode="r")[f"{LONG_ID}/features/identity"]):
+            np.testing.assert_array_equal(np.asarray(read), wanted)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(by_tensorstore(match / "features" / "identity"), wanted)
+        for name, values, ours in (("pts", pts, store.pts(LONG_ID)), ("valid", valid, store.valid(LONG_ID))):
+            np.testing.assert_array_equal(ours, values)
+            np.testing.assert_array_equal(zarr.open_array(match / name, mode="r")[:], values)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(by_tensorstore(match / name), values)
+
+
+def test_what_is_kept_with_a_match(maker: Any) -> None:
+    maker.match(LONG_ID, match_meta=maker.meta(extra={"note": [1]}, fps=Fraction(30000, 1001)))
+    maker.match("b", match_meta=maker.meta(labels=None, split=None))
+    store = FeatureStore.open(maker.path)
+    assert store.matches() == ["b", LONG_ID]
+    match = store.match(LONG_ID)
+    assert (match.num_rows, match.meta.fps, match.meta.time_base) == (600, Fraction(30000, 1001), Fraction(1, 12800))
+    assert match.meta == maker.meta(extra={"note": [1]}, fps=Fraction(30000, 1001))
+    assert match.meta.events() == [Event(4000, "PASS", team="home")]
+    assert store.match("b").meta.events() is None
+    assert store.views(LONG_ID) == ["identity"]
+    assert store.views("nothing here") == []
+    table = info(store)
+    assert [(line.match, line.split, line.events) for line in table.matches] == [("b", "", None), (LONG_ID, "train", 1)]
+    assert table.matches[0].megabytes == pytest.approx(600 * 6 * 2 / 1e6)
+    assert json.loads(json.dumps(table.to_json()))["matches"][0]["invalid_share"] == 0
+    assert table.matches[0].minutes == pytest.approx(600 / 25 / 60)
+
+
+def test_rows_are_views_and_cannot_be_changed(maker: Any) -> None:
+    wanted = maker.match()
+    rows = maker.store().rows("a")
+    assert rows[3:9].base is not None
+    assert not rows[3:9].flags.writeable
+    assert np.shares_memory(rows[3:9], rows[0:600])
+    np.testing.assert_array_equal(rows[590:700], wanted[590:])
+    np.testing.assert_array_equal(rows.take([5, 1, 599, 5]), wanted[[5, 1, 599, 5]])
+    with pytest.raises(IndexError):
+        rows.take([600])
+    for start, stop in ((0, 600), (10, 11), (500, 10_000), (7, 7), (-5, 3), (9, 2)):
+        rows.willneed(start, stop)
+
+
+def test_nothing_in_a_store_tells_when_or_where(maker: Any, tree: Any) -> None:
+    maker.match(LONG_ID)
+    first = tree(maker.path)
+    shutil.rmtree(maker.path)
+    maker.match(LONG_ID)
+    assert tree(maker.path) == first
+    assert not any(str(maker.path).encode() in (data or b"") for data in first.values())
+
+
+def test_zarr_sees_the_whole_hierarchy(maker: Any) -> None:
+    maker.match(LONG_ID)
+    root = zarr.open_group(maker.path, mode="r")
+    assert [name for name, _ in root.members(max_depth=None) if name.endswith("identity")] == [
+        f"{LONG_ID}/features/identity"
+    ]
+    assert root.attrs["bas"]["settings_key"] == maker.settings().key()  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("given_path", ["missing", "file", "empty", "zarr", "format", "settings", "text"])
+def test_what_is_not_a_store_is_refused(maker: Any, tmp_path: Path, given_path: str) -> None:
+    path = tmp_path / given_path
+    if given_path == "file":
+        path.write_text("x")
+    elif given_path != "missing":
+        path.mkdir()
+    if given_path == "zarr":
+        zarr.open_group(path, mode="w")
+    if given_path == "text":
+        (path / "zarr.json").write_text("{")
+    if given_path in ("format", "settings"):
+        maker.store()
+        metadata = json.loads((maker.path / "zarr.json").read_text())
+        bas = metadata["attributes"]["bas"]
+        bas.update({"format": 9} if given_path == "format" else {"settings": bas["settings"] | {"hop": 7}})
+        (path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(InputError):
+        FeatureStore.open(path)
+
+
+def test_other_settings_classes_and_folders_are_refused(maker: Any, tmp_path: Path) -> None:
+    maker.store()
+    with pytest.raises(InputError, match="these differ: hop"):
+        maker.store(hop=7)
+    with pytest.raises(InputError, match="other classes"):
+        FeatureStore.create_or_open(maker.path, maker.settings(), classes=("X",), software={})
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("x")
+    with pytest.raises(InputError, match="other things"):
+        FeatureStore.create_or_open(tmp_path / "photos", maker.settings(), classes=(), software={})
+    assert [entry.name for entry in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+
+
+def test_missing_matches_and_views_are_named(maker: Any) -> None:
+    maker.match()
+    store = maker.store()
+    for call in (store.match, store.rows, store.pts, store.valid):
+        with pytest.raises(InputError, match="no match 'b'"):
+            call("b")
+    with pytest.raises(InputError, match="no view 'hflip'"):
+        store.rows("a", view="hflip")
+    with pytest.raises(InputError, match="leaves its folder"):
+        store.rows("../a")
+
+
+FOREIGN: dict[str, dict[str, Any]] = {
+    "zstd": {"chunks": (100, 6), "compressors": zarr.codecs.ZstdCodec()},
+    "chunks": {"chunks": (256, 6), "compressors": None},
+    "columns": {"chunks": (256, 3), "shards": (768, 6), "compressors": None},
+    "two shards": {"chunks": (128, 6), "shards": (384, 6), "compressors": None},
+    "sharded zstd": {"chunks": (256, 6), "shards": (768, 6), "compressors": zarr.codecs.ZstdCodec()},
+    "big endian": {"chunks": (256, 6), "serializer": zarr.codecs.BytesCodec(endian="big"), "compressors": None},
+    "zarr's own shard": {"chunks": (256, 6), "shards": (768, 6), "compressors": None},
+}
+
+
+@pytest.mark.parametrize("layout", FOREIGN)
+def test_foreign_layouts_read_the_same(maker: Any, layout: str) -> None:
+    wanted = maker.match()
+    wanted[256:512] = 0  # zarr leaves out chunks that hold nothing but the fill value
+    folder = maker.path / "a" / "features" / "identity"
+    shutil.rmtree(folder)
+    zarr.create_array(folder, shape=(600, 6), dtype="float16", filters=None, **FOREIGN[layout])[:] = wanted
+    rows = maker.store().rows("a")
+    assert not rows.is_mapped
+    assert (rows.shape, rows.dtype) == ((600, 6), np.float16)
+    np.testing.assert_array_equal(rows[:], wanted)
+    np.testing.assert_array_equal(rows[250:700], wanted[250:])
+    np.testing.assert_array_equal(rows[20:10], wanted[20:10])
+    np.testing.assert_array_equal(rows[5:300:7], wanted[5:300:7])
+    np.testing.assert_array_equal(rows[::-100], wanted[::-100])
+    np.testing.assert_array_equal(rows.take([5, 1, 599, 5]), wanted[[5, 1, 599, 5]])
+    assert rows.take([]).shape == (0, 6)
+    with pytest.raises(IndexError):
+        rows.take([600])
+    rows.willneed(0, 10)
+
+
+def test_foreign_shard_in_our_order_is_mapped(maker: Any) -> None:
+    wanted = maker.match()
+    folder = maker.path / "a" / "features" / "identity"
+    shutil.rmtree(folder)
+    options = FOREIGN["zarr's own shard"]
+    zarr.create_array(folder, shape=(600, 6), dtype="float16", filters=None, **options)[:] = wanted
+    rows = maker.store().rows("a")
+    assert rows.is_mapped
+    np.testing.assert_array_equal(rows[:], wanted)
+
+
+def test_shard_with_chunks_in_another_order_reads_the_same(maker: Any) -> None:
+    wanted = maker.match(num_rows=1024)
+    size = 256 * 12
+    data = maker.shard.read_bytes()
+    index = np.array([[3 * size - n * size, size] for n in range(4)], "<u8").tobytes()
+    chunks = [data[n * size : (n + 1) * size] for n in range(4)]
+    maker.shard.write_bytes(b"".join(chunks[::-1]) + index + google_crc32c.value(index).to_bytes(4, "little"))
+    rows = maker.store().rows("a")
+    assert not rows.is_mapped
+    np.testing.assert_array_equal(rows[:], wanted)
+
+
+def test_unknown_codecs_and_types_are_refused(maker: Any) -> None:
+    maker.match()
+    path = maker.path / "a" / "features" / "identity" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    for change in ({"codecs": [{"name": "pickle"}]}, {"codecs": "x"}, {"codecs": ["bytes"]}, {"data_type": "object"}):
+        path.write_text(json.dumps(metadata | change))
+        with pytest.raises(InputError):
+            maker.store().rows("a")
+    for change in ({"shape": [5]}, {"shape": "x"}, {"zarr_format": 2}, {"attributes": 3}):
+        path.write_text(json.dumps(metadata | change))
+        with pytest.raises(InputError):
+            maker.store().rows("a")
+
+
+def test_damaged_shards_are_never_served(maker: Any) -> None:
+    maker.match()
+    good = maker.shard.read_bytes()
+    index_bytes = 16 * 3 + 4
+    for place in range(len(good) - index_bytes, len(good)):
+        maker.shard.write_bytes(good[:place] + bytes([good[place] ^ 0x10]) + good[place + 1 :])
+        with pytest.raises(InputError, match="damaged"):
+            maker.store().rows("a")
+    for data in (b"", good[:10], good[:-1], good[:-4], good[:1000] + good[1012:], good + b"x", b"x" * 12 + good):
+        maker.shard.write_bytes(data)
+        with pytest.raises(InputError, match="damaged"):
+            maker.store().rows("a")
+    maker.shard.unlink()
+    with pytest.raises(InputError, match=r"(?s)damaged.*bas cache verify"):
+        maker.store().rows("a")
+
+
+@pytest.mark.parametrize("place", ["c/0/0", "c", "zarr.json", "."])
+@pytest.mark.parametrize("layout", ["ours", "zstd"])
+def test_links_out_of_the_store_are_refused(maker: Any, tmp_path: Path, place: str, layout: str) -> None:
+    maker.match()
+    folder = maker.path / "a" / "features" / "identity"
+    if layout == "zstd":
+        shutil.rmtree(folder)
+        zarr.create_array(folder, shape=(600, 6), dtype="float16", filters=None, **FOREIGN["zstd"])[:] = 1
+    path = folder / place
+    path.rename(tmp_path / "outside")
+    path.symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError):
+        maker.store().rows("a")
+
+
+def test_a_linked_match_is_not_listed(maker: Any, tmp_path: Path) -> None:
+    maker.match("x/a")
+    (maker.path / "x").rename(tmp_path / "outside")
+    (maker.path / "x").symlink_to(tmp_path / "outside")
+    store = FeatureStore.open(maker.path)
+    assert store.matches() == []
+    with pytest.raises(InputError, match="leads out of the store"):
+        store.match("x/a")
+
+
+def test_wrong_pts_are_never_served(maker: Any) -> None:
+    maker.match()
+    path = maker.path / "a" / "pts" / "c" / "0"
+    good = path.read_bytes()
+    for data in (good[:-1], good + b"x", good[:50] + b"x" + good[51:]):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="damaged"):
+            maker.store().pts("a")
+    path.unlink()
+    with pytest.raises(InputError, match="damaged"):
+        maker.store().pts("a")
+
+
+def test_foreign_pts_read_the_same(maker: Any) -> None:
+    maker.match()
+    folder = maker.path / "a" / "pts"
+    shutil.rmtree(folder)
+    zarr.create_array(folder, shape=(600,), chunks=(100,), dtype="int32")[:] = np.arange(600)
+    np.testing.assert_array_equal(maker.store().pts("a"), np.arange(600))
+
+
+def test_listing_opens_nothing_but_folders(maker: Any) -> None:
+    maker.match("x/0")
+    for n in range(1, 300):
+        shutil.copytree(maker.path / "x" / "0", maker.path / "x" / str(n))
+        (maker.path / "x" / str(n) / "zarr.json").write_text("not read")
+    assert len(FeatureStore.open(maker.path).matches()) == 300
+
+
+def test_importing_the_store_is_light() -> None:
+    code = "import sys, bas.cache.store; print([m for m in ('torch', 'zarr', 'av') if m in sys.modules])"
+    environment = {"PYTHONPATH": str(ROOT / ".typing"), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "[]"
