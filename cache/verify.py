@@ -91,7 +91,7 @@ def compare_rows(
         return [Finding("error", match, view, f"made again {made.shape}, stored {kept.shape} from row {first_row}")]
     length = np.linalg.norm(made, axis=1)
     differing = np.linalg.norm(made - kept, axis=1)
-    share = np.divide(differing, length, out=np.where(differing > 0, np.inf, 0.0), where=length > 0)
+    share = np.divide(differing, length, out=np.where(differing == 0, 0.0, np.inf), where=length > 0)
     wrong = np.flatnonzero(~(share <= tolerance))
     if not len(wrong):
         return []
