@@ -420,7 +420,8 @@ def test_a_disk_that_refuses_is_an_input_error(maker: Any, monkeypatch: pytest.M
 
 
 def test_a_reader_sees_a_whole_match_or_none(maker: Any) -> None:
-    store, seen, stop = maker.store(), [], threading.Event()
+    store, stop = maker.store(), threading.Event()
+    seen: list[object] = []
 
     def look() -> None:
         while not stop.is_set():
