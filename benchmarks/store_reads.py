@@ -140,7 +140,7 @@ def cold(store: FeatureStore, *, repeats: int) -> None:
 
 
 def cold_rate(store: FeatureStore, out: npt.NDArray[Any], *, ahead: bool, seed: int) -> float:
-    """Thousand frames a second of one batch; the mapping is gone on return (pages that are mapped cannot be dropped)."""
+    """Thousand frames a second of one batch; unmapped on return (pages that are mapped cannot be dropped)."""
     rows, starts = store.rows("a"), clip_starts(store, BATCH_CLIPS, seed=seed)
     began = time.perf_counter()
     if ahead:
@@ -148,7 +148,7 @@ def cold_rate(store: FeatureStore, out: npt.NDArray[Any], *, ahead: bool, seed: 
             rows.willneed(start, start + CLIP_FRAMES)
     for place, start in enumerate(starts):
         out[place] = rows[start : start + CLIP_FRAMES]
-    return out.shape[0] * CLIP_FRAMES / (time.perf_counter() - began) / 1000
+    return BATCH_CLIPS * CLIP_FRAMES / (time.perf_counter() - began) / 1000
 
 
 def clip_starts(store: FeatureStore, num_clips: int, *, seed: int) -> list[int]:

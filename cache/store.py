@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..events import read_json
 from .files import FileLock, disk_errors, replace_synced
+from .job import MatchJob
 from .layout import (
     FEATURES,
     FORMAT,
@@ -29,9 +30,10 @@ from .layout import (
     inside,
 )
 from .match import MatchInfo, MatchMeta, read_match
+from .partial import sweep
 from .rows import Rows, open_rows, read_plain
 from .settings import FeatureSettings
-from .writer import MatchJob, MatchWriter, sweep
+from .writer import MatchWriter
 
 _ROOT_WAIT_SECONDS = 30.0
 

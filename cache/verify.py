@@ -16,11 +16,11 @@ import numpy.typing as npt
 from ..errors import InputError
 from .layout import FEATURES, METADATA, PARTIAL, PTS, VALID, plain_metadata, same_layout, shard_layout
 from .match import MatchInfo
+from .partial import read_journal
 from .rows import Rows, array_metadata, open_rows, read_plain
 from .settings import FeatureSettings
 from .shard import DTYPES
 from .store import FeatureStore
-from .writer import read_journal
 
 Severity = Literal["error", "warning", "note"]
 _BLOCK_ROWS = 8192

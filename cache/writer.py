@@ -5,13 +5,10 @@ T: rows (frames of the grid), C: channels of a feature row.
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,127 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..events import read_json
 from .files import AppendFile, FileLock, MatchBusy, disk_errors, replace_synced, sync_folder, write_synced
+from .job import MatchJob, cast_rows
 from .layout import (
     FEATURES,
     METADATA,
-    PARTIAL,
     PTS,
     VALID,
     canonical_json,
-    check_id,
     group_metadata,
     plain_metadata,
     shard_metadata,
 )
-from .match import MatchMeta, read_match
+from .partial import JOURNAL, TREE, publish, resumable
 from .rows import read_plain
-from .settings import FeatureSettings
-from .shard import CHUNK_ROWS, DTYPES, ShardLayout
+from .shard import CHUNK_ROWS, DTYPES
 
 _LOCK_WAIT_SECONDS = 1.0
 """A starting process looks at unfinished work under the lock for an instant: wait for that, not for a writer."""
-_JOURNAL, _TREE = "journal.json", "match"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchJob:
-    """What is to be written; checked on creation. The fields are those of `FeatureStore.writer`."""
-
-    root: Path
-    match_id: str
-    views: tuple[str, ...]
-    num_rows: int
-    pts: npt.NDArray[Any]
-    meta: MatchMeta
-    provenance: Mapping[str, Any]
-    settings: FeatureSettings
-
-    def __post_init__(self) -> None:
-        where = f"match {self.match_id!r}"
-        if self.num_rows < 1:
-            raise InputError(f"{where}: nothing to write", got=f"{self.num_rows} rows", wanted="at least one frame")
-        if not self.views or len(set(self.views)) != len(self.views):
-            raise InputError(f"{where}: views are not usable", got=self.views, wanted="different names, at least one")
-        if self.pts.shape != (self.num_rows,) or self.pts.dtype.kind not in "iu":
-            got = f"{self.pts.dtype} {self.pts.shape}"
-            raise InputError(f"{where}: pts do not fit the rows", got=got, wanted=f"whole numbers ({self.num_rows},)")
-        if (np.diff(self.pts) < 0).any():
-            row = int(np.argmax(np.diff(self.pts) < 0)) + 1
-            raise InputError(f"{where}: pts go back", got=f"{self.pts[row - 1]}, {self.pts[row]} at row {row}")
-        canonical_json(self.attributes(""), where=f"{where}, provenance")
-        canonical_json(self.record, where=f"{where}, meta")
-
-    @cached_property
-    def layout(self) -> ShardLayout:
-        """Geometry of each view's shard."""
-        return ShardLayout(self.num_rows, self.settings.dim, DTYPES[self.settings.dtype])
-
-    @cached_property
-    def pts_bytes(self) -> bytes:
-        """`pts` as stored."""
-        return self.pts.astype("<i8").tobytes()
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """The match's attributes."""
-        return {"bas_match": self.meta.to_json(num_rows=self.num_rows)}
-
-    def attributes(self, sha256: str) -> dict[str, Any]:
-        """Attributes of a view's array."""
-        return {"sha256": sha256, "engine": dict(self.provenance)}
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """All that must be equal for unfinished work to be carried on, as plain JSON."""
-        record = {
-            "settings_key": self.settings.key(),
-            "num_rows": self.num_rows,
-            "views": list(self.views),
-            "pts_sha256": hashlib.sha256(self.pts_bytes).hexdigest(),
-            "video": {name: self.meta.video.get(name) for name in ("bytes", "sha256")},
-            "provenance": dict(self.provenance),
-        }
-        copy: dict[str, Any] = json.loads(json.dumps(record))
-        return copy
-
-    @property
-    def partial(self) -> Path:
-        """Folder of the unfinished work."""
-        return self.root / PARTIAL / hashlib.sha256(self.match_id.encode()).hexdigest()
-
-    def check_place(self) -> bool:
-        """Whether the store has the match already, so that this job adds views to it.
-
-        Raises:
-            InputError: a view is there already, the match's id is the folder of other matches or lies inside a match,
-                or the stored match has other frames or another video.
-        """
-        for folder in list((self.root / self.match_id).parents)[: self.match_id.count("/")]:
-            if (folder / FEATURES).exists():
-                raise InputError(f"match {self.match_id!r} lies inside a match", got=folder, cure="rename one of them")
-        target = self.root / self.match_id
-        if not (target / FEATURES).is_dir():
-            if target.is_dir() and any(entry.is_dir() for entry in target.iterdir()):
-                raise InputError(f"match id {self.match_id!r} is a folder of other matches", cure="rename one of them")
-            return False
-        there = [view for view in self.views if (target / FEATURES / view).exists()]
-        if there:
-            cure = "nothing to do; to extract it again, delete the match's folder first"
-            raise InputError(f"match {self.match_id!r} is in the store already", got=", ".join(there), cure=cure)
-        self._check_same_match()
-        return True
-
-    def _check_same_match(self) -> None:
-        stored = read_match(self.root, self.match_id).meta.video
-        mine = {name: self.meta.video.get(name) for name in ("bytes", "sha256")}
-        theirs = {name: stored.get(name) for name in mine}
-        cure = "add views from the same video file, or delete the match's folder and extract all views again"
-        if any(mine[name] != theirs[name] for name in mine if None not in (mine[name], theirs[name])):
-            raise InputError(f"match {self.match_id!r}: another video", got=mine, wanted=theirs, cure=cure)
-        if read_plain(self.root, f"{self.match_id}/{PTS}").tobytes() != self.pts_bytes:
-            raise InputError(f"match {self.match_id!r}: stored with other frames (pts differ)", cure=cure)
 
 
 class MatchWriter:
@@ -213,7 +107,7 @@ class MatchWriter:
             self._stage()
             self._journal["committing"] = True
             self._write_journal()
-            _publish(job.root, job.partial, job.match_id, adding=self._adding)
+            publish(job.root, job.partial, job.match_id, adding=self._adding)
             shutil.rmtree(job.partial)
         self.close()
 
@@ -246,7 +140,7 @@ class MatchWriter:
             raise InputError(f"match {self._job.match_id!r}: the writer is closed", cure=cure)
 
     def _path(self, name: str) -> Path:
-        tree = self._job.partial / _TREE
+        tree = self._job.partial / TREE
         return tree / VALID / "c" / "0" if name == VALID else tree / FEATURES / name / "c" / "0" / "0"
 
     def _row_bytes(self, name: str) -> int:
@@ -256,7 +150,7 @@ class MatchWriter:
         """Open the staged files after the last saved row, or empty."""
         job = self._job
         if job.partial.exists():
-            why, rows_done, checksums = _resumable(job) if resume else ("resuming was turned off", 0, {})
+            why, rows_done, checksums = resumable(job) if resume else ("resuming was turned off", 0, {})
             if not why and rows_done:
                 why = self._open_files(rows_done, checksums)
             self.rows_done = 0 if why else rows_done
@@ -322,11 +216,11 @@ class MatchWriter:
 
     def _write_journal(self) -> None:
         data = canonical_json(self._journal, where=self._job.match_id)
-        replace_synced(self._job.partial / f"{_JOURNAL}.new", self._job.partial / _JOURNAL, data)
+        replace_synced(self._job.partial / f"{JOURNAL}.new", self._job.partial / JOURNAL, data)
 
     def _stage(self) -> None:
         """Finish the staged tree: ends of the shards, pts, metadata; all of it on the disk."""
-        job, tree = self._job, self._job.partial / _TREE
+        job, tree = self._job, self._job.partial / TREE
         hashes = {name: file.sha256 for name, file in self._files.items()}
         if self._adding:
             stored = read_plain(job.root, f"{job.match_id}/{VALID}")
@@ -352,95 +246,6 @@ class MatchWriter:
             sync_folder(Path(parent))
 
 
-def cast_rows(
-    values: npt.ArrayLike, shape: tuple[int, int], dtype: np.dtype[Any], *, where: str, first_row: int
-) -> npt.NDArray[Any]:
-    """Rows in the type of the store.
-
-    Args:
-        values: (n, C) float; uint8 where the store is.
-        shape: (n, C) as it must be.
-        dtype: float16 or uint8.
-        where: match and view, for the error.
-        first_row: row of values[0] in the match, for the error.
-
-    Raises:
-        InputError: another shape or type, or a value that is not finite once it is cast.
-    """
-    array = np.asarray(values)
-    if array.shape != shape or array.dtype.kind != dtype.kind:
-        got = f"{array.dtype} {array.shape}"
-        raise InputError(f"{where}: rows do not fit", got=got, wanted=f"{dtype} {shape}, or a wider float")
-    if dtype.kind != "f":
-        return array.astype(dtype, casting="equiv", copy=False)
-    with np.errstate(over="ignore"):
-        cast = array.astype(dtype, copy=False)
-    finite = np.isfinite(cast)
-    if not finite.all():
-        row, channel = (int(place) for place in np.argwhere(~finite)[0])
-        raise InputError(
-            f"{where}: row {first_row + row}, channel {channel} is not finite as {dtype}",
-            got=array[row, channel],
-            wanted=f"a number within +-{np.finfo(dtype).max}",
-            cure="check weights and precision of the backbone (extract in float32)",
-        )
-    return cast
-
-
-def sweep(root: Path) -> None:
-    """Clear away what a kill left of finished matches; unfinished work and other processes' matches are left alone.
-
-    A commit that a kill cut off between its renames is completed.
-    """
-    for path in [entry for entry in (root / PARTIAL).iterdir() if entry.name != "root.lock"]:
-        if path.name == "root.json":
-            path.unlink(missing_ok=True)
-            continue
-        lock = FileLock.acquire(path.with_suffix(".lock"), wait_seconds=0.0)
-        if lock is None:
-            continue
-        with lock:
-            folder = path.with_suffix("")
-            journal = read_journal(folder)
-            if journal is not None and journal["committing"]:
-                _publish(root, folder, journal["match"], adding=journal["adding"])
-            if journal is None or journal["committing"] or _is_complete(root, journal):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_journal(partial: Path) -> dict[str, Any] | None:
-    """The journal of unfinished work; None where there is none that can be used."""
-    try:
-        journal = read_json(partial / _JOURNAL)
-        check_id(str(journal["match"]))
-    except (InputError, LookupError, TypeError):
-        return None
-    kinds = {"match": str, "adding": bool, "committing": bool, "fingerprint": dict, "rows_done": int, "crc32c": dict}
-    usable = isinstance(journal, dict) and all(isinstance(journal.get(name), kind) for name, kind in kinds.items())
-    return journal if usable else None
-
-
-def _is_complete(root: Path, journal: Mapping[str, Any]) -> bool:
-    features = root / journal["match"] / FEATURES
-    return all((features / view).is_dir() for view in journal["fingerprint"].get("views", ["?"]))
-
-
-def _resumable(job: MatchJob) -> tuple[str, int, dict[str, int]]:
-    """(why it must be begun anew or empty, rows saved, checksum of the saved rows by file)."""
-    journal = read_journal(job.partial)
-    if journal is None:
-        return "the journal of the unfinished work is missing or damaged", 0, {}
-    mine, theirs = job.fingerprint, journal["fingerprint"]
-    wrong = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
-    if wrong:
-        changes = (f"{name} was {theirs.get(name)}, now {mine.get(name)}" for name in wrong)
-        return "made with other settings: " + "; ".join(changes), 0, {}
-    rows_done = journal["rows_done"]
-    if not 0 <= rows_done <= job.num_rows or rows_done % CHUNK_ROWS:
-        return f"the journal says {rows_done} rows", 0, {}
-    return "", rows_done, journal["crc32c"]
-
-
 def _pieces(row: int, count: int) -> Iterator[tuple[int, int]]:
     """Cut `count` rows from `row` on at multiples of `CHUNK_ROWS`: (start, stop) from 0."""
     start = 0
@@ -448,23 +253,3 @@ def _pieces(row: int, count: int) -> Iterator[tuple[int, int]]:
         stop = min(count, start + CHUNK_ROWS - (row + start) % CHUNK_ROWS)
         yield start, stop
         start = stop
-
-
-def _publish(root: Path, partial: Path, match_id: str, *, adding: bool) -> None:
-    """Move a staged tree, complete and on the disk, to its place. May be cut off anywhere and called again."""
-    target, tree = root / match_id, partial / _TREE
-    if adding:
-        for staged in sorted((tree / FEATURES).iterdir()):
-            place = target / FEATURES / staged.name
-            if staged.is_dir() and target.is_dir() and not place.exists():
-                staged.rename(place)
-        with contextlib.suppress(FileNotFoundError):
-            sync_folder(target / FEATURES)
-    elif tree.is_dir() and not (target / FEATURES).exists():
-        for folder in reversed(list(target.parents)[: match_id.count("/")]):
-            folder.mkdir(exist_ok=True)
-            sync_folder(folder.parent)
-            if not (folder / METADATA).exists():
-                replace_synced(partial / "group.json", folder / METADATA, canonical_json(group_metadata({}), where=""))
-        tree.rename(target)
-        sync_folder(target.parent)

@@ -1,5 +1,6 @@
 """Settings, a small store, and whole-tree comparison for the store's tests."""
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -91,6 +92,12 @@ class StoreMaker:
     def shard(self) -> Path:
         """Shard of match a."""
         return self.path / "a" / "features" / "identity" / "c" / "0" / "0"
+
+
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests end processes, not machines: what was written is there without waiting for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

@@ -315,6 +315,6 @@ def test_listing_opens_nothing_but_folders(maker: Any) -> None:
 
 def test_importing_the_store_is_light() -> None:
     code = "import sys, bas.cache.store; print([m for m in ('torch', 'zarr', 'av') if m in sys.modules])"
-    environment = {"PYTHONPATH": str(ROOT / ".typing"), "PATH": ""}
+    environment = {"PYTHONPATH": str(ROOT / ".typing"), "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "[]"

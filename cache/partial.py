@@ -1,0 +1,91 @@
+"""Unfinished work under `.partial`: journal, what can be carried on, moving it to its place, clearing it away."""
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..events import read_json
+from .files import FileLock, replace_synced, sync_folder
+from .job import MatchJob
+from .layout import FEATURES, METADATA, PARTIAL, canonical_json, check_id, group_metadata
+from .shard import CHUNK_ROWS
+
+JOURNAL, TREE = "journal.json", "match"
+"""Names within the folder of one unfinished match: what is saved, and the match as it will be."""
+
+
+def sweep(root: Path) -> None:
+    """Clear away what a kill left of finished matches; unfinished work and other processes' matches are left alone.
+
+    A commit that a kill cut off between its renames is completed.
+    """
+    for path in [entry for entry in (root / PARTIAL).iterdir() if entry.name != "root.lock"]:
+        if path.name == "root.json":
+            path.unlink(missing_ok=True)
+            continue
+        lock = FileLock.acquire(path.with_suffix(".lock"), wait_seconds=0.0)
+        if lock is None:
+            continue
+        with lock:
+            folder = path.with_suffix("")
+            journal = read_journal(folder)
+            if journal is not None and journal["committing"]:
+                publish(root, folder, journal["match"], adding=journal["adding"])
+            if journal is None or journal["committing"] or _is_complete(root, journal):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_journal(partial: Path) -> dict[str, Any] | None:
+    """The journal of unfinished work; None where there is none that can be used."""
+    try:
+        journal = read_json(partial / JOURNAL)
+        check_id(str(journal["match"]))
+    except (InputError, LookupError, TypeError):
+        return None
+    kinds = {"match": str, "adding": bool, "committing": bool, "fingerprint": dict, "rows_done": int, "crc32c": dict}
+    usable = isinstance(journal, dict) and all(isinstance(journal.get(name), kind) for name, kind in kinds.items())
+    return journal if usable else None
+
+
+def _is_complete(root: Path, journal: Mapping[str, Any]) -> bool:
+    features = root / journal["match"] / FEATURES
+    return all((features / view).is_dir() for view in journal["fingerprint"].get("views", ["?"]))
+
+
+def resumable(job: MatchJob) -> tuple[str, int, dict[str, int]]:
+    """(why it must be begun anew or empty, rows saved, checksum of the saved rows by file)."""
+    journal = read_journal(job.partial)
+    if journal is None:
+        return "the journal of the unfinished work is missing or damaged", 0, {}
+    mine, theirs = job.fingerprint, journal["fingerprint"]
+    wrong = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+    if wrong:
+        changes = (f"{name} was {theirs.get(name)}, now {mine.get(name)}" for name in wrong)
+        return "made with other settings: " + "; ".join(changes), 0, {}
+    rows_done = journal["rows_done"]
+    if not 0 <= rows_done <= job.num_rows or rows_done % CHUNK_ROWS:
+        return f"the journal says {rows_done} rows", 0, {}
+    return "", rows_done, journal["crc32c"]
+
+
+def publish(root: Path, partial: Path, match_id: str, *, adding: bool) -> None:
+    """Move a staged tree, complete and on the disk, to its place. May be cut off anywhere and called again."""
+    target, tree = root / match_id, partial / TREE
+    if adding:
+        for staged in sorted((tree / FEATURES).iterdir()):
+            place = target / FEATURES / staged.name
+            if staged.is_dir() and target.is_dir() and not place.exists():
+                staged.rename(place)
+        with contextlib.suppress(FileNotFoundError):
+            sync_folder(target / FEATURES)
+    elif tree.is_dir() and not (target / FEATURES).exists():
+        for folder in reversed(list(target.parents)[: match_id.count("/")]):
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+            if not (folder / METADATA).exists():
+                replace_synced(partial / "group.json", folder / METADATA, canonical_json(group_metadata({}), where=""))
+        tree.rename(target)
+        sync_folder(target.parent)
