@@ -130,7 +130,7 @@ def every_point(folder: Path, step: int) -> int:
 
 
 if __name__ == "__main__":
-    os.fsync = lambda fd: None  # a kill loses nothing that was written; only the machine's end does
+    os.fsync = lambda fd: None  # noqa: ARG005 (a kill loses nothing that was written; only the machine's end does)
     if sys.argv[1] == "write":
         write(Path(sys.argv[2]), int(sys.argv[3]), lambda line: os.write(1, f"{line}\n".encode()))
     else:
