@@ -3,19 +3,18 @@
 import unicodedata
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from .check import DataReport, MatchReport, total_seconds
-from .findings import Finding, Severity
+from .findings import ROOT_PLACE, Finding, Severity
 from .sources import DataSet, Match
 
 _MAX_PLACES = 10
 _STYLES: dict[Severity, str] = {"error": "bold red", "note": "bold cyan"}
-_ABSENT = "–"
+_ABSENT = "-"
 
 
 def plain(text: str, *, style: str = "") -> Text:
@@ -28,7 +27,9 @@ def report_view(report: DataReport) -> Group:
     """The whole report of `bas data check`, for a terminal of 80 columns or more."""
     parts: list[RenderableType] = []
     if report.matches:
-        parts += [_matches_table(report), _events_table(report)]
+        parts += [_matches_table(report), Text()]
+    if report.counts():
+        parts += [_events_table(report), Text()]
     for severity in ("error", "note"):
         parts += _findings(report.findings, severity=severity)
     parts.append(_summary(report))
@@ -61,7 +62,7 @@ def listing_lines(data_set: DataSet) -> list[str]:
 
 
 def _table(first: Text, *headings: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(box=SIMPLE, pad_edge=False, header_style="bold", show_edge=False)
     table.add_column(first, overflow="fold")
     for heading in headings:
         left = heading in ("split", "size", "video")
@@ -113,7 +114,8 @@ def _split(match: Match) -> Text:
 
 def _video_cells(report: MatchReport) -> list[Text]:
     if report.video is None:
-        return [Text("unreadable" if report.match.video else "no video", style="red"), *[Text(_ABSENT, "dim")] * 3]
+        absent = Text(_ABSENT, style="dim")
+        return [absent, absent, Text("unreadable" if report.match.video else "missing", style="red"), absent]
     video = report.video
     fps = str(video.fps) if video.fps.denominator == 1 else f"{float(video.fps):.3f}"
     size = f"{video.width}x{video.height}"
@@ -153,16 +155,18 @@ def _findings(findings: Sequence[Finding], *, severity: Severity) -> list[Render
     for finding in findings:
         if finding.severity == severity:
             groups.setdefault((finding.message, finding.cure), []).append(finding.where)
-    parts: list[RenderableType] = []
+    grid = Table.grid(padding=(0, 1))
     for (message, cure), places in groups.items():
-        parts.append(Text.assemble((severity, _STYLES[severity]), " ", plain(message)))
         shown = places[:_MAX_PLACES] if len(places) > _MAX_PLACES + 1 else places
-        parts += [Padding(plain(place), (0, 0, 0, 6)) for place in shown]
+        inline = f"{places[0]}: " if len(places) == 1 and places[0] != ROOT_PLACE else ""
+        grid.add_row(Text(severity, _STYLES[severity]), plain(inline + message))
+        for place in shown if len(places) > 1 else ():
+            grid.add_row("", plain(f"  {place}"))
         if len(shown) < len(places):
-            parts.append(Padding(Text(f"and {len(places) - len(shown)} more", style="dim"), (0, 0, 0, 6)))
+            grid.add_row("", Text(f"  and {len(places) - len(shown)} more", style="dim"))
         if cure:
-            parts.append(Padding(Text.assemble("-> ", plain(cure), style="dim"), (0, 0, 0, 6)))
-    return [*parts, Text()] if parts else []
+            grid.add_row("", Text.assemble("cure: ", plain(cure), style="dim"))
+    return [grid, Text()] if groups else []
 
 
 def _summary(report: DataReport) -> Text:

@@ -6,6 +6,8 @@ from typing import Literal
 from ..errors import InputError
 
 Severity = Literal["error", "note"]
+ROOT_PLACE = "."
+"""`where` of a finding about the whole data set."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 from ..errors import InputError
 from ..events import SOCCERNET_BALL_SPLITS, SPLITS, Split
-from .findings import Finding, error
+from .findings import ROOT_PLACE, Finding, error
 
 VideoHeight = Literal[224, 720]
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v")
@@ -82,7 +82,7 @@ def walk(root: Path) -> tuple[list[Folder], list[Finding]]:
 
 
 def _visit(path: Path, parts: tuple[str, ...], inside: frozenset[tuple[int, int]]) -> Iterator[Folder | Finding]:
-    where = "/".join(parts) or "."
+    where = "/".join(parts) or ROOT_PLACE
     try:
         status = path.stat()
         with os.scandir(path) as scan:
@@ -154,7 +154,7 @@ def choose_videos(folder: Folder, *, prefer_height: VideoHeight) -> GameVideos:
         if known := _KNOWN_VIDEO.fullmatch(Path(name).stem):
             heights = halves.setdefault(int(known[1]), {}) if known[1] else whole
             heights.setdefault(int(known[2]), []).append(name)
-    names = ", ".join(folder.videos)
+    names = ", ".join(folder.videos[:4]) + (f" and {len(folder.videos) - 4} more" if len(folder.videos) > 4 else "")
     if whole and halves:
         problem = f"one video per match and one per half in one folder ({names})"
         return GameVideos({None: None}, (problem, "keep the edition that the labels belong to"))
@@ -164,7 +164,7 @@ def choose_videos(folder: Folder, *, prefer_height: VideoHeight) -> GameVideos:
         chosen, problem_or_none = _choose(folder, whole, _by_preference(whole, prefer_height))
         return GameVideos({None: chosen}, problem_or_none)
     if not folder.videos:
-        cure = "put the video beside Labels-ball.json, as 224p.mp4 or 720p.mp4"
+        cure = "put the video beside Labels-ball.json, as 224p.mp4 or 720p.mp4 (SoccerNet: needs its agreement)"
         return GameVideos({None: None}, ("labels, but no video", cure))
     if len(folder.videos) > 1:
         cure = "one folder per match; or name the one to use 224p.mp4; or give the files themselves as sources"

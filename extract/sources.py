@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..events import SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, read_labels
-from .findings import Finding, error, note
+from .findings import ROOT_PLACE, Finding, error, note
 from .folders import (
     LABELS_NAME,
     VIDEO_SUFFIXES,
@@ -196,7 +196,7 @@ def _drop_duplicates(found: list[tuple[Match, Folder]]) -> tuple[list[tuple[Matc
     for match, folder in sorted(found, key=lambda pair: pair[0].id):
         first = kept.setdefault(match.id.casefold(), (match, folder))
         if first[0] is not match:
-            places = " and ".join("/".join(each.parts) or "." for each in (first[1], folder))
+            places = " and ".join("/".join(each.parts) or ROOT_PLACE for each in (first[1], folder))
             message = f"the same match in two folders ({places})"
             findings[match.game, message] = error(match.game, message, "keep one of them")
     return list(kept.values()), list(findings.values())
@@ -212,15 +212,15 @@ def _about_all(matches: Sequence[Match], folders: Sequence[Folder], *, prefer_he
     findings = _zips(matches, folders)
     if not matches:
         cure = "name the folder that holds <match>/<video>, or england_efl"
-        findings.append(error(".", "no match: no folder with a video or Labels-ball.json", cure))
+        findings.append(error(ROOT_PLACE, "no match: no folder with a video or Labels-ball.json", cure))
     findings += [
         note(game, "no Labels-ball.json: no events to train on or to compare with")
-        for game in dict.fromkeys(match.game for match in matches if not match.labels and match.split != "challenge")
+        for game in dict.fromkeys(m.game for m in matches if m.video and not m.labels and m.split != "challenge")
     ]
     other = [m for m in matches if m.video and m.video.stem.endswith(("224p", "720p")) and not _is(m, prefer_height)]
     if other and any(_is(match, prefer_height) for match in matches):
-        message = f"{len(other)} of {len(matches)} matches have no {prefer_height}p video: another size is read"
-        findings.append(note(other[0].id, message, f"fetch the {prefer_height}p videos, or ask for the other size"))
+        message = f"{len(other)} match(es) without a {prefer_height}p video: another is read (first: {other[0].id})"
+        findings.append(note(ROOT_PLACE, message, f"fetch the {prefer_height}p videos, or ask for the other size"))
     names = {match.game.rsplit("/", 1)[-1] for match in matches}
     missing = [game for game in SOCCERNET_BALL_SPLITS if game.rsplit("/", 1)[-1] not in names]
     if len(missing) < len(SOCCERNET_BALL_SPLITS):

@@ -9,7 +9,7 @@ from typing import cast
 
 from ..errors import InputError
 from ..events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, read_json
-from .findings import Finding, error, note
+from .findings import ROOT_PLACE, Finding, error, note
 
 SPLITS_NAME = "splits.json"
 CLASSES_NAME = "classes.txt"
@@ -44,8 +44,8 @@ def assign_splits(root: Path, matches: Sequence[SplitSources]) -> tuple[dict[str
         splits[match.id] = min(match.folders or by_file, default=official or fallback)
     undecided = [match_id for match_id, split in splits.items() if split is None]
     if undecided:
-        message = f"{len(undecided)} of {len(matches)} matches belong to no split"
-        findings.append(note(undecided[0], message, "folders train/ valid/ test/, or a splits.json at the root"))
+        message = f"{len(undecided)} of {len(matches)} match(es) in no split (first: {undecided[0]})"
+        findings.append(note(ROOT_PLACE, message, "folders train/ valid/ test/, or a splits.json at the root"))
     return splits, list(dict.fromkeys(findings))
 
 
@@ -111,8 +111,8 @@ def find_classes(root: Path, events: Mapping[str, Sequence[Event]]) -> tuple[tup
     if not foreign or (is_soccernet and 2 * len(foreign) < sum(map(bool, labels.values()))):
         cure = f"correct the label, or list your classes in {CLASSES_NAME}"
         return SOCCERNET_BALL_CLASSES, findings + _unknown_classes(labels, SOCCERNET_BALL_CLASSES, cure)
-    message = f"no such file: the {len(found)} labels found are the classes, in alphabetical order"
-    cure = "write one class per line to fix their order, so that a rare class cannot shift the ids"
+    message = f"no such file: the labels found are the classes ({', '.join(sorted(found))})"
+    cure = "write one class per line to fix their order: else a new label may shift the class ids"
     return tuple(sorted(found)), [*findings, note(CLASSES_NAME, message, cure)]
 
 
