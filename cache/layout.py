@@ -1,0 +1,169 @@
+"""What the feature store looks like on disk: safe ids, Zarr v3 metadata as plain JSON. Pure but for `inside`.
+
+T: rows (frames of the grid), C: channels of a feature row.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .shard import DTYPES, ShardLayout
+
+FORMAT = 1
+"""Version of the layout, in the root attributes."""
+FEATURES, PTS, VALID = "features", "pts", "valid"
+PARTIAL = ".partial"
+"""Folder of unfinished work inside a store; gone when there is none."""
+METADATA = "zarr.json"
+_RESERVED_PARTS = frozenset({FEATURES, "c", PTS, VALID, METADATA})
+_HOSTILE_CHARACTERS = frozenset('<>:"|?*\\')
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
+
+
+def check_id(match_id: str) -> str:
+    """The id again, where it is safe as a folder inside the store on every system.
+
+    Args:
+        match_id: parts joined by `/`; spaces and non-ASCII letters are fine.
+
+    Raises:
+        InputError: empty, absolute, `.` or `..`, a reserved name, or characters that some system refuses.
+    """
+    for part in match_id.split("/"):
+        trouble = _part_trouble(part)
+        if trouble:
+            raise InputError(
+                f"match id is not usable: {trouble}",
+                got=repr(match_id),
+                wanted="folder names joined by /, such as england_efl/2019-2020/2019-10-01 - Reading - Fulham",
+                cure="rename the match's folder or file",
+            )
+    return match_id
+
+
+def check_view(view: str) -> str:
+    """The view's name again, where it is usable as a folder. Raises InputError as `check_id`."""
+    trouble = "it holds a /" if "/" in view else _part_trouble(view)
+    if trouble:
+        raise InputError(f"view name is not usable: {trouble}", got=repr(view), wanted="a name such as identity, hflip")
+    return view
+
+
+def _part_trouble(part: str) -> str:
+    """Why one folder name is refused; empty where it is fine."""
+    if not part:
+        return "a part is empty, or it begins or ends with /"
+    if part in (".", ".."):
+        return f"part {part!r} leaves its folder"
+    if part in _RESERVED_PARTS or part.startswith(("__", PARTIAL)) or part.split(".")[0].lower() in _DEVICES:
+        return f"name {part!r} is reserved"
+    if part[-1] in ". ":
+        return f"part {part!r} ends with a dot or a space"
+    wrong = sorted({letter for letter in part if letter in _HOSTILE_CHARACTERS or not letter.isprintable()})
+    if wrong:
+        return f"part {part!r} holds {', '.join(map(repr, wrong))}"
+    return "a part is longer than 255 bytes" if len(part.encode()) > 255 else ""
+
+
+def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """`zarr.json` of a group."""
+    return {"attributes": dict(attributes), "node_type": "group", "zarr_format": 3}
+
+
+def shard_metadata(layout: ShardLayout, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """`zarr.json` of a (T, C) array: uncompressed chunks in one shard, index at the end with crc32c."""
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    sharding = {
+        "chunk_shape": [layout.chunk_rows, layout.num_channels],
+        "codecs": [little],
+        "index_codecs": [little, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return _array_metadata(
+        shape=(layout.num_rows, layout.num_channels),
+        chunk_shape=(layout.num_chunks * layout.chunk_rows, layout.num_channels),
+        dtype=layout.dtype,
+        codec={"name": "sharding_indexed", "configuration": sharding},
+        attributes=attributes,
+    )
+
+
+def plain_metadata(num_rows: int, dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """`zarr.json` of a (T,) array in one uncompressed chunk."""
+    codec = {"name": "bytes", "configuration": {"endian": "little"}}
+    return _array_metadata(shape=(num_rows,), chunk_shape=(num_rows,), dtype=dtype, codec=codec, attributes=attributes)
+
+
+def _array_metadata(
+    *,
+    shape: tuple[int, ...],
+    chunk_shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    codec: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "attributes": dict(attributes),
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": [dict(codec)],
+        "data_type": dtype.name,
+        "fill_value": 0.0 if dtype.kind == "f" else 0,
+        "node_type": "array",
+        "shape": list(shape),
+        "storage_transformers": [],
+        "zarr_format": 3,
+    }
+
+
+def same_layout(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Whether `metadata` describes the array in the way `expected` does; attributes and names of axes do not matter."""
+    free = {"attributes", "fill_value", "dimension_names", "storage_transformers"}
+    names = (set(metadata) | set(expected)) - free
+    return not metadata.get("storage_transformers") and all(metadata.get(n) == expected.get(n) for n in names)
+
+
+def shard_layout(metadata: Mapping[str, Any]) -> ShardLayout | None:
+    """Geometry of an array whose metadata says exactly our layout; None for any other layout."""
+    try:
+        num_rows, num_channels = metadata["shape"]
+        chunk_rows, _ = metadata["codecs"][0]["configuration"]["chunk_shape"]
+        if not all(type(size) is int and size > 0 for size in (num_rows, num_channels, chunk_rows)):
+            return None
+        layout = ShardLayout(num_rows, num_channels, DTYPES[metadata["data_type"]], chunk_rows)
+    except (LookupError, TypeError, ValueError):
+        return None
+    return layout if same_layout(metadata, shard_metadata(layout, {})) else None
+
+
+def canonical_json(value: object, *, where: str) -> bytes:
+    """JSON text with sorted keys, the same for the same value.
+
+    Raises:
+        InputError: the value holds NaN or something that JSON cannot say.
+    """
+    try:
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return (text + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: cannot be written as JSON", got=error, wanted="plain JSON values") from None
+
+
+def inside(root: Path, relative: str) -> Path:
+    """Path of a file in the store.
+
+    Raises:
+        InputError: a link in the store leads out of it.
+    """
+    path = root / PurePosixPath(relative)
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"{path}: leads out of the store",
+            got=f"a link to {path.resolve()}",
+            cure="remove the link; do not trust this store",
+        )
+    return path

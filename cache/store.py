@@ -1,0 +1,252 @@
+"""The feature store: a folder that any Zarr v3 reader opens, with one group per match.
+
+T: rows (frames of the grid), C: channels of a feature row.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from ..events import read_json
+from .files import FileLock, disk_errors, replace_synced
+from .layout import (
+    FEATURES,
+    FORMAT,
+    METADATA,
+    PARTIAL,
+    PTS,
+    VALID,
+    canonical_json,
+    check_id,
+    check_view,
+    group_metadata,
+    inside,
+)
+from .match import MatchInfo, MatchMeta, read_match
+from .rows import Rows, open_rows, read_plain
+from .settings import FeatureSettings
+from .writer import MatchJob, MatchWriter, sweep
+
+_ROOT_WAIT_SECONDS = 30.0
+
+
+class FeatureStore:
+    """A store of features; made by `open` or `create_or_open`. Reading takes no lock and writes nothing."""
+
+    def __init__(self, path: Path, record: Mapping[str, Any]) -> None:
+        self.path = path
+        """The store's folder."""
+        self.settings = FeatureSettings.from_json(record["settings"])
+        """What the features were made with."""
+        self.classes: tuple[str, ...] = tuple(record["classes"])
+        """Class names of the labels, in the order of their ids 1..; may be empty."""
+        self.software: dict[str, str] = dict(record["software"])
+        """Versions that the store was made with."""
+
+    @classmethod
+    def open(cls, path: Path | str) -> "FeatureStore":
+        """Open a store for reading.
+
+        Raises:
+            InputError: missing, not a store, another format, or its settings do not fit their hash.
+        """
+        path = Path(path)
+        record = _root_record(path)
+        try:
+            store = cls(path, record)
+        except (LookupError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{path / METADATA}: damaged", got=repr(error)[:120], cure="fetch the store again"
+            ) from None
+        if record.get("settings_key") != store.settings.key():
+            raise InputError(
+                f"{path / METADATA}: the settings do not fit their hash",
+                got=record.get("settings_key"),
+                wanted=store.settings.key(),
+                cure="the settings were edited after the features were made: restore the file, or extract again",
+            )
+        return store
+
+    @classmethod
+    def create_or_open(
+        cls, path: Path | str, settings: FeatureSettings, *, classes: Sequence[str], software: Mapping[str, str]
+    ) -> "FeatureStore":
+        """Open a store for writing, make it where there is none, and clear away what a kill left of finished matches.
+
+        Several processes may call it at once.
+
+        Raises:
+            InputError: the store has other settings (names them) or other classes, the folder holds something else,
+                or the disk refuses.
+        """
+        path = Path(path)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            others = any(entry.name != PARTIAL for entry in os.scandir(path))
+            if others and not (path / METADATA).exists():  # in this order: another process may make the store just now
+                raise _not_a_store(path, "a folder with other things in it", cure="name another folder")
+            lock = FileLock.acquire(path / PARTIAL / "root.lock", wait_seconds=_ROOT_WAIT_SECONDS)
+            if lock is None:
+                raise InputError(f"{path}: in use", got=FileLock.owner(path / PARTIAL / "root.lock"), cure="try again")
+            with lock:
+                if not (path / METADATA).exists():
+                    record = _new_record(settings, classes=classes, software=software)
+                    data = canonical_json(group_metadata({"bas": record}), where=str(path / METADATA))
+                    replace_synced(path / PARTIAL / "root.json", path / METADATA, data)
+                sweep(path)
+        store = cls.open(path)
+        settings.require_equal(store.settings, store=str(path))
+        if tuple(classes) != store.classes:
+            raise InputError(
+                f"{path}: made with other classes",
+                got=", ".join(classes),
+                wanted=", ".join(store.classes),
+                cure="use the store's class list, or name another folder",
+            )
+        return store
+
+    def matches(self) -> list[str]:
+        """Ids of all matches, sorted. Reads no metadata: a folder with `features` in it is a match."""
+        return sorted(_walk(self.path, ""))
+
+    def match(self, match_id: str) -> MatchInfo:
+        """What is kept with a match.
+
+        Raises:
+            InputError: no such match, or its record is damaged.
+        """
+        return read_match(self.path, self._require(match_id))
+
+    def views(self, match_id: str) -> list[str]:
+        """Names of a match's views, sorted; empty where the store does not have the match."""
+        folder = inside(self.path, f"{check_id(match_id)}/{FEATURES}")
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
+
+    def rows(self, match_id: str, view: str = "identity") -> Rows:
+        """Rows of a view, (T, C): `rows[a:b]` is a view of the mapped file (no copy) where the layout is ours.
+
+        Raises:
+            InputError: no such match or view, or it is damaged.
+        """
+        views = self.views(self._require(match_id))
+        if check_view(view) not in views:
+            raise InputError(
+                f"{self.path}: match {match_id!r} has no view {view!r}",
+                got=", ".join(views),
+                cure=f"extract it: bas extract with the view {view}",
+            )
+        return open_rows(self.path, f"{match_id}/{FEATURES}/{view}")
+
+    def pts(self, match_id: str) -> npt.NDArray[np.int64]:
+        """(T,) presentation time of the video frame behind each row, in ticks of `time_base`. Raises as `rows`."""
+        return read_plain(self.path, f"{self._require(match_id)}/{PTS}").astype(np.int64, copy=False)
+
+    def valid(self, match_id: str) -> npt.NDArray[np.bool_]:
+        """(T,) False where the video could not be decoded. Raises as `rows`."""
+        return read_plain(self.path, f"{self._require(match_id)}/{VALID}").astype(np.bool_)
+
+    def writer(
+        self,
+        match_id: str,
+        *,
+        views: Sequence[str] = ("identity",),
+        num_rows: int,
+        pts_ticks: npt.ArrayLike,
+        match_meta: MatchMeta,
+        provenance: Mapping[str, Any],
+        resume: bool = True,
+        journal_seconds: float = 1.0,
+    ) -> MatchWriter:
+        """Begin, or go on with, a match; or with further views of a match that the store has.
+
+        Args:
+            match_id: see `check_id`.
+            views: names of the views that are appended together; none of them is in the store yet.
+            num_rows: T, >= 1.
+            pts_ticks: (T,) whole numbers, non-decreasing, in ticks of `match_meta.time_base`.
+            match_meta: kept with the match; for further views only its video is compared.
+            provenance: plain JSON that is kept with each array (engine, batch); work begun with another is begun anew.
+            resume: False discards unfinished work.
+            journal_seconds: least time between two savings of progress.
+
+        Raises:
+            InputError: an argument cannot be used, or the match does not fit what is stored.
+            MatchBusy: another process writes this match.
+        """
+        job = MatchJob(
+            root=self.path,
+            match_id=check_id(match_id),
+            views=tuple(check_view(view) for view in views),
+            num_rows=num_rows,
+            pts=np.asarray(pts_ticks),
+            meta=match_meta,
+            provenance=provenance,
+            settings=self.settings,
+        )
+        return MatchWriter(job, resume=resume, journal_seconds=journal_seconds)
+
+    def _require(self, match_id: str) -> str:
+        """The id, where the store has the match."""
+        if not inside(self.path, f"{check_id(match_id)}/{FEATURES}").is_dir():
+            known = self.matches()
+            raise InputError(
+                f"{self.path}: no match {match_id!r}",
+                got=f"{len(known)} matches: " + ", ".join(known[:3]) + (", ..." if len(known) > 3 else ""),
+                cure="see `bas cache info`, or extract the match",
+            )
+        return match_id
+
+
+def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        folders = [e for e in entries if not e.name.startswith((PARTIAL, "__")) and e.is_dir(follow_symlinks=False)]
+    if prefix and any(entry.name == FEATURES for entry in folders):
+        yield prefix.removesuffix("/")
+        return
+    for entry in folders:
+        yield from _walk(entry.path, f"{prefix}{entry.name}/")
+
+
+def _new_record(settings: FeatureSettings, *, classes: Sequence[str], software: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "settings": settings.to_json(),
+        "settings_key": settings.key(),
+        "classes": list(classes),
+        "software": dict(software),
+    }
+
+
+def _root_record(path: Path) -> Mapping[str, Any]:
+    """The object `bas` of the root attributes, of a format that we read."""
+    if not path.is_dir():
+        raise _not_a_store(path, "no such folder" if not path.exists() else "a file")
+    if not (path / METADATA).is_file():
+        raise _not_a_store(path, f"a folder without {METADATA}")
+    metadata = read_json(path / METADATA)
+    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
+    record = attributes.get("bas") if isinstance(attributes, dict) else None
+    if not isinstance(record, dict):
+        raise _not_a_store(path, "a Zarr hierarchy that bas did not make", cure="import it: bas cache import")
+    if record.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: the store has another format",
+            got=json.dumps(record.get("format")),
+            wanted=FORMAT,
+            cure="use the version of bas that made the store (its root attributes name it)",
+        )
+    return record
+
+
+def _not_a_store(path: Path, got: str, *, cure: str = "name the folder that `bas extract --out` made") -> InputError:
+    return InputError(f"{path}: not a feature store", got=got, wanted=f"a folder with our {METADATA}", cure=cure)

@@ -1,0 +1,258 @@
+"""Checks of a finished store: metadata, shapes, indexes, hashes, values, stray files. Findings, never exceptions.
+
+T: rows (frames of the grid), C: channels of a feature row.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from .layout import FEATURES, METADATA, PARTIAL, PTS, VALID, plain_metadata, same_layout, shard_layout
+from .match import MatchInfo
+from .rows import Rows, array_metadata, open_rows, read_plain
+from .settings import FeatureSettings
+from .shard import DTYPES
+from .store import FeatureStore
+from .writer import read_journal
+
+Severity = Literal["error", "warning", "note"]
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `verify` has to say."""
+
+    severity: Severity
+    """`error`: do not use this match; `warning`: not checked, or slow; `note`: harmless."""
+    match: str
+    """Match id; empty for the store itself."""
+    view: str
+    """View; empty for the match itself."""
+    message: str
+    """What is wrong, with the place."""
+
+    def to_json(self) -> dict[str, str]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[Finding]:
+    """Check a store, or some matches of it, against its own hashes and settings. Reads every byte; writes nothing.
+
+    Args:
+        path: the store's folder.
+        matches: ids; all matches, and the files between them, by default.
+
+    Returns:
+        What was found, in order of match; empty where all is well.
+    """
+    path = Path(path)
+    try:
+        store = FeatureStore.open(path)
+        known = store.matches()
+    except InputError as error:
+        return [Finding("error", "", "", str(error))]
+    findings = [] if matches is not None else [*_check_folders(path, "", known), *_unfinished(path)]
+    for match_id in known if matches is None else matches:
+        if match_id not in known:
+            findings.append(Finding("error", match_id, "", "the store has no such match"))
+        else:
+            findings += _check_match(store, match_id)
+    return findings
+
+
+def compare_rows(
+    stored: Rows, again: npt.ArrayLike, *, first_row: int, match: str, view: str, tolerance: float
+) -> list[Finding]:
+    """Compare stored rows with the same rows made again from the video.
+
+    Args:
+        stored: (T, C) as opened by `FeatureStore.rows`.
+        again: (n, C) float, made again.
+        first_row: row of again[0] in `stored`.
+        match: id, for the finding.
+        view: name, for the finding.
+        tolerance: largest length of the difference of a row allowed, as a share of the length of the row made again.
+
+    Returns:
+        At most one finding, which names the worst row.
+    """
+    made = np.asarray(again, np.float64)
+    kept = np.asarray(stored[first_row : first_row + len(made)], np.float64)
+    if kept.shape != made.shape:
+        return [Finding("error", match, view, f"made again {made.shape}, stored {kept.shape} from row {first_row}")]
+    length = np.linalg.norm(made, axis=1)
+    differing = np.linalg.norm(made - kept, axis=1)
+    share = np.divide(differing, length, out=np.where(differing > 0, np.inf, 0.0), where=length > 0)
+    wrong = np.flatnonzero(~(share <= tolerance))
+    if not len(wrong):
+        return []
+    worst = int(wrong[np.argmax(np.nan_to_num(share[wrong], nan=np.inf, posinf=np.inf))])
+    message = f"{len(wrong)} of {len(made)} rows differ from the video's; row {first_row + worst} by {share[worst]:.2g}"
+    return [Finding("error", match, view, f"{message} of its length (allowed {tolerance:g})")]
+
+
+def _check_match(store: FeatureStore, match_id: str) -> Iterator[Finding]:
+    try:
+        info = store.match(match_id)
+    except InputError as error:
+        yield Finding("error", match_id, "", str(error))
+        return
+    for name, check in ((PTS, _check_pts), (VALID, _check_valid)):
+        try:
+            values = read_plain(store.path, f"{match_id}/{name}")
+            unhashed = "sha256" not in array_metadata(store.path, f"{match_id}/{name}")["attributes"]
+        except InputError as error:
+            yield Finding("error", match_id, "", str(error))
+            continue
+        if unhashed:
+            yield Finding("warning", match_id, "", f"{name}: no sha256 to check the values against")
+        if values.shape != (info.num_rows,):
+            yield Finding("error", match_id, "", f"{name}: {len(values)} values, the match has {info.num_rows} rows")
+        yield from (Finding("error", match_id, "", f"{name}: {message}") for message in check(values))
+    yield from _check_labels(store, info)
+    views = store.views(match_id)
+    if not views:
+        yield Finding("error", match_id, "", "no view")
+    for view in views:
+        yield from _check_view(store, info, view)
+    yield from _check_folders(store.path, match_id, [])
+
+
+def _check_pts(pts: npt.NDArray[Any]) -> Iterator[str]:
+    back = np.flatnonzero(pts[1:] < pts[:-1])
+    if len(back):
+        yield f"goes back at row {int(back[0]) + 1}"
+
+
+def _check_valid(valid: npt.NDArray[Any]) -> Iterator[str]:
+    if valid.size and valid.max() > 1:
+        yield f"row {int(np.argmax(valid > 1))} is neither 0 nor 1"
+
+
+def _check_labels(store: FeatureStore, info: MatchInfo) -> Iterator[Finding]:
+    try:
+        events = info.meta.events() or []
+    except InputError as error:
+        yield Finding("error", info.id, "", str(error))
+        return
+    for event in events:
+        if info.meta.grid.frame(event.position_ms) >= info.num_rows:
+            message = f"label {event.label} at {event.position_ms} ms lies after the end ({1000 * info.seconds:.0f} ms)"
+            yield Finding("error", info.id, "", message)
+        if store.classes and event.label not in store.classes:
+            yield Finding("error", info.id, "", f"label {event.label!r} at {event.position_ms} ms is not a class")
+
+
+def _check_view(store: FeatureStore, info: MatchInfo, view: str) -> Iterator[Finding]:
+    relative = f"{info.id}/{FEATURES}/{view}"
+    try:
+        rows = open_rows(store.path, relative)
+        recorded = array_metadata(store.path, relative)["attributes"].get("sha256")
+        messages = list(_check_shape(rows, info, store.settings))
+        digest, not_finite = _read_all(rows)
+        padding = _padding_trouble(store.path, relative) if rows.is_mapped else ""
+    except InputError as error:
+        yield Finding("error", info.id, view, str(error))
+        return
+    if recorded is None:
+        yield Finding("warning", info.id, view, "no sha256 to check the rows against")
+    elif recorded != digest:
+        messages.append("the rows do not fit their sha256")
+    if not_finite >= 0:
+        messages.append(f"row {not_finite} holds NaN or Inf")
+    messages += [padding] if padding else []
+    yield from (Finding("error", info.id, view, message) for message in messages)
+    if not rows.is_mapped:
+        yield Finding("warning", info.id, view, "another layout than ours: read through zarr, 10 to 50 times slower")
+
+
+def _check_shape(rows: Rows, info: MatchInfo, settings: FeatureSettings) -> Iterator[str]:
+    if rows.shape != (info.num_rows, settings.dim):
+        yield f"shape {rows.shape}, wanted {(info.num_rows, settings.dim)}"
+    if rows.dtype != DTYPES[settings.dtype]:
+        yield f"type {rows.dtype}, wanted {settings.dtype}"
+
+
+def _read_all(rows: Rows) -> tuple[str, int]:
+    """(sha256 of all rows, first row that is not finite or -1); memory bounded by `_BLOCK_ROWS`."""
+    digest, not_finite = hashlib.sha256(), -1
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS])
+        digest.update(block.data if block.size else b"")
+        finite = np.isfinite(block).all(axis=1)
+        if not_finite < 0 and not finite.all():
+            not_finite = start + int(np.argmin(finite))
+    return digest.hexdigest(), not_finite
+
+
+def _padding_trouble(root: Path, relative: str) -> str:
+    """What is wrong behind the rows of a mapped shard; empty where nothing is."""
+    layout = shard_layout(array_metadata(root, relative))
+    path = root / relative / "c" / "0" / "0"
+    if layout is None:
+        return ""
+    with path.open("rb") as file:
+        file.seek(layout.data_bytes)
+        return "" if file.read() == layout.tail() else "the padding behind the last row is not zero"
+
+
+def _unfinished(root: Path) -> Iterator[Finding]:
+    if not (root / PARTIAL).is_dir():
+        return
+    for entry in sorted((root / PARTIAL).iterdir()):
+        if entry.is_dir():
+            journal = read_journal(entry)
+            name, rows = (journal["match"], journal["rows_done"]) if journal else ("", 0)
+            yield Finding("note", name, "", f"unfinished work, {rows} rows saved: run the same extraction to go on")
+
+
+def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[Finding]:
+    """Files that do not belong there, links, and groups without metadata.
+
+    Args:
+        root: the store.
+        relative: folder to look through: a match, or empty for what lies between the matches.
+        skip: matches that are left out.
+    """
+    skipped = set(skip)
+    for parent, folders, files in os.walk(root / relative):
+        here = Path(parent).relative_to(root)
+        where = "" if here == Path() else here.as_posix()
+        arrays = _array_files(root, where) if where and relative else None
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        yield from (_stray(relative, here / name, "a link") for name in links)
+        wanted = {METADATA} if arrays is None else arrays
+        if arrays is not None:
+            files = [path.relative_to(parent).as_posix() for path in Path(parent).rglob("*") if not path.is_dir()]
+            folders.clear()
+        folders[:] = [name for name in folders if (here / name).as_posix() not in skipped and name != PARTIAL]
+        extra = sorted(set(files) - wanted) if wanted else []
+        yield from (_stray(relative, here / name, "a file that does not belong there") for name in extra)
+        if METADATA not in files:
+            yield Finding("error", relative, "", f"{here}: a folder without {METADATA}")
+
+
+def _array_files(root: Path, relative: str) -> set[str] | None:
+    """Files of an array of our layout, within its folder; empty for another layout; None where it is no array."""
+    try:
+        metadata = array_metadata(root, relative)
+    except InputError:
+        return None
+    if shard_layout(metadata) is not None:
+        return {METADATA, "c/0/0"}
+    shape, dtype = metadata["shape"], DTYPES[metadata["data_type"]]
+    ours = len(shape) == 1 and same_layout(metadata, plain_metadata(shape[0], dtype, {}))
+    return {METADATA, "c/0"} if ours else set()
+
+
+def _stray(match: str, path: Path, what: str) -> Finding:
+    return Finding("error", match, "", f"{path.as_posix()}: {what}")
