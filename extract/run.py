@@ -1,0 +1,288 @@
+"""`bas extract`: videos into a feature store. The match is the unit of work; each has one owner."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from .. import __version__
+from ..cache.files import MatchBusy
+from ..cache.match import MatchMeta
+from ..cache.settings import FeatureSettings
+from ..cache.store import FeatureStore
+from ..errors import InputError
+from ..events import Split
+from .backbones import backbone_spec
+from .download import file_sha256
+from .engines import Engine, check_fidelity, make_engine
+from .options import ExtractOptions, RunOptions, choose_weights, resolve_settings, share_out
+from .stream import Waits, stream_rows
+from .sources import DataSet, Match
+from .video import PictureFormat, Video, open_video, probe_video
+from .weights import load_weights
+from .windows import WindowPlan
+
+Status = Literal["extracted", "resumed", "already there", "busy elsewhere", "failed"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One look at a match under way."""
+
+    match_id: str
+    rows_done: int
+    num_rows: int
+    first_row: int
+    """Where this run began: the rows before it were already stored."""
+    seconds: float
+    """Since this run began with the match."""
+    bottleneck: Literal["decode", "backbone"]
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """How one match ended."""
+
+    match_id: str
+    status: Status
+    num_rows: int = 0
+    rows_extracted: int = 0
+    """Rows that this run computed, per view."""
+    seconds: float = 0.0
+    bad_rows: int = 0
+    """Rows whose own frame could not be decoded (`valid` = 0)."""
+    bottleneck: str = ""
+    message: str = ""
+
+    @property
+    def rows_per_second(self) -> float:
+        """Speed of this run, 0 where nothing was computed."""
+        return self.rows_extracted / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How an extraction ended."""
+
+    store: Path
+    settings: FeatureSettings
+    engine: str
+    results: tuple[MatchResult, ...]
+
+    @property
+    def complete(self) -> bool:
+        """True where every match asked for is in the store."""
+        return all(result.status not in ("failed", "busy elsewhere") for result in self.results)
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """What the command line wants to hear; every field may be left out."""
+
+    started: Callable[[FeatureSettings, str, int], None] = lambda *_: None
+    """Called once: settings, the engine's description, number of matches."""
+    fidelity: Callable[[float], None] = lambda _: None
+    """Called once, where the engine is not plain fp32: the smallest cosine against it."""
+    progress: Callable[[Progress], None] = lambda _: None
+    """Called after every block of rows."""
+    finished: Callable[[MatchResult], None] = lambda _: None
+    """Called after every match."""
+
+
+@dataclass
+class _Extraction:
+    """What all matches of one run share."""
+
+    store: FeatureStore
+    settings: FeatureSettings
+    engine: Engine
+    module: Any
+    run: RunOptions
+    report: Reporter
+    fidelity_checked: bool = False
+    groups_per_call: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.groups_per_call = self.run.batch or self.engine.default_groups
+
+
+def extract(
+    data_set: DataSet,
+    store_path: Path,
+    options: ExtractOptions,
+    run: RunOptions,
+    *,
+    split: tuple[Split, ...] = (),
+    report: Reporter | None = None,
+) -> Summary:
+    """Extract features of every match of a data set into a store; matches that are there are left alone.
+
+    Args:
+        data_set: matches with their videos, labels and splits.
+        store_path: the store; made where it does not exist.
+        options: settings asked for; what is left out follows the store, the weights, the default.
+        run: how to run.
+        split: only matches of these splits; empty: all.
+        report: hears of progress.
+
+    Raises:
+        InputError: nothing can be extracted with these settings. A match that fails is in the summary instead.
+    """
+    report = report or Reporter()
+    matches = _chosen(data_set, split, run)
+    stored = FeatureStore.open(store_path) if FeatureStore.exists(store_path) else None
+    backbone, depth, weights = choose_weights(options, stored.settings if stored else None)
+    module, record = load_weights(backbone, depth, weights)
+    settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
+    classes = data_set.classes or (stored.classes if stored else ())
+    store = FeatureStore.create_or_open(store_path, settings, classes=classes, software=software_versions())
+    clip_shape = (WindowPlan.of(settings, 1).window, settings.height, settings.width)
+    engine = make_engine(module, kind=run.engine, device=run.device, clip_shape=clip_shape)
+    report.started(settings, engine.name, len(matches))
+    shared = _Extraction(store, settings, engine, module, run, report)
+    results = []
+    for match in matches:
+        result = _extract_or_explain(shared, data_set, match)
+        results.append(result)
+        report.finished(result)
+    return Summary(store_path, settings, engine.name, tuple(results))
+
+
+def _extract_or_explain(shared: _Extraction, data_set: DataSet, match: Match) -> MatchResult:
+    """A match that cannot be extracted does not stop the others."""
+    try:
+        return extract_match(shared, data_set, match)
+    except MatchBusy as error:
+        return MatchResult(match.id, "busy elsewhere", message=str(error))
+    except InputError as error:
+        return MatchResult(match.id, "failed", message=str(error))
+
+
+def extract_match(shared: _Extraction, data_set: DataSet, match: Match) -> MatchResult:
+    """One match: open, plan, stream rows from where the store left off, commit."""
+    store, settings, run = shared.store, shared.settings, shared.run
+    views = tuple(view for view in run.views if view not in store.views(match.id))
+    if not views:
+        return MatchResult(match.id, "already there", num_rows=store.match(match.id).num_rows)
+    path = match.require_video()
+    video = open_video(path, fps=settings.fps_fraction, picture=picture_format(settings), threads=run.decode_threads)
+    plan = WindowPlan.of(settings, video.num_steps)
+    _check_engine(shared, video, plan)
+    started, waits, bad_rows = time.perf_counter(), Waits(), 0
+    with store.writer(
+        match.id,
+        views=views,
+        num_rows=plan.num_frames,
+        pts_ticks=video.grid.pts_ticks,
+        match_meta=_match_meta(data_set, match, video),
+        provenance=_provenance(shared),
+        resume=run.resume,
+    ) as writer:
+        first_row = writer.rows_done
+        blocks = stream_rows(
+            video,
+            plan,
+            shared.engine,
+            views=views,
+            first_row=first_row,
+            groups_per_call=shared.groups_per_call,
+            waits=waits,
+        )
+        for block in blocks:
+            writer.append(block.rows, valid=block.valid)
+            seconds, done = time.perf_counter() - started, block.start + len(block.valid)
+            shared.report.progress(Progress(match.id, done, plan.num_frames, first_row, seconds, waits.bottleneck))
+        bad_rows = writer.num_invalid
+        check_bad_share(bad_rows, plan.num_frames, max_bad_share=run.max_bad_share, path=path)
+        writer.commit()
+    return MatchResult(
+        match.id,
+        "resumed" if first_row else "extracted",
+        num_rows=plan.num_frames,
+        rows_extracted=plan.num_frames - first_row,
+        seconds=time.perf_counter() - started,
+        bad_rows=bad_rows,
+        bottleneck=waits.bottleneck,
+    )
+
+
+def picture_format(settings: FeatureSettings) -> PictureFormat:
+    """How frames must be brought to the backbone's size."""
+    return PictureFormat(width=settings.width, height=settings.height, fit=settings.fit, scaler=settings.scaler)
+
+
+def _chosen(data_set: DataSet, split: tuple[Split, ...], run: RunOptions) -> list[Match]:
+    """Matches with a video, of the splits asked for, of this worker's share.
+
+    Raises:
+        InputError: none is left.
+    """
+    matches = [match for match in data_set.matches if not split or match.split in split]
+    if not matches:
+        have = sorted({str(match.split) for match in data_set.matches})
+        raise InputError("no match to extract", got=f"splits {', '.join(have)}", wanted=", ".join(split) or "a match")
+    index, count = run.shard
+    if count == 1:
+        return matches
+    return [matches[i] for i in share_out([_length(match) for match in matches], index=index, count=count)]
+
+
+def _length(match: Match) -> int:
+    """Frames by the header, 0 where the video cannot be read (the extraction says why)."""
+    try:
+        info = probe_video(match.require_video())
+    except InputError:
+        return 0
+    return info.header_frames or int(info.header_duration_seconds * info.rate)
+
+
+def _check_engine(shared: _Extraction, video: Video, plan: WindowPlan) -> None:
+    """Compare the engine with plain fp32 PyTorch on the first clips of the first video; refuse a poor engine."""
+    if shared.fidelity_checked or shared.engine.is_reference:
+        return
+    frames = [frame.image for frame in video.frames(0, plan.group_span(0)[1])]
+    clips = np.stack([np.stack([frames[index] for index in phase]) for phase in plan.group_frames(0)])
+    shared.report.fidelity(check_fidelity(shared.engine, shared.module, clips))
+    shared.fidelity_checked = True
+
+
+def _match_meta(data_set: DataSet, match: Match, video: Video) -> MatchMeta:
+    """What the store keeps of a match beside its rows."""
+    events, path, info = data_set.events(match), match.require_video(), video.info
+    return MatchMeta(
+        fps=video.grid.fps,
+        time_base=video.grid.time_base,
+        origin_ticks=video.table.origin_ticks,
+        split=match.split,
+        labels=None if events is None else tuple(event.to_json() for event in events),
+        video={
+            "name": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+            "width": info.display_width,
+            "height": info.display_height,
+            "codec": info.codec,
+            "pixel_format": info.pixel_format,
+            "colour": info.colour,
+        },
+    )
+
+
+def _provenance(shared: _Extraction) -> dict[str, Any]:
+    """What computed an array: no part of the key, and no resume under another."""
+    return {"engine": shared.engine.describe(), "groups_per_call": shared.groups_per_call}
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what decides a feature's bits, for the store's root attributes."""
+    versions = {"bas": __version__}
+    for name in ("torch", "timm", "pytorchvideo", "openvino", "av", "numpy", "zarr"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
