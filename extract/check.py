@@ -118,7 +118,7 @@ def check_events(events: Sequence[Event], video: VideoInfo, *, match: Match) -> 
     if second:
         message = f"{len(second)} event(s) of half 2, but one video for the whole match"
         findings.append(error(match.id, message, "use the two-halves videos, or labels that count from the kick-off"))
-    off = [event for event in events if event.position_ms % _SOCCERNET_FRAME_MS]
+    off = [event for event in events if event.position_ms % _SOCCERNET_FRAME_MS and event.position_ms < end_ms]
     if off and video.fps == 1000 // _SOCCERNET_FRAME_MS:
         message = f"{len(off)} event(s) between two frames of {_SOCCERNET_FRAME_MS} ms (first: {event_time(off[0])})"
         findings.append(note(match.id, message, "none needed: each counts for the frame on screen"))

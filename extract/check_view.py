@@ -62,7 +62,7 @@ def listing_lines(data_set: DataSet) -> list[str]:
 
 
 def _table(first: Text, *headings: str) -> Table:
-    table = Table(box=SIMPLE, pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     table.add_column(first, overflow="fold")
     for heading in headings:
         left = heading in ("split", "size", "video")

@@ -60,7 +60,8 @@ def _unknown_matches(listed: Mapping[str, frozenset[Split]], matches: Sequence[S
     findings = []
     for name in listed:
         if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=1)
+            same_but_case = [each for each in sorted(known) if each.casefold() == name.casefold()]
+            near = same_but_case or difflib.get_close_matches(name, sorted(known), n=1)
             cure = f"did you mean {near[0]!r}?" if near else "remove it, or fetch the match"
             findings.append(error(SPLITS_NAME, f"names a match that does not exist: {name!r}", cure))
     return findings
