@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, TypeVar, get_args
 
-from ..cache.settings import Blend, FeatureSettings, Fit
+from ..cache.settings import Blend, FeatureSettings, Fit, Scaler
 from ..errors import InputError
+from ..events import SPLITS
 from .backbones import BackboneSpec, backbone_spec
+from .engines import Device, EngineKind
 from .views import VIEWS, View
 from .weights import WeightsRecord
 
 V = TypeVar("V")
-EngineKind = Literal["auto", "torch", "openvino"]
-DeviceKind = Literal["auto", "cpu", "cuda"]
 
 DEFAULT_BACKBONE = "x3d_s"
 DEFAULT_SIZE = (398, 224)
@@ -33,6 +33,8 @@ class ExtractOptions:
     """Width and height fed to the backbone, pixels; default 398x224."""
     fit: Fit | None = None
     """How another aspect is brought to that size; default `pad`."""
+    scaler: Scaler | None = None
+    """Who resizes; default `swscale-bicubic`, while decoding."""
     fps: str | None = None
     """Frames per second of the grid, a fraction; `source`: the video's own; default 25."""
     window: int | None = None
@@ -53,7 +55,7 @@ class RunOptions:
     """Fixed augmentations to cache side by side."""
     engine: EngineKind = "auto"
     """Which library runs the backbone."""
-    device: DeviceKind = "auto"
+    device: Device = "auto"
     """Where the backbone runs."""
     batch: int | None = None
     """Groups of clips in one call of the engine, >= 1; None: chosen for the device."""
@@ -91,6 +93,27 @@ def parse_views(text: str) -> tuple[View, ...]:
     return tuple(view for view in VIEWS if view in asked)
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "--fit": get_args(Fit),
+    "--scaler": get_args(Scaler),
+    "--blend": get_args(Blend),
+    "--engine": get_args(EngineKind),
+    "--device": get_args(Device),
+    "--split": SPLITS,
+}
+
+
+def parse_choice(text: str | None, *, option: str) -> Any:
+    """The text as one of an option's choices; None stays None.
+
+    Raises:
+        InputError: anything else.
+    """
+    if text is not None and text not in _CHOICES[option]:
+        raise InputError(f"{option} is not known", got=text, wanted=", ".join(_CHOICES[option]))
+    return text
+
+
 def parse_pair(text: str, *, option: str, separator: str, example: str) -> tuple[int, int]:
     """Two whole numbers, such as `398x224` or `0/4`.
 
@@ -103,13 +126,13 @@ def parse_pair(text: str, *, option: str, separator: str, example: str) -> tuple
     return int(parts[0]), int(parts[1])
 
 
-def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> tuple[str | None, int | None, str]:
-    """Backbone (None: the weights file knows), depth and weights to load: options first, then the store, then defaults.
+def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> tuple[str, int | None, str]:
+    """Backbone, depth and weights to load: options first, then the store, then defaults.
 
     Raises:
         InputError: the store was made with a weights file and none is named now.
     """
-    backbone = options.backbone or (stored.backbone if stored else None)
+    backbone = options.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
     depth = options.depth if options.depth is not None or stored is None else stored.depth
     if options.weights is not None:
         return backbone, depth, options.weights
@@ -121,8 +144,7 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
                 cure="--weights FILE",
             )
         return backbone, depth, stored.weights
-    backbone = backbone or DEFAULT_BACKBONE
-    return backbone, depth, backbone_spec(backbone).default_weights
+    return backbone, depth, next(iter(backbone_spec(backbone).urls))
 
 
 def resolve_settings(
@@ -142,8 +164,14 @@ def resolve_settings(
     two_d = spec.kind == "2d"
     trained_size = (record.width, record.height) if record.width and record.height else None
     size = _agreed("size", options.size, trained_size, (stored.width, stored.height) if stored else None, DEFAULT_SIZE)
-    window = 1 if two_d else _agreed("window", options.window, record.window, stored and stored.window, DEFAULT_WINDOW)
-    stride = 1 if two_d else _agreed("stride", options.stride, record.stride, stored and stored.stride, spec.stride)
+    window = (
+        1
+        if two_d
+        else _agreed("window", options.window, record.window, stored.window if stored else None, DEFAULT_WINDOW)
+    )
+    stride = (
+        1 if two_d else _agreed("stride", options.stride, record.stride, stored.stride if stored else None, spec.stride)
+    )
     stored_hop = stored.hop if stored and stored.window == window else None
     settings = FeatureSettings(
         backbone=record.backbone,
@@ -154,7 +182,7 @@ def resolve_settings(
         width=size[0],
         height=size[1],
         fit=options.fit or (stored.fit if stored else "pad"),
-        scaler="swscale-bicubic",
+        scaler=options.scaler or (stored.scaler if stored else "swscale-bicubic"),
         fps=options.fps or (stored.fps if stored else "25"),
         window=window,
         hop=1 if two_d else options.hop or stored_hop or max(1, window // 2),

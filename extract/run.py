@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..cache.files import MatchBusy
+from ..cache.layout import METADATA
 from ..cache.match import MatchMeta
 from ..cache.settings import FeatureSettings
 from ..cache.store import FeatureStore
@@ -18,10 +19,11 @@ from ..errors import InputError
 from ..events import Split
 from .backbones import backbone_spec
 from .download import file_sha256
-from .engines import Engine, check_fidelity, make_engine
+from .engines import REFERENCE_ENGINE, Engine, Fidelity, check_fidelity, make_engine
 from .options import ExtractOptions, RunOptions, choose_weights, resolve_settings, share_out
-from .stream import Waits, stream_rows
 from .sources import DataSet, Match
+from .stream import Waits, stream_rows
+from .timetable import require_few_bad
 from .video import PictureFormat, Video, open_video, probe_video
 from .weights import load_weights
 from .windows import WindowPlan
@@ -30,7 +32,7 @@ Status = Literal["extracted", "resumed", "already there", "busy elsewhere", "fai
 
 
 @dataclass(frozen=True)
-class Progress:
+class RowsDone:
     """One look at a match under way."""
 
     match_id: str
@@ -85,9 +87,9 @@ class Reporter:
 
     started: Callable[[FeatureSettings, str, int], None] = lambda *_: None
     """Called once: settings, the engine's description, number of matches."""
-    fidelity: Callable[[float], None] = lambda _: None
-    """Called once, where the engine is not plain fp32: the smallest cosine against it."""
-    progress: Callable[[Progress], None] = lambda _: None
+    fidelity: Callable[[Fidelity], None] = lambda _: None
+    """Called once, where the engine is not plain fp32: how close it is."""
+    progress: Callable[[RowsDone], None] = lambda _: None
     """Called after every block of rows."""
     finished: Callable[[MatchResult], None] = lambda _: None
     """Called after every match."""
@@ -107,7 +109,7 @@ class _Extraction:
     groups_per_call: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.groups_per_call = self.run.batch or self.engine.default_groups
+        self.groups_per_call = self.run.batch or -(-self.engine.preferred_clips // self.settings.stride)
 
 
 def extract(
@@ -134,14 +136,15 @@ def extract(
     """
     report = report or Reporter()
     matches = _chosen(data_set, split, run)
-    stored = FeatureStore.open(store_path) if FeatureStore.exists(store_path) else None
-    backbone, depth, weights = choose_weights(options, stored.settings if stored else None)
-    module, record = load_weights(backbone, depth, weights)
+    stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
+    module, record = load_weights(*choose_weights(options, stored.settings if stored else None))
     settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
     classes = data_set.classes or (stored.classes if stored else ())
     store = FeatureStore.create_or_open(store_path, settings, classes=classes, software=software_versions())
     clip_shape = (WindowPlan.of(settings, 1).window, settings.height, settings.width)
-    engine = make_engine(module, kind=run.engine, device=run.device, clip_shape=clip_shape)
+    engine = make_engine(
+        module, mean=settings.mean, std=settings.std, clip_shape=clip_shape, kind=run.engine, device=run.device
+    )
     report.started(settings, engine.name, len(matches))
     shared = _Extraction(store, settings, engine, module, run, report)
     results = []
@@ -179,7 +182,7 @@ def extract_match(shared: _Extraction, data_set: DataSet, match: Match) -> Match
         num_rows=plan.num_frames,
         pts_ticks=video.grid.pts_ticks,
         match_meta=_match_meta(data_set, match, video),
-        provenance=_provenance(shared),
+        provenance=shared.engine.describe(),
         resume=run.resume,
     ) as writer:
         first_row = writer.rows_done
@@ -195,9 +198,9 @@ def extract_match(shared: _Extraction, data_set: DataSet, match: Match) -> Match
         for block in blocks:
             writer.append(block.rows, valid=block.valid)
             seconds, done = time.perf_counter() - started, block.start + len(block.valid)
-            shared.report.progress(Progress(match.id, done, plan.num_frames, first_row, seconds, waits.bottleneck))
+            shared.report.progress(RowsDone(match.id, done, plan.num_frames, first_row, seconds, waits.bottleneck))
         bad_rows = writer.num_invalid
-        check_bad_share(bad_rows, plan.num_frames, max_bad_share=run.max_bad_share, path=path)
+        require_few_bad(bad_rows, plan.num_frames, max_bad_share=run.max_bad_share, what=str(path))
         writer.commit()
     return MatchResult(
         match.id,
@@ -242,7 +245,7 @@ def _length(match: Match) -> int:
 
 def _check_engine(shared: _Extraction, video: Video, plan: WindowPlan) -> None:
     """Compare the engine with plain fp32 PyTorch on the first clips of the first video; refuse a poor engine."""
-    if shared.fidelity_checked or shared.engine.is_reference:
+    if shared.fidelity_checked or shared.engine.name == REFERENCE_ENGINE:
         return
     frames = [frame.image for frame in video.frames(0, plan.group_span(0)[1])]
     clips = np.stack([np.stack([frames[index] for index in phase]) for phase in plan.group_frames(0)])
@@ -270,11 +273,6 @@ def _match_meta(data_set: DataSet, match: Match, video: Video) -> MatchMeta:
             "colour": info.colour,
         },
     )
-
-
-def _provenance(shared: _Extraction) -> dict[str, Any]:
-    """What computed an array: no part of the key, and no resume under another."""
-    return {"engine": shared.engine.describe(), "groups_per_call": shared.groups_per_call}
 
 
 def software_versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -46,7 +46,7 @@ class RowBlock:
 
     start: int
     """Index of the first row in the video."""
-    rows: Mapping[View, npt.NDArray[np.float32]]
+    rows: Mapping[str, npt.NDArray[np.float32]]
     """View -> (n, C) float32."""
     valid: npt.NDArray[np.bool_]
     """(n,): False where the step's own frame could not be decoded."""
@@ -64,7 +64,9 @@ class Prefetch(Generic[T]):
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         self._thread.join()
 
@@ -105,7 +107,7 @@ def stream_rows(
     first_row: int = 0,
     groups_per_call: int = 1,
     waits: Waits | None = None,
-) -> Iterator[RowBlock]:
+) -> Generator[RowBlock]:
     """Feature rows of a video from `first_row` on, in order.
 
     Args:
@@ -129,7 +131,9 @@ def stream_rows(
         started = time.perf_counter()
         features = pending.popleft().result()  # view -> (G, S, W, C)
         waits.backbone_seconds += time.perf_counter() - started
-        rows = {view: np.concatenate([blenders[view].add(group) for group in features[view]]) for view in views}
+        rows: dict[str, npt.NDArray[np.float32]] = {
+            view: np.concatenate([blenders[view].add(group) for group in features[view]]) for view in views
+        }
         block = RowBlock(next_row, rows, valid_t[next_row : next_row + len(rows[views[0]])])
         next_row += len(block.valid)
         return block
@@ -138,12 +142,12 @@ def stream_rows(
     with (
         Prefetch(_blocks(video.frames(start_frame)), depth=_BLOCKS_AHEAD) as decoded,
         Prefetch(_clip_batches(decoded, plan, first_group, groups_per_call, valid_t), depth=1) as batches,
-        ThreadPoolExecutor(engine.max_inflight) as device,
+        ThreadPoolExecutor(1) as device,
     ):
         clips = iter(batches)
         while (batch := _timed_next(clips, waits)) is not None:
             pending.append(device.submit(_run_views, engine, batch, views))
-            if len(pending) > engine.max_inflight:
+            if len(pending) > 1:
                 yield finish()
         while pending:
             yield finish()

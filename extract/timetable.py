@@ -194,24 +194,23 @@ class GroupPlan:
         )
 
 
-def require_few_bad(valid: Bools, *, max_bad_share: float, what: str) -> float:
-    """Share of steps without a good picture, in [0, 1].
+def require_few_bad(num_bad: int, num_steps: int, *, max_bad_share: float, what: str) -> None:
+    """Refuse a video of which too much is missing or damaged.
 
     Args:
-        valid: (T,) as collected from the reader.
+        num_bad: steps without a picture of their own.
+        num_steps: T, >= 1.
         max_bad_share: the largest share that is let pass, in [0, 1].
         what: the video's name, for the error.
 
     Raises:
         InputError: more steps are bad than allowed.
     """
-    num_bad = int(np.count_nonzero(~valid))
-    share = num_bad / max(1, len(valid))
+    share = num_bad / num_steps
     if share > max_bad_share:
         raise InputError(
             f"{what}: too many frames are missing or damaged",
-            got=f"{num_bad} of {len(valid)} steps ({share:.2%})",
+            got=f"{num_bad} of {num_steps} steps ({share:.2%})",
             wanted=f"at most {max_bad_share:.2%}",
             cure=f"fetch the file again, or allow it with --max-bad-share {min(1.0, -(-share * 1000 // 1) / 1000):g}",
         )
-    return share

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from ..cache.settings import Blend, FeatureSettings
 from ..errors import InputError
 
-
 FRAMES_PER_2D_CLIP = 32
 """Frames that a 2-D backbone gets in one clip."""
 

@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bas.errors import InputError
 from bas.events import (
     SOCCERNET_BALL_CLASSES,
@@ -17,8 +20,6 @@ from bas.events import (
     write_json_atomic,
     write_predictions,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 RATES = st.one_of(
     st.sampled_from([Fraction(25), Fraction(25, 2), Fraction(30000, 1001), Fraction(24000, 1001), Fraction(2)]),

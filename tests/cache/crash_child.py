@@ -1,7 +1,7 @@
 """Run by the crash tests in a process of its own: writes a small store, and may be killed anywhere.
 
-    crash_child.py write STORE ROWS     prints `match views rows_done` after each append; carries on what is there
-    crash_child.py points STORE STEP    dies (os._exit) before each STEP-th operation on files in turn, carries on, compares
+crash_child.py write STORE ROWS     prints `match views rows_done` after each append; carries on what is there
+crash_child.py points STORE STEP    dies (os._exit) before each STEP-th operation on files in turn, carries on, compares
 """
 
 import os
@@ -116,7 +116,11 @@ def every_point(folder: Path, step: int) -> int:
             os._exit(0)
         finished = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         if path.exists() and (path / "zarr.json").exists():
-            errors = [finding for finding in verify(path) if finding.severity == "error" and "zarr.json" not in finding.message]
+            errors = [
+                finding
+                for finding in verify(path)
+                if finding.severity == "error" and "zarr.json" not in finding.message
+            ]
             assert not errors, (operation, errors)
         write(path, 600, lambda _: None)
         now = tree(path)

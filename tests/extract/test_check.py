@@ -8,12 +8,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
 from bas import cli
 from bas.cli import app
 from bas.extract.check import DataReport, check_data_set
 from bas.extract.check_view import report_view
-from rich.console import Console
-from typer.testing import CliRunner
 
 
 def write_video(path: Path, *, num_frames: int = 16, fps: int = 25) -> None:

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from bas.errors import InputError
 from bas.events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS
 from bas.extract.sources import DataSet, Match, find_data_set, find_sources, match_events
