@@ -11,15 +11,11 @@ from ..cache.store import FeatureStore
 from ..cache.verify import Finding, compare_rows
 from ..errors import InputError
 from .download import file_sha256
-from .engines import Engine, make_engine
+from .extractor import Extractor
 from .options import ExtractOptions, choose_weights
-from .run import picture_format
 from .sources import DataSet, Match
-from .stream import stream_rows
-from .video import open_video
 from .views import VIEWS
 from .weights import load_weights
-from .windows import WindowPlan
 
 TOLERANCE = 0.02
 """Largest difference that another engine may make, as a share of a row's length: a cosine of 0.9998."""
@@ -55,34 +51,32 @@ def extract_again(
             wanted=f"{settings.weights_sha256[:12]}... ({settings.weights})",
             cure="--weights FILE",
         )
-    clip_shape = (WindowPlan.of(settings, 1).window, settings.height, settings.width)
-    engine = make_engine(module, mean=settings.mean, std=settings.std, clip_shape=clip_shape)
+    extractor = Extractor(module, settings)
     videos = {match.id: match for match in data_set.matches}
     findings: list[Finding] = []
     for match_id in store.matches() if matches is None else matches:
         if match_id not in videos:
             findings.append(Finding("warning", match_id, "", "no video at hand: its rows were not extracted again"))
         else:
-            findings += _compare_match(store, videos[match_id], engine, num_places)
+            findings += _compare_match(store, videos[match_id], extractor, num_places)
     return findings
 
 
-def _compare_match(store: FeatureStore, match: Match, engine: Engine, num_places: int) -> Iterator[Finding]:
-    settings, path, stored = store.settings, match.require_video(), store.match(match.id)
+def _compare_match(store: FeatureStore, match: Match, extractor: Extractor, num_places: int) -> Iterator[Finding]:
+    path, stored = match.require_video(), store.match(match.id)
     wanted_sha256 = stored.meta.video.get("sha256")
     if wanted_sha256 not in (None, file_sha256(path)):
         yield Finding("error", match.id, "", f"{path.name} is not the video that the features were made from (SHA-256)")
         return
-    video = open_video(path, fps=settings.fps_fraction, picture=picture_format(settings))
-    plan = WindowPlan.of(settings, video.num_steps)
-    if plan.num_frames != stored.num_rows:
-        message = f"the video has {plan.num_frames} frames, the store {stored.num_rows} rows"
+    video = extractor.open(path)
+    if video.num_steps != stored.num_rows:
+        message = f"the video has {video.num_steps} frames, the store {stored.num_rows} rows"
         yield Finding("error", match.id, "", message)
         return
     for view in (view for view in VIEWS if view in store.views(match.id)):
         rows = store.rows(match.id, view)
-        for place in np.unique(np.linspace(0, max(0, plan.num_frames - CHUNK_ROWS), num_places).astype(int)):
-            with closing(stream_rows(video, plan, engine, views=(view,), first_row=int(place))) as blocks:
+        for place in np.unique(np.linspace(0, max(0, video.num_steps - CHUNK_ROWS), num_places).astype(int)):
+            with closing(extractor.rows(video, views=(view,), first_row=int(place))) as blocks:
                 for block in blocks:
                     yield from compare_rows(
                         rows,

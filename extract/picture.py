@@ -32,7 +32,8 @@ _MATRICES = {
 }
 """AVColorSpace (ITU-T H.273 matrix coefficients) -> our name, swscale's number."""
 
-_MAX_ASPECT_ERROR = Fraction(2, 100)
+MAX_ASPECT_ERROR = Fraction(2, 100)
+"""Pictures whose aspect is off by no more are stretched, not padded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def inner_size(shown_width: int, shown_height: int, picture: PictureFormat) -> t
     """Width and height that the picture takes inside the frame handed out; the rest is black bars."""
     aspect = Fraction(shown_width, shown_height)
     wanted = Fraction(picture.width, picture.height)
-    if picture.fit == "stretch" or abs(aspect / wanted - 1) <= _MAX_ASPECT_ERROR:
+    if picture.fit == "stretch" or abs(aspect / wanted - 1) <= MAX_ASPECT_ERROR:
         return picture.width, picture.height
     if aspect > wanted:
         return picture.width, max(1, round(picture.width / aspect))

@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from .. import __version__
 from ..cache.files import MatchBusy
@@ -19,14 +17,14 @@ from ..errors import InputError
 from ..events import Split
 from .backbones import backbone_spec
 from .download import file_sha256
-from .engines import REFERENCE_ENGINE, Engine, Fidelity, check_fidelity, make_engine
+from .engines import Fidelity
+from .extractor import Extractor
 from .options import ExtractOptions, RunOptions, choose_weights, resolve_settings, share_out
 from .sources import DataSet, Match
-from .stream import Waits, stream_rows
+from .stream import Waits
 from .timetable import require_few_bad
-from .video import PictureFormat, Video, open_video, probe_video
+from .video import Video, probe_video
 from .weights import load_weights
-from .windows import WindowPlan
 
 Status = Literal["extracted", "resumed", "already there", "busy elsewhere", "failed"]
 
@@ -99,17 +97,12 @@ class Reporter:
 class _Extraction:
     """What all matches of one run share."""
 
+    data_set: DataSet
     store: FeatureStore
-    settings: FeatureSettings
-    engine: Engine
-    module: Any
+    extractor: Extractor
     run: RunOptions
     report: Reporter
-    fidelity_checked: bool = False
-    groups_per_call: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.groups_per_call = self.run.batch or -(-self.engine.preferred_clips // self.settings.stride)
+    engine_checked: bool = False
 
 
 def extract(
@@ -141,81 +134,65 @@ def extract(
     settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
     classes = data_set.classes or (stored.classes if stored else ())
     store = FeatureStore.create_or_open(store_path, settings, classes=classes, software=software_versions())
-    clip_shape = (WindowPlan.of(settings, 1).window, settings.height, settings.width)
-    engine = make_engine(
-        module, mean=settings.mean, std=settings.std, clip_shape=clip_shape, kind=run.engine, device=run.device
-    )
-    report.started(settings, engine.name, len(matches))
-    shared = _Extraction(store, settings, engine, module, run, report)
+    extractor = Extractor(module, settings, run.engine, run.device)
+    engine = extractor.engine().name
+    report.started(settings, engine, len(matches))
+    shared = _Extraction(data_set, store, extractor, run, report)
     results = []
     for match in matches:
-        result = _extract_or_explain(shared, data_set, match)
+        result = _extract_or_explain(shared, match)
         results.append(result)
         report.finished(result)
-    return Summary(store_path, settings, engine.name, tuple(results))
+    return Summary(store_path, settings, engine, tuple(results))
 
 
-def _extract_or_explain(shared: _Extraction, data_set: DataSet, match: Match) -> MatchResult:
+def _extract_or_explain(shared: _Extraction, match: Match) -> MatchResult:
     """A match that cannot be extracted does not stop the others."""
     try:
-        return extract_match(shared, data_set, match)
+        return extract_match(shared, match)
     except MatchBusy as error:
         return MatchResult(match.id, "busy elsewhere", message=str(error))
     except InputError as error:
         return MatchResult(match.id, "failed", message=str(error))
 
 
-def extract_match(shared: _Extraction, data_set: DataSet, match: Match) -> MatchResult:
+def extract_match(shared: _Extraction, match: Match) -> MatchResult:
     """One match: open, plan, stream rows from where the store left off, commit."""
-    store, settings, run = shared.store, shared.settings, shared.run
+    store, extractor, run = shared.store, shared.extractor, shared.run
     views = tuple(view for view in run.views if view not in store.views(match.id))
     if not views:
         return MatchResult(match.id, "already there", num_rows=store.match(match.id).num_rows)
     path = match.require_video()
-    video = open_video(path, fps=settings.fps_fraction, picture=picture_format(settings), threads=run.decode_threads)
-    plan = WindowPlan.of(settings, video.num_steps)
-    _check_engine(shared, video, plan)
-    started, waits, bad_rows = time.perf_counter(), Waits(), 0
+    video = extractor.open(path, threads=run.decode_threads)
+    _check_engine(shared, video)
+    num_rows, started, waits = video.num_steps, time.perf_counter(), Waits()
     with store.writer(
         match.id,
         views=views,
-        num_rows=plan.num_frames,
+        num_rows=num_rows,
         pts_ticks=video.grid.pts_ticks,
-        match_meta=_match_meta(data_set, match, video),
-        provenance=shared.engine.describe(),
+        match_meta=_match_meta(shared.data_set, match, video),
+        provenance=extractor.engine(video.picture_size).describe(),
         resume=run.resume,
     ) as writer:
         first_row = writer.rows_done
-        blocks = stream_rows(
-            video,
-            plan,
-            shared.engine,
-            views=views,
-            first_row=first_row,
-            groups_per_call=shared.groups_per_call,
-            waits=waits,
-        )
+        blocks = extractor.rows(video, views=views, first_row=first_row, groups_per_call=run.batch, waits=waits)
         for block in blocks:
             writer.append(block.rows, valid=block.valid)
             seconds, done = time.perf_counter() - started, block.start + len(block.valid)
-            shared.report.progress(RowsDone(match.id, done, plan.num_frames, first_row, seconds, waits.bottleneck))
+            shared.report.progress(RowsDone(match.id, done, num_rows, first_row, seconds, waits.bottleneck))
         bad_rows = writer.num_invalid
-        require_few_bad(bad_rows, plan.num_frames, max_bad_share=run.max_bad_share, what=str(path))
+        require_few_bad(bad_rows, num_rows, max_bad_share=run.max_bad_share, what=str(path))
         writer.commit()
     return MatchResult(
         match.id,
         "resumed" if first_row else "extracted",
-        num_rows=plan.num_frames,
-        rows_extracted=plan.num_frames - first_row,
+        num_rows=num_rows,
+        rows_extracted=num_rows - first_row,
         seconds=time.perf_counter() - started,
         bad_rows=bad_rows,
         bottleneck=waits.bottleneck,
     )
-
-
-def picture_format(settings: FeatureSettings) -> PictureFormat:
-    """How frames must be brought to the backbone's size."""
-    return PictureFormat(width=settings.width, height=settings.height, fit=settings.fit, scaler=settings.scaler)
 
 
 def _chosen(data_set: DataSet, split: tuple[Split, ...], run: RunOptions) -> list[Match]:
@@ -243,14 +220,13 @@ def _length(match: Match) -> int:
     return info.header_frames or int(info.header_duration_seconds * info.rate)
 
 
-def _check_engine(shared: _Extraction, video: Video, plan: WindowPlan) -> None:
-    """Compare the engine with plain fp32 PyTorch on the first clips of the first video; refuse a poor engine."""
-    if shared.fidelity_checked or shared.engine.name == REFERENCE_ENGINE:
-        return
-    frames = [frame.image for frame in video.frames(0, plan.group_span(0)[1])]
-    clips = np.stack([np.stack([frames[index] for index in phase]) for phase in plan.group_frames(0)])
-    shared.report.fidelity(check_fidelity(shared.engine, shared.module, clips))
-    shared.fidelity_checked = True
+def _check_engine(shared: _Extraction, video: Video) -> None:
+    """Hold the engine against plain PyTorch, once per run."""
+    if not shared.engine_checked:
+        fidelity = shared.extractor.check(video)
+        if fidelity is not None:
+            shared.report.fidelity(fidelity)
+        shared.engine_checked = True
 
 
 def _match_meta(data_set: DataSet, match: Match, video: Video) -> MatchMeta:

@@ -134,6 +134,11 @@ class Video:
         return self.grid.num_steps
 
     @property
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height of the pictures."""
+        return self._picture.width, self._picture.height
+
+    @property
     def table(self) -> TimeTable:
         """Presentation times of the file's frames."""
         return self._source.table
