@@ -1,17 +1,223 @@
 """The command line `bas`. Nothing here imports torch before a command needs it."""
 
+import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from .errors import InputError
 
 app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before spending hours on it.")
+cache_app = typer.Typer(no_args_is_help=True, help="Look into feature stores and check them.")
+app.add_typer(data_app, name="data")
+app.add_typer(cache_app, name="cache")
 
 
 @app.callback()
 def root() -> None:
     """Ball action spotting in football video: features once, heads in minutes."""
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+DataRoot = Annotated[
+    Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
+]
+
+
+@data_app.command("check")
+def data_check(
+    root: DataRoot,
+    as_json: AsJson = False,
+) -> None:
+    """Open every video, count every event, say what is missing or wrong; exit code 2 on errors."""
+    from rich.console import Console
+
+    from .extract.check import check_data_set
+    from .extract.check_view import report_view
+
+    with _progress("reading videos") as on_progress:
+        report = check_data_set(root, on_progress=on_progress)
+    if as_json:
+        print(json.dumps(report.to_json(), indent=1))
+    else:
+        Console(highlight=False).print(report_view(report))
+    if report.errors:
+        raise typer.Exit(2)
+
+
+@data_app.command("ls")
+def data_ls(root: DataRoot) -> None:
+    """List the matches without opening a video; tab-separated where the output is not a terminal."""
+    from rich.console import Console
+
+    from .extract.check_view import listing_lines, listing_view
+    from .extract.sources import find_data_set
+
+    data_set = find_data_set(root)
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(listing_view(data_set))
+    else:
+        print("\n".join(listing_lines(data_set)))
+    num_errors = sum(finding.severity == "error" for finding in data_set.findings)
+    if num_errors:
+        print(f"bas: {num_errors} error(s) in the data: bas data check '{root}' says which", file=sys.stderr)
+
+
+Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
+
+
+@app.command(epilog="Example: bas extract SN-BAS-2025 --out x3d_s.zarr --views identity,hflip")
+def extract(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Data set folders, or video files.")],
+    out: Annotated[Path, typer.Option(help="The store; made where it does not exist, added to where it does.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="x3d_s, i3d, tf_efficientnet_lite0, ..., timm:NAME [x3d_s].")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(help="X3D: trunk blocks kept, 4 (96-d) or 5 (192-d) [5].")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="kinetics, imagenet, none (random) or a FILE [what the backbone is known by].")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
+    size: Annotated[str | None, typer.Option(help="Width x height fed to the backbone [398x224].")] = None,
+    fit: Annotated[str | None, typer.Option(help="Other aspects: pad (black bars) or stretch [pad].")] = None,
+    scaler: Annotated[
+        str | None, typer.Option(help="swscale-bicubic, or torch-bilinear (on the device) [swscale-bicubic].")
+    ] = None,
+    fps: Annotated[
+        str | None, typer.Option(help="Frames a second of the grid, or `source` for the video's own [25].")
+    ] = None,
+    window: Annotated[int | None, typer.Option(help="Steps in one clip of a 3-D backbone [50].")] = None,
+    hop: Annotated[int | None, typer.Option(help="Steps between clip starts [half the window].")] = None,
+    blend: Annotated[
+        str | None, typer.Option(help="How clips that overlap are averaged: hann, mean, centre [hann].")
+    ] = None,
+    stride: Annotated[int | None, typer.Option(help="Frames per step [the weights' own; X3D 2, others 1].")] = None,
+    views: Annotated[str, typer.Option(help="Views to cache side by side: identity,hflip.")] = "identity",
+    engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Annotated[
+        int | None, typer.Option(help="Groups of clips per call; changes memory, never a feature.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with matches that were cut off, or begin them anew.")] = True,
+    shard: Annotated[
+        str, typer.Option(help="i/n: this worker takes part i (0..n-1) of n, balanced by length.")
+    ] = "0/1",
+    decode_threads: Annotated[int, typer.Option(help="Decoders side by side; 0: one per core.")] = 0,
+    max_bad_share: Annotated[
+        float, typer.Option(help="Share of undecodable frames that is put up with, 0 to 1.")
+    ] = 0.05,
+    as_json: AsJson = False,
+) -> None:
+    """One feature per frame of every match, into a feature store. Resumes; what is stored is left alone.
+
+    Settings that are left out follow the store where it exists, then the weights' own record, then the default in
+    brackets.
+    """
+    from rich.console import Console
+
+    from .extract.options import ExtractOptions, RunOptions, parse_choice, parse_pair, parse_views
+    from .extract.progress_view import ExtractionView, summary_json, summary_view
+    from .extract.run import extract as run_extract
+    from .extract.sources import find_sources
+
+    options = ExtractOptions(
+        backbone=backbone,
+        depth=depth,
+        weights=weights,
+        size=parse_pair(size, option="--size", separator="x", example="398x224") if size else None,
+        fit=parse_choice(fit, option="--fit"),
+        scaler=parse_choice(scaler, option="--scaler"),
+        fps=fps,
+        window=window,
+        hop=hop,
+        blend=parse_choice(blend, option="--blend"),
+        stride=stride,
+    )
+    run = RunOptions(
+        views=parse_views(views),
+        engine=parse_choice(engine, option="--engine"),
+        device=parse_choice(device, option="--device"),
+        batch=batch,
+        resume=resume,
+        shard=parse_pair(shard, option="--shard", separator="/", example="0/4"),
+        decode_threads=decode_threads,
+        max_bad_share=max_bad_share,
+    )
+    data_set = find_sources(sources)
+    data_set.raise_errors()
+    splits = tuple(parse_choice(name, option="--split") for name in split or ())
+    with ExtractionView() as report:
+        summary = run_extract(data_set, out, options, run, split=splits, report=report)
+    if as_json:
+        print(json.dumps(summary_json(summary), indent=1))
+    else:
+        Console(highlight=False).print(summary_view(summary))
+    if not summary.complete:
+        raise typer.Exit(2)
+
+
+@cache_app.command("info")
+def cache_info(store: Store, as_json: AsJson = False) -> None:
+    """Matches, frames, events and settings of a store."""
+    from rich.console import Console
+
+    from .cache.info import info
+    from .cache.info_view import info_view
+    from .cache.store import FeatureStore
+
+    about = info(FeatureStore.open(store))
+    if as_json:
+        print(json.dumps(about.to_json(), indent=1))
+    else:
+        Console(highlight=False).print(info_view(about))
+
+
+@cache_app.command("verify", epilog="Example: bas cache verify x3d_s.zarr --videos SN-BAS-2025")
+def cache_verify(
+    store: Store,
+    match: Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")] = None,
+    videos: Annotated[list[Path] | None, typer.Option(help="Extract a sample of rows again from these videos.")] = None,
+    weights: Annotated[str | None, typer.Option(help="The weights file, where the store was made with one.")] = None,
+    sample: Annotated[int, typer.Option(help="Places per match that are extracted again.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Check hashes, shapes, values and, with --videos, the features themselves; exit code 2 on errors."""
+    from rich.console import Console
+
+    from .cache.info_view import findings_view
+    from .cache.verify import verify
+
+    findings = verify(store, matches=match)
+    if videos and not any(finding.severity == "error" for finding in findings):
+        from .extract.again import extract_again
+        from .extract.sources import find_sources
+
+        findings += extract_again(store, find_sources(videos), weights=weights, num_places=sample, matches=match)
+    if as_json:
+        print(json.dumps([finding.to_json() for finding in findings], indent=1))
+    else:
+        Console(highlight=False).print(findings_view(store, findings))
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(2)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress bar on stderr, gone at the end; nothing where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def main() -> None:

@@ -147,6 +147,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: JSON nested too deep", cure="fetch the file again") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text", got=f"byte {error.start}: {error.reason}") from None
+    except ValueError as error:  # an integer of more than 4300 digits
+        raise InputError(f"{path}: not usable JSON", got=str(error), cure="fetch the file again") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read", got=error.strerror) from None
 
@@ -195,7 +197,7 @@ def parse_event(record: object, *, where: str) -> Event:
     confidence = record.get("confidence")
     try:
         score = None if confidence is None else float(confidence)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}: confidence is not a number", got=repr(confidence)[:80]) from None
     if score is not None and score != score:  # NaN
         raise InputError(f"{where}: confidence is not a number", got="nan")

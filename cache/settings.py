@@ -12,6 +12,7 @@ from ..events import TimeGrid
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
+Scaler = Literal["swscale-bicubic", "torch-bilinear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,8 @@ class FeatureSettings:
     """Pixels, as fed to the backbone, > 0."""
     fit: Fit
     """How a picture of another aspect is brought to width x height: black bars, or stretched."""
-    scaler: str
-    """The resizer, e.g. `swscale-bicubic`; resizers differ by up to 6 grey levels."""
+    scaler: Scaler
+    """The resizer; resizers differ by up to 6 grey levels. `torch-bilinear` runs on the device, antialiased."""
     fps: str
     """Frames per second of the grid as a fraction, e.g. `25` or `30000/1001`; `source`: each video's own."""
     window: int
@@ -65,7 +66,12 @@ class FeatureSettings:
                 )
         if self.hop > self.window:
             raise InputError("hop leaves frames without a feature", got=self.hop, wanted=f"1 to window ({self.window})")
-        for name, allowed in (("blend", get_args(Blend)), ("fit", get_args(Fit)), ("dtype", ("float16", "uint8"))):
+        for name, allowed in (
+            ("blend", get_args(Blend)),
+            ("fit", get_args(Fit)),
+            ("scaler", get_args(Scaler)),
+            ("dtype", ("float16", "uint8")),
+        ):
             if getattr(self, name) not in allowed:
                 raise InputError(f"setting {name!r} is not known", got=getattr(self, name), wanted=", ".join(allowed))
         if self.fps != "source":

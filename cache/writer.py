@@ -48,6 +48,8 @@ class MatchWriter:
         """Rows saved for good, the same for all views: a multiple of 256. Append from this row on."""
         self.rows_appended = 0
         """Rows taken by `append`, those saved before included."""
+        self.num_invalid = 0
+        """Rows so far, those saved before included, whose frame could not be decoded."""
         self.restarted_because = ""
         """Why unfinished work was discarded, in words; empty where it was carried on, or there was none."""
         self._files: dict[str, AppendFile] = {}
@@ -86,6 +88,7 @@ class MatchWriter:
                 for view, values in cast.items():
                     self._files[view].append(values[start:stop].tobytes())
                 self._files[VALID].append(flags[start:stop].tobytes())
+                self.num_invalid += stop - start - int(flags[start:stop].sum())
                 self.rows_appended += stop - start
                 due = time.monotonic() - self._saved_at >= self._journal_seconds
                 if self.rows_appended % CHUNK_ROWS == 0 and due:
@@ -160,6 +163,7 @@ class MatchWriter:
         if not self.rows_done:
             self._open_files(0, {})
         self.rows_appended = self.rows_done
+        self.num_invalid = self._path(VALID).read_bytes()[: self.rows_done].count(0)
         self._journal = {
             "match": job.match_id,
             "adding": self._adding,

@@ -17,6 +17,9 @@ import numpy.typing as npt
 from ..cache.settings import Blend, FeatureSettings
 from ..errors import InputError
 
+FRAMES_PER_2D_CLIP = 32
+"""Frames that a 2-D backbone gets in one clip."""
+
 
 @dataclass(frozen=True)
 class WindowPlan:
@@ -45,7 +48,12 @@ class WindowPlan:
 
     @classmethod
     def of(cls, settings: FeatureSettings, num_frames: int) -> "WindowPlan":
-        """The plan that `settings` give for a video of `num_frames` grid frames."""
+        """The plan that `settings` give for a video of `num_frames` grid frames.
+
+        A 2-D backbone (window 1) is exact per frame; its frames travel in clips of 32 only to fill the device.
+        """
+        if settings.window == 1:
+            return cls(num_frames, FRAMES_PER_2D_CLIP, FRAMES_PER_2D_CLIP, 1, "mean")
         return cls(num_frames, settings.window, settings.hop, settings.stride, settings.blend)
 
     @property

@@ -1,0 +1,90 @@
+"""Extract a sample of a store's rows once more from the videos, and compare."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from ..cache.shard import CHUNK_ROWS
+from ..cache.store import FeatureStore
+from ..cache.verify import Finding, compare_rows
+from ..errors import InputError
+from .download import file_sha256
+from .extractor import Extractor
+from .options import ExtractOptions, choose_weights
+from .sources import DataSet, Match
+from .views import VIEWS
+from .weights import load_weights
+
+TOLERANCE = 0.02
+"""Largest difference that another engine may make, as a share of a row's length: a cosine of 0.9998."""
+
+
+def extract_again(
+    store_path: Path,
+    data_set: DataSet,
+    *,
+    weights: str | None,
+    num_places: int,
+    matches: Sequence[str] | None = None,
+) -> list[Finding]:
+    """Compare stored rows with rows made anew, at places spread over each match.
+
+    Args:
+        store_path: the store.
+        data_set: the videos; a match of the store without its video gives a warning.
+        weights: the weights file, where the store was made with one.
+        num_places: places per match and view, >= 1; at each, up to 256 rows are made again.
+        matches: ids; all by default.
+
+    Raises:
+        InputError: the backbone cannot be built with the weights that the store names.
+    """
+    store = FeatureStore.open(store_path)
+    settings = store.settings
+    module, record = load_weights(*choose_weights(ExtractOptions(weights=weights), settings))
+    if record.weights_sha256 != settings.weights_sha256:
+        raise InputError(
+            "other weights than the store was made with",
+            got=f"tensors SHA-256 {record.weights_sha256[:12]}...",
+            wanted=f"{settings.weights_sha256[:12]}... ({settings.weights})",
+            cure="--weights FILE",
+        )
+    extractor = Extractor(module, settings)
+    videos = {match.id: match for match in data_set.matches}
+    findings: list[Finding] = []
+    for match_id in store.matches() if matches is None else matches:
+        if match_id not in videos:
+            findings.append(Finding("warning", match_id, "", "no video at hand: its rows were not extracted again"))
+        else:
+            findings += _compare_match(store, videos[match_id], extractor, num_places)
+    return findings
+
+
+def _compare_match(store: FeatureStore, match: Match, extractor: Extractor, num_places: int) -> Iterator[Finding]:
+    path, stored = match.require_video(), store.match(match.id)
+    wanted_sha256 = stored.meta.video.get("sha256")
+    if wanted_sha256 not in (None, file_sha256(path)):
+        yield Finding("error", match.id, "", f"{path.name} is not the video that the features were made from (SHA-256)")
+        return
+    video = extractor.open(path)
+    if video.num_steps != stored.num_rows:
+        message = f"the video has {video.num_steps} frames, the store {stored.num_rows} rows"
+        yield Finding("error", match.id, "", message)
+        return
+    for view in (view for view in VIEWS if view in store.views(match.id)):
+        rows = store.rows(match.id, view)
+        for place in np.unique(np.linspace(0, max(0, video.num_steps - CHUNK_ROWS), num_places).astype(int)):
+            with closing(extractor.rows(video, views=(view,), first_row=int(place))) as blocks:
+                for block in blocks:
+                    yield from compare_rows(
+                        rows,
+                        block.rows[view],
+                        first_row=block.start,
+                        match=match.id,
+                        view=view,
+                        tolerance=TOLERANCE,
+                    )
+                    if block.start + len(block.valid) >= place + CHUNK_ROWS:
+                        break

@@ -1,0 +1,226 @@
+"""Decodes a stretch of a video packet by packet and lets only sound frames through.
+
+What a damaged packet does (measured on H.264, see `Video.frames`): the decoder throws an error, or marks a frame as
+corrupt, or leaves one out; and the frames built on it come out smeared without any mark, up to the next key frame.
+So the first sign in a group of pictures ends it: every frame decoded after that point up to the next key frame is
+dropped, and so are the next group's leading frames. Each decoder has one thread: threads inside the decoder report an
+error for a later packet, and lose 2 of 31 marks at random. So what is dropped depends on the packets from the key
+frame on, and on nothing else.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import av
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from .demux import Source, open_container, pixel_aspect, read_packets
+from .picture import PictureFormat, PictureMaker, Pixels
+from .timetable import GroupPlan
+
+Item = TypeVar("Item")
+_NEVER = 2**62
+
+
+class Sieve(Generic[Item]):
+    """Holds frames back until nothing they are built on can still turn out bad; drops those that are (pure).
+
+    Frames come in presentation order, as table indices; at most as many are held as the decoder reorders.
+    """
+
+    def __init__(self, plan: GroupPlan, rank: list[int], *, first: int, last: int) -> None:
+        self._group_of, self._is_leading = plan.group_of, plan.is_leading
+        self._settled_by = plan.settled_by
+        self._rank = rank
+        self._last = last
+        self._pending: deque[tuple[int, Item]] = deque()
+        self._bad_from: dict[int, int] = {}
+        self._bad_leading_from: dict[int, int] = {}
+        self.next_entry = first
+
+    def lose(self, entry: int) -> None:
+        """Frame `entry` is damaged or missing: with it go all of its group that were decoded later."""
+        group, rank = int(self._group_of[entry]), self._rank[entry]
+        if self._is_leading[entry]:
+            self._bad_leading_from[group] = min(rank, self._bad_leading_from.get(group, _NEVER))
+            return
+        self._bad_from[group] = min(rank, self._bad_from.get(group, _NEVER))
+        self.start_afresh(group + 1)
+
+    def start_afresh(self, group: int) -> None:
+        """The group before `group` is not there, or bad: its leading frames cannot be right."""
+        self._bad_leading_from[group] = -1
+
+    def is_lost(self, group: int) -> bool:
+        """True once a frame of the group, other than a leading one, is bad."""
+        return group in self._bad_from
+
+    def push(self, entry: int, item: Item, *, is_corrupt: bool) -> Iterator[tuple[int, Item]]:
+        """The decoder put out frame `entry`; those skipped since the last call are missing. Yields what is now safe."""
+        if entry < self.next_entry:
+            return
+        self._miss_until(entry)
+        if is_corrupt:
+            self.lose(entry)
+        self.next_entry = entry + 1
+        self._pending.append((entry, item))
+        while self._pending and self._settled_by[self._pending[0][0]] <= entry:
+            yield from self._pop()
+
+    def settle(self, entry: int) -> Iterator[tuple[int, Item]]:
+        """Nothing before `entry` will come any more. Yields what was held back."""
+        self._miss_until(entry)
+        self.next_entry = max(entry, self.next_entry)
+        while self._pending:
+            yield from self._pop()
+
+    def _miss_until(self, entry: int) -> None:
+        for missing in range(self.next_entry, min(entry, self._last)):
+            self.lose(missing)
+
+    def _pop(self) -> Iterator[tuple[int, Item]]:
+        entry, item = self._pending.popleft()
+        group, rank = int(self._group_of[entry]), self._rank[entry]
+        is_bad = rank >= self._bad_from.get(group, _NEVER)
+        if self._is_leading[entry]:
+            is_bad = is_bad or rank >= self._bad_leading_from.get(group, _NEVER)
+        if not is_bad and entry < self._last:
+            yield entry, item
+
+
+class Decoder:
+    """One open file with one decoder thread; decodes any stretch of whole groups. For one thread at a time."""
+
+    def __init__(self, source: Source, plan: GroupPlan, picture: PictureFormat) -> None:
+        self._source, self._plan = source, plan
+        self._rank: list[int] = source.table.rank.tolist()
+        self._container, self._stream = open_container(source.path)
+        self._codec = self._stream.codec_context
+        self._codec.thread_count = 1
+        self._codec.options = {"err_detect": "explode"}
+        self._make_picture = PictureMaker(picture, pixel_aspect=pixel_aspect(self._stream))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def pictures(self, first: int, last: int, wanted: frozenset[int]) -> Iterator[tuple[int, Pixels]]:
+        """Pictures of the sound frames among `wanted`, in presentation order.
+
+        Args:
+            first: table index of a group's start.
+            last: table index of a later group's start, or the number of frames.
+            wanted: table indices to make pictures of.
+        """
+        for entry, frame in self._sound_frames(first, last):
+            if entry in wanted:
+                yield entry, self._make_picture(frame)
+
+    def _sound_frames(self, first: int, last: int) -> Iterator[tuple[int, VideoFrame]]:
+        plan, sieve = self._plan, Sieve[VideoFrame](self._plan, self._rank, first=first, last=last)
+        group, last_rank = int(plan.group_of[first]), max(self._rank[first:last])
+        sieve.start_afresh(group)
+        for packet in self._packets_from(first):
+            entry = self._source.entry_of_pts.get(packet.pts, -1) if packet.pts is not None else -1
+            if entry >= 0 and plan.group_of[entry] > group:
+                if sieve.is_lost(group):
+                    yield from self._drain(sieve)
+                    yield from sieve.settle(min(last, int(plan.starts[plan.group_of[entry]])))
+                    sieve.start_afresh(int(plan.group_of[entry]))
+                group = int(plan.group_of[entry])
+            if entry >= 0 and not self._source.by_order and self._rank[entry] > last_rank:
+                break
+            if not sieve.is_lost(group) or (entry >= 0 and plan.is_leading[entry]) or self._source.by_order:
+                yield from self._feed(packet, entry, sieve)
+        yield from self._drain(sieve)
+        yield from sieve.settle(last)
+
+    def _feed(
+        self, packet: "Packet[VideoStream]", entry: int, sieve: Sieve[VideoFrame]
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        try:
+            frames = [] if packet.is_corrupt else self._codec.decode(packet)
+            is_lost = packet.is_corrupt
+        except av.error.FFmpegError:
+            frames, is_lost = [], True
+        if is_lost:
+            sieve.lose(entry if entry >= 0 else min(sieve.next_entry, len(self._rank) - 1))
+        for frame in frames:
+            yield from self._sift(frame, sieve)
+
+    def _drain(self, sieve: Sieve[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+        """Take out what the decoder holds back for reordering, and make it ready for the next key frame."""
+        try:
+            frames = self._codec.decode(None)
+        except av.error.FFmpegError:
+            frames = []
+        for frame in frames:
+            yield from self._sift(frame, sieve)
+        self._codec.flush_buffers()
+
+    def _sift(self, frame: VideoFrame, sieve: Sieve[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+        if self._source.by_order:
+            entry = sieve.next_entry if sieve.next_entry < len(self._rank) else -1
+        else:
+            entry = self._source.entry_of_pts.get(frame.pts, -1) if frame.pts is not None else -1
+        if entry >= 0:
+            yield from sieve.push(entry, frame, is_corrupt=frame.is_corrupt)
+
+    def _packets_from(self, first: int) -> "Iterator[Packet[VideoStream]]":
+        """Packets from that of frame `first` on; from the file's beginning for 0."""
+        if first == 0:
+            self._rewind()
+            yield from read_packets(self._container, self._stream)
+            return
+        for start in self._seek_candidates(first):
+            packets = self._packets_after_seek(start)
+            skipped = next(packets, None)
+            while skipped is not None and skipped.pts is None:
+                skipped = next(packets, None)
+            if skipped is None or self._rank_of(skipped) > self._rank[first]:
+                continue
+            while skipped is not None and self._rank_of(skipped) < self._rank[first]:
+                skipped = next(packets, None)
+            if skipped is not None:
+                yield skipped
+                yield from packets
+                return
+
+    def _seek_candidates(self, first: int) -> Iterator[int]:
+        """Table indices to aim at, ever earlier: formats without an index land where they like."""
+        group, back = int(self._plan.group_of[first]), 0
+        while group - back > 0:
+            yield int(self._plan.starts[group - back])
+            back = 2 * back + 1
+        yield 0
+
+    def _packets_after_seek(self, start: int) -> "Iterator[Packet[VideoStream]]":
+        if start == 0:
+            self._rewind()
+        else:
+            try:
+                self._container.seek(int(self._source.table.pts_ticks[start]), stream=self._stream, backward=True)
+            except av.error.FFmpegError:
+                return
+        yield from read_packets(self._container, self._stream)
+
+    def _rewind(self) -> None:
+        """Open the file anew: the one way to its first packet that every format has."""
+        self._container.close()
+        self._container, self._stream = open_container(self._source.path)
+        self._codec = self._stream.codec_context
+        self._codec.thread_count = 1
+        self._codec.options = {"err_detect": "explode"}
+
+    def _rank_of(self, packet: "Packet[VideoStream]") -> int:
+        """Place in the file of a packet; -1 for one that is not in the table."""
+        entry = self._source.entry_of_pts.get(packet.pts, -1) if packet.pts is not None else -1
+        return self._rank[entry] if entry >= 0 else -1

@@ -1,0 +1,151 @@
+"""What a person sees while `bas extract` runs, and the table at its end."""
+
+from collections import Counter
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..cache.settings import FeatureSettings
+from .engines import Fidelity
+from .run import MatchResult, Reporter, RowsDone, Summary
+
+_STATUS_STYLES = {"failed": "bold red", "busy elsewhere": "yellow", "already there": "dim"}
+
+
+class ExtractionView:
+    """A progress bar on stderr; plain lines where stderr is not a terminal. Use it in a `with`."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.fields[place]}"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} frames"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[bottleneck]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._num_matches = 0
+        self._num_finished = 0
+
+    def __enter__(self) -> Reporter:
+        self._bar.start()
+        return Reporter(
+            started=self._started, fidelity=self._fidelity, progress=self._progress, finished=self._finished
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _started(self, settings: FeatureSettings, engine: str, num_matches: int) -> None:
+        self._num_matches = num_matches
+        self._console.print(describe_settings(settings))
+        self._console.print(f"engine {engine}, {num_matches} match{'es' if num_matches != 1 else ''}")
+
+    def _fidelity(self, fidelity: Fidelity) -> None:
+        standardised = f"; standardised {fidelity.standardised_cosine:.6f}"
+        self._console.print(f"engine against plain fp32: worst row's cosine {fidelity.cosine:.6f}{standardised}")
+
+    def _progress(self, done: RowsDone) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task(
+                done.match_id, total=done.num_rows, completed=done.first_row, place="", speed="", bottleneck=""
+            )
+        speed = (done.rows_done - done.first_row) / max(done.seconds, 1e-9)
+        self._bar.update(
+            self._task,
+            completed=done.rows_done,
+            place=f"{self._num_finished + 1}/{self._num_matches}",
+            speed=f"{speed:,.0f} frames/s",
+            bottleneck=f"{done.bottleneck} is the limit",
+        )
+
+    def _finished(self, result: MatchResult) -> None:
+        self._num_finished += 1
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+        if not self._console.is_terminal or result.message:
+            place = f"{self._num_finished}/{self._num_matches}"
+            self._console.print(f"{place} {result.match_id}: {result.status}{_speed(result)}", markup=False)
+        if result.message:
+            self._console.print(result.message, style="red", markup=False)
+
+
+def _speed(result: MatchResult) -> str:
+    if not result.rows_extracted:
+        return ""
+    return f", {result.rows_extracted:,} frames at {result.rows_per_second:,.1f} frames/s, {result.bottleneck}-bound"
+
+
+def describe_settings(settings: FeatureSettings) -> str:
+    """Settings in one line."""
+    depth = f" depth {settings.depth}" if settings.depth is not None else ""
+    plan = "each frame by itself"
+    if settings.window > 1:
+        plan = f"window {settings.window} hop {settings.hop} {settings.blend} stride {settings.stride}"
+    return (
+        f"{settings.backbone}{depth}, weights {settings.weights}: {settings.dim} channels, "
+        f"{settings.width}x{settings.height} at {settings.fps} fps, {plan}"
+    )
+
+
+def summary_view(summary: Summary) -> Group:
+    """The table at the end: one line per match that this run worked on, then the sum."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("match", "frames", "frames/s", "limit", "invalid", "status"):
+        table.add_column(name, justify="left" if name in ("match", "limit", "status") else "right", overflow="fold")
+    for result in summary.results:
+        speed = f"{result.rows_per_second:,.1f}" if result.rows_extracted else ""
+        style = _STATUS_STYLES.get(result.status, "")
+        rows = f"{result.num_rows:,}" if result.num_rows else ""
+        bad = f"{result.bad_rows:,}" if result.rows_extracted else ""
+        table.add_row(
+            result.match_id,
+            rows,
+            speed,
+            result.bottleneck,
+            bad,
+            f"[{style}]{result.status}" if style else result.status,
+        )
+    return Group(table, "", summary_line(summary))
+
+
+def summary_line(summary: Summary) -> str:
+    """`33 extracted; 6,686 frames in 119.2 s, 56.1 frames/s -> store`."""
+    counts = Counter(result.status for result in summary.results)
+    rows, seconds = sum(r.rows_extracted for r in summary.results), sum(r.seconds for r in summary.results)
+    speed = f"; {rows:,} frames in {seconds:,.1f} s, {rows / seconds:,.1f} frames/s" if rows else ""
+    return f"{', '.join(f'{count} {status}' for status, count in counts.items())}{speed} -> {summary.store}"
+
+
+def summary_json(summary: Summary) -> dict[str, Any]:
+    """The summary as plain JSON."""
+    return {
+        "store": str(summary.store),
+        "settings": summary.settings.to_json(),
+        "settings_key": summary.settings.key(),
+        "engine": summary.engine,
+        "complete": summary.complete,
+        "matches": [
+            {
+                "match": result.match_id,
+                "status": result.status,
+                "rows": result.num_rows,
+                "rows_extracted": result.rows_extracted,
+                "seconds": round(result.seconds, 3),
+                "rows_per_second": round(result.rows_per_second, 2),
+                "invalid_rows": result.bad_rows,
+                "bottleneck": result.bottleneck,
+                "message": result.message,
+            }
+            for result in summary.results
+        ],
+    }

@@ -1,0 +1,262 @@
+"""`bas extract`: videos into a feature store. The match is the unit of work; each has one owner."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from .. import __version__
+from ..cache.files import MatchBusy
+from ..cache.layout import METADATA
+from ..cache.match import MatchMeta
+from ..cache.settings import FeatureSettings
+from ..cache.store import FeatureStore
+from ..errors import InputError
+from ..events import Split
+from .backbones import backbone_spec
+from .download import file_sha256
+from .engines import Fidelity
+from .extractor import Extractor
+from .options import ExtractOptions, RunOptions, choose_weights, resolve_settings, share_out
+from .sources import DataSet, Match
+from .stream import Waits
+from .timetable import require_few_bad
+from .video import Video, probe_video
+from .weights import load_weights
+
+Status = Literal["extracted", "resumed", "already there", "busy elsewhere", "failed"]
+
+
+@dataclass(frozen=True)
+class RowsDone:
+    """One look at a match under way."""
+
+    match_id: str
+    rows_done: int
+    num_rows: int
+    first_row: int
+    """Where this run began: the rows before it were already stored."""
+    seconds: float
+    """Since this run began with the match."""
+    bottleneck: Literal["decode", "backbone"]
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """How one match ended."""
+
+    match_id: str
+    status: Status
+    num_rows: int = 0
+    rows_extracted: int = 0
+    """Rows that this run computed, per view."""
+    seconds: float = 0.0
+    bad_rows: int = 0
+    """Rows whose own frame could not be decoded (`valid` = 0)."""
+    bottleneck: str = ""
+    message: str = ""
+
+    @property
+    def rows_per_second(self) -> float:
+        """Speed of this run, 0 where nothing was computed."""
+        return self.rows_extracted / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How an extraction ended."""
+
+    store: Path
+    settings: FeatureSettings
+    engine: str
+    results: tuple[MatchResult, ...]
+
+    @property
+    def complete(self) -> bool:
+        """True where every match asked for is in the store."""
+        return all(result.status not in ("failed", "busy elsewhere") for result in self.results)
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """What the command line wants to hear; every field may be left out."""
+
+    started: Callable[[FeatureSettings, str, int], None] = lambda *_: None
+    """Called once: settings, the engine's description, number of matches."""
+    fidelity: Callable[[Fidelity], None] = lambda _: None
+    """Called once, where the engine is not plain fp32: how close it is."""
+    progress: Callable[[RowsDone], None] = lambda _: None
+    """Called after every block of rows."""
+    finished: Callable[[MatchResult], None] = lambda _: None
+    """Called after every match."""
+
+
+@dataclass
+class _Extraction:
+    """What all matches of one run share."""
+
+    data_set: DataSet
+    store: FeatureStore
+    extractor: Extractor
+    run: RunOptions
+    report: Reporter
+    engine_checked: bool = False
+
+
+def extract(
+    data_set: DataSet,
+    store_path: Path,
+    options: ExtractOptions,
+    run: RunOptions,
+    *,
+    split: tuple[Split, ...] = (),
+    report: Reporter | None = None,
+) -> Summary:
+    """Extract features of every match of a data set into a store; matches that are there are left alone.
+
+    Args:
+        data_set: matches with their videos, labels and splits.
+        store_path: the store; made where it does not exist.
+        options: settings asked for; what is left out follows the store, the weights, the default.
+        run: how to run.
+        split: only matches of these splits; empty: all.
+        report: hears of progress.
+
+    Raises:
+        InputError: nothing can be extracted with these settings. A match that fails is in the summary instead.
+    """
+    report = report or Reporter()
+    matches = _chosen(data_set, split, run)
+    stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
+    module, record = load_weights(*choose_weights(options, stored.settings if stored else None))
+    settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
+    classes = data_set.classes or (stored.classes if stored else ())
+    store = FeatureStore.create_or_open(store_path, settings, classes=classes, software=software_versions())
+    extractor = Extractor(module, settings, run.engine, run.device)
+    engine = extractor.engine().name
+    report.started(settings, engine, len(matches))
+    shared = _Extraction(data_set, store, extractor, run, report)
+    results = []
+    for match in matches:
+        result = _extract_or_explain(shared, match)
+        results.append(result)
+        report.finished(result)
+    return Summary(store_path, settings, engine, tuple(results))
+
+
+def _extract_or_explain(shared: _Extraction, match: Match) -> MatchResult:
+    """A match that cannot be extracted does not stop the others."""
+    try:
+        return extract_match(shared, match)
+    except MatchBusy as error:
+        return MatchResult(match.id, "busy elsewhere", message=str(error))
+    except InputError as error:
+        return MatchResult(match.id, "failed", message=str(error))
+
+
+def extract_match(shared: _Extraction, match: Match) -> MatchResult:
+    """One match: open, plan, stream rows from where the store left off, commit."""
+    store, extractor, run = shared.store, shared.extractor, shared.run
+    views = tuple(view for view in run.views if view not in store.views(match.id))
+    if not views:
+        return MatchResult(match.id, "already there", num_rows=store.match(match.id).num_rows)
+    path = match.require_video()
+    video = extractor.open(path, threads=run.decode_threads)
+    _check_engine(shared, video)
+    num_rows, started, waits = video.num_steps, time.perf_counter(), Waits()
+    with store.writer(
+        match.id,
+        views=views,
+        num_rows=num_rows,
+        pts_ticks=video.grid.pts_ticks,
+        match_meta=_match_meta(shared.data_set, match, video),
+        provenance=extractor.engine(video.picture_size).describe(),
+        resume=run.resume,
+    ) as writer:
+        first_row = writer.rows_done
+        blocks = extractor.rows(video, views=views, first_row=first_row, groups_per_call=run.batch, waits=waits)
+        for block in blocks:
+            writer.append(block.rows, valid=block.valid)
+            seconds, done = time.perf_counter() - started, block.start + len(block.valid)
+            shared.report.progress(RowsDone(match.id, done, num_rows, first_row, seconds, waits.bottleneck))
+        bad_rows = writer.num_invalid
+        require_few_bad(bad_rows, num_rows, max_bad_share=run.max_bad_share, what=str(path))
+        writer.commit()
+    return MatchResult(
+        match.id,
+        "resumed" if first_row else "extracted",
+        num_rows=num_rows,
+        rows_extracted=num_rows - first_row,
+        seconds=time.perf_counter() - started,
+        bad_rows=bad_rows,
+        bottleneck=waits.bottleneck,
+    )
+
+
+def _chosen(data_set: DataSet, split: tuple[Split, ...], run: RunOptions) -> list[Match]:
+    """Matches with a video, of the splits asked for, of this worker's share.
+
+    Raises:
+        InputError: none is left.
+    """
+    matches = [match for match in data_set.matches if not split or match.split in split]
+    if not matches:
+        have = sorted({str(match.split) for match in data_set.matches})
+        raise InputError("no match to extract", got=f"splits {', '.join(have)}", wanted=", ".join(split) or "a match")
+    index, count = run.shard
+    if count == 1:
+        return matches
+    return [matches[i] for i in share_out([_length(match) for match in matches], index=index, count=count)]
+
+
+def _length(match: Match) -> int:
+    """Frames by the header, 0 where the video cannot be read (the extraction says why)."""
+    try:
+        info = probe_video(match.require_video())
+    except InputError:
+        return 0
+    return info.header_frames or int(info.header_duration_seconds * info.rate)
+
+
+def _check_engine(shared: _Extraction, video: Video) -> None:
+    """Hold the engine against plain PyTorch, once per run."""
+    if not shared.engine_checked:
+        fidelity = shared.extractor.check(video)
+        if fidelity is not None:
+            shared.report.fidelity(fidelity)
+        shared.engine_checked = True
+
+
+def _match_meta(data_set: DataSet, match: Match, video: Video) -> MatchMeta:
+    """What the store keeps of a match beside its rows."""
+    events, path, info = data_set.events(match), match.require_video(), video.info
+    return MatchMeta(
+        fps=video.grid.fps,
+        time_base=video.grid.time_base,
+        origin_ticks=video.table.origin_ticks,
+        split=match.split,
+        labels=None if events is None else tuple(event.to_json() for event in events),
+        video={
+            "name": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+            "width": info.display_width,
+            "height": info.display_height,
+            "codec": info.codec,
+            "pixel_format": info.pixel_format,
+            "colour": info.colour,
+        },
+    )
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what decides a feature's bits, for the store's root attributes."""
+    versions = {"bas": __version__}
+    for name in ("torch", "timm", "pytorchvideo", "openvino", "av", "numpy", "zarr"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
