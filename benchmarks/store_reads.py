@@ -61,7 +61,7 @@ def make_store(path: Path, num_rows: int, dim: int) -> FeatureStore:
         width=398,
         height=224,
         fit="pad",
-        scaler="none",
+        scaler="swscale-bicubic",
         fps="25",
         window=50,
         hop=25,
