@@ -1,0 +1,287 @@
+"""`bas extract` from end to end, on small synthetic matches and a small random X3D."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bas import cli
+from bas.cache.store import FeatureStore
+from bas.errors import InputError
+from bas.extract.options import ExtractOptions, RunOptions, share_out
+from bas.extract.run import Summary, extract
+from bas.extract.sources import find_sources
+from bas.extract.weights import load_weights, save_backbone_checkpoint
+from bas.synthetic import write_match
+
+OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
+Cli = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def data_set_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two matches of 22 and 12 s: 550 and 300 frames."""
+    root = tmp_path_factory.mktemp("data")
+    write_match(root / "long", seconds=22, seed=1)
+    write_match(root / "short", seconds=12, seed=2)
+    (root / "splits.json").write_text(json.dumps({"train": ["long"], "test": ["short"]}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole_store(data_set_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of an uninterrupted run, both views."""
+    path = tmp_path_factory.mktemp("whole") / "s.zarr"
+    assert run(data_set_folder, path, views=("identity", "hflip")).complete
+    return path
+
+
+@pytest.fixture
+def bas(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The command line in this process: arguments -> exit code."""
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["bas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0)
+
+    return call
+
+
+def run(data: Path, store: Path, **how: object) -> Summary:
+    return extract(find_sources([data]), store, OPTIONS, RunOptions(**({"engine": "openvino"} | how)))  # type: ignore[arg-type]
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file of a store, whole."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_rows_are_those_of_the_plain_network_on_each_window(whole_store: Path, data_set_folder: Path) -> None:
+    """Straight from the definition: decode all, run plain PyTorch clip by clip, average with Hann weights."""
+    import av
+
+    module, record = load_weights("x3d_xs", 4, "none")
+    with av.open(data_set_folder / "short" / "224p.mp4") as container:
+        reformat = dict(width=64, height=36, format="rgb24", interpolation="BICUBIC", src_colorspace="ITU601")
+        frames = [
+            f.reformat(**reformat, dst_colorspace="ITU601", dst_color_range="JPEG").to_ndarray()  # type: ignore[arg-type]
+            for f in container.decode(video=0)
+        ]
+    pixels = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float() / 255  # (3, T, H, W)
+    pixels = (pixels - torch.tensor(record.mean).view(3, 1, 1, 1)) / torch.tensor(record.std).view(3, 1, 1, 1)
+    num_frames, window, hop, stride = len(frames), 8, 4, 2
+    total, weight = np.zeros((num_frames, record.dim)), np.zeros(num_frames)
+    hann = np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2
+    for phase in range(stride):
+        for start in range(0, num_frames // stride - window + hop, hop):
+            steps = np.arange(start, start + window) * stride + phase
+            with torch.no_grad():
+                clip = module(pixels[None, :, np.minimum(steps, num_frames - 1)])[0].numpy()
+            inside = steps < num_frames
+            total[steps[inside]] += clip[inside] * hann[inside, None]
+            weight[steps[inside]] += hann[inside]
+    stored = np.asarray(FeatureStore.open(whole_store).rows("short")[0:num_frames], np.float32)
+    wanted = total / weight[:, None]
+    assert np.abs(stored - wanted).max() <= 2e-3 * np.abs(wanted).max()
+    assert np.abs(wanted).max() > 0.01
+
+
+def test_hflip_is_another_view_with_its_own_features(whole_store: Path) -> None:
+    store = FeatureStore.open(whole_store)
+    assert store.views("long") == ["hflip", "identity"]
+    identity, hflip = (np.asarray(store.rows("long", view)[0:550], np.float32) for view in ("identity", "hflip"))
+    assert np.abs(identity - hflip).max() > 1e-3
+
+
+def test_labels_split_time_and_classes_travel_with_the_store(whole_store: Path, data_set_folder: Path) -> None:
+    store = FeatureStore.open(whole_store)
+    info = store.match("short")
+    assert (info.num_rows, info.meta.split, info.meta.fps) == (300, "test", 25)
+    assert info.meta.events() == find_sources([data_set_folder]).events(find_sources([data_set_folder]).matches[1])
+    seconds = store.pts("short") * info.meta.time_base
+    assert [float(second) for second in seconds[:3]] == pytest.approx([0, 0.04, 0.08])
+    assert store.valid("short").all()
+    assert set(store.classes) == {"PASS", "DRIVE", *store.classes}
+
+
+@pytest.mark.parametrize("how", [{"batch": 1}, {"batch": 5}, {"decode_threads": 1}, {"decode_threads": 3}])
+def test_batch_and_threads_change_no_bit(
+    how: dict[str, int], whole_store: Path, data_set_folder: Path, tmp_path: Path
+) -> None:
+    run(data_set_folder, tmp_path / "s.zarr", views=("identity", "hflip"), **how)
+    assert tree(tmp_path / "s.zarr") == tree(whole_store)
+
+
+def test_sharing_out_and_adding_views_later_change_no_bit(
+    whole_store: Path, data_set_folder: Path, tmp_path: Path
+) -> None:
+    for view in ("identity", "hflip"):
+        for index in (1, 0):
+            summary = run(data_set_folder, tmp_path / "s.zarr", views=(view,), shard=(index, 2))
+            assert [result.status for result in summary.results] == ["extracted"]
+    assert tree(tmp_path / "s.zarr") == tree(whole_store)
+    again = run(data_set_folder, tmp_path / "s.zarr", views=("identity", "hflip"))
+    assert {result.status for result in again.results} == {"already there"}
+
+
+def test_share_out_is_a_balanced_partition() -> None:
+    lengths = [100, 7, 100, 33, 33, 34, 0, 5]
+    shares = [share_out(lengths, index=index, count=3) for index in range(3)]
+    assert sorted(position for share in shares for position in share) == list(range(len(lengths)))
+    loads = [sum(lengths[position] for position in share) for share in shares]
+    assert max(loads) - min(loads) <= 8
+
+
+def test_other_settings_into_the_same_store_are_refused_by_name(
+    whole_store: Path, data_set_folder: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(whole_store)
+    assert bas("extract", data_set_folder, "--out", whole_store, "--hop", 8) == 2
+    assert "these differ: hop" in capsys.readouterr().err
+    assert bas("extract", data_set_folder, "--out", whole_store, "--depth", 5) == 2
+    assert "depth" in capsys.readouterr().err
+    assert tree(whole_store) == before
+
+
+def test_options_left_out_follow_the_store(whole_store: Path, data_set_folder: Path, tmp_path: Path, bas: Cli) -> None:
+    shutil.copytree(whole_store, tmp_path / "s.zarr")
+    shutil.copytree(data_set_folder / "short", tmp_path / "more" / "third")
+    assert bas("extract", tmp_path / "more", "--out", tmp_path / "s.zarr") == 0
+    store = FeatureStore.open(tmp_path / "s.zarr")
+    assert store.matches() == ["long", "short", "third"]
+    assert np.array_equal(store.rows("third")[0:300], store.rows("short")[0:300])
+
+
+def test_a_bad_video_fails_alone_and_says_why(
+    data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(data_set_folder / "short", data / "good")
+    (data / "bad").mkdir()
+    whole = (data_set_folder / "long" / "224p.mp4").read_bytes()
+    (data / "bad" / "224p.mp4").write_bytes(whole[: len(whole) // 2])
+    (data / "bad" / "Labels-ball.json").write_text('{"annotations": []}')
+    arguments = ("--out", tmp_path / "s.zarr", "--backbone", "x3d_xs", "--depth", 4, "--weights", "none")
+    arguments += ("--size", "64x36", "--window", 8)
+    assert bas("extract", data, *arguments, "--json") == 2
+    printed = json.loads(capsys.readouterr().out)
+    assert {match["match"]: match["status"] for match in printed["matches"]} == {"bad": "failed", "good": "extracted"}
+    assert FeatureStore.open(tmp_path / "s.zarr").matches() == ["good"]
+
+
+def test_a_damaged_video_needs_leave(data_set_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    damaged = bytearray((data_set_folder / "long" / "224p.mp4").read_bytes())
+    start = damaged.find(b"mdat") + 4
+    for spot in range(start + 20_000, len(damaged) - 20_000, len(damaged) // 6):
+        damaged[spot : spot + 300] = bytes(range(256)) + bytes(44)
+    (tmp_path / "m" / "224p.mp4").write_bytes(damaged)
+    refused = run(tmp_path / "m", tmp_path / "s.zarr", max_bad_share=0.01).results[0]
+    assert refused.status == "failed"
+    assert "--max-bad-share" in refused.message
+    allowed = run(tmp_path / "m", tmp_path / "s.zarr", max_bad_share=1.0).results[0]
+    store = FeatureStore.open(tmp_path / "s.zarr")
+    assert allowed.bad_rows == int((~store.valid("m")).sum())
+    assert 0 < allowed.bad_rows < 550
+
+
+def test_what_a_finetuned_checkpoint_was_trained_with_cannot_be_overruled(
+    data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    module, record = load_weights("x3d_xs", 4, "none")
+    record = replace(record, stride=3, window=10, width=64, height=36)
+    save_backbone_checkpoint(tmp_path / "tuned.safetensors", module, record)
+    arguments = ("extract", data_set_folder, "--out", tmp_path / "s.zarr", "--backbone", "x3d_xs", "--depth", 4)
+    arguments += ("--weights", tmp_path / "tuned.safetensors", "--split", "test")
+    assert bas(*arguments, "--stride", 2) == 2
+    error = capsys.readouterr().err
+    assert "--stride" in error
+    assert "3" in error
+    assert bas(*arguments) == 0
+    settings = FeatureStore.open(tmp_path / "s.zarr").settings
+    assert (settings.stride, settings.window, settings.width, settings.weights) == (3, 10, 64, "tuned.safetensors")
+    assert bas("extract", data_set_folder, "--out", tmp_path / "s.zarr") == 2
+    assert "--weights FILE" in capsys.readouterr().err
+
+
+def test_verify_extracts_again_and_notices_other_features(
+    whole_store: Path, data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bas("cache", "verify", whole_store, "--videos", data_set_folder) == 0
+    assert "all is well" in capsys.readouterr().out
+    other = tmp_path / "s.zarr"
+    options = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=8, stride=2)
+    extract(find_sources([data_set_folder]), other, options, RunOptions())
+    for name in ("long", "short"):  # features of another plan under this store's settings: only the videos can tell
+        shutil.copy(whole_store / name / "features/identity/zarr.json", other / name / "features/identity/zarr.json")
+        shutil.copy(whole_store / name / "features/identity/c/0/0", other / name / "features/identity/c/0/0")
+    assert bas("cache", "verify", other) == 0
+    assert bas("cache", "verify", other, "--videos", data_set_folder) == 2
+    assert "rows differ" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--shard", "2/2"], "--shard"),
+        (["--shard", "half"], "--shard"),
+        (["--size", "398"], "--size"),
+        (["--views", "identity,vflip"], "vflip"),
+        (["--blend", "cosine"], "--blend"),
+        (["--batch", "0"], "--batch"),
+        (["--fps", "0"], "frame rate"),
+        (["--hop", "60"], "hop"),
+        (["--backbone", "x3d_q"], "x3d_q"),
+        (["--backbone", "efficientnet_b0", "--window", "50"], "window"),
+        (["--depth", "3"], "--depth"),
+        (["--weights", "missing.safetensors"], "missing.safetensors"),
+        (["--split", "valid"], "valid"),
+        (["--max-bad-share", "2"], "--max-bad-share"),
+        (["--scaler", "torch-bilinear", "--engine", "openvino"], "resize"),
+    ],
+)
+def test_bad_options_say_so_and_write_nothing(
+    arguments: list[str],
+    named: str,
+    data_set_folder: Path,
+    tmp_path: Path,
+    bas: Cli,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weights = [] if "--weights" in arguments else ["--weights", "none"]
+    assert bas("extract", data_set_folder, "--out", tmp_path / "s.zarr", *weights, *arguments) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "Traceback" not in error
+    assert not list((tmp_path / "s.zarr").glob("*/features")) if (tmp_path / "s.zarr").exists() else True
+
+
+def test_no_match_of_the_split_is_an_error(data_set_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no match to extract"):
+        extract(find_sources([data_set_folder]), tmp_path / "s", OPTIONS, RunOptions(), split=("challenge",))
+
+
+def test_the_device_scaler_sees_the_whole_picture_and_is_in_the_key(data_set_folder: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    options = replace(OPTIONS, backbone="efficientnet_b0", depth=None, window=None, hop=None, stride=None)
+    stores = []
+    for scaler in ("swscale-bicubic", "torch-bilinear"):
+        path = tmp_path / f"{scaler}.zarr"
+        sources = find_sources([data_set_folder])
+        scaled = replace(options, scaler=scaler)  # type: ignore[arg-type]
+        extract(sources, path, scaled, RunOptions(engine="torch"), split=("test",))
+        stores.append(FeatureStore.open(path))
+    assert stores[0].settings.key() != stores[1].settings.key()
+    a, b = (np.asarray(store.rows("short")[0:300], np.float32) for store in stores)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert 0.9 < cosine.min() < 0.999999
