@@ -24,6 +24,9 @@ from .timetable import GroupPlan
 
 Item = TypeVar("Item")
 _NEVER = 2**62
+_STRICTNESS: dict[str, dict[str, str]] = {"h264": {}}
+"""Decoder options by codec. Most mark damage only when told to stop at it (`explode`); H.264 marks it by itself, and would
+stop at the first sound frames after the key frame of an open group, too, when decoding starts there."""
 
 
 class Sieve(Generic[Item]):
@@ -98,10 +101,7 @@ class Decoder:
     def __init__(self, source: Source, plan: GroupPlan, picture: PictureFormat) -> None:
         self._source, self._plan = source, plan
         self._rank: list[int] = source.table.rank.tolist()
-        self._container, self._stream = open_container(source.path)
-        self._codec = self._stream.codec_context
-        self._codec.thread_count = 1
-        self._codec.options = {"err_detect": "explode"}
+        self._open()
         self._make_picture = PictureMaker(picture, pixel_aspect=pixel_aspect(self._stream))
 
     def __enter__(self) -> Self:
@@ -111,6 +111,12 @@ class Decoder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._container.close()
+
+    def _open(self) -> None:
+        self._container, self._stream = open_container(self._source.path)
+        self._codec = self._stream.codec_context
+        self._codec.thread_count = 1
+        self._codec.options = _STRICTNESS.get(self._codec.name, {"err_detect": "explode"})
 
     def pictures(self, first: int, last: int, wanted: frozenset[int]) -> Iterator[tuple[int, Pixels]]:
         """Pictures of the sound frames among `wanted`, in presentation order.
@@ -215,10 +221,7 @@ class Decoder:
     def _rewind(self) -> None:
         """Open the file anew: the one way to its first packet that every format has."""
         self._container.close()
-        self._container, self._stream = open_container(self._source.path)
-        self._codec = self._stream.codec_context
-        self._codec.thread_count = 1
-        self._codec.options = {"err_detect": "explode"}
+        self._open()
 
     def _rank_of(self, packet: "Packet[VideoStream]") -> int:
         """Place in the file of a packet; -1 for one that is not in the table."""
