@@ -25,8 +25,8 @@ from .timetable import GroupPlan
 Item = TypeVar("Item")
 _NEVER = 2**62
 _STRICTNESS: dict[str, dict[str, str]] = {"h264": {}}
-"""Decoder options by codec. Most mark damage only when told to stop at it (`explode`); H.264 marks it by itself, and would
-stop at the first sound frames after the key frame of an open group, too, when decoding starts there."""
+"""Decoder options by codec. Most mark damage only when told to stop at it (`explode`); H.264 marks it by itself, and
+would stop at sound frames, too, where decoding starts at the key frame of an open group."""
 
 
 class Sieve(Generic[Item]):

@@ -148,8 +148,10 @@ class Video:
 
         Memory: a bounded number of pictures per thread. Close the generator to stop its threads early.
 
-        A step with `valid` shows the frame as an undamaged file would: of H.264 with 40 spots of 16 random bytes, and of 40 single
-        bytes, see the figures in the tests. What the decoder cannot notice (a flipped bit that still is legal) passes.
+        A step with `valid` looks as in the undamaged file, as far as the decoder notices damage. Measured on H.264 of
+        14,315 frames at 398x224, 40 spots of random bytes, two seeds each (steps lost; steps valid but different):
+        200 bytes 832 and 860; 3 and 12. 16 bytes 758 and 796; 10 and 3. Single bytes 762 and 570; 120 and 81, by 3.2
+        grey levels on average at most. VP9, MJPEG and H.265 notice less than H.264 and MPEG-4 do.
 
         Raises:
             InputError: the steps are out of range, or no frame of the whole video can be decoded.
