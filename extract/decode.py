@@ -9,7 +9,7 @@ frame on, and on nothing else.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -35,9 +35,9 @@ class Sieve(Generic[Item]):
     Frames come in presentation order, as table indices; at most as many are held as the decoder reorders.
     """
 
-    def __init__(self, plan: GroupPlan, rank: list[int], *, first: int, last: int) -> None:
-        self._group_of, self._is_leading = plan.group_of, plan.is_leading
-        self._settled_by = plan.settled_by
+    def __init__(self, plan: GroupPlan, rank: Sequence[int], *, first: int, last: int) -> None:
+        self._group_of, self._is_leading = plan.group_of.data, plan.is_leading.data
+        self._settled_by = plan.settled_by.data
         self._rank = rank
         self._last = last
         self._pending: deque[tuple[int, Item]] = deque()
@@ -47,7 +47,7 @@ class Sieve(Generic[Item]):
 
     def lose(self, entry: int) -> None:
         """Frame `entry` is damaged or missing: with it go all of its group that were decoded later."""
-        group, rank = int(self._group_of[entry]), self._rank[entry]
+        group, rank = self._group_of[entry], self._rank[entry]
         if self._is_leading[entry]:
             self._bad_leading_from[group] = min(rank, self._bad_leading_from.get(group, _NEVER))
             return
@@ -87,7 +87,7 @@ class Sieve(Generic[Item]):
 
     def _pop(self) -> Iterator[tuple[int, Item]]:
         entry, item = self._pending.popleft()
-        group, rank = int(self._group_of[entry]), self._rank[entry]
+        group, rank = self._group_of[entry], self._rank[entry]
         is_bad = rank >= self._bad_from.get(group, _NEVER)
         if self._is_leading[entry]:
             is_bad = is_bad or rank >= self._bad_leading_from.get(group, _NEVER)
@@ -100,7 +100,8 @@ class Decoder:
 
     def __init__(self, source: Source, plan: GroupPlan, picture: PictureFormat) -> None:
         self._source, self._plan = source, plan
-        self._rank: list[int] = source.table.rank.tolist()
+        self._rank: memoryview = source.table.rank.data
+        self._group_of: memoryview = plan.group_of.data  # gives plain integers, faster than an array
         self._open()
         self._make_picture = PictureMaker(picture, pixel_aspect=pixel_aspect(self._stream))
 
@@ -136,12 +137,12 @@ class Decoder:
         sieve.start_afresh(group)
         for packet in self._packets_from(first):
             entry = self._source.entry_of_pts.get(packet.pts, -1) if packet.pts is not None else -1
-            if entry >= 0 and plan.group_of[entry] > group:
-                if sieve.is_lost(group):
+            if entry >= 0 and self._group_of[entry] > group:
+                lost, group = sieve.is_lost(group), self._group_of[entry]
+                if lost:
                     yield from self._drain(sieve)
-                    yield from sieve.settle(min(last, int(plan.starts[plan.group_of[entry]])))
-                    sieve.start_afresh(int(plan.group_of[entry]))
-                group = int(plan.group_of[entry])
+                    yield from sieve.settle(min(last, int(plan.starts[group])))
+                    sieve.start_afresh(group)
             if entry >= 0 and not self._source.by_order and self._rank[entry] > last_rank:
                 break
             if not sieve.is_lost(group) or (entry >= 0 and plan.is_leading[entry]) or self._source.by_order:

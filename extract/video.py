@@ -166,14 +166,15 @@ class Video:
         good = self._pictures(self._frame_of_step[start_step:stop_step])
         entry, image = next(good, (self._source.table.num_frames, None))
         held, held_entry = None, -1
+        frame_of_step, is_covered = self._frame_of_step.data, self.grid.is_covered.data
         for step in range(start_step, stop_step):
-            shown = int(self._frame_of_step[step])
+            shown = frame_of_step[step]
             while entry <= shown and image is not None:
                 held, held_entry = image, entry
                 entry, image = next(good, (self._source.table.num_frames, None))
             if held is None:
                 held = self._nearest_good(shown)
-            yield GridFrame(step, held, held_entry == shown and bool(self.grid.is_covered[step]))
+            yield GridFrame(step, held, held_entry == shown and bool(is_covered[step]))
 
     def _pictures(self, shown: np.typing.NDArray[np.int64]) -> Iterator[tuple[int, Pixels]]:
         """Good pictures among the frames of `shown` (rising table indices), in order, decoded by several threads."""

@@ -320,6 +320,20 @@ def test_shared_delayed_start(shared_data: Path) -> None:
 
 
 @pytest.mark.shared
+def test_shared_counter(shared_data: Path) -> None:
+    path = shared_data / "edge" / "counter.mp4"
+    picture = PictureFormat(width=1920, height=1080)
+    with av.open(str(path)) as container:
+        options: dict[str, Any] = {"src_colorspace": 1, "src_color_range": "MPEG", "dst_color_range": "JPEG"}
+        plain = [frame.to_ndarray(format="rgb24", **options)[800:] for frame in container.decode(video=0)]
+    for step, frame in enumerate(read(path, picture=picture).frames()):
+        errors = [float(np.abs(frame.image[800:].astype(np.int16) - image).mean()) for image in plain]
+        assert np.argmin(errors) == step * 10 // 25
+        assert frame.valid
+    assert step == 74
+
+
+@pytest.mark.shared
 def test_shared_variable_rate(shared_data: Path) -> None:
     path = shared_data / "edge" / "goldeneye-vfr-drop3.mp4"
     video = read(path, fps=None)
