@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 
 import av
 import numpy as np
-from av.packet import Packet
-from av.video.stream import VideoStream
 
 from ..errors import InputError
 from .decode import Decoder
@@ -22,6 +21,7 @@ from .timetable import FrameGrid, GroupPlan, TimeTable, plan_grid
 __all__ = ["GridFrame", "PictureFormat", "Video", "VideoInfo", "open_video", "probe_video"]
 
 _MIN_STRETCH_FRAMES = 32
+_MAX_PROBE_PACKETS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def probe_video(path: Path) -> VideoInfo:
     """
     container, stream = open_container(path)
     with container:
-        for packet in [*_head(read_packets(container, stream)), None]:
+        for packet in chain(islice(read_packets(container, stream), _MAX_PROBE_PACKETS), [None]):
             try:
                 frames = stream.codec_context.decode(packet)
             except av.error.FFmpegError:
@@ -97,10 +97,6 @@ def probe_video(path: Path) -> VideoInfo:
                     colour=colour_of(frame).name,
                 )
     raise _nothing_decodes(path)
-
-
-def _head(packets: "Iterator[Packet[VideoStream]]", num_packets: int = 2000) -> "Iterator[Packet[VideoStream]]":
-    return (packet for packet, _ in zip(packets, range(num_packets), strict=False))
 
 
 def _header_seconds(ticks: int | None, time_base: Fraction | None, container_us: int | None) -> float:
