@@ -9,7 +9,7 @@ frame on, and on nothing else.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -24,6 +24,9 @@ from .timetable import GroupPlan
 
 Item = TypeVar("Item")
 _NEVER = 2**62
+_STRICTNESS: dict[str, dict[str, str]] = {"h264": {}}
+"""Decoder options by codec. Most mark damage only when told to stop at it (`explode`); H.264 marks it by itself, and
+would stop at sound frames, too, where decoding starts at the key frame of an open group."""
 
 
 class Sieve(Generic[Item]):
@@ -32,9 +35,9 @@ class Sieve(Generic[Item]):
     Frames come in presentation order, as table indices; at most as many are held as the decoder reorders.
     """
 
-    def __init__(self, plan: GroupPlan, rank: list[int], *, first: int, last: int) -> None:
-        self._group_of, self._is_leading = plan.group_of, plan.is_leading
-        self._settled_by = plan.settled_by
+    def __init__(self, plan: GroupPlan, rank: Sequence[int], *, first: int, last: int) -> None:
+        self._group_of, self._is_leading = plan.group_of.data, plan.is_leading.data
+        self._settled_by = plan.settled_by.data
         self._rank = rank
         self._last = last
         self._pending: deque[tuple[int, Item]] = deque()
@@ -44,7 +47,7 @@ class Sieve(Generic[Item]):
 
     def lose(self, entry: int) -> None:
         """Frame `entry` is damaged or missing: with it go all of its group that were decoded later."""
-        group, rank = int(self._group_of[entry]), self._rank[entry]
+        group, rank = self._group_of[entry], self._rank[entry]
         if self._is_leading[entry]:
             self._bad_leading_from[group] = min(rank, self._bad_leading_from.get(group, _NEVER))
             return
@@ -84,7 +87,7 @@ class Sieve(Generic[Item]):
 
     def _pop(self) -> Iterator[tuple[int, Item]]:
         entry, item = self._pending.popleft()
-        group, rank = int(self._group_of[entry]), self._rank[entry]
+        group, rank = self._group_of[entry], self._rank[entry]
         is_bad = rank >= self._bad_from.get(group, _NEVER)
         if self._is_leading[entry]:
             is_bad = is_bad or rank >= self._bad_leading_from.get(group, _NEVER)
@@ -97,11 +100,9 @@ class Decoder:
 
     def __init__(self, source: Source, plan: GroupPlan, picture: PictureFormat) -> None:
         self._source, self._plan = source, plan
-        self._rank: list[int] = source.table.rank.tolist()
-        self._container, self._stream = open_container(source.path)
-        self._codec = self._stream.codec_context
-        self._codec.thread_count = 1
-        self._codec.options = {"err_detect": "explode"}
+        self._rank: memoryview = source.table.rank.data
+        self._group_of: memoryview = plan.group_of.data  # gives plain integers, faster than an array
+        self._open()
         self._make_picture = PictureMaker(picture, pixel_aspect=pixel_aspect(self._stream))
 
     def __enter__(self) -> Self:
@@ -111,6 +112,12 @@ class Decoder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._container.close()
+
+    def _open(self) -> None:
+        self._container, self._stream = open_container(self._source.path)
+        self._codec = self._stream.codec_context
+        self._codec.thread_count = 1
+        self._codec.options = _STRICTNESS.get(self._codec.name, {"err_detect": "explode"})
 
     def pictures(self, first: int, last: int, wanted: frozenset[int]) -> Iterator[tuple[int, Pixels]]:
         """Pictures of the sound frames among `wanted`, in presentation order.
@@ -130,12 +137,12 @@ class Decoder:
         sieve.start_afresh(group)
         for packet in self._packets_from(first):
             entry = self._source.entry_of_pts.get(packet.pts, -1) if packet.pts is not None else -1
-            if entry >= 0 and plan.group_of[entry] > group:
-                if sieve.is_lost(group):
+            if entry >= 0 and self._group_of[entry] > group:
+                lost, group = sieve.is_lost(group), self._group_of[entry]
+                if lost:
                     yield from self._drain(sieve)
-                    yield from sieve.settle(min(last, int(plan.starts[plan.group_of[entry]])))
-                    sieve.start_afresh(int(plan.group_of[entry]))
-                group = int(plan.group_of[entry])
+                    yield from sieve.settle(min(last, int(plan.starts[group])))
+                    sieve.start_afresh(group)
             if entry >= 0 and not self._source.by_order and self._rank[entry] > last_rank:
                 break
             if not sieve.is_lost(group) or (entry >= 0 and plan.is_leading[entry]) or self._source.by_order:
@@ -215,10 +222,7 @@ class Decoder:
     def _rewind(self) -> None:
         """Open the file anew: the one way to its first packet that every format has."""
         self._container.close()
-        self._container, self._stream = open_container(self._source.path)
-        self._codec = self._stream.codec_context
-        self._codec.thread_count = 1
-        self._codec.options = {"err_detect": "explode"}
+        self._open()
 
     def _rank_of(self, packet: "Packet[VideoStream]") -> int:
         """Place in the file of a packet; -1 for one that is not in the table."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -118,7 +119,7 @@ def _decode_times(path: Path) -> _Packets:
     packets = _Packets()
     with container:
         frame_ticks = max(1, round(1 / (own_rate(stream) * _time_base(stream))))
-        for packet in [*read_packets(container, stream), None]:
+        for packet in chain(read_packets(container, stream), [None]):
             try:
                 num_frames = len(stream.codec_context.decode(packet))
             except av.error.FFmpegError:

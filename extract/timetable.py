@@ -11,6 +11,7 @@ from ..errors import InputError
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+_MAX_REORDER_FRAMES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,8 @@ class TimeTable:
             time_base: seconds per tick.
             rate: frames per second, for the length of a last frame of unknown duration.
             origin_ticks: time 0.
-            header_end_ticks: what the header promises, 0 where it says nothing.
+            header_end_ticks: what the header promises of a file that is cut short, else 0. The last frames of such a
+                file are left out from the first that was torn from its neighbours by reordering.
 
         Raises:
             InputError: no packet is shown.
@@ -68,6 +70,9 @@ class TimeTable:
         pts, first = np.unique(pts_ticks[rank], return_index=True)
         rank = rank[first]
         last_duration = int(duration_ticks[rank[-1]]) or max(1, round(1 / (rate * time_base)))
+        if header_end_ticks > int(pts[-1]) + last_duration:
+            whole = _num_before_torn_tail(pts, frame_ticks=1 / (rate * time_base))
+            pts, rank = pts[:whole], rank[:whole]
         end_ticks = int(pts[-1]) + last_duration
         return cls(
             time_base=time_base,
@@ -89,6 +94,13 @@ class TimeTable:
     def is_cut_short(self) -> bool:
         """True where the header promises more than the file holds."""
         return self.header_end_ticks > self.end_ticks
+
+
+def _num_before_torn_tail(pts_ticks: Int64s, *, frame_ticks: Fraction) -> int:
+    """Frames before the first hole among the last 16: at a cut, frames that are shown earlier may come later."""
+    start = max(0, len(pts_ticks) - _MAX_REORDER_FRAMES)
+    holes = np.flatnonzero(np.diff(pts_ticks[start:]) > float(frame_ticks * Fraction(3, 2)))
+    return start + int(holes[0]) + 1 if holes.size else len(pts_ticks)
 
 
 @dataclass(frozen=True, kw_only=True)

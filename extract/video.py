@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 
 import av
 import numpy as np
-from av.packet import Packet
-from av.video.stream import VideoStream
 
 from ..errors import InputError
 from .decode import Decoder
@@ -22,6 +21,7 @@ from .timetable import FrameGrid, GroupPlan, TimeTable, plan_grid
 __all__ = ["GridFrame", "PictureFormat", "Video", "VideoInfo", "open_video", "probe_video"]
 
 _MIN_STRETCH_FRAMES = 32
+_MAX_PROBE_PACKETS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def probe_video(path: Path) -> VideoInfo:
     """
     container, stream = open_container(path)
     with container:
-        for packet in [*_head(read_packets(container, stream)), None]:
+        for packet in chain(islice(read_packets(container, stream), _MAX_PROBE_PACKETS), [None]):
             try:
                 frames = stream.codec_context.decode(packet)
             except av.error.FFmpegError:
@@ -97,10 +97,6 @@ def probe_video(path: Path) -> VideoInfo:
                     colour=colour_of(frame).name,
                 )
     raise _nothing_decodes(path)
-
-
-def _head(packets: "Iterator[Packet[VideoStream]]", num_packets: int = 2000) -> "Iterator[Packet[VideoStream]]":
-    return (packet for packet, _ in zip(packets, range(num_packets), strict=False))
 
 
 def _header_seconds(ticks: int | None, time_base: Fraction | None, container_us: int | None) -> float:
@@ -153,8 +149,10 @@ class Video:
 
         Memory: a bounded number of pictures per thread. Close the generator to stop its threads early.
 
-        A step with `valid` shows the frame as an undamaged file would: of H.264 with 40 spots of 16 random bytes, and of 40 single
-        bytes, see the figures in the tests. What the decoder cannot notice (a flipped bit that still is legal) passes.
+        A step with `valid` looks as in the undamaged file, as far as the decoder notices damage. Measured on H.264 of
+        14,315 frames at 398x224, 40 spots of random bytes, two seeds each (steps lost; steps valid but different):
+        200 bytes 832 and 860; 3 and 12. 16 bytes 758 and 796; 10 and 3. Single bytes 762 and 570; 120 and 81, by 3.2
+        grey levels on average at most. VP9, MJPEG and H.265 notice less than H.264 and MPEG-4 do.
 
         Raises:
             InputError: the steps are out of range, or no frame of the whole video can be decoded.
@@ -169,14 +167,15 @@ class Video:
         good = self._pictures(self._frame_of_step[start_step:stop_step])
         entry, image = next(good, (self._source.table.num_frames, None))
         held, held_entry = None, -1
+        frame_of_step, is_covered = self._frame_of_step.data, self.grid.is_covered.data
         for step in range(start_step, stop_step):
-            shown = int(self._frame_of_step[step])
+            shown = frame_of_step[step]
             while entry <= shown and image is not None:
                 held, held_entry = image, entry
                 entry, image = next(good, (self._source.table.num_frames, None))
             if held is None:
                 held = self._nearest_good(shown)
-            yield GridFrame(step, held, held_entry == shown and bool(self.grid.is_covered[step]))
+            yield GridFrame(step, held, held_entry == shown and bool(is_covered[step]))
 
     def _pictures(self, shown: np.typing.NDArray[np.int64]) -> Iterator[tuple[int, Pixels]]:
         """Good pictures among the frames of `shown` (rising table indices), in order, decoded by several threads."""
