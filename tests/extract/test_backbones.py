@@ -17,7 +17,7 @@ TWO_D = [name for name, spec in BACKBONES.items() if spec.kind == "2d"]
 
 
 def lively(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights under which no layer is trivial: every batch-norm has its own statistics, signals neither die nor burst."""
+    """Weights under which no layer is trivial: batch norms have statistics, signals neither die nor burst."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in module.modules():
@@ -199,7 +199,8 @@ def test_the_table_needs_no_torch() -> None:
 
 def test_torchvision_loads_in_a_fresh_process() -> None:
     code = (
-        "from bas.extract.torchvision_compat import import_with_torchvision as i; i('timm'); i('pytorchvideo.models.x3d');"
+        "from bas.extract.torchvision_compat import import_with_torchvision as i;"
+        "i('timm'); i('pytorchvideo.models.x3d');"
         "import torch, torchvision; assert hasattr(torch.ops.torchvision, 'nms')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(filter(None, sys.path))})

@@ -1,5 +1,6 @@
 """The dense Inception-I3D against the published network's strides, and against its real weights."""
 
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -92,9 +93,7 @@ def test_real_weights_know_football(weights_dir: Path, shared_data: Path) -> Non
     file = weights_dir / "i3d_rgb_kinetics400.safetensors"
     module, record = load_weights("i3d", None, str(file))
     with av.open(str(shared_data / "soccer" / "action_0_clip_0.mp4")) as container:
-        frames = [
-            f.to_ndarray(format="rgb24", width=224, height=224) for f, _ in zip(container.decode(video=0), range(64))
-        ]
+        frames = [f.to_ndarray(format="rgb24", width=224, height=224) for f in islice(container.decode(video=0), 64)]
     pixels = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)[None] / 255
     rows = module((pixels - record.mean[0]) / record.std[0])
     assert torch.isfinite(rows).all()
