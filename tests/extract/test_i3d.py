@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 # Kinetics-400 in alphabetical order
-JUGGLING_SOCCER_BALL, KICKING_FIELD_GOAL, KICKING_SOCCER_BALL, SHOOTING_GOAL_SOCCER = 168, 171, 173, 297
+JUGGLING_SOCCER_BALL, KICKING_FIELD_GOAL, KICKING_SOCCER_BALL, SHOOTING_GOAL_SOCCER = 171, 174, 175, 297
 
 
 def pair() -> tuple[InceptionI3d, InceptionI3d]:
