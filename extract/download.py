@@ -5,8 +5,8 @@ import hashlib
 import os
 import tempfile
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 from ..errors import InputError
 
@@ -38,11 +38,11 @@ def download(url: str, target: Path, *, timeout_seconds: float = 30.0) -> Path:
                 out.write(chunk)
                 size_bytes += len(chunk)
             if announced is not None and size_bytes != int(announced):
-                raise _unreachable(url, target, f"only {size_bytes} of {announced} bytes")
+                raise OSError(f"only {size_bytes} of {announced} bytes arrived")
             out.flush()
             os.fsync(out.fileno())
         partial.replace(target)
-    except (URLError, OSError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise _unreachable(url, target, error) from None
     finally:
         with contextlib.suppress(FileNotFoundError):

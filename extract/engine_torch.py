@@ -13,8 +13,9 @@ from torch.nn import functional
 from .backbones import Rgb
 from .trunks import FrameBackbone
 
-_CUDA_FRAMES_PER_CALL = 256
-"""About as many frames go to the GPU in one call; a fixed number, so that results do not depend on the caller's."""
+_FRAMES_PER_CALL = {"cpu": 16, "cuda": 256}
+"""About as many frames go through the module in one call. It is a fixed number of clips (2-D: frames), filled up with
+black: a kernel may be chosen, and so round, by the size of its input, and no row may depend on the grouping."""
 
 
 class Normalised(nn.Module):
@@ -50,7 +51,7 @@ class TorchEngine:
         module: a backbone in eval mode; it is copied.
         mean: as in `Normalised`.
         std: as in `Normalised`.
-        device: `cpu`: fp32, one clip (2-D: one frame) at a time; `cuda`: fp16 autocast, a fixed number at a time.
+        device: `cpu`: fp32; `cuda`: fp16 autocast, channels last.
         clip_shape: steps, height and width of every clip, before any resizing.
         resize_to: as in `Normalised`.
     """
@@ -69,7 +70,7 @@ class TorchEngine:
         self.mean, self.std, self.clip_shape, self.resize_to = mean, std, clip_shape, resize_to
         self._device = torch.device(device)
         self._steps = inner_steps(module, clip_shape)
-        self._items = max(_CUDA_FRAMES_PER_CALL // self._steps, 1) if device == "cuda" else 1
+        self._items = max(_FRAMES_PER_CALL[device] // self._steps, 1)
         self.preferred_clips = max(self._items * self._steps // clip_shape[0], 1)
         net = Normalised(copy.deepcopy(module).eval(), mean=mean, std=std, resize_to=resize_to).to(self._device)
         # 3-D nets want NDHWC and 2-D nets NHWC; converting by rank leaves the other tensors alone
@@ -84,7 +85,7 @@ class TorchEngine:
         num_clips, num_steps = clips.shape[:2]
         items = np.ascontiguousarray(clips).reshape(-1, self._steps, *clips.shape[2:])
         with torch.inference_mode():
-            groups = self._uploaded(items) if self._device.type == "cuda" else self._in_place(items)
+            groups = self._uploaded(items) if self._device.type == "cuda" else self._filled_up(items)
             rows = torch.cat([self._run(group) for group in groups])[: len(items)]
         return rows.cpu().numpy().reshape(num_clips, num_steps, -1)
 
@@ -101,9 +102,10 @@ class TorchEngine:
             rows = self._net(group)
         return rows.float()
 
-    def _in_place(self, items: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
+    def _filled_up(self, items: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
         for start in range(0, len(items), self._items):
-            yield torch.from_numpy(items[start : start + self._items])
+            group = torch.from_numpy(items[start : start + self._items])
+            yield functional.pad(group, (0, 0) * 4 + (0, self._items - len(group)))
 
     def _uploaded(self, items: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
         """Groups on the device, the last filled up; one is staged while the device works on the one before."""
