@@ -37,8 +37,8 @@ def data_check(
     """Open every video, count every event, say what is missing or wrong; exit code 2 on errors."""
     from rich.console import Console
 
-    from .extract.check import check_data_set
-    from .extract.check_view import report_view
+    from .extract.datasets.check import check_data_set
+    from .extract.datasets.check_view import report_view
 
     with _progress("reading videos") as on_progress:
         report = check_data_set(root, on_progress=on_progress)
@@ -55,8 +55,8 @@ def data_ls(root: DataRoot) -> None:
     """List the matches without opening a video; tab-separated where the output is not a terminal."""
     from rich.console import Console
 
-    from .extract.check_view import listing_lines, listing_view
-    from .extract.sources import find_data_set
+    from .extract.datasets.check_view import listing_lines, listing_view
+    from .extract.datasets.sources import find_data_set
 
     data_set = find_data_set(root)
     console = Console(highlight=False)
@@ -87,7 +87,10 @@ def extract(
     size: Annotated[str | None, typer.Option(help="Width x height fed to the backbone [398x224].")] = None,
     fit: Annotated[str | None, typer.Option(help="Other aspects: pad (black bars) or stretch [pad].")] = None,
     scaler: Annotated[
-        str | None, typer.Option(help="swscale-bicubic, or torch-bilinear (on the device) [swscale-bicubic].")
+        str | None,
+        typer.Option(
+            help="swscale-bicubic, -bilinear, -area, -lanczos, or torch-bilinear (on the device) [swscale-bicubic]."
+        ),
     ] = None,
     fps: Annotated[
         str | None, typer.Option(help="Frames a second of the grid, or `source` for the video's own [25].")
@@ -121,10 +124,10 @@ def extract(
     """
     from rich.console import Console
 
+    from .extract.datasets.sources import find_sources
     from .extract.options import ExtractOptions, RunOptions, parse_choice, parse_pair, parse_views
     from .extract.progress_view import ExtractionView, summary_json, summary_view
     from .extract.run import extract as run_extract
-    from .extract.sources import find_sources
 
     options = ExtractOptions(
         backbone=backbone,
@@ -196,7 +199,7 @@ def cache_verify(
     findings = verify(store, matches=match)
     if videos and not any(finding.severity == "error" for finding in findings):
         from .extract.again import extract_again
-        from .extract.sources import find_sources
+        from .extract.datasets.sources import find_sources
 
         findings += extract_again(store, find_sources(videos), weights=weights, num_places=sample, matches=match)
     if as_json:

@@ -12,7 +12,7 @@ from ..events import TimeGrid
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
-Scaler = Literal["swscale-bicubic", "torch-bilinear"]
+Scaler = Literal["swscale-bicubic", "swscale-bilinear", "swscale-area", "swscale-lanczos", "torch-bilinear"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,12 @@ from ..cache.shard import CHUNK_ROWS
 from ..cache.store import FeatureStore
 from ..cache.verify import Finding, compare_rows
 from ..errors import InputError
-from .download import file_sha256
+from .backbones.download import file_sha256
+from .backbones.weights import load_weights
+from .datasets.sources import DataSet, Match
 from .extractor import Extractor
 from .options import ExtractOptions, choose_weights
-from .sources import DataSet, Match
 from .views import VIEWS
-from .weights import load_weights
 
 TOLERANCE = 0.02
 """Largest difference that another engine may make, as a share of a row's length: a cosine of 0.9998."""

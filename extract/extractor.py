@@ -9,10 +9,10 @@ import numpy as np
 from torch import nn
 
 from ..cache.settings import FeatureSettings
-from .engines import REFERENCE_ENGINE, Device, Engine, EngineKind, Fidelity, check_fidelity, make_engine
-from .picture import MAX_ASPECT_ERROR, PictureFormat
+from .engines.choose import REFERENCE_ENGINE, Device, Engine, EngineKind, Fidelity, check_fidelity, make_engine
 from .stream import RowBlock, Waits, stream_rows
-from .video import Video, VideoInfo, open_video, probe_video
+from .video.picture import MAX_ASPECT_ERROR, PictureFormat
+from .video.reader import Video, VideoInfo, open_video, probe_video
 from .views import View
 from .windows import WindowPlan
 
@@ -32,10 +32,10 @@ class Extractor:
     def open(self, path: Path, *, threads: int = 0) -> Video:
         """The video on the settings' grid, its pictures as the engine takes them. Raises as `open_video`."""
         settings = self.settings
-        picture = PictureFormat(width=settings.width, height=settings.height, fit=settings.fit, scaler=settings.scaler)
-        if settings.scaler == "torch-bilinear":
-            width, height = unscaled_size(probe_video(path), settings)
-            picture = PictureFormat(width=width, height=height, fit=settings.fit, scaler="swscale-bicubic")
+        size, scaler = (settings.width, settings.height), settings.scaler
+        if scaler == "torch-bilinear":
+            size, scaler = unscaled_size(probe_video(path), settings), "swscale-bicubic"
+        picture = PictureFormat(width=size[0], height=size[1], fit=settings.fit, scaler=scaler)
         return open_video(path, fps=settings.fps_fraction, picture=picture, threads=threads)
 
     def plan(self, video: Video) -> WindowPlan:
@@ -43,7 +43,7 @@ class Extractor:
         return WindowPlan.of(self.settings, video.num_steps)
 
     def engine(self, size: tuple[int, int] | None = None) -> Engine:
-        """The engine for pictures of a size (width, height); that of the settings by default. Raises as `make_engine`."""
+        """The engine for pictures of a size (width, height), by default the settings'. Raises as `make_engine`."""
         settings = self.settings
         width, height = size or (settings.width, settings.height)
         if (width, height) not in self._engines:

@@ -7,10 +7,10 @@ from typing import Any, TypeVar, get_args
 from ..cache.settings import Blend, FeatureSettings, Fit, Scaler
 from ..errors import InputError
 from ..events import SPLITS
-from .backbones import BackboneSpec, backbone_spec
-from .engines import Device, EngineKind
+from .backbones.registry import BackboneSpec, backbone_spec
+from .backbones.weights import WeightsRecord
+from .engines.choose import Device, EngineKind
 from .views import VIEWS, View
-from .weights import WeightsRecord
 
 V = TypeVar("V")
 

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from ..cache.settings import FeatureSettings
-from .engines import Fidelity
+from .engines.choose import Fidelity
 from .run import MatchResult, Reporter, RowsDone, Summary
 
 _STATUS_STYLES = {"failed": "bold red", "busy elsewhere": "yellow", "already there": "dim"}

@@ -15,16 +15,16 @@ from ..cache.settings import FeatureSettings
 from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import Split
-from .backbones import backbone_spec
-from .download import file_sha256
-from .engines import Fidelity
+from .backbones.download import file_sha256
+from .backbones.registry import backbone_spec
+from .backbones.weights import load_weights
+from .datasets.sources import DataSet, Match
+from .engines.choose import Fidelity
 from .extractor import Extractor
 from .options import ExtractOptions, RunOptions, choose_weights, resolve_settings, share_out
-from .sources import DataSet, Match
 from .stream import Waits
-from .timetable import require_few_bad
-from .video import Video, probe_video
-from .weights import load_weights
+from .video.reader import Video, probe_video
+from .video.timetable import require_few_bad
 
 Status = Literal["extracted", "resumed", "already there", "busy elsewhere", "failed"]
 
@@ -214,10 +214,9 @@ def _chosen(data_set: DataSet, split: tuple[Split, ...], run: RunOptions) -> lis
 def _length(match: Match) -> int:
     """Frames by the header, 0 where the video cannot be read (the extraction says why)."""
     try:
-        info = probe_video(match.require_video())
+        return probe_video(match.require_video()).num_frames
     except InputError:
         return 0
-    return info.header_frames or int(info.header_duration_seconds * info.rate)
 
 
 def _check_engine(shared: _Extraction, video: Video) -> None:

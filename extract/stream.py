@@ -17,8 +17,8 @@ from typing import Generic, Literal, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .engines import Engine
-from .video import GridFrame, Video
+from .engines.choose import Engine
+from .video.reader import GridFrame, Video
 from .views import VIEWS, View
 from .windows import Blender, WindowPlan
 

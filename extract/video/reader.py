@@ -1,0 +1,243 @@
+"""Reads a video as pictures on a constant time grid, whatever its rate, gaps, rotation, pixels or damage."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ...errors import InputError
+from .decode import Decoder
+from .demux import Source, header_end_seconds, open_container, own_rate, pixel_aspect, read_packets, read_source
+from .picture import PictureFormat, Pixels, colour_of, display_size, quarter_turns
+from .stretches import Stretch, run_stretches
+from .timetable import FrameGrid, GroupPlan, TimeTable, plan_grid
+
+__all__ = ["GridFrame", "PictureFormat", "Video", "VideoInfo", "open_video", "probe_video"]
+
+_MIN_STRETCH_FRAMES = 32
+_MAX_PROBE_PACKETS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What the header and the first frame say."""
+
+    coded_width: int
+    """Pixels as stored."""
+    coded_height: int
+    """Pixels as stored."""
+    display_width: int
+    """Square pixels, upright."""
+    display_height: int
+    """Square pixels, upright."""
+    rotation_degrees: int
+    """Counter-clockwise turn that brings the picture upright."""
+    rate: Fraction
+    """Frames per second as the header names it."""
+    num_frames: int
+    """By the header, else from its length and rate; 0 where it says neither."""
+    end_seconds: Fraction
+    """End of the video after time 0 as the header gives it; 0 where it does not say."""
+    codec: str
+    pixel_format: str
+    colour: str
+    """Matrix and range that is used, e.g. `bt601-limited`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GridFrame:
+    """One step of the grid."""
+
+    step: int
+    image: Pixels
+    """(height, width, 3) uint8 full-range RGB. Steps that show one frame share one array: do not write to it."""
+    valid: bool
+    """False before the first frame, past the end of a file that was cut short, and where the frame is missing or
+    damaged: the last good picture then stands in (the first one, before any)."""
+
+
+def probe_video(path: Path) -> VideoInfo:
+    """Look at the header and decode frames up to the first that comes out.
+
+    Raises:
+        InputError: not readable, no video stream, nothing can be decoded.
+    """
+    container, stream = open_container(path)
+    with container:
+        end_seconds = header_end_seconds(container, stream)
+        for packet in chain(islice(read_packets(container, stream), _MAX_PROBE_PACKETS), [None]):
+            try:
+                frames = stream.codec_context.decode(packet)
+            except av.error.FFmpegError:
+                continue
+            if frames:
+                frame = frames[0]
+                shown = display_size(
+                    frame.width,
+                    frame.height,
+                    pixel_aspect=pixel_aspect(stream),
+                    turns=quarter_turns(frame.rotation),
+                )
+                return VideoInfo(
+                    coded_width=frame.width,
+                    coded_height=frame.height,
+                    display_width=shown[0],
+                    display_height=shown[1],
+                    rotation_degrees=frame.rotation,
+                    rate=own_rate(stream),
+                    num_frames=stream.frames or int(end_seconds * own_rate(stream)),
+                    end_seconds=end_seconds,
+                    codec=stream.codec_context.name,
+                    pixel_format=frame.format.name,
+                    colour=colour_of(frame).name,
+                )
+    raise _nothing_decodes(path)
+
+
+def _nothing_decodes(path: Path) -> InputError:
+    return InputError(f"{path}: no frame can be decoded", got="only damaged packets", cure="fetch the file again")
+
+
+class Video:
+    """A video on a grid. Holds the time table (some 100 bytes a frame); pictures pass through and are not kept."""
+
+    def __init__(
+        self, source: Source, *, info: VideoInfo, grid: FrameGrid, picture: PictureFormat, threads: int
+    ) -> None:
+        self.info = info
+        self.grid = grid
+        self._source = source
+        self._picture = picture
+        self._threads = threads
+        self._plan = GroupPlan.of(source.table)
+        self._stretch_starts = _stretch_starts(self._plan, source.table.num_frames)
+        self._frame_of_step = np.maximum(grid.frame_of_step, 0)
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        return self.grid.num_steps
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height of the pictures."""
+        return self._picture.width, self._picture.height
+
+    @property
+    def table(self) -> TimeTable:
+        """Presentation times of the file's frames."""
+        return self._source.table
+
+    @property
+    def colour(self) -> str:
+        """Matrix and range of the conversion to RGB, e.g. `bt601-limited`."""
+        return self.info.colour
+
+    def frames(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[GridFrame]:
+        """Steps `start_step` to `stop_step` (the end: None), in order; the same bits wherever it starts.
+
+        Memory: a bounded number of pictures per thread. Close the generator to stop its threads early.
+
+        A step with `valid` looks as in the undamaged file, as far as the decoder notices damage. Measured on H.264 of
+        14,315 frames at 398x224, 40 spots of random bytes, two seeds each (steps lost; steps valid but different):
+        200 bytes 832 and 860; 3 and 12. 16 bytes 758 and 796; 10 and 3. Single bytes 762 and 570; 120 and 81, by 3.2
+        grey levels on average at most. VP9, MJPEG and H.265 notice less than H.264 and MPEG-4 do.
+
+        Raises:
+            InputError: the steps are out of range, or no frame of the whole video can be decoded.
+        """
+        stop_step = self.num_steps if stop_step is None else stop_step
+        if not 0 <= start_step <= stop_step <= self.num_steps:
+            raise InputError(
+                "steps are out of range", got=f"{start_step} to {stop_step}", wanted=f"within 0 to {self.num_steps}"
+            )
+        if start_step == stop_step:
+            return
+        good = self._pictures(self._frame_of_step[start_step:stop_step])
+        entry, image = next(good, (self._source.table.num_frames, None))
+        held, held_entry = None, -1
+        frame_of_step, is_covered = self._frame_of_step.data, self.grid.is_covered.data
+        for step in range(start_step, stop_step):
+            shown = frame_of_step[step]
+            while entry <= shown and image is not None:
+                held, held_entry = image, entry
+                entry, image = next(good, (self._source.table.num_frames, None))
+            if held is None:
+                held = self._nearest_good(shown)
+            yield GridFrame(step, held, held_entry == shown and bool(is_covered[step]))
+
+    def _pictures(self, shown: np.typing.NDArray[np.int64]) -> Iterator[tuple[int, Pixels]]:
+        """Good pictures among the frames of `shown` (rising table indices), in order, decoded by several threads."""
+        entries = np.unique(shown)
+        edges = [*self._stretch_starts.tolist(), self._source.table.num_frames]
+        cuts = np.searchsorted(entries, edges).tolist()
+        stretches = [
+            Stretch(edges[i], edges[i + 1], frozenset(entries[cuts[i] : cuts[i + 1]].tolist()))
+            for i in range(len(edges) - 1)
+            if cuts[i] < cuts[i + 1]
+        ]
+        return run_stretches(
+            stretches,
+            lambda: Decoder(self._source, self._plan, self._picture),
+            threads=self._threads,
+            picture_bytes=self._picture.width * self._picture.height * 3,
+        )
+
+    def _nearest_good(self, shown: int) -> Pixels:
+        """The last good picture of the grid before frame `shown`, else the first one after it."""
+        entries = np.unique(self._frame_of_step)
+        edges = [*self._stretch_starts.tolist(), self._source.table.num_frames]
+        home = int(np.searchsorted(self._stretch_starts, shown, side="right")) - 1
+        with ExitStack() as stack:
+            decoder = stack.enter_context(Decoder(self._source, self._plan, self._picture))
+            for index in range(home, -1, -1):
+                wanted = frozenset(
+                    entries[(entries >= edges[index]) & (entries < min(edges[index + 1], shown))].tolist()
+                )
+                image: Pixels | None = None
+                for _, picture in decoder.pictures(edges[index], edges[index + 1], wanted) if wanted else ():
+                    image = picture
+                if image is not None:
+                    return image
+            for index in range(home, len(edges) - 1):
+                wanted = frozenset(
+                    entries[(entries >= max(edges[index], shown)) & (entries < edges[index + 1])].tolist()
+                )
+                for _, image in decoder.pictures(edges[index], edges[index + 1], wanted) if wanted else ():
+                    return image
+        raise _nothing_decodes(self._source.path)
+
+
+def _stretch_starts(plan: GroupPlan, num_frames: int) -> np.typing.NDArray[np.int64]:
+    """Starts of runs of whole groups of 32 frames or more, so that short groups do not cost a seek each."""
+    chosen = [0]
+    for start in plan.starts.tolist():
+        if start - chosen[-1] >= _MIN_STRETCH_FRAMES and num_frames - start >= 1:
+            chosen.append(start)
+    return np.array(chosen, dtype=np.int64)
+
+
+def open_video(path: Path, *, fps: Fraction | None, picture: PictureFormat, threads: int = 0) -> Video:
+    """Read the time table and lay the grid over it; no picture is decoded but the first.
+
+    Args:
+        path: a video file.
+        fps: steps per second; None for the video's own rate.
+        picture: size, fit and scaler of the pictures.
+        threads: decoders that run side by side on stretches of whole groups of pictures; 0 for one per core. The
+            pictures do not depend on it.
+
+    Raises:
+        InputError: not readable, no video stream, nothing can be decoded.
+    """
+    info = probe_video(path)
+    source = read_source(path)
+    grid = plan_grid(source.table, fps)
+    num_threads = threads if threads > 0 else len(os.sched_getaffinity(0))
+    return Video(source, info=info, grid=grid, picture=picture, threads=num_threads)
