@@ -5,8 +5,8 @@ has three temporal strides of 2: eight frames give one row. Here those strides a
 behind them is dilated instead (a trous), so T frames give T rows: rows 0, 8, 16, ... are the published network's own,
 row t is what it would give for the clip that starts t frames later.
 
-Padding is TensorFlow's SAME with zeros: more behind than in front where the total is odd. Row t is therefore centred
-on frame t + 5, and sees frames t - 44 to t + 54.
+Padding is TensorFlow's SAME with zeros: more behind than in front where the total is odd. Row t of the network is
+therefore centred on frame t + 5 and sees frames t - 44 to t + 54; the backbone moves it there (`AHEAD_STEPS`).
 """
 
 from collections import OrderedDict
@@ -19,6 +19,8 @@ from .trunks import shifted_max
 
 DIM = 1024
 """Channels behind Mixed_5c."""
+AHEAD_STEPS = 5
+"""Row t is centred on step t + 5 of the clip."""
 
 _MIXED = {  # name -> channels in, then out of b0, b1a, b1b, b2a, b2b, b3b
     "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),

@@ -122,10 +122,10 @@ def _resnet3d(name: Literal["i3d_r50", "slow_r50"], file: str, steps: int) -> Ba
 
 
 def _i3d(_depth: int | None) -> nn.Module:
-    from .i3d import InceptionI3d
+    from .i3d import AHEAD_STEPS, InceptionI3d
     from .trunks import ClipBackbone
 
-    return ClipBackbone(InceptionI3d())
+    return ClipBackbone(InceptionI3d(), ahead_steps=AHEAD_STEPS)
 
 
 def _timm(

@@ -15,15 +15,21 @@ class ClipBackbone(nn.Module):
 
     Args:
         trunk: (B, 3, T, H, W) -> (B, C, T, h, w); its tensor names are those of the public weights.
+        ahead_steps: row t of the trunk is centred on step t + `ahead_steps` of the clip, >= 0. The rows are moved so
+            that row t is centred on step t; the first ones are repeated.
     """
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, trunk: nn.Module, *, ahead_steps: int = 0) -> None:
         super().__init__()
         self.trunk = trunk
+        self.ahead_steps = ahead_steps
 
     def forward(self, clips: Tensor) -> Tensor:
         cells: Tensor = self.trunk(clips)
-        return cells.mean(dim=(3, 4)).transpose(1, 2)
+        rows = cells.mean(dim=(3, 4)).transpose(1, 2)
+        if self.ahead_steps:
+            rows = rows[:, (torch.arange(rows.shape[1], device=rows.device) - self.ahead_steps).clamp(min=0)]
+        return rows
 
 
 class FrameBackbone(nn.Module):

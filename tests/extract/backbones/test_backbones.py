@@ -159,6 +159,8 @@ def test_a_row_sees_its_receptive_field(name: str, depth: int | None) -> None:
     assert x.grad is not None
     seen = x.grad.abs().amax(dim=(0, 1, 3, 4)).nonzero().flatten()
     assert (seen[-1] - seen[0] + 1).item() == steps
+    middle = (seen[-1] + seen[0]).item() / 2
+    assert abs(middle - x.shape[2] // 2) <= 0.5, "a row must be centred on its own step"
 
 
 @pytest.mark.parametrize("name", ["x3d_s", "i3d_r50", "slow_r50", "tf_efficientnet_lite0"])

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from bas.extract.backbones.i3d import InceptionI3d, same_max_pool, same_padding
+from bas.extract.backbones.registry import build_backbone
 from bas.extract.backbones.trunks import shifted_max
 from bas.extract.backbones.weights import load_weights
 
@@ -47,6 +48,18 @@ def test_every_eighth_row_is_the_published_networks(num_steps: int, size: tuple[
     assert got.shape == (1, 1024, num_steps, -(-size[0] // 32), -(-size[1] // 32))
     assert wanted.shape[2] == num_steps // 8
     assert_close(got[:, :, ::8], wanted)
+
+
+@torch.no_grad()
+def test_the_backbone_moves_rows_to_the_frame_they_are_centred_on() -> None:
+    dense, plain = pair()
+    module = build_backbone("i3d").eval()
+    module.get_submodule("trunk").load_state_dict(dense.state_dict())
+    x = torch.randn(1, 3, 24, 32, 32).clamp(-1, 1)
+    rows, wanted = module(x), plain(x).mean(dim=(3, 4)).transpose(1, 2)
+    assert_close(rows[:, 5::8], wanted)
+    assert_close(rows[:, :5], wanted[:, :1].expand(-1, 5, -1))
+    assert module(x[:, :, :3]).shape == (1, 3, 1024)
 
 
 @pytest.mark.parametrize("phase", [1, 4, 7])
@@ -99,6 +112,6 @@ def test_real_weights_know_football(weights_dir: Path, shared_data: Path) -> Non
     rows = module((pixels - record.mean[0]) / record.std[0])
     assert torch.isfinite(rows).all()
     tensors = load_file(file)
-    logits = rows[0, ::8].mean(0) @ tensors["logits.conv3d.weight"].flatten(1).T + tensors["logits.conv3d.bias"]
+    logits = rows[0, 5::8].mean(0) @ tensors["logits.conv3d.weight"].flatten(1).T + tensors["logits.conv3d.bias"]
     football = {JUGGLING_SOCCER_BALL, KICKING_FIELD_GOAL, KICKING_SOCCER_BALL, SHOOTING_GOAL_SOCCER}
     assert football & set(logits.topk(5).indices.tolist()), logits.topk(5)
