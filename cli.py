@@ -165,6 +165,54 @@ def extract(
         raise typer.Exit(2)
 
 
+@app.command()
+def weights(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[BACKBONE...]", help="All by default.")] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Put their weights into the cache now.")] = False,
+) -> None:
+    """Backbones that are known by name: channels, stride, and where their weights come from."""
+    from rich.console import Console
+
+    from .extract.backbones.registry import BACKBONES, backbone_spec
+    from .extract.backbones.weights_view import weights_view
+
+    specs = {name: backbone_spec(name) for name in names or BACKBONES}
+    if fetch:
+        from .extract.backbones.weights import load_weights
+
+        for name, spec in specs.items():
+            _, record = load_weights(name, None, next(iter(spec.urls)))
+            print(f"{name}: {record.source}, file SHA-256 {record.file_sha256 or 'kept by its own loader'}")
+    else:
+        Console(highlight=False).print(weights_view(specs, with_addresses=bool(names)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the matches and the store.")] = Path("bas-demo"),
+    seconds: Annotated[float, typer.Option(help="Length of each of the two synthetic matches.")] = 12.0,
+) -> None:
+    """Two synthetic matches through X3D-S into a feature store, and how to read it; needs no network."""
+    from rich.console import Console
+
+    from .extract.datasets.check import check_data_set
+    from .extract.datasets.check_view import report_view
+    from .synthetic import write_match
+
+    console, data, store = Console(highlight=False), out / "matches", out / "x3d_s.zarr"
+    for split, seed in (("train", 1), ("test", 2)):
+        write_match(data / split / f"match-{seed}", seconds=seconds, seed=seed)
+    console.print(report_view(check_data_set(data)))
+    extract([data], out=store, backbone="x3d_s", weights="none")
+    console.rule()
+    cache_info(store)
+    print(f"""
+Random weights: these features are good for a look, not for spotting. Next:
+  python -c "from bas.cache.store import FeatureStore; print(FeatureStore.open('{store}').rows('match-1')[100:103])"
+  bas cache verify {store} --videos {data}
+  bas extract MY-MATCH.mp4 --out my.zarr --weights kinetics""")
+
+
 @cache_app.command("info")
 def cache_info(store: Store, as_json: AsJson = False) -> None:
     """Matches, frames, events and settings of a store."""

@@ -83,7 +83,7 @@ class FeatureStore:
     ) -> "FeatureStore":
         """Open a store for writing, make it where there is none, and clear away what a kill left of finished matches.
 
-        Several processes may call it at once.
+        Several processes may call it at once. A store that was made without labels takes over the classes.
 
         Raises:
             InputError: the store has other settings (names them) or other classes, the folder holds something else,
@@ -100,13 +100,13 @@ class FeatureStore:
                 raise InputError(f"{path}: in use", got=FileLock.owner(path / PARTIAL / "root.lock"), cure="try again")
             with lock:
                 if not (path / METADATA).exists():
-                    record = _new_record(settings, classes=classes, software=software)
-                    data = canonical_json(group_metadata({"bas": record}), where=str(path / METADATA))
-                    replace_synced(path / PARTIAL / "root.json", path / METADATA, data)
+                    _write_root(path, _new_record(settings, classes=classes, software=software))
+                elif classes and not (record := _root_record(path)).get("classes"):
+                    _write_root(path, {**record, "classes": list(classes)})
                 sweep(path)
         store = cls.open(path)
         settings.require_equal(store.settings, store=str(path))
-        if tuple(classes) != store.classes:
+        if not set(classes) <= set(store.classes):
             raise InputError(
                 f"{path}: made with other classes",
                 got=", ".join(classes),
@@ -227,6 +227,11 @@ def _new_record(settings: FeatureSettings, *, classes: Sequence[str], software: 
         "classes": list(classes),
         "software": dict(software),
     }
+
+
+def _write_root(path: Path, record: Mapping[str, Any]) -> None:
+    data = canonical_json(group_metadata({"bas": dict(record)}), where=str(path / METADATA))
+    replace_synced(path / PARTIAL / "root.json", path / METADATA, data)
 
 
 def _root_record(path: Path) -> Mapping[str, Any]:
