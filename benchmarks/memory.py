@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py VIDEO [--minutes 10 90]
 
-The video's packets are repeated to each length, so that only the length differs. A small 2-D backbone keeps it short; what is
-held (frames, clips, sums, the time table, the shard index) does not depend on the backbone's depth.
+The video's packets are repeated to each length, so that only the length differs. A small 2-D backbone keeps it short;
+what is held (frames, clips, sums, the time table, the shard index) does not depend on the backbone's depth.
 """
 
 import argparse
