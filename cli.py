@@ -77,30 +77,33 @@ def extract(
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Data set folders, or video files.")],
     out: Annotated[Path, typer.Option(help="The store; made where it does not exist, added to where it does.")],
     backbone: Annotated[
-        str | None, typer.Option(help="x3d_s, i3d, tf_efficientnet_lite0, ..., timm:NAME [x3d_s].")
+        str | None, typer.Option(help="x3d_s, i3d, tf_efficientnet_lite0, ..., timm:NAME; default: x3d_s.")
     ] = None,
-    depth: Annotated[int | None, typer.Option(help="X3D: trunk blocks kept, 4 (96-d) or 5 (192-d) [5].")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="X3D: trunk blocks kept, 4 (96-d) or 5 (192-d); default: 5.")
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="kinetics, imagenet, none (random) or a FILE [what the backbone is known by].")
+        str | None,
+        typer.Option(help="kinetics, imagenet, none (random) or a FILE; default: what the backbone is known by."),
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
-    size: Annotated[str | None, typer.Option(help="Width x height fed to the backbone [398x224].")] = None,
-    fit: Annotated[str | None, typer.Option(help="Other aspects: pad (black bars) or stretch [pad].")] = None,
+    size: Annotated[str | None, typer.Option(help="Width x height fed to the backbone; default: 398x224.")] = None,
+    fit: Annotated[str | None, typer.Option(help="Other aspects: pad (black bars) or stretch; default: pad.")] = None,
     scaler: Annotated[
         str | None,
-        typer.Option(
-            help="swscale-bicubic, -bilinear, -area, -lanczos, or torch-bilinear (on the device) [swscale-bicubic]."
-        ),
+        typer.Option(help="swscale-bicubic (default), -bilinear, -area, -lanczos; torch-bilinear (on the device)."),
     ] = None,
     fps: Annotated[
-        str | None, typer.Option(help="Frames a second of the grid, or `source` for the video's own [25].")
+        str | None, typer.Option(help="Frames a second of the grid, or `source` for the video's own; default: 25.")
     ] = None,
-    window: Annotated[int | None, typer.Option(help="Steps in one clip of a 3-D backbone [50].")] = None,
-    hop: Annotated[int | None, typer.Option(help="Steps between clip starts [half the window].")] = None,
+    window: Annotated[int | None, typer.Option(help="Steps in one clip of a 3-D backbone; default: 50.")] = None,
+    hop: Annotated[int | None, typer.Option(help="Steps between clip starts; default: half the window.")] = None,
     blend: Annotated[
-        str | None, typer.Option(help="How clips that overlap are averaged: hann, mean, centre [hann].")
+        str | None, typer.Option(help="How clips that overlap are averaged: hann, mean, centre; default: hann.")
     ] = None,
-    stride: Annotated[int | None, typer.Option(help="Frames per step [the weights' own; X3D 2, others 1].")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Frames per step; default: the weights' own; X3D 2, others 1.")
+    ] = None,
     views: Annotated[str, typer.Option(help="Views to cache side by side: identity,hflip.")] = "identity",
     engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -119,8 +122,7 @@ def extract(
 ) -> None:
     """One feature per frame of every match, into a feature store. Resumes; what is stored is left alone.
 
-    Settings that are left out follow the store where it exists, then the weights' own record, then the default in
-    brackets.
+    Settings that are left out follow the store where it exists, then the weights' own record, then the default.
     """
     from rich.console import Console
 

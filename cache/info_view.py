@@ -29,7 +29,7 @@ def info_view(about: StoreInfo) -> Group:
         footer = Text(sums.get(name, ""), "bold")
         table.add_column(name, footer=footer, justify="right" if name in _RIGHT else "left", overflow="fold")
     for line in lines:
-        events = "none known" if line.events is None else f"{line.events:,}"
+        events = "-" if line.events is None else f"{line.events:,}"
         table.add_row(
             Text(line.match),
             line.split,
