@@ -146,6 +146,14 @@ def folder_splits(parts: Sequence[str]) -> frozenset[Split]:
     return frozenset(cast(Split, part.lower()) for part in parts[:-1] if part.lower() in SPLITS)
 
 
+def single_id(path: Path) -> str:
+    """Id of a video file that is a source by itself: its stem, with the folder's name before one such as `224p`."""
+    known = _KNOWN_VIDEO.fullmatch(path.stem)
+    if known is None:
+        return path.stem
+    return f"{path.resolve().parent.name}/{known[1]}" if known[1] else path.resolve().parent.name
+
+
 def is_clip_folder(folder: Folder) -> bool:
     """Whether each video of the folder is a match of its own: several, no labels, and no name such as `224p.mp4`."""
     known = any(_KNOWN_VIDEO.fullmatch(Path(name).stem) for name in folder.videos)

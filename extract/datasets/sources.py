@@ -21,6 +21,7 @@ from .folders import (
     game_id,
     is_clip_folder,
     open_root,
+    single_id,
     walk,
 )
 from .labels import LabelFile, read_label_file
@@ -174,7 +175,7 @@ def _of_half(events: Sequence[Event], half: int | None) -> list[Event]:
 def _single(path: Path) -> DataSet:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise InputError(f"{path}: not a video file", wanted=f"a folder, or one of {' '.join(VIDEO_SUFFIXES)}")
-    return DataSet(path.parent, (Match(path.stem, path, None, None, None),), (), (), {})
+    return DataSet(path.parent, (Match(single_id(path), path, None, None, None),), (), (), {})
 
 
 def _matches_in(folder: Folder, *, root: Path, prefer_height: VideoHeight) -> tuple[list[Match], list[Finding]]:

@@ -363,3 +363,28 @@ def test_every_real_label_is_found(shared_data: Path) -> None:
     data_set = find_data_set(shared_data / "snbas")
     assert [match.split for match in data_set.matches].count("train") == 4
     assert sum(len(match_events(match) or []) for match in data_set.matches) == 6849 + 1604
+
+
+@pytest.mark.parametrize(
+    ("name", "match_id"),
+    [("clip.mp4", "clip"), ("224p.mp4", "Home - Away"), ("720p.mkv", "Home - Away"), ("2_720p.mkv", "Home - Away/2")],
+)
+def test_a_file_with_a_name_that_every_match_has_is_called_after_its_folder(
+    name: str, match_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "Home - Away").mkdir()
+    video = tmp_path / "Home - Away" / name
+    video.write_bytes(b"x")
+    assert [match.id for match in find_sources([video]).matches] == [match_id]
+
+
+def test_a_folder_of_clips_is_one_match_per_file(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mkv", "c.mov"):
+        (tmp_path / name).write_bytes(b"x")
+    data_set = find_data_set(tmp_path)
+    assert [(match.id, match.video) for match in data_set.matches] == [
+        ("a", tmp_path / "a.mp4"),
+        ("b", tmp_path / "b.mkv"),
+        ("c", tmp_path / "c.mov"),
+    ]
+    data_set.raise_errors()
