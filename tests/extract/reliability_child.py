@@ -213,7 +213,7 @@ def take_role(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.argv[1] == "fork":
         warm_up()
         say(threading.active_count())

@@ -22,7 +22,12 @@ from bas.synthetic import write_match
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = [sys.executable, str(Path(__file__).with_name("reliability_child.py"))]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / ".typing"), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "500"}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT / ".typing"),
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "",  # as with most people: a closed pipe then shows at the end only
+    "COLUMNS": "500",
+}
 OPTIONS = "--backbone x3d_xs --depth 4 --weights none --size 64x36 --window 8 --hop 4 --stride 2 --engine openvino"
 SLOW = {"slow_down": [0.025, 0.006]}
 Tree = dict[str, bytes | None]
