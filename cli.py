@@ -1,10 +1,13 @@
 """The command line `bas`. Nothing here imports torch before a command needs it."""
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -273,13 +276,46 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def main() -> None:
-    """Entry point: errors in input end with exit code 2, Ctrl-C with 130, never a traceback."""
+class _Stopped(BaseException):
+    """SIGINT or SIGTERM came. No KeyboardInterrupt: typer ends on that one without a word."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    """Raise `_Stopped` on Ctrl-C and SIGTERM, so that everything is closed; a second one ends the process at once."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Stopped(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    for number in heard:  # a shell's background job is not to hear Ctrl-C
+        signal.signal(number, stop)
     try:
-        app()
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    """Entry point: errors in input end with exit code 2, Ctrl-C with 130, SIGTERM with 143, never a traceback."""
+    try:
+        with _stop_signals():
+            try:
+                app()
+            finally:
+                sys.stdout.flush()  # here, where a closed pipe can still be caught
+    except BrokenPipeError:  # `| head`: nobody reads any more, which is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except InputError as error:
         print(f"bas: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except _Stopped as stopped:
         print("bas: stopped; what was finished is stored, run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stopped.exit_code)

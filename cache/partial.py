@@ -63,8 +63,9 @@ def resumable(job: MatchJob) -> tuple[str, int, dict[str, int]]:
     mine, theirs = job.fingerprint, journal["fingerprint"]
     wrong = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
     if wrong:
-        changes = (f"{name} was {theirs.get(name)}, now {mine.get(name)}" for name in wrong)
-        return "made with other settings: " + "; ".join(changes), 0, {}
+        names = ["video"] if "video" in wrong else wrong  # another video has other frames and times as well
+        changes = (f"{name} was {theirs.get(name)}, now {mine.get(name)}" for name in names)
+        return "made from something else: " + "; ".join(changes), 0, {}
     rows_done = journal["rows_done"]
     if not 0 <= rows_done <= job.num_rows or rows_done % CHUNK_ROWS:
         return f"the journal says {rows_done} rows", 0, {}

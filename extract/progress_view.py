@@ -76,7 +76,8 @@ class ExtractionView:
             place = f"{self._num_finished}/{self._num_matches}"
             self._console.print(f"{place} {result.match_id}: {result.status}{_speed(result)}", markup=False)
         if result.message:
-            self._console.print(result.message, style="red", markup=False)
+            style = "red" if result.status in ("failed", "busy elsewhere") else "yellow"
+            self._console.print(result.message, style=style, markup=False)
 
 
 def _speed(result: MatchResult) -> str:

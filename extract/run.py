@@ -1,7 +1,8 @@
 """`bas extract`: videos into a feature store. The match is the unit of work; each has one owner."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,6 +58,7 @@ class MatchResult:
     """Rows whose own frame could not be decoded (`valid` = 0)."""
     bottleneck: str = ""
     message: str = ""
+    """Why it failed or was left alone; or, of a match that is stored, why its unfinished rows were not used."""
 
     @property
     def rows_per_second(self) -> float:
@@ -163,26 +165,31 @@ def extract_match(shared: _Extraction, match: Match) -> MatchResult:
     if not views:
         return MatchResult(match.id, "already there", num_rows=store.match(match.id).num_rows)
     path = match.require_video()
+    stamp = _stamp(path)
     video = extractor.open(path, threads=run.decode_threads)
     _check_engine(shared, video)
     num_rows, started, waits = video.num_steps, time.perf_counter(), Waits()
+    match_meta = _match_meta(shared.data_set, match, video)
+    _require_unchanged(path, stamp)
     with store.writer(
         match.id,
         views=views,
         num_rows=num_rows,
         pts_ticks=video.grid.pts_ticks,
-        match_meta=_match_meta(shared.data_set, match, video),
+        match_meta=match_meta,
         provenance=extractor.engine(video.picture_size).describe(),
         resume=run.resume,
     ) as writer:
         first_row = writer.rows_done
-        blocks = extractor.rows(video, views=views, first_row=first_row, groups_per_call=run.batch, waits=waits)
-        for block in blocks:
-            writer.append(block.rows, valid=block.valid)
-            seconds, done = time.perf_counter() - started, block.start + len(block.valid)
-            shared.report.progress(RowsDone(match.id, done, num_rows, first_row, seconds, waits.bottleneck))
-        bad_rows = writer.num_invalid
+        rows = extractor.rows(video, views=views, first_row=first_row, groups_per_call=run.batch, waits=waits)
+        with closing(rows) as blocks:  # whatever happens: its threads end here
+            for block in blocks:
+                writer.append(block.rows, valid=block.valid)
+                seconds, done = time.perf_counter() - started, block.start + len(block.valid)
+                shared.report.progress(RowsDone(match.id, done, num_rows, first_row, seconds, waits.bottleneck))
+        bad_rows, restarted = writer.num_invalid, writer.restarted_because
         require_few_bad(bad_rows, num_rows, max_bad_share=run.max_bad_share, what=str(path))
+        _require_unchanged(path, stamp)
         writer.commit()
     return MatchResult(
         match.id,
@@ -192,6 +199,7 @@ def extract_match(shared: _Extraction, match: Match) -> MatchResult:
         seconds=time.perf_counter() - started,
         bad_rows=bad_rows,
         bottleneck=waits.bottleneck,
+        message=f"begun anew, unfinished work was not used: {restarted}" if restarted else "",
     )
 
 
@@ -228,9 +236,33 @@ def _check_engine(shared: _Extraction, video: Video) -> None:
         shared.engine_checked = True
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        cure = "it was there when the run began: bring it back and run the same command again"
+        raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure) from error
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes with a file: its number, size and time of writing."""
+    with _reading(path):
+        status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _require_unchanged(path: Path, stamp: tuple[int, int, int]) -> None:
+    if _stamp(path) != stamp:
+        cure = "run the same command again once nothing writes to it: rows of another video are begun anew"
+        raise InputError(f"{path}: the video changed while it was read", cure=cure)
+
+
 def _match_meta(data_set: DataSet, match: Match, video: Video) -> MatchMeta:
     """What the store keeps of a match beside its rows."""
     events, path, info = data_set.events(match), match.require_video(), video.info
+    with _reading(path):
+        num_bytes, sha256 = path.stat().st_size, file_sha256(path)
     return MatchMeta(
         fps=video.grid.fps,
         time_base=video.grid.time_base,
@@ -239,8 +271,8 @@ def _match_meta(data_set: DataSet, match: Match, video: Video) -> MatchMeta:
         labels=None if events is None else tuple(event.to_json() for event in events),
         video={
             "name": path.name,
-            "bytes": path.stat().st_size,
-            "sha256": file_sha256(path),
+            "bytes": num_bytes,
+            "sha256": sha256,
             "width": info.display_width,
             "height": info.display_height,
             "codec": info.codec,

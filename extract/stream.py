@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar
@@ -142,7 +143,7 @@ def stream_rows(
     with (
         Prefetch(_blocks(video.frames(start_frame)), depth=_BLOCKS_AHEAD) as decoded,
         Prefetch(_clip_batches(decoded, plan, first_group, groups_per_call, valid_t), depth=1) as batches,
-        ThreadPoolExecutor(1) as device,
+        _one_thread() as device,
     ):
         clips = iter(batches)
         while (batch := _timed_next(clips, waits)) is not None:
@@ -151,6 +152,16 @@ def stream_rows(
                 yield finish()
         while pending:
             yield finish()
+
+
+@contextmanager
+def _one_thread() -> Iterator[ThreadPoolExecutor]:
+    """A thread that drops, at the end, what it has not begun: an interrupted run waits for one call, not for all."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _timed_next(items: Iterator[T], waits: Waits) -> T | None:

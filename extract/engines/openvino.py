@@ -1,6 +1,7 @@
 """OpenVINO as the engine: the fastest way to exact fp32 features on a CPU."""
 
 import os
+import sys
 import warnings
 from typing import Any
 
@@ -79,20 +80,28 @@ class OpenvinoEngine:
 def openvino_installed() -> bool:
     """Whether `import openvino` works."""
     try:
-        import openvino  # noqa: F401
+        _import()
     except ImportError:
         return False
     return True
 
 
+def _import() -> Any:
+    """OpenVINO without its telemetry, which reports each conversion to Google and forks a process for each report: with
+    our open locks, from among our threads, and `bas` waits for it at the end (a second without a network)."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be imported
+    import openvino
+
+    return openvino
+
+
 def _openvino() -> Any:
     try:
-        import openvino
+        return _import()
     except ImportError:
         raise InputError(
             "OpenVINO is not installed", cure='pip install "ball-action-spotting[cpu]", or --engine torch'
         ) from None
-    return openvino
 
 
 def _streams() -> int:
