@@ -188,7 +188,8 @@ def extract_match(shared: _Extraction, match: Match) -> MatchResult:
                 seconds, done = time.perf_counter() - started, block.start + len(block.valid)
                 shared.report.progress(RowsDone(match.id, done, num_rows, first_row, seconds, waits.bottleneck))
         bad_rows, restarted = writer.num_invalid, writer.restarted_because
-        require_few_bad(bad_rows, num_rows, max_bad_share=run.max_bad_share, what=str(path))
+        num_damaged = bad_rows - video.num_steps_before_start  # a late start is no damage
+        require_few_bad(num_damaged, num_rows, max_bad_share=run.max_bad_share, what=str(path))
         _require_unchanged(path, stamp)
         writer.commit()
     return MatchResult(

@@ -125,6 +125,11 @@ class Video:
         return self.grid.num_steps
 
     @property
+    def num_steps_before_start(self) -> int:
+        """Steps before the first frame, where the video starts late: not valid, and no damage."""
+        return int((self.grid.frame_of_step < 0).sum())
+
+    @property
     def picture_size(self) -> tuple[int, int]:
         """Width and height of the pictures."""
         return self._picture.width, self._picture.height

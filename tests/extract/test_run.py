@@ -199,6 +199,23 @@ def test_a_damaged_video_needs_leave(data_set_folder: Path, tmp_path: Path) -> N
     assert 0 < allowed.bad_rows < 550
 
 
+def test_a_late_start_is_no_damage(data_set_folder: Path, tmp_path: Path) -> None:
+    import av
+
+    with av.open(data_set_folder / "short" / "224p.mp4") as source, av.open(tmp_path / "late.mp4", "w") as late:
+        stream = source.streams.video[0]
+        copy = late.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts = packet.pts + 2 * 12800, packet.dts + 2 * 12800  # 2 s
+                packet.stream = copy
+                late.mux(packet)
+    result = run(tmp_path / "late.mp4", tmp_path / "s.zarr", max_bad_share=0.0).results[0]
+    assert (result.status, result.num_rows, result.bad_rows) == ("extracted", 350, 50)
+    store = FeatureStore.open(tmp_path / "s.zarr")
+    assert store.valid("late").tolist() == [False] * 50 + [True] * 300
+
+
 def test_what_a_finetuned_checkpoint_was_trained_with_cannot_be_overruled(
     data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
