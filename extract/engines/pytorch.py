@@ -17,6 +17,9 @@ _FRAMES_PER_CALL = {"cpu": 16, "cuda": 256}
 """About as many frames go through the module in one call. It is a fixed number of clips (2-D: frames), filled up with
 black: a kernel may be chosen, and so round, by the size of its input, and no row may depend on the grouping."""
 
+_CUDA_GROUPS_PER_CALL = 4
+"""Such groups in one call: while the device works on one, the next is copied to it."""
+
 
 class Normalised(nn.Module):
     """A backbone that takes pictures as they come: uint8 (B, T, H, W, 3) -> float (B, T, C).
@@ -71,7 +74,8 @@ class TorchEngine:
         self._device = torch.device(device)
         self._steps = inner_steps(module, clip_shape)
         self._items = max(_FRAMES_PER_CALL[device] // self._steps, 1)
-        self.preferred_clips = max(self._items * self._steps // clip_shape[0], 1)
+        num_groups = _CUDA_GROUPS_PER_CALL if device == "cuda" else 1
+        self.preferred_clips = max(num_groups * self._items * self._steps // clip_shape[0], 1)
         net = Normalised(copy.deepcopy(module).eval(), mean=mean, std=std, resize_to=resize_to).to(self._device)
         # 3-D nets want NDHWC and 2-D nets NHWC; converting by rank leaves the other tensors alone
         for parameter in net.parameters():
@@ -79,6 +83,7 @@ class TorchEngine:
             if layout is not None and device == "cuda":
                 parameter.data = parameter.data.contiguous(memory_format=layout)
         self._net = net
+        self._staged: list[Tensor] = []
 
     def __call__(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         check_clips(clips, self.clip_shape)
@@ -109,8 +114,10 @@ class TorchEngine:
 
     def _uploaded(self, items: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
         """Groups on the device, the last filled up; one is staged while the device works on the one before."""
-        shape = (self._items, *items.shape[1:])
-        staged = [torch.zeros(shape, dtype=torch.uint8).pin_memory() for _ in range(2)]
+        if not self._staged:  # pinning costs more than a copy: once per engine
+            shape = (self._items, *items.shape[1:])
+            self._staged = [torch.zeros(shape, dtype=torch.uint8).pin_memory() for _ in range(2)]
+        staged = self._staged
         sent = [torch.cuda.Event() for _ in staged]  # type: ignore[no-untyped-call]
         for turn, start in enumerate(range(0, len(items), self._items)):
             pinned, event = staged[turn % 2], sent[turn % 2]

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from .demux import Source, open_container, pixel_aspect, read_packets
 from .picture import PictureFormat, PictureMaker, Pixels
-from .timetable import GroupPlan
+from .timetable import GroupPlan, Int64s
 
 Item = TypeVar("Item")
 _NEVER = 2**62
@@ -119,7 +119,7 @@ class Decoder:
         self._codec.thread_count = 1
         self._codec.options = _STRICTNESS.get(self._codec.name, {"err_detect": "explode"})
 
-    def pictures(self, first: int, last: int, wanted: frozenset[int]) -> Iterator[tuple[int, Pixels]]:
+    def pictures(self, first: int, last: int, wanted: Int64s) -> Iterator[tuple[int, Pixels]]:
         """Pictures of the sound frames among `wanted`, in presentation order.
 
         Args:
@@ -127,8 +127,9 @@ class Decoder:
             last: table index of a later group's start, or the number of frames.
             wanted: table indices to make pictures of.
         """
+        chosen = frozenset(wanted.tolist())
         for entry, frame in self._sound_frames(first, last):
-            if entry in wanted:
+            if entry in chosen:
                 yield entry, self._make_picture(frame)
 
     def _sound_frames(self, first: int, last: int) -> Iterator[tuple[int, VideoFrame]]:
@@ -136,7 +137,7 @@ class Decoder:
         group, last_rank = int(plan.group_of[first]), max(self._rank[first:last])
         sieve.start_afresh(group)
         for packet in self._packets_from(first):
-            entry = self._source.entry_of_pts.get(packet.pts, -1) if packet.pts is not None else -1
+            entry = self._source.entry(packet.pts)
             if entry >= 0 and self._group_of[entry] > group:
                 lost, group = sieve.is_lost(group), self._group_of[entry]
                 if lost:
@@ -177,7 +178,7 @@ class Decoder:
         if self._source.by_order:
             entry = sieve.next_entry if sieve.next_entry < len(self._rank) else -1
         else:
-            entry = self._source.entry_of_pts.get(frame.pts, -1) if frame.pts is not None else -1
+            entry = self._source.entry(frame.pts)
         if entry >= 0:
             yield from sieve.push(entry, frame, is_corrupt=frame.is_corrupt)
 
@@ -226,5 +227,5 @@ class Decoder:
 
     def _rank_of(self, packet: "Packet[VideoStream]") -> int:
         """Place in the file of a packet; -1 for one that is not in the table."""
-        entry = self._source.entry_of_pts.get(packet.pts, -1) if packet.pts is not None else -1
+        entry = self._source.entry(packet.pts)
         return self._rank[entry] if entry >= 0 else -1

@@ -1,5 +1,7 @@
 """Opens video files and reads their packets: the header, and the time table without decoding a picture."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,6 +20,7 @@ from .timetable import TimeTable
 _ZERO_IS_ZERO = frozenset({"mov", "mp4", "matroska", "webm"})
 """Formats whose own time line starts at 0, whatever the first frame's time."""
 _MAX_READ_ERRORS = 1000
+_UNKNOWN = -(2**63)
 
 
 def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
@@ -72,19 +75,25 @@ class Source:
     table: TimeTable
     by_order: bool = False
     """Frames carry no time and are told apart by counting them (bare H.264 and the like)."""
-    entry_of_pts: dict[int, int] = field(repr=False)
-    """Time in ticks -> table index."""
+
+    def entry(self, pts_ticks: int | None) -> int:
+        """Table index of the frame that starts at a time, -1 where there is none."""
+        if pts_ticks is None:
+            return -1
+        times = self.table.pts_ticks.data
+        place = bisect_left(times, pts_ticks)
+        return place if place < len(times) and times[place] == pts_ticks else -1
 
 
 @dataclass
 class _Packets:
-    """Columns of the packet list, in file order."""
+    """Columns of the packet list, in file order; machine numbers, since a long video has many."""
 
-    pts_ticks: list[int | None] = field(default_factory=list)
-    dts_ticks: list[int | None] = field(default_factory=list)
-    duration_ticks: list[int] = field(default_factory=list)
-    is_key: list[bool] = field(default_factory=list)
-    is_shown: list[bool] = field(default_factory=list)
+    pts_ticks: "array[int]" = field(default_factory=lambda: array("q"))
+    dts_ticks: "array[int]" = field(default_factory=lambda: array("q"))
+    duration_ticks: "array[int]" = field(default_factory=lambda: array("q"))
+    is_key: bytearray = field(default_factory=bytearray)
+    is_shown: bytearray = field(default_factory=bytearray)
 
 
 def read_source(path: Path) -> Source:
@@ -97,20 +106,19 @@ def read_source(path: Path) -> Source:
     with container:
         packets = _Packets()
         for packet in read_packets(container, stream):
-            packets.pts_ticks.append(packet.pts)
-            packets.dts_ticks.append(packet.dts)
+            packets.pts_ticks.append(_UNKNOWN if packet.pts is None else packet.pts)
+            packets.dts_ticks.append(_UNKNOWN if packet.dts is None else packet.dts)
             packets.duration_ticks.append(packet.duration or 0)
             packets.is_key.append(packet.is_keyframe)
             packets.is_shown.append(not packet.is_discard)
         by_order = False
-        if any(pts is None for pts in packets.pts_ticks):
-            if not stream.codec_context.has_b_frames and all(dts is not None for dts in packets.dts_ticks):
+        if _UNKNOWN in packets.pts_ticks:
+            if not stream.codec_context.has_b_frames and _UNKNOWN not in packets.dts_ticks:
                 packets.pts_ticks = packets.dts_ticks
             else:
                 packets, by_order = _decode_times(path), True
         table = _table_of(container, stream, packets, path, by_order=by_order)
-    entry_of_pts = {pts: entry for entry, pts in enumerate(table.pts_ticks.tolist())}
-    return Source(path=path, table=table, by_order=by_order, entry_of_pts=entry_of_pts)
+    return Source(path=path, table=table, by_order=by_order)
 
 
 def _decode_times(path: Path) -> _Packets:
@@ -138,12 +146,12 @@ def _table_of(
     if not packets.pts_ticks:
         raise InputError(f"{path}: the video stream holds no frame", got="no packet", cure="fetch the file again")
     time_base = _time_base(stream)
-    pts_ticks = np.array(packets.pts_ticks, dtype=np.int64)
+    pts_ticks = np.frombuffer(packets.pts_ticks, dtype=np.int64)
     return TimeTable.from_packets(
         pts_ticks=pts_ticks,
-        is_key=np.array(packets.is_key),
-        is_shown=np.array(packets.is_shown),
-        duration_ticks=np.array(packets.duration_ticks, dtype=np.int64),
+        is_key=np.frombuffer(packets.is_key, dtype=np.bool_),
+        is_shown=np.frombuffer(packets.is_shown, dtype=np.bool_),
+        duration_ticks=np.frombuffer(packets.duration_ticks, dtype=np.int64),
         time_base=time_base,
         rate=own_rate(stream),
         origin_ticks=0 if by_order else min(origin_ticks(container, stream), max(0, int(pts_ticks.min()))),

@@ -183,7 +183,7 @@ class Video:
         edges = [*self._stretch_starts.tolist(), self._source.table.num_frames]
         cuts = np.searchsorted(entries, edges).tolist()
         stretches = [
-            Stretch(edges[i], edges[i + 1], frozenset(entries[cuts[i] : cuts[i + 1]].tolist()))
+            Stretch(edges[i], edges[i + 1], entries[cuts[i] : cuts[i + 1]])
             for i in range(len(edges) - 1)
             if cuts[i] < cuts[i + 1]
         ]
@@ -202,19 +202,15 @@ class Video:
         with ExitStack() as stack:
             decoder = stack.enter_context(Decoder(self._source, self._plan, self._picture))
             for index in range(home, -1, -1):
-                wanted = frozenset(
-                    entries[(entries >= edges[index]) & (entries < min(edges[index + 1], shown))].tolist()
-                )
+                wanted = entries[(entries >= edges[index]) & (entries < min(edges[index + 1], shown))]
                 image: Pixels | None = None
-                for _, picture in decoder.pictures(edges[index], edges[index + 1], wanted) if wanted else ():
+                for _, picture in decoder.pictures(edges[index], edges[index + 1], wanted) if wanted.size else ():
                     image = picture
                 if image is not None:
                     return image
             for index in range(home, len(edges) - 1):
-                wanted = frozenset(
-                    entries[(entries >= max(edges[index], shown)) & (entries < edges[index + 1])].tolist()
-                )
-                for _, image in decoder.pictures(edges[index], edges[index + 1], wanted) if wanted else ():
+                wanted = entries[(entries >= max(edges[index], shown)) & (entries < edges[index + 1])]
+                for _, image in decoder.pictures(edges[index], edges[index + 1], wanted) if wanted.size else ():
                     return image
         raise _nothing_decodes(self._source.path)
 

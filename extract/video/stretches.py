@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from .decode import Decoder
 from .picture import Pixels
+from .timetable import Int64s
 
 _QUEUE_BYTES = 64 * 2**20
 _POLL_SECONDS = 0.2
@@ -21,7 +22,7 @@ class Stretch:
 
     first: int
     last: int
-    wanted: frozenset[int]
+    wanted: Int64s
 
 
 @dataclass
