@@ -13,6 +13,7 @@ from .spots import Game, Spots
 PREDICTIONS_NAME = "results_spotting.json"
 OFFICIAL_HALF_SECONDS = 7200
 """Length of the official reader's grid; what lies beyond is put on its last cell there, and left in place here."""
+_MAX_POSITION_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,15 @@ def read_events(path: Path, *, key: str) -> list[Event]:
     records = document.get(key) if isinstance(document, Mapping) else None
     if not isinstance(records, list):
         raise InputError(f"{path}: no list named {key!r}", got=type(document).__name__, wanted=f'{{"{key}": [...]}}')
-    return [parse_event(record, where=f"{path}: {key}[{index}]") for index, record in enumerate(records)]
+    events = [parse_event(record, where=f"{path}: {key}[{index}]") for index, record in enumerate(records)]
+    for index, event in enumerate(events):
+        if event.position_ms >= _MAX_POSITION_MS:
+            raise InputError(
+                f"{path}: {key}[{index}]: position is not usable",
+                got=str(event.position_ms)[:20],
+                wanted="milliseconds from the start of the video, less than a day",
+            )
+    return events
 
 
 def load(
@@ -182,7 +191,15 @@ def load(
             if half == 1 or any(parts):
                 games.append(_game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps)))
                 names.append(name if half == 1 else f"{name}/2")
-    return Loaded(tuple(games), tuple(names), foreign["annotations"], foreign["predictions"], num_beyond, num_unscored)
+    return Loaded(
+        games=tuple(games),
+        names=tuple(names),
+        foreign_events=foreign["annotations"],
+        foreign_predictions=foreign["predictions"],
+        one_sided_halves=tuple(one_sided),
+        num_beyond=num_beyond,
+        num_unscored=num_unscored,
+    )
 
 
 def _game(
