@@ -281,7 +281,7 @@ def evaluate(
 
     from rich.console import Console
 
-    from .eval.files import exact_frame, find_predictions, load, official_frame, pair
+    from .eval.files import exact_frame, find_predictions, load, official_frame, pair, parse_classes
     from .eval.report import Calibration, EvalSettings, Metric
     from .eval.report import evaluate as run_evaluation
     from .eval.report_view import report_view
@@ -297,7 +297,7 @@ def evaluate(
         resampling=Resampling(num_resamples=resamples),
     )
     found = find_labels(labels, splits=split or ())
-    names = tuple(name.strip() for name in classes.split(",")) if classes else found.classes
+    names = parse_classes(classes) if classes is not None else found.classes
     paired = pair(found.files, find_predictions(predictions, game_id=game_of_folder(predictions)))
     loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
     warnings = (*found.problems, *file_warnings(paired, loaded, names))

@@ -20,16 +20,6 @@ Reference = Callable[[Sequence[Grids], Fraction, Sequence[int]], list[Any]]
 
 
 @pytest.fixture(scope="session")
-def package() -> Any:
-    """The module SoccerNet.Evaluation.ActionSpotting; skips loudly without it."""
-    with np.errstate():  # the package switches numpy's warnings off for everybody
-        return pytest.importorskip(
-            "SoccerNet.Evaluation.ActionSpotting",
-            reason="PARITY WITH THE OFFICIAL METRIC NOT TESTED: pip install SoccerNet",
-        )
-
-
-@pytest.fixture(scope="session")
 def reference(package: Any) -> Reference:
     """(games, fps, deltas in seconds) -> the package's six results."""
 
