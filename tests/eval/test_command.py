@@ -125,7 +125,7 @@ def test_intervals_hold_the_score_and_repeat(
         assert row["low"] <= row["value"] + 0.1
         assert row["low"] <= row["high"]
     late = ours["timing"]
-    assert abs(late["mean_ms"]) < 200 < late["std_ms"] < 600
+    assert abs(late["mean_ms"]) < 200 < late["std_ms"] < 900
     assert ours["timing_delta"] == "5 s"
 
 
