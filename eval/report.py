@@ -171,13 +171,7 @@ def evaluate(
     scored = spread_by_rank(games) if settings.calibrate == "rank" else list(games)
     per_delta = average_precision(scored, settings)[0]
     samples = _samples(scored, settings)
-    chance = np.concatenate(
-        [np.zeros((0, len(classes)))]
-        + [
-            _combine(average_precision(chance_games(games, settings.fps, draw=draw), settings), settings)
-            for draw in range(settings.num_chance_draws)
-        ]
-    )
+    chance = _chance(games, settings)
     point = _combine(per_delta[None], settings)[0]
     groups = mean_groups(classes)
     pairs = _timing_errors(scored, settings)
@@ -249,6 +243,13 @@ def _samples(games: Sequence[Game], settings: EvalSettings) -> FloatArray:
         return np.zeros((0, games[0].num_classes))
     block_frames = settings.resampling.block_frames(settings.fps)
     return _combine(average_precision(games, settings, block_frames=block_frames, resampling=True), settings)
+
+
+def _chance(games: Sequence[Game], settings: EvalSettings) -> FloatArray:
+    """(draws, C) average precision of predictions that know nothing."""
+    draws = [chance_games(games, settings.fps, draw=draw) for draw in range(settings.num_chance_draws)]
+    values = [_combine(average_precision(drawn, settings), settings) for drawn in draws]
+    return np.concatenate([np.zeros((0, games[0].num_classes)), *values])
 
 
 def _work_warning(games: Sequence[Game], settings: EvalSettings) -> list[str]:
