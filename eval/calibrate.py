@@ -11,8 +11,9 @@ def spread_by_rank(games: Sequence[Game]) -> list[Game]:
     """Every score becomes 1 - sqrt(share of the class's predictions, over all games, that score higher).
 
     Equal scores stay equal, and the order within a class stays; the best score becomes 1. The square root gives the
-    thresholds to the upper part: measured on five real games, it is as good as an even spread for a thousand
-    predictions a class and better by 4 points for one prediction a frame.
+    thresholds to the upper part. It was chosen among three spreads on the five real games of the tests, mAP at 1 s
+    after non-maximum suppression and with one prediction a frame: untouched 77.14 and 17.64, this one 77.15 and 20.93,
+    an even spread 77.20 and 16.75, a logarithmic one 76.97 and 21.08.
 
     Raises:
         InputError: no game, or games with different numbers of classes.
