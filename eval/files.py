@@ -1,0 +1,226 @@
+"""Reads label and prediction files into games on the metric's grid, as the official reader does."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from ..errors import InputError
+from ..events import Event, TimeGrid, parse_event, read_json
+from .spots import Game, Spots
+
+PREDICTIONS_NAME = "results_spotting.json"
+OFFICIAL_HALF_SECONDS = 7200
+"""Length of the official reader's grid; what lies beyond is put on its last cell there, and left in place here."""
+_MAX_POSITION_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Label and prediction files of the same games."""
+
+    files: Mapping[str, tuple[Path, Path | None]]
+    """Game id -> labels, predictions."""
+    unlabelled: tuple[str, ...]
+    """Ids of predictions that belong to no labelled game."""
+
+    @property
+    def unpredicted(self) -> tuple[str, ...]:
+        """Ids of games without predictions."""
+        return tuple(game for game, (_, predictions) in self.files.items() if predictions is None)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Games ready for the metric, and what was noticed on the way."""
+
+    games: tuple[Game, ...]
+    """One per half that holds anything, in order of `names`."""
+    names: tuple[str, ...]
+    """Game ids, with `/2` after the second half's."""
+    foreign_events: Mapping[str, int]
+    """Labels that are not in the class list -> number of events."""
+    foreign_predictions: Mapping[str, int]
+    """Likewise for predictions."""
+    one_sided_halves: tuple[str, ...]
+    """Games whose second half has only labels or only predictions, though the other side has a first half."""
+    num_beyond: int
+    """Events and predictions later than `OFFICIAL_HALF_SECONDS`."""
+    num_unscored: int
+    """Predictions without a confidence; they count with score 1."""
+
+
+def official_frame(position_ms: int, fps: Fraction) -> int:
+    """Cell of an instant in the official reader, in floating point on purpose.
+
+    At 25 fps it is one frame early for 6 % of SoccerNet's labels, which moves a real model's score by up to 0.03
+    points; equality with published scores needs it. Everything else converts with `TimeGrid`.
+    """
+    return int(float(fps) * (position_ms / 1000))
+
+
+def exact_frame(position_ms: int, fps: Fraction) -> int:
+    """Cell of an instant by integer arithmetic: the frame on screen."""
+    return TimeGrid(fps).frame(position_ms)
+
+
+def parse_classes(text: str) -> tuple[str, ...]:
+    """Class names from `A,B,...`.
+
+    Raises:
+        InputError: none, an empty one or one twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError("--classes is not usable", got=repr(text), wanted="different names, such as PASS,DRIVE")
+    return names
+
+
+def find_predictions(root: Path, *, game_id: Callable[[Path], str]) -> dict[str, Path]:
+    """Game id -> `results_spotting.json`, at any depth below `root`; `root` may be one such file.
+
+    Args:
+        root: a folder or a file.
+        game_id: id of the game that a folder belongs to.
+
+    Raises:
+        InputError: missing, a zip file, no prediction file, or two for one game.
+    """
+    if not root.exists() or root.suffix.lower() == ".zip":
+        got = "a zip file" if root.exists() else "no such file or folder"
+        raise InputError(
+            f"{root}: predictions cannot be read", got=got, wanted=f"a folder with {PREDICTIONS_NAME} per game"
+        )
+    paths = [root] if root.is_file() else sorted(root.rglob(PREDICTIONS_NAME))
+    found: dict[str, Path] = {}
+    for path in paths:
+        first = found.setdefault(game_id(path.parent), path)
+        if first is not path:
+            raise InputError("two prediction files for one game", got=f"{first} and {path}", cure="keep one of them")
+    if not found:
+        raise InputError(f"{root}: no predictions", wanted=f"{PREDICTIONS_NAME} in a folder per game")
+    return found
+
+
+def pair(labels: Mapping[str, Path], predictions: Mapping[str, Path]) -> Paired:
+    """Which predictions belong to which labels: the same id, or ids of which one ends in the other.
+
+    Args:
+        labels: game id -> file.
+        predictions: game id -> file. A single file on either side is paired whatever its id, if the other has one.
+
+    Raises:
+        InputError: no labels, none with predictions, or predictions that could belong to two games.
+    """
+    if not labels:
+        raise InputError("no labels", wanted="Labels-ball.json in a folder per game")
+    if len(labels) == len(predictions) == 1:
+        [(game, path)], [found] = labels.items(), predictions.values()
+        return Paired({game: (path, found)}, ())
+    files: dict[str, tuple[Path, Path | None]] = {game: (path, None) for game, path in labels.items()}
+    unlabelled = []
+    for name, path in predictions.items():
+        games = [name] if name in labels else [game for game in labels if _same_tail(game, name)]
+        if not games:
+            unlabelled.append(name)
+        elif len(games) > 1 or files[games[0]][1] is not None:
+            raise InputError(
+                f"{path}: it is not clear which game these predictions belong to",
+                got=", ".join(games) if len(games) > 1 else f"{games[0]}, which has {files[games[0]][1]}",
+                cure="lay them out as <game id>/results_spotting.json, one per game",
+            )
+        else:
+            files[games[0]] = (files[games[0]][0], path)
+    if len(unlabelled) == len(predictions):
+        raise InputError(
+            "no game has predictions",
+            got=", ".join(unlabelled[:3]) or "no results_spotting.json",
+            wanted=f"the games with labels, such as {next(iter(labels))}",
+            cure="lay the predictions out as <game id>/results_spotting.json",
+        )
+    return Paired(files, tuple(unlabelled))
+
+
+def _same_tail(one: str, other: str) -> bool:
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
+
+
+def read_events(path: Path, *, key: str) -> list[Event]:
+    """Events of a label file (key `annotations`) or a prediction file (`predictions`), in the file's own order.
+
+    The order matters: on one cell of the grid the last of the file wins.
+
+    Raises:
+        InputError: unreadable, bad JSON, or a record that cannot be used (with its index).
+    """
+    document = read_json(path)
+    records = document.get(key) if isinstance(document, Mapping) else None
+    if not isinstance(records, list):
+        raise InputError(f"{path}: no list named {key!r}", got=type(document).__name__, wanted=f'{{"{key}": [...]}}')
+    events = [parse_event(record, where=f"{path}: {key}[{index}]") for index, record in enumerate(records)]
+    for index, event in enumerate(events):
+        if event.position_ms >= _MAX_POSITION_MS:
+            raise InputError(
+                f"{path}: {key}[{index}]: position is not usable",
+                got=str(event.position_ms)[:20],
+                wanted="milliseconds from the start of the video, less than a day",
+            )
+    return events
+
+
+def load(
+    paired: Paired, classes: Sequence[str], fps: Fraction, *, to_frame: Callable[[int, Fraction], int] = official_frame
+) -> Loaded:
+    """Read every file and put it on the grid; each half is a game of its own, as in the official reader.
+
+    Args:
+        paired: the files.
+        classes: the class list; other labels are left out and counted.
+        fps: cells per second.
+        to_frame: how milliseconds become cells.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    index = {label: position for position, label in enumerate(classes)}
+    foreign: dict[str, Counter[str]] = {"annotations": Counter(), "predictions": Counter()}
+    games, names, one_sided, num_beyond, num_unscored = [], [], [], 0, 0
+    for name, (labels, predictions) in paired.files.items():
+        both = {"annotations": read_events(labels, key="annotations")}
+        both["predictions"] = read_events(predictions, key="predictions") if predictions else []
+        for key, events in both.items():
+            foreign[key].update(event.label for event in events if event.label not in index)
+            num_beyond += sum(event.position_ms >= 1000 * OFFICIAL_HALF_SECONDS for event in events)
+        num_unscored += sum(event.confidence is None for event in both["predictions"])
+        if all(both.values()) and len({any(event.half == 2 for event in events) for events in both.values()}) == 2:
+            one_sided.append(name)
+        for half in (1, 2):
+            parts = [
+                [event for event in both[key] if event.half == half and event.label in index]
+                for key in ("annotations", "predictions")
+            ]
+            if half == 1 or any(parts):
+                games.append(_game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps)))
+                names.append(name if half == 1 else f"{name}/2")
+    return Loaded(
+        games=tuple(games),
+        names=tuple(names),
+        foreign_events=foreign["annotations"],
+        foreign_predictions=foreign["predictions"],
+        one_sided_halves=tuple(one_sided),
+        num_beyond=num_beyond,
+        num_unscored=num_unscored,
+    )
+
+
+def _game(
+    events: Sequence[Event], predictions: Sequence[Event], index: Mapping[str, int], frame: Callable[[Event], int]
+) -> Game:
+    def spots(of: Sequence[Event], values: Sequence[float]) -> Spots:
+        return Spots.collect(
+            [frame(event) for event in of], [index[event.label] for event in of], values, num_classes=len(index)
+        )
+
+    scores = [1.0 if event.confidence is None else event.confidence for event in predictions]
+    return Game(spots(events, [1.0 if event.visible else -1.0 for event in events]), spots(predictions, scores))
