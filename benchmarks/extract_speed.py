@@ -30,9 +30,9 @@ from bas.extract.windows import WindowPlan
 Rows = npt.NDArray[np.float32]
 
 
-def make(backbone: str, device: str) -> Extractor:
-    module, record = load_weights(backbone, None, "none")
-    settings = resolve_settings(ExtractOptions(), record, backbone_spec(backbone), None)
+def make(backbone: str, device: str, weights: str = "none", size: tuple[int, int] | None = None) -> Extractor:
+    module, record = load_weights(backbone, None, weights)
+    settings = resolve_settings(ExtractOptions(size=size), record, backbone_spec(backbone), None)
     return Extractor(module, settings, device=device)  # type: ignore[arg-type]
 
 
@@ -116,19 +116,19 @@ def engine_against_plain(backbone: str, clip: Path, repeats: int) -> None:
     print(f"  ratio {ratio:.2f} (target >= 4), worst row's cosine {cosine.min():.7f}")
 
 
-def plan_against_naive(clip: Path, num_probes: int = 24) -> None:
-    """Rows of several window plans beside the clip centred on the frame, X3D-S with random weights."""
-    base = make("x3d_s", "cpu")
+def plan_against_naive(clip: Path, base: Extractor, num_probes: int = 24) -> None:
+    """Rows of several window plans beside those of the clip that is centred on the frame."""
     settings, engine = base.settings, base.engine()
     video = base.open(clip)
     half = settings.window // 2 * settings.stride
-    images = [frame.image for frame in video.frames(0, min(video.num_steps, 500))]
+    images = [frame.image for frame in video.frames(0, min(video.num_steps, 300))]
     frames = np.linspace(half, len(images) - half - 1, num_probes).astype(int)
     steps = (np.arange(settings.window) - settings.window // 2) * settings.stride
     centred: Rows = np.concatenate(
         [engine(np.stack([[images[frame + step] for step in steps]]))[:, settings.window // 2] for frame in frames]
     )
-    print(f"\nx3d_s, closeness to a {settings.window}-step clip centred on the frame: mean standardised cosine")
+    what = f"{settings.backbone}, weights {settings.weights}, {settings.width}x{settings.height}"
+    print(f"\n{what}: closeness to a {settings.window}-step clip centred on the frame, mean standardised cosine")
     for hop, blend in ((50, "mean"), (25, "hann"), (25, "centre"), (5, "hann")):
         plan = WindowPlan.of(replace(settings, hop=hop, blend=blend), len(images))  # type: ignore[arg-type]
         rows = plan_rows(plan, images, base)
@@ -186,15 +186,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--backbones", default="x3d_s,tf_efficientnet_lite0")
+    parser.add_argument("--i3d-weights", help="File: also how close the window plans come with trained weights.")
+    parser.add_argument("--parts", default="pipeline,engine,plan,naive")
     arguments = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         clip = first_frames(arguments.video, Path(folder) / "clip.mp4", arguments.frames)
+        parts = arguments.parts.split(",")
         for backbone in arguments.backbones.split(","):
-            pipeline_against_parts(backbone, clip, Path(folder), arguments.device, arguments.repeats)
-            engine_against_plain(backbone, clip, arguments.repeats)
-        plan_against_naive(clip)
-        ours_against_naive(arguments.repeats)
+            if "pipeline" in parts:
+                pipeline_against_parts(backbone, clip, Path(folder), arguments.device, arguments.repeats)
+            if "engine" in parts:
+                engine_against_plain(backbone, clip, arguments.repeats)
+        if "plan" in parts:
+            plan_against_naive(clip, make("x3d_s", "cpu"))
+        if "plan" in parts and arguments.i3d_weights:
+            plan_against_naive(clip, make("i3d", "cpu", arguments.i3d_weights, (224, 126)))
+        if "naive" in parts:
+            ours_against_naive(arguments.repeats)
 
 
 if __name__ == "__main__":
