@@ -177,7 +177,9 @@ class ActionFormerHead(Head):
 
 
 def local_attention(q_bshd: Tensor, k_bshd: Tensor, v_bshd: Tensor, mask_bs: Mask, *, window_steps: int) -> Tensor:
-    """Attention of every step to the real steps within `window_steps` (odd) centred on it; linear in the clip's length.
+    """Attention of every step to the real steps within `window_steps` (odd) centred on it.
+
+    Blocks of queries meet the keys around them, so that time and memory are linear in the clip's length.
 
     Args:
         q_bshd, k_bshd, v_bshd: (B, S, H, W / H).
@@ -188,14 +190,21 @@ def local_attention(q_bshd: Tensor, k_bshd: Tensor, v_bshd: Tensor, mask_bs: Mas
         (B, S, H, W / H).
     """
     num_steps, side = q_bshd.shape[1], window_steps // 2
-    pad = (0, 0, 0, 0, side, side)
-    keys_bshdv = functional.pad(k_bshd, pad).unfold(1, window_steps, 1)
-    values_bshdv = functional.pad(v_bshd, pad).unfold(1, window_steps, 1)
+    block = min(num_steps, 4 * side + 1)
     real_bs = mask_bs if mask_bs is not None else q_bshd.new_ones(1, num_steps, dtype=torch.bool)
-    real_bsv = functional.pad(real_bs, (side, side)).unfold(1, window_steps, 1)
-    weight_bshv = torch.einsum("bshd,bshdv->bshv", q_bshd, keys_bshdv).float() / math.sqrt(q_bshd.shape[-1])
-    share_bshv = weight_bshv.masked_fill(~real_bsv.unsqueeze(2), -1e9).softmax(-1).to(values_bshdv.dtype)
-    return torch.einsum("bshv,bshdv->bshd", share_bshv, values_bshdv)
+    missing = -num_steps % block
+    q_bnhid = functional.pad(q_bshd, (0, 0, 0, 0, 0, missing)).unfold(1, block, block).transpose(-1, -2)
+    around = (side, side + missing)
+    k_bnhjd, v_bnhjd = (
+        functional.pad(x, (0, 0, 0, 0, *around)).unfold(1, block + 2 * side, block).transpose(-1, -2)
+        for x in (k_bshd, v_bshd)
+    )
+    real_bnj = functional.pad(real_bs, around).unfold(1, block + 2 * side, block)
+    ahead_ij = torch.arange(block + 2 * side, device=q_bshd.device) - torch.arange(block, device=q_bshd.device)[:, None]
+    near_ij = (ahead_ij >= 0) & (ahead_ij <= 2 * side)
+    may_see_bn1ij = ((near_ij & real_bnj[:, :, None]) | (ahead_ij == side)).unsqueeze(2)  # itself: no empty softmax
+    out_bnhid = functional.scaled_dot_product_attention(q_bnhid, k_bnhjd, v_bnhjd, attn_mask=may_see_bn1ij)
+    return out_bnhid.transpose(2, 3).flatten(1, 2)[:, :num_steps]
 
 
 def _max_of_three(x_btw: Tensor, mask_bt: Mask) -> Tensor:

@@ -59,6 +59,8 @@ class AnchorHead(Head):
         self.presence = nn.Linear(width, num_anchors * num_classes)
         self.offsets = nn.Linear(width, num_anchors * 3)
         nn.init.constant_(self.presence.bias, PRIOR_LOGIT)
+        nn.init.normal_(self.offsets.weight, 0, 0.01)  # offsets are at most a quarter: start near none
+        nn.init.zeros_(self.offsets.bias)
 
     def forward(self, features_btc: Tensor, mask_bt: Mask = None) -> HeadOutputs:
         """-> logits (B, T, A, K), offsets (B, T, A, 3) of start, centre, end in anchor lengths."""

@@ -48,7 +48,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, settings: TransformerSettings) -> None:
         super().__init__()
         width = settings.width
-        self.num_heads, self.dropout_p = settings.num_heads, settings.dropout
+        self.num_heads = settings.num_heads
         self.qkv, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, settings.feed_forward), nn.Linear(settings.feed_forward, width)
         self.norm_attention, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -63,7 +63,7 @@ class EncoderLayer(nn.Module):
 
     def _attend(self, x_btw: Tensor, may_see_b1tt: Tensor | None) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(x_btw).chunk(3, -1))
-        dropout_p = self.dropout_p if self.training else 0.0
+        dropout_p = self.dropout.p if self.training else 0.0
         out_bhtd = functional.scaled_dot_product_attention(q, k, v, attn_mask=may_see_b1tt, dropout_p=dropout_p)
         merged_btw: Tensor = self.merge(out_bhtd.transpose(1, 2).flatten(2))
         return merged_btw
