@@ -2,6 +2,7 @@
 
 Shapes: B clips, T steps, C channels, W width, H attention heads, K classes; level l has ceil(T / 2^l) steps, its step
 i centred on clip step i * 2^l; S is the steps of all levels, one level after the other; V steps of a window.
+Blocks of `local_attention`: n of them, i queries of a block, j keys around it, d channels of an attention head.
 Source: Zhang et al., ActionFormer: Localizing Moments of Actions with Transformers, ECCV 2022, which regresses start
 and end; here the signed distance to the instant.
 """

@@ -60,7 +60,7 @@ def masked(num_steps: int, *real: int) -> torch.Tensor:
 
 
 @every_head
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 8, 33, 50])
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 33])
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_any_number_of_steps(name: str, num_steps: int, with_mask: bool) -> None:
     head = small(name).train()
@@ -84,7 +84,7 @@ def test_one_step_of_one_clip_trains(name: str) -> None:
 
 
 @every_head
-@pytest.mark.parametrize(("num_steps", "real"), [(40, 40), (40, 39), (41, 32), (40, 23), (24, 8), (9, 2), (9, 1)])
+@pytest.mark.parametrize(("num_steps", "real"), [(40, 39), (41, 32), (24, 8), (9, 1)])
 def test_padding_changes_no_score_of_a_real_step(name: str, num_steps: int, real: int) -> None:
     head = small(name)
     x = features(2, num_steps)
@@ -169,7 +169,7 @@ def test_clips_of_a_batch_do_not_see_each_other(name: str) -> None:
 
 
 @every_head
-@pytest.mark.parametrize("dim", [1, 3, 17, 27, 40])
+@pytest.mark.parametrize("dim", [1, 17, 40])
 def test_any_number_of_channels(name: str, dim: int) -> None:
     head = small(name, dim=dim)
     assert head.scores(head(features(2, 11, dim=dim))).shape == (2, 11, NUM_CLASSES)
