@@ -38,7 +38,7 @@ class Toy:
 
 
 TOYS = {
-    "tcn": Toy(),
+    "tcn": Toy(num_updates=300),
     "tcn_dilated": Toy(),
     "sgp": Toy(),
     "sgp_block": Toy(),
@@ -48,10 +48,10 @@ TOYS = {
     "transformer": Toy(num_updates=600, lr=1e-3),
     "bigru": Toy(num_updates=300),
     "unet_gru": Toy(),
-    "anchor": Toy(),
+    "anchor": Toy(num_updates=300),
     "actionformer": Toy(num_updates=300),
     "tcn+sgp": Toy(),
-    "tcn+disp": Toy(reach_steps=1),  # labels 2 steps off the event must see a pulse beyond it
+    "tcn_dilated+disp": Toy(num_updates=250),
     "ed+disp": Toy(),
 }
 SLOW = {"ed+disp", "transformer", "bigru", "unet_gru", "actionformer"}
