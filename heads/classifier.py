@@ -1,0 +1,52 @@
+"""The common end of most heads: a classifier over the trunk, and `+disp`.
+
+Shapes: B clips, T steps, C feature channels, D trunk channels, K classes, N = K + 1 with background 0.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .contract import Head, HeadOutputs, Trunk
+from .losses import SOFTMAX_LOSSES, LossName, mean_where
+from .ops import Mask, move_scores, zero_padding
+from .targets import Targets
+
+
+class ClassifierHead(Head):
+    """Trunk, then linear D -> N with softmax; with `displacement` also linear D -> 1, in steps.
+
+    Displacement: Soares et al., Temporally Precise Action Spotting in Soccer Videos Using Dense Detection Anchors,
+    ICIP 2022; here learned by squared error on the steps that carry a (dilated) label.
+    """
+
+    def __init__(self, trunk: Trunk, *, num_classes: int, loss: LossName, displacement: bool) -> None:
+        """`loss` is one of `SOFTMAX_LOSSES`."""
+        super().__init__()
+        self.trunk = trunk
+        self.classifier = nn.Linear(trunk.dim, num_classes + 1)
+        self.displacement = nn.Linear(trunk.dim, 1) if displacement else None
+        self.loss_name = loss
+
+    def forward(self, features_btc: Tensor, mask_bt: Mask = None) -> HeadOutputs:
+        """-> logits (B, T, N), offsets (B, T) in steps or None. Raises as `Trunk.forward`."""
+        x_btd = self.trunk(features_btc, mask_bt)
+        offsets_bt = None if self.displacement is None else self.displacement(x_btd).squeeze(-1)
+        return HeadOutputs(self.classifier(x_btd), offsets_bt, mask_bt, num_steps=x_btd.shape[1])
+
+    def loss(self, outputs: HeadOutputs, targets: Targets) -> Tensor:
+        """Scalar: the softmax loss, plus the squared error of the displacement in steps squared."""
+        loss = SOFTMAX_LOSSES[self.loss_name](outputs.logits, targets.label_btn, targets.mask_bt)
+        if outputs.offsets is None:
+            return loss
+        labelled_bt = (targets.class_bt > 0) & targets.mask_bt
+        error_bt = functional.mse_loss(outputs.offsets.float(), targets.displacement_bt, reduction="none")
+        return loss + mean_where(error_bt, labelled_bt)
+
+    def scores(self, outputs: HeadOutputs) -> Tensor:
+        """(B, T, K): probabilities, moved by the displacement where there is one."""
+        probability_btk = zero_padding(outputs.logits.float().softmax(-1)[..., 1:], outputs.mask_bt)
+        if outputs.offsets is None:
+            return probability_btk
+        position_bt = torch.arange(outputs.num_steps, device=probability_btk.device) + outputs.offsets.float()
+        return move_scores(probability_btk, position_bt, num_steps=outputs.num_steps, mask_bt=outputs.mask_bt)

@@ -1,0 +1,115 @@
+"""Losses over steps, padded ones left out, and mixup.
+
+Shapes: B clips, T steps, K classes, N = K + 1 with background 0.
+"""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .ops import Mask, zero_padding
+from .targets import Targets
+
+LossName = Literal["ce", "focal"]
+LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
+
+CLASS_WEIGHT = 5.0
+"""Weight of each class in `ce`; background has 1 (the seed's default)."""
+GAMMA = 2.0
+"""Exponent of the focal losses."""
+
+
+def cross_entropy(logits_btn: Tensor, label_btn: Tensor, mask_bt: Tensor) -> Tensor:
+    """Weighted cross-entropy, weight 1 for background and 5 for each class; the weighted mean over real steps.
+
+    Args:
+        logits_btn: (B, T, N), any real numbers.
+        label_btn: (B, T, N) >= 0, sums to 1; soft labels weigh by their parts.
+        mask_bt: (B, T) bool.
+    """
+    weight_btn = label_btn * mask_bt.unsqueeze(-1)
+    weight_btn = torch.cat([weight_btn[..., :1], CLASS_WEIGHT * weight_btn[..., 1:]], dim=-1)
+    surprise_btn = -functional.log_softmax(_real(logits_btn, mask_bt), dim=-1)
+    return (weight_btn * surprise_btn).sum() / weight_btn.sum().clamp(min=1e-6)
+
+
+def softmax_focal(logits_btn: Tensor, label_btn: Tensor, mask_bt: Tensor) -> Tensor:
+    """Focal loss over softmax, gamma 2, no class weight; mean over real steps. Arguments as `cross_entropy`.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017.
+    """
+    log_p_btn = functional.log_softmax(_real(logits_btn, mask_bt), dim=-1)
+    focus_btn = (1 - log_p_btn.exp()) ** GAMMA
+    loss_bt = -(label_btn * focus_btn * log_p_btn).sum(-1)
+    return (loss_bt * mask_bt).sum() / mask_bt.sum().clamp(min=1)
+
+
+SOFTMAX_LOSSES: dict[LossName, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "ce": cross_entropy,
+    "focal": softmax_focal,
+}
+
+
+def sigmoid_focal(logits: Tensor, presence: Tensor, mask: Tensor) -> Tensor:
+    """Focal loss over independent sigmoids, gamma 2, no class weight; the sum over real places by the number present.
+
+    For soft presence the focus is the distance from it: |presence - p| ** 2 (Li et al., Generalized Focal Loss,
+    NeurIPS 2020), which is the plain form where presence is 0 or 1.
+
+    Args:
+        logits: (..., K), any real numbers.
+        presence: (..., K) in [0, 1].
+        mask: (...) bool.
+    """
+    logits = _real(logits, mask)
+    surprise = functional.binary_cross_entropy_with_logits(logits, presence, reduction="none")
+    loss = (logits.sigmoid() - presence).abs() ** GAMMA * surprise * mask.unsqueeze(-1)
+    return loss.sum() / (presence * mask.unsqueeze(-1)).sum().clamp(min=1)
+
+
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of `values` where `chosen` (bool, same shape); 0 where nothing is, and whatever else is there is ignored."""
+    return values.masked_fill(~chosen, 0.0).sum() / chosen.sum().clamp(min=1)
+
+
+def mixup(
+    features_btc: Tensor, mask_bt: Mask, targets: Targets, *, generator: torch.Generator, alpha: float = 0.2
+) -> tuple[Tensor, Mask, list[tuple[float, Targets]]]:
+    """Blend each clip with another of the batch, one share for the batch from Beta(alpha, alpha).
+
+    Every loss here is blended as a whole, which is the same as blended labels for cross-entropy, and also right for
+    displacements, where an average of two would point at neither event:
+
+        features, mask, parts = mixup(features, mask, targets, generator=generator)
+        outputs = head(features, mask)
+        loss = sum(share * head.loss(outputs, part) for share, part in parts)
+
+    Args:
+        features_btc: (B, T, C).
+        mask_bt: (B, T) bool, or None.
+        targets: of the batch.
+        generator: on the CPU; the only source of randomness.
+        alpha: > 0; small ones blend little.
+
+    Returns:
+        Features, the mask (real where either clip is), and targets with their shares, which sum to 1.
+
+    Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
+    """
+    # Beta(a, a) as a ratio of two Gammas: the only sampler of torch that takes a generator
+    gammas = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator)
+    share = float(gammas[0] / gammas.sum().clamp(min=1e-300)) if float(gammas.sum()) > 0 else 1.0
+    order = torch.randperm(features_btc.shape[0], generator=generator).to(features_btc.device)
+    features_btc = zero_padding(features_btc, mask_bt)
+    mixed_btc = share * features_btc + (1 - share) * features_btc[order]
+    mixed_mask = None if mask_bt is None else mask_bt | mask_bt[order]
+    other = targets.select(order)
+    return mixed_btc, mixed_mask, [(share, targets), (1 - share, other)]
+
+
+def _real(logits: Tensor, mask: Tensor) -> Tensor:
+    """Float32 logits with zeros where padded, so that nothing there reaches the gradient."""
+    return logits.float().masked_fill(~mask.unsqueeze(-1), 0.0)

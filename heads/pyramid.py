@@ -1,0 +1,119 @@
+"""`ed_conv` and `tpn`: coarser grids by pooling or strides, brought back to every step.
+
+Shapes: B clips, T steps, S coarser steps, C channels.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .contract import Neck, require
+from .ops import Mask, TimeBatchNorm, TimeConv, coarse_mask, lengths, stretch, zero_padding
+
+
+@dataclass(frozen=True)
+class EdConvSettings:
+    """Settings of `ed_conv`."""
+
+    pool_steps: int = 8
+    """Steps that the max pool takes together, >= 1: finer order than this is lost."""
+    widths: tuple[int, ...] = (128, 64, 32)
+    """Channels after each transposed convolution (kernel 5, stride 2, padding 2)."""
+
+    def __post_init__(self) -> None:
+        require(self.pool_steps >= 1, "pooling is not usable", got=self.pool_steps, wanted=">= 1 step")
+        require(len(self.widths) > 0, "widths are not usable", got=self.widths, wanted="at least one")
+
+    def build(self, dim: int) -> "EdConv":
+        """(B, T, dim) -> (B, T, dim)."""
+        return EdConv(self, dim)
+
+
+class EdConv(Neck):
+    """Max pool over time, then back by transposed convolutions, each with BatchNorm and ReLU; linear to C."""
+
+    def __init__(self, settings: EdConvSettings, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.pool_steps = settings.pool_steps
+        widths = (dim, *settings.widths)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose1d(before, after, 5, stride=2, padding=2) for before, after in pairwise(widths)
+        )
+        self.norms = nn.ModuleList(TimeBatchNorm(width) for width in settings.widths)
+        self.out = nn.Linear(widths[-1], dim)
+
+    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        num_steps = x_btc.shape[1]
+        x_bsc = pool_by_max(x_btc, mask_bt, factor=self.pool_steps)
+        mask_bs = coarse_mask(mask_bt, factor=self.pool_steps)
+        for up, norm in zip(self.ups, self.norms, strict=True):
+            x_bsc = up(zero_padding(x_bsc, mask_bs).transpose(1, 2)).transpose(1, 2)
+            mask_bs = _doubled(mask_bs)
+            x_bsc = functional.relu(norm(x_bsc, mask_bs))
+        return stretch(self.out(x_bsc), mask_bs, num_steps=num_steps, mask_bt=mask_bt)
+
+
+@dataclass(frozen=True)
+class TpnSettings:
+    """Settings of `tpn`."""
+
+    strides: tuple[int, ...] = (1, 2, 4)
+    """Steps between the outputs of each convolution (kernel 3)."""
+
+    def __post_init__(self) -> None:
+        ok = len(self.strides) > 0 and min(self.strides) >= 1
+        require(ok, "strides are not usable", got=self.strides, wanted="at least one, each >= 1")
+
+    def build(self, dim: int) -> "Tpn":
+        """(B, T, dim) -> (B, T, dim)."""
+        return Tpn(self, dim)
+
+
+class Tpn(Neck):
+    """Parallel strided convolutions, repeated to every step, concatenated; linear, BatchNorm, ReLU.
+
+    Translation equivariant by multiples of the largest stride.
+    """
+
+    def __init__(self, settings: TpnSettings, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.strides = settings.strides
+        self.convs = nn.ModuleList(TimeConv(dim, dim, 3, stride=stride) for stride in settings.strides)
+        self.norms = nn.ModuleList(TimeBatchNorm(dim) for _ in settings.strides)
+        self.merge = nn.Linear(dim * len(settings.strides), dim)
+        self.norm = TimeBatchNorm(dim)
+
+    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+        """(B, T, C) -> (B, T, C), >= 0."""
+        levels = []
+        for conv, norm, stride in zip(self.convs, self.norms, self.strides, strict=True):
+            level_bsc = functional.relu(norm(conv(x_btc, mask_bt), coarse_mask(mask_bt, factor=stride)))
+            levels.append(level_bsc.repeat_interleave(stride, dim=1)[:, : x_btc.shape[1]])
+        return functional.relu(self.norm(self.merge(torch.cat(levels, dim=-1)), mask_bt))
+
+
+def pool_by_max(x_btc: Tensor, mask_bt: Mask, *, factor: int) -> Tensor:
+    """(B, T, C) -> (B, ceil(T / factor), C): maximum of `factor` steps at a time, padded ones left out."""
+    if mask_bt is not None:  # zeros inside (holes), minus infinity behind the end
+        ended_bt = torch.arange(x_btc.shape[1], device=x_btc.device) >= lengths(mask_bt).unsqueeze(1)
+        x_btc = zero_padding(x_btc, mask_bt).masked_fill(ended_bt.unsqueeze(-1), -math.inf)
+    missing = -x_btc.shape[1] % factor
+    x_btc = functional.pad(x_btc, (0, 0, 0, missing), value=-math.inf)
+    return zero_padding(
+        x_btc.reshape(x_btc.shape[0], -1, factor, x_btc.shape[2]).amax(2), coarse_mask(mask_bt, factor=factor)
+    )
+
+
+def _doubled(mask_bs: Mask) -> Mask:
+    """Mask after a transposed convolution of stride 2: S steps become 2 S - 1."""
+    if mask_bs is None:
+        return None
+    steps = torch.arange(2 * mask_bs.shape[1] - 1, device=mask_bs.device)
+    return steps < (2 * lengths(mask_bs) - 1).unsqueeze(1)

@@ -1,0 +1,178 @@
+"""What a head learns from: events on the step grid as class, displacement and presence per step. Pure.
+
+Shapes: B clips, T steps, K classes (ids 1..K), N = K + 1 with background 0. A step is one row of features.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError
+
+NO_EVENT_STEPS = 1.0e6
+"""Offset where there is no event: farther away than any clip is long, and finite, so that it never makes a NaN."""
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """How events become labels."""
+
+    dilation_steps: int = 0
+    """Steps to each side of an event that carry its label, >= 0."""
+    sigma_steps: float = 0.0
+    """Width of Gaussian soft labels, 0 for hard ones; published runs found 2 neutral and wider harmful."""
+
+    def __post_init__(self) -> None:
+        if self.dilation_steps < 0 or self.sigma_steps < 0:
+            raise InputError("width of the labels is not usable", got=self, wanted="numbers of steps >= 0")
+        if self.dilation_steps and self.sigma_steps:
+            raise InputError(
+                "labels are either dilated or soft", got=self, wanted="one of the two at 0", cure="leave one out"
+            )
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels of one clip (T, ...) or of a batch (B, T, ...)."""
+
+    label_btn: Tensor
+    """(..., T, N) float32, sums to 1: what softmax losses learn. One-hot, or Gaussian towards background."""
+    presence_btk: Tensor
+    """(..., T, K) float32 in [0, 1]: every class by itself, so that two events on one step both stay."""
+    displacement_bt: Tensor
+    """(..., T) float32, steps: nearest event minus this step (> 0: the event is to come). See `NO_EVENT_STEPS`."""
+    offset_btk: Tensor
+    """(..., T, K) float32, steps: the same to the nearest event of each class."""
+    mask_bt: Tensor
+    """(..., T) bool, False at padded steps: they give no loss."""
+
+    @property
+    def class_bt(self) -> Tensor:
+        """(..., T) int64: class id, 0 background; where labels are soft, the likelier."""
+        return self.label_btn.argmax(-1)
+
+    def select(self, index: Tensor) -> "Targets":
+        """Rows `index` of the first axis: windows (B, T) of a whole match, or clips (B,) of a batch."""
+        return Targets(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def to(self, device: torch.device | str) -> "Targets":
+        """The same on another device."""
+        return Targets(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class ClipTargets:
+    """Targets of one clip, and what they could not keep."""
+
+    targets: Targets
+    """(T, ...)."""
+    num_lost: int
+    """Events inside the clip that softmax labels cannot show: another event has their step. Presence keeps them,
+    unless both are of one class."""
+
+
+def clip_targets(
+    events: Iterable[tuple[int, int]],
+    *,
+    num_steps: int,
+    num_classes: int,
+    settings: TargetSettings | None = None,
+    class_counts: Sequence[int] = (),
+) -> ClipTargets:
+    """Events of a clip -> targets (T, ...), all real.
+
+    A step belongs to its nearest event; at equal distance (two events on one step) to the rarer class.
+
+    Args:
+        events: (step from the clip's start, class id 1..K), any order. Events outside the clip are allowed: their
+            dilated labels and displacements reach in.
+        num_steps: T >= 1.
+        num_classes: K >= 1.
+        settings: width of the labels; by default neither dilated nor soft.
+        class_counts: events of each class in the training set, to tell the rarer; without it the later id is.
+
+    Raises:
+        InputError: a class id outside 1..K, T or K below 1, or counts of another number of classes.
+    """
+    settings = settings or TargetSettings()
+    steps_by_class = _steps_by_class(events, num_steps=num_steps, num_classes=num_classes)
+    grid = torch.arange(num_steps)
+    offset_tk = torch.stack([_nearest(grid, steps) for steps in steps_by_class], dim=1)
+    distance_tk = offset_tk.abs()
+    weight_tk = _weight(distance_tk, settings)
+    winner_t = _nearest_class(distance_tk, _rarity(class_counts, num_classes=num_classes)).unsqueeze(1)
+    label_tk = torch.zeros(num_steps, num_classes).scatter(1, winner_t, weight_tk.gather(1, winner_t))
+    targets = Targets(
+        label_btn=torch.cat([1 - label_tk.sum(1, keepdim=True), label_tk], dim=1),
+        presence_btk=weight_tk,
+        displacement_bt=offset_tk.gather(1, winner_t).squeeze(1),
+        offset_btk=offset_tk,
+        mask_bt=torch.ones(num_steps, dtype=torch.bool),
+    )
+    inside = [step for steps in steps_by_class for step in steps if 0 <= step < num_steps]
+    return ClipTargets(targets, num_lost=len(inside) - len(set(inside)))
+
+
+def stack_targets(clips: Sequence[Targets]) -> Targets:
+    """Clips (T_i, ...) -> a batch (B, max T, ...); what is padded is masked, and holds zeros.
+
+    Raises:
+        InputError: no clip at all.
+    """
+    if not clips:
+        raise InputError("no clip to stack", got=0, wanted="at least one")
+    longest = max(clip.mask_bt.shape[0] for clip in clips)
+
+    def padded(tensor: Tensor) -> Tensor:
+        missing = longest - tensor.shape[0]
+        return functional.pad(tensor, (0, 0) * (tensor.dim() - 1) + (0, missing))
+
+    return Targets(*(torch.stack([padded(getattr(clip, field.name)) for clip in clips]) for field in fields(Targets)))
+
+
+def _steps_by_class(events: Iterable[tuple[int, int]], *, num_steps: int, num_classes: int) -> list[list[int]]:
+    if num_steps < 1 or num_classes < 1:
+        raise InputError("clip is not usable", got=f"{num_steps} steps, {num_classes} classes", wanted=">= 1 of each")
+    steps: list[list[int]] = [[] for _ in range(num_classes)]
+    for step, class_id in events:
+        if not 1 <= class_id <= num_classes:
+            raise InputError("class id is not usable", got=class_id, wanted=f"1 to {num_classes} (0 is background)")
+        steps[class_id - 1].append(step)
+    return [sorted(each) for each in steps]
+
+
+def _nearest(grid: Tensor, steps: list[int]) -> Tensor:
+    """(T,) signed distance in steps from each point of the grid to the nearest of the sorted `steps`."""
+    if not steps:
+        return torch.full(grid.shape, NO_EVENT_STEPS)
+    events = torch.tensor(steps)
+    after = torch.searchsorted(events, grid).clamp(max=len(steps) - 1)
+    before = (after - 1).clamp(min=0)
+    ahead, behind = events[after] - grid, events[before] - grid
+    return torch.where(ahead.abs() <= behind.abs(), ahead, behind).float()
+
+
+def _weight(distance_tk: Tensor, settings: TargetSettings) -> Tensor:
+    if settings.sigma_steps == 0:
+        return (distance_tk <= settings.dilation_steps).float()
+    soft = torch.exp(-0.5 * (distance_tk / settings.sigma_steps) ** 2)
+    return soft * (distance_tk <= 3 * settings.sigma_steps)
+
+
+def _nearest_class(distance_tk: Tensor, rarity: Tensor) -> Tensor:
+    """(T,) class index 0..K-1 of the nearest event, the rarer one where two are as near."""
+    return (distance_tk.double() * rarity.numel() + rarity).argmin(1)
+
+
+def _rarity(class_counts: Sequence[int], *, num_classes: int) -> Tensor:
+    """(K,) rank of each class, 0 is the rarest."""
+    if class_counts and len(class_counts) != num_classes:
+        raise InputError(
+            "counts do not fit the classes", got=f"{len(class_counts)} counts", wanted=f"{num_classes}, one per class"
+        )
+    counts = list(class_counts) or [0] * num_classes
+    order = sorted(range(num_classes), key=lambda index: (counts[index], -index))
+    return torch.tensor([order.index(index) for index in range(num_classes)])
