@@ -187,7 +187,8 @@ def parse_event(record: object, *, where: str) -> Event:
     if not isinstance(label, str) or not label:
         raise InputError(f"{where}: no usable label", got=repr(label)[:80], wanted="a class name")
     try:
-        position_ms = int(str(position))
+        text = str(position).strip()
+        position_ms = int(text) if text.isascii() and text.isdigit() else -1  # int() alone also takes "1_000"
     except ValueError:
         position_ms = -1
     if position_ms < 0:

@@ -184,3 +184,9 @@ def test_official_reader_takes_our_annotations() -> None:
     first, second = official.label2vector(labels, num_classes=12, framerate=2, EVENT_DICTIONARY=ids)
     assert (first[1, ids["PASS"]], abs(first).sum()) == (1, 1)
     assert (second[122, ids["GOAL"]], abs(second).sum()) == (-1, 1)
+
+
+@pytest.mark.parametrize("position", ["1_000", "+5", "-1", "4.0", "", "\u0664", None])
+def test_a_position_that_is_not_plain_digits_is_refused(position: object) -> None:
+    with pytest.raises(InputError, match="position is not usable"):
+        parse_event({"label": "PASS", "position": position}, where="x")
