@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from . import cli_heads
 from .errors import InputError
 
 app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
@@ -263,52 +264,8 @@ def cache_verify(
         raise typer.Exit(2)
 
 
-@app.command("eval", epilog="Example: bas eval SN-BAS-2025 predictions --split test --metric at1")
-def evaluate(
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Data set folder, or one Labels-ball.json.")],
-    predictions: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS", help="Folder with results_spotting.json per game, or one file.")
-    ],
-    metric: Annotated[
-        str, typer.Option(help="at1 ... at5, tight, loose (SoccerNet), e2e (E2E-Spot, within 0, 1, 2, 4 frames).")
-    ] = "at1",
-    fps: Annotated[str, typer.Option(help="Cells of the metric's grid per second.")] = "25",
-    classes: Annotated[str | None, typer.Option(help="A,B,...: the class list; default: the data set's own.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
-    calibrate: Annotated[str, typer.Option(help="rank: spread scores over the thresholds, order kept.")] = "none",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals; 0: none.")] = 500,
-    as_json: AsJson = False,
-) -> None:
-    """Score predictions: mAP, per class, with intervals, a chance row and warnings about what misleads."""
-    from typing import cast
-
-    from rich.console import Console
-
-    from .eval.files import exact_frame, find_predictions, load, official_frame, pair, parse_classes
-    from .eval.report import Calibration, EvalSettings, Metric
-    from .eval.report import evaluate as run_evaluation
-    from .eval.report_view import report_view
-    from .eval.traps import file_warnings
-    from .eval.uncertainty import Resampling
-    from .events import TimeGrid
-    from .extract.datasets.label_files import find_labels, game_of_folder
-
-    settings = EvalSettings(
-        metric=cast(Metric, metric),
-        fps=TimeGrid.parse(fps).fps,
-        calibrate=cast(Calibration, calibrate),
-        resampling=Resampling(num_resamples=resamples),
-    )
-    found = find_labels(labels, splits=split or ())
-    names = parse_classes(classes) if classes is not None else found.classes
-    paired = pair(found.files, find_predictions(predictions, game_id=game_of_folder(predictions)))
-    loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
-    warnings = (*found.problems, *file_warnings(paired, loaded, names))
-    report = run_evaluation(loaded.games, names, settings, warnings=warnings)
-    if as_json:
-        print(json.dumps(report.to_json(), indent=1))
-    else:
-        Console(highlight=False).print(report_view(report))
+app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
+app.command("eval", epilog="Example: bas eval SN-BAS-2025 predictions --split test --metric at1")(cli_heads.evaluate)
 
 
 @contextmanager

@@ -1,0 +1,173 @@
+"""The feature bank: all rows of some matches where training can gather windows of them by index.
+
+Legend: R rows of all matches one after the other, V views, B clips, T steps, C channels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .rows import Rows
+from .store import FeatureStore
+
+Place = Literal["auto", "device", "ram", "mapped"]
+PLACES: tuple[Place, ...] = get_args(Place)
+_SHARE_OF_FREE = 0.6
+"""A bank may take this share of the free memory of a device or machine; beyond, the next slower place serves."""
+
+
+@dataclass(frozen=True)
+class BankMatch:
+    """Where a match lies in the bank."""
+
+    id: str
+    first_row: int
+    """Index of its row 0 among all rows."""
+    num_rows: int
+
+
+class FeatureBank:
+    """Rows of matches, gathered as windows. Made by `open_bank`."""
+
+    def __init__(
+        self,
+        matches: Sequence[BankMatch],
+        *,
+        shape_vrc: tuple[int, int, int],
+        device: torch.device,
+        tables: Sequence[Tensor] = (),
+        files: Sequence[Sequence[Rows]] = (),
+    ) -> None:
+        self.matches = tuple(matches)
+        """In the order given."""
+        self.num_views, self.num_rows, self.dim = shape_vrc
+        self.device = device
+        """Where `gather` puts its result."""
+        self._tables = tables
+        self._files = files
+        self._starts = np.array([match.first_row for match in matches], np.int64)
+
+    @property
+    def place(self) -> Place:
+        """`device`, `ram` or `mapped`."""
+        if not self._tables:
+            return "mapped"
+        return "ram" if self._tables[0].device != self.device or self.device.type == "cpu" else "device"
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the rows of all views as they are kept."""
+        return self.num_views * self.num_rows * self.dim * 2
+
+    def gather(self, index_bt: Tensor, *, view: int = 0) -> Tensor:
+        """Windows of rows.
+
+        Args:
+            index_bt: (B, T) int64 on the CPU, indices 0..R-1; those of one clip are ascending and of one match.
+            view: which of the views.
+
+        Returns:
+            (B, T, C) float32 on `device`.
+        """
+        shape = (*index_bt.shape, self.dim)
+        if self._tables:
+            table = self._tables[view]
+            rows = table.index_select(0, index_bt.to(table.device, non_blocking=True).flatten())
+            return rows.to(self.device, non_blocking=True).float().view(shape)
+        rows_btc = np.empty(shape, np.float16)
+        for clip, index_t in zip(rows_btc, index_bt.numpy(), strict=True):
+            rows_of, first_row = self._file(int(index_t[0]), view)
+            clip[:] = _strided(rows_of, index_t - first_row)
+        return torch.from_numpy(rows_btc).to(self.device, non_blocking=True).float()
+
+    def will_need(self, index_bt: Tensor, *, view: int = 0) -> None:
+        """Ask for the rows of windows to be read ahead; does nothing where they are in memory already."""
+        if self._tables:
+            return
+        for first, last in index_bt[:, [0, -1]].tolist():
+            rows, first_row = self._file(first, view)
+            rows.willneed(first - first_row, last - first_row + 1)
+
+    def _file(self, row: int, view: int) -> tuple[Rows, int]:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._files[number][view], self.matches[number].first_row
+
+
+def open_bank(
+    store: FeatureStore,
+    match_ids: Sequence[str],
+    *,
+    views: Sequence[str] = ("identity",),
+    device: torch.device | str = "cpu",
+    place: Place = "auto",
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> FeatureBank:
+    """Bring the rows of matches into one contiguous table per view, on the device where they fit, else in memory;
+    where neither has room they stay in the mapped files.
+
+    Args:
+        store: the feature store.
+        match_ids: one or more of its matches.
+        views: each match has all of them.
+        device: where gathered windows are wanted.
+        place: forces one of the places; `auto` takes the fastest with room.
+        on_progress: called with rows read and rows in all.
+
+    Raises:
+        InputError: no match, a view that a match lacks, or damaged rows.
+    """
+    if not match_ids or place not in PLACES:
+        raise InputError("feature bank is not usable", got=f"{len(match_ids)} matches, place {place!r}", wanted=PLACES)
+    device = torch.device(device)
+    files = [[store.rows(match_id, view) for view in views] for match_id in match_ids]
+    matches, num_rows = [], 0
+    for match_id, rows in zip(match_ids, files, strict=True):
+        matches.append(BankMatch(match_id, num_rows, len(rows[0])))
+        num_rows += len(rows[0])
+    shape = (len(views), num_rows, store.settings.dim)
+    if place == "auto":
+        place = _fitting_place(2 * shape[0] * shape[1] * shape[2], device)
+    if place == "mapped":
+        return FeatureBank(matches, shape_vrc=shape, device=device, files=files)
+    home = device if place == "device" else torch.device("cpu")
+    tables = [torch.empty(shape[1:], dtype=torch.float16, device=home) for _ in views]
+    for number, (match, rows) in enumerate(zip(matches, files, strict=True)):
+        for table, of_view in zip(tables, rows, strict=True):
+            _copy(of_view, table[match.first_row : match.first_row + match.num_rows])
+        on_progress(sum(each.num_rows for each in matches[: number + 1]), num_rows)
+    return FeatureBank(matches, shape_vrc=shape, device=device, tables=tables)
+
+
+def _copy(rows: Rows, table_rc: Tensor, *, block: int = 65_536) -> None:
+    for start in range(0, len(rows), block):
+        part = torch.from_numpy(np.ascontiguousarray(rows[start : start + block], dtype=np.float16).copy())
+        table_rc[start : start + len(part)].copy_(part)
+
+
+def _strided(rows: Rows, index_t: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """(T, C) rows at equal steps, through a slice of the mapped file; else (repeats at an end) one by one."""
+    step = int(index_t[1] - index_t[0]) if len(index_t) > 1 else 1
+    if step > 0 and (len(index_t) < 2 or int(index_t[-1] - index_t[0]) == step * (len(index_t) - 1)):
+        return rows[int(index_t[0]) : int(index_t[-1]) + 1][::step]
+    return rows.take(index_t)
+
+
+def _fitting_place(num_bytes: int, device: torch.device) -> Place:
+    if device.type == "cuda" and num_bytes <= _SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0]:
+        return "device"
+    return "ram" if num_bytes <= _SHARE_OF_FREE * _free_memory_bytes() else "mapped"
+
+
+def _free_memory_bytes() -> int:
+    """Memory of the machine that is free or can be freed at once; unlimited where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 (a kernel interface, no path of ours)
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return 1 << 62

@@ -1,0 +1,175 @@
+"""The commands of stage two: `train-head`, `predict`, `eval`. Nothing imports torch before a command needs it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import InputError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
+
+
+def train_head(
+    store: Annotated[Path | None, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; an unfinished one goes on.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="ed, bigru, tcn+sgp, ed+disp, ...")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting of a head, as bigru.hidden=96; may be repeated.")
+    ] = None,
+    proj: Annotated[int | None, typer.Option(help="Project features to this width first; 0: never.")] = None,
+    inputs: Annotated[str | None, typer.Option(help="raw, standard, or scores (for confidences).")] = None,
+    loss: Annotated[str | None, typer.Option(help="ce or focal; default: the head's own.")] = None,
+    clip_len: Annotated[int | None, typer.Option(help="Steps of a training window.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Rows (frames) per step.")] = None,
+    hop: Annotated[int | None, typer.Option(help="Rows between the starts of windows.")] = None,
+    dilate: Annotated[int | None, typer.Option(help="Steps to each side of an event that carry its label.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Gaussian soft labels of this width in steps.")] = None,
+    mixup: Annotated[float | None, typer.Option(help="Alpha of mixup; 0: none.")] = None,
+    views: Annotated[str | None, typer.Option(help="Views of the store to draw from: identity,hflip.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
+    epoch_steps: Annotated[int | None, typer.Option(help="Steps (frames seen) of an epoch.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Epochs without improvement before it stops; 0: never.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows per update.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    max_grad_norm: Annotated[float | None, typer.Option(help="Scale gradients down to this norm; 0: never.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of averaged weights per update; 0: none.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order, dropout and mixup.")] = None,
+    classes: Annotated[str | None, typer.Option(help="A,B,...: learn only these; default: the store's.")] = None,
+    valid: Annotated[
+        list[str] | None, typer.Option(help="Validate on this match, in place of the split valid; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    bank: Annotated[str, typer.Option(help="Where features lie: auto, device, ram or mapped.")] = "auto",
+    list_: Annotated[bool, typer.Option("--list", help="List the recipes and heads, and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a head on cached features; validates on whole matches every epoch, stops early, resumes exactly."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from .cache.store import FeatureStore
+    from .eval.files import parse_classes
+    from .heads.recipes import default_recipe, named_recipe
+    from .heads.training.loop import RunOptions, train
+    from .heads.training.train_view import TrainingView, recipes_view, run_view
+
+    if list_:
+        Console(highlight=False).print(recipes_view())
+        return
+    if store is None or out is None:
+        raise InputError("STORE and --out are needed", cure="bas train-head x3d_s.zarr --head ed --out runs/ed")
+    chosen = named_recipe(recipe) if recipe else default_recipe(head or "ed")
+    given: dict[str, Any] = {
+        "head": head,
+        "options": {**chosen.options, **_options(set_)} if set_ else None,
+        "proj": proj,
+        "inputs": inputs,
+        "loss": loss,
+        "clip_len": clip_len,
+        "stride": stride,
+        "hop_rows": hop,
+        "dilate": dilate,
+        "sigma": sigma,
+        "mixup": mixup,
+        "views": tuple(views.split(",")) if views else None,
+        "epochs": epochs,
+        "epoch_steps": epoch_steps,
+        "patience": patience,
+        "batch": batch,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "max_grad_norm": max_grad_norm,
+        "ema": ema,
+        "precision": precision,
+        "seed": seed,
+    }
+    settings = replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    with TrainingView() as report:
+        record = train(
+            FeatureStore.open(store),
+            out,
+            settings,
+            classes=parse_classes(classes) if classes is not None else None,
+            valid=valid or (),
+            options=RunOptions.parse(device=device, place=bank),
+            report=report,
+        )
+    if as_json:
+        print(json.dumps(record.to_json(), indent=1))
+    else:
+        Console(highlight=False).print(run_view(record))
+        print(f"{out}: finished. Next: bas predict VIDEO-OR-STORE --run {out} --out predictions")
+
+
+def _options(pairs: list[str] | None) -> dict[str, Any]:
+    """Settings from `NAME=VALUE`; a value that is no JSON is text.
+
+    Raises:
+        InputError: no `=`.
+    """
+    options = {}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError("--set is not usable", got=pair, wanted="HEAD.FIELD=VALUE, such as bigru.hidden=96")
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text
+    return options
+
+
+def evaluate(
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Data set folder, or one Labels-ball.json.")],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="Folder with results_spotting.json per game, or one file.")
+    ],
+    metric: Annotated[
+        str, typer.Option(help="at1 ... at5, tight, loose (SoccerNet), e2e (E2E-Spot, within 0, 1, 2, 4 frames).")
+    ] = "at1",
+    fps: Annotated[str, typer.Option(help="Cells of the metric's grid per second.")] = "25",
+    classes: Annotated[str | None, typer.Option(help="A,B,...: the class list; default: the data set's own.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
+    calibrate: Annotated[str, typer.Option(help="rank: spread scores over the thresholds, order kept.")] = "none",
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals; 0: none.")] = 500,
+    as_json: AsJson = False,
+) -> None:
+    """Score predictions: mAP, per class, with intervals, a chance row and warnings about what misleads."""
+    from typing import cast
+
+    from rich.console import Console
+
+    from .eval.files import exact_frame, find_predictions, load, official_frame, pair, parse_classes
+    from .eval.report import Calibration, EvalSettings, Metric
+    from .eval.report import evaluate as run_evaluation
+    from .eval.report_view import report_view
+    from .eval.traps import file_warnings
+    from .eval.uncertainty import Resampling
+    from .events import TimeGrid
+    from .extract.datasets.label_files import find_labels, game_of_folder
+
+    settings = EvalSettings(
+        metric=cast(Metric, metric),
+        fps=TimeGrid.parse(fps).fps,
+        calibrate=cast(Calibration, calibrate),
+        resampling=Resampling(num_resamples=resamples),
+    )
+    found = find_labels(labels, splits=split or ())
+    names = parse_classes(classes) if classes is not None else found.classes
+    paired = pair(found.files, find_predictions(predictions, game_id=game_of_folder(predictions)))
+    loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
+    warnings = (*found.problems, *file_warnings(paired, loaded, names))
+    report = run_evaluation(loaded.games, names, settings, warnings=warnings)
+    if as_json:
+        print(json.dumps(report.to_json(), indent=1))
+    else:
+        Console(highlight=False).print(report_view(report))

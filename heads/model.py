@@ -1,0 +1,116 @@
+"""A head with its inputs, and the settings that build both: what training makes and prediction loads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .contract import Head, HeadOutputs, HeadSettings, NeckSettings
+from .inputs import Inputs
+from .losses import LossName
+from .ops import Mask
+from .registry import HEADS, build_head
+from .targets import Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """All that decides what the network is."""
+
+    head: str = "ed"
+    """Name in `HEADS`, several joined by `+`; `+disp` at the end adds a displacement output."""
+    options: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    """Settings of the head that differ from its defaults, e.g. {"bigru.hidden": 96, "unet_gru.gru.hidden": 64}."""
+    proj: int | None = None
+    """Width of a projection before the head; 0 none; None: 256 for more than 256 channels, else none."""
+    loss: LossName | None = None
+    """`ce` or `focal`; None: the head's own."""
+    inputs: str = "raw"
+    """Name in `INPUTS`: raw, standard (deviation 1 over the training rows), scores (adds logits, then standard)."""
+
+    def build(self, *, dim: int, num_classes: int) -> "SpottingModel":
+        """A model for C = `dim` channels, randomly initialised from torch's global generator.
+
+        Raises:
+            InputError: a name or a setting is not usable.
+        """
+        inputs = Inputs(self.inputs, dim)
+        head = build_head(
+            self.head,
+            dim=inputs.dim,
+            num_classes=num_classes,
+            proj=self.proj,
+            loss=self.loss,
+            settings=head_settings(self.options),
+        )
+        return SpottingModel(inputs, head)
+
+
+class SpottingModel(nn.Module):
+    """Rows as stored -> outputs, loss, scores. The head is the same object whoever trains it."""
+
+    def __init__(self, inputs: Inputs, head: Head) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.head = head
+
+    def forward(self, features_btc: Tensor, mask_bt: Mask = None) -> HeadOutputs:
+        """(B, T, C) rows and their mask -> the head's outputs."""
+        outputs: HeadOutputs = self.head(self.inputs(features_btc), mask_bt)
+        return outputs
+
+    def loss(self, outputs: HeadOutputs, targets: Targets) -> Tensor:
+        """Scalar."""
+        return self.head.loss(outputs, targets)
+
+    def scores(self, outputs: HeadOutputs) -> Tensor:
+        """(B, T, K) in [0, 1]."""
+        return self.head.scores(outputs)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def head_settings(options: Mapping[str, Any]) -> dict[str, NeckSettings | HeadSettings]:
+    """Settings by head name, with `options` such as {"bigru.hidden": 96} in place of defaults.
+
+    Raises:
+        InputError: no such head or field, or a value of the wrong type.
+    """
+    changed: dict[str, Any] = {}
+    for path, value in options.items():
+        name, *fields = path.split(".")
+        if name not in HEADS or not fields:
+            raise InputError("no such setting of a head", got=path, wanted="HEAD.FIELD, such as bigru.hidden")
+        changed[name] = _with(changed.get(name, HEADS[name]), fields, value, path=path)
+    return changed
+
+
+def _with(settings: Any, fields: list[str], value: Any, *, path: str) -> Any:
+    known = vars(settings) if is_dataclass(settings) else {}
+    if fields[0] not in known:
+        raise InputError("no such setting of a head", got=path, wanted=", ".join(known) or "no further part")
+    before = known[fields[0]]
+    if len(fields) > 1:
+        return replace(settings, **{fields[0]: _with(before, fields[1:], value, path=path)})
+    if isinstance(before, float) and type(value) is int:
+        value = float(value)
+    if isinstance(before, tuple) and isinstance(value, str):
+        value = _numbers(value, type(before[0]) if before else int, path=path)
+    if type(value) is not type(before):
+        raise InputError(
+            f"setting {path} is not usable", got=repr(value), wanted=f"{type(before).__name__}, such as {before!r}"
+        )
+    return replace(settings, **{fields[0]: value})
+
+
+def _numbers(text: str, kind: type, *, path: str) -> tuple[Any, ...]:
+    """A tuple from `4,8,16`."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"setting {path} is not usable", got=text, wanted="numbers joined by commas") from None

@@ -1,0 +1,1 @@
+"""Training a head on cached features, and what is kept of it."""

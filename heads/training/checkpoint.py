@@ -1,0 +1,211 @@
+"""The folder of a run, every file whole or absent.
+
+`run.json` (settings, store, classes, history), `best.safetensors` (weights), `last.safetensors` (weights, optimiser and
+loop state, for going on exactly), `log.csv` and `tensorboard/`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ...cache.files import disk_errors, replace_synced
+from ...errors import InputError
+from ...events import read_json, write_json_atomic
+from .settings import TrainSettings
+from .updates import Updater
+
+FORMAT = "bas-run-1"
+RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.safetensors", "log.csv", "tensorboard"
+
+
+@dataclass(frozen=True)
+class EpochLine:
+    """One epoch of the history; a line of `log.csv`."""
+
+    epoch: int
+    """From 1."""
+    loss: float
+    """Mean over the updates of the epoch."""
+    lr: float
+    """At the end of the epoch."""
+    headline: float
+    """Validation mAP at 1 s that chooses the checkpoint, 0 to 1: mAP-10 for SoccerNet's classes, else over all."""
+    mean: float
+    """Validation mAP at 1 s over all classes."""
+    seconds: float
+    """Of the whole epoch."""
+    valid_seconds: float
+    """Of its validation."""
+
+
+@dataclass
+class LoopState:
+    """Where a run stands: everything beside tensors that the next update depends on."""
+
+    epoch: int = 0
+    """Epoch under way, from 0."""
+    step: int = 0
+    """Updates done in it."""
+    loss_sum: float = 0.0
+    """Over these updates."""
+    seconds: float = 0.0
+    """Spent in this epoch."""
+    best_epoch: int = 0
+    """Epoch (from 1) of the kept weights; 0: none yet."""
+    best: float = -1.0
+    """Its headline."""
+    reference: float = -1.0
+    """Headline that the next improvement is counted from, for early stopping."""
+    stale_epochs: int = 0
+    """Epochs since that improved enough."""
+    history: list[EpochLine] = field(default_factory=list)
+    """Finished epochs."""
+
+    def update(self, settings: TrainSettings) -> int:
+        """Updates done, over all epochs."""
+        return self.epoch * settings.batches_per_epoch + self.step
+
+    def is_over(self, settings: TrainSettings) -> bool:
+        """Whether all epochs are done, or validation has stopped improving."""
+        return self.epoch >= settings.epochs or 0 < settings.patience <= self.stale_epochs
+
+    def finish_epoch(self, line: EpochLine, settings: TrainSettings) -> bool:
+        """Count a validated epoch; True where it is the best so far."""
+        self.history.append(line)
+        self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
+        is_best = line.headline > self.best
+        if is_best:
+            self.best, self.best_epoch = line.headline, line.epoch
+        if line.headline > self.reference + settings.min_improvement:
+            self.reference, self.stale_epochs = line.headline, 0
+        else:
+            self.stale_epochs += 1
+        return is_best
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "LoopState":
+        """Inverse of `asdict`."""
+        return cls(**{**record, "history": [EpochLine(**line) for line in record["history"]]})
+
+
+def write_weights(path: Path, model: nn.Module) -> None:
+    """Weights and buffers of a model, whole or not at all."""
+    _write_tensors(path, _portable(model.state_dict()), {})
+
+
+def read_weights(path: Path, model: nn.Module) -> None:
+    """Load what `write_weights` wrote.
+
+    Raises:
+        InputError: missing, damaged, or of another network.
+    """
+    tensors, _ = _read_tensors(path)
+    _load(path, model, tensors)
+
+
+def write_state(path: Path, updater: Updater, state: LoopState) -> None:
+    """Everything that the next update depends on, in one file."""
+    tensors = {f"model.{name}": tensor for name, tensor in updater.model.state_dict().items()}
+    if updater.average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in updater.average.state_dict().items()}
+    for number, of_parameter in updater.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in of_parameter.items()}
+    scaler = updater.scaler.state_dict() if updater.scaler else {}
+    _write_tensors(path, _portable(tensors), {"loop": json.dumps(asdict(state)), "scaler": json.dumps(scaler)})
+
+
+def read_state(path: Path, updater: Updater) -> LoopState | None:
+    """Load what `write_state` wrote into the updater; None where there is no such file.
+
+    Raises:
+        InputError: damaged, or of another network.
+    """
+    if not path.exists():
+        return None
+    tensors, metadata = _read_tensors(path)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = tensor
+    _load(path, updater.model, parts["model"])
+    if updater.average is not None:
+        _load(path, updater.average, parts["average"])
+    of_parameters: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in parts["optimizer"].items():
+        number, _, key = name.partition(".")
+        of_parameters.setdefault(int(number), {})[key] = tensor
+    groups = updater.optimizer.state_dict()["param_groups"]
+    updater.optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
+    try:
+        if updater.scaler and (scaler := json.loads(metadata["scaler"])):
+            updater.scaler.load_state_dict(scaler)
+        return LoopState.from_json(json.loads(metadata["loop"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, repr(error)) from None
+
+
+def write_run(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write `run.json`."""
+    with disk_errors(folder):
+        write_json_atomic(folder / RUN, {"format": FORMAT, **record})
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read `run.json`.
+
+    Raises:
+        InputError: no run, another format, or damaged.
+    """
+    if not (folder / RUN).is_file():
+        raise InputError(
+            f"{folder}: not a run",
+            got="no such folder" if not folder.exists() else f"a folder without {RUN}",
+            wanted="the folder that `bas train-head --out` made",
+        )
+    record = read_json(folder / RUN)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        got = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise InputError(
+            f"{folder / RUN}: another format", got=got, wanted=FORMAT, cure="use the version of bas that trained it"
+        )
+    return record
+
+
+def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    with disk_errors(path):
+        replace_synced(path.with_name(f".{path.name}.part"), path, save(tensors, metadata))
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", cure="train the run to the end of an epoch: bas train-head")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _load(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: weights of another network",
+            got=str(error).splitlines()[1].strip()[:160] if "\n" in str(error) else str(error)[:160],
+            cure="restore the folder as it was trained, or train again into another --out",
+        ) from None
+
+
+def _damaged(path: Path, got: str) -> InputError:
+    return InputError(f"{path}: damaged", got=got[:160], cure="fetch the run again, or train it into another --out")

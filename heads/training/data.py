@@ -1,0 +1,234 @@
+"""What a run learns from and is judged by: matches of a store with their labels, as windows and targets.
+
+Legend: R rows of all matches one after the other, B clips, T steps, N = K + 1 outputs.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...cache.store import FeatureStore
+from ...errors import InputError
+from ...events import Split
+from ..targets import Targets, TargetSettings, clip_targets
+from .sampler import IntArray
+
+_MIN_STEPS_PER_SECOND = 5
+
+
+@dataclass(frozen=True)
+class LabelledMatch:
+    """A match with its events on the grid of rows."""
+
+    id: str
+    num_rows: int
+    fps: Fraction
+    """Rows per second."""
+    events: tuple[tuple[int, int], ...]
+    """(row, class id 1..K), in time order."""
+    num_hidden: int
+    """Events of classes outside the list, left out."""
+
+
+def labelled_matches(store: FeatureStore, match_ids: Iterable[str], classes: Sequence[str]) -> list[LabelledMatch]:
+    """Read the labels of matches.
+
+    Raises:
+        InputError: a match without labels, or damaged.
+    """
+    class_id = {label: number for number, label in enumerate(classes, 1)}
+    found = []
+    for match_id in match_ids:
+        match = store.match(match_id)
+        events = match.meta.events()
+        if events is None:
+            raise InputError(
+                f"{store.path}: match {match_id!r} has no labels",
+                cure="put Labels-ball.json beside its video and extract again (rows are kept), or leave the match out",
+            )
+        placed = [(match.meta.grid.frame(event.position_ms), event.label) for event in events]
+        inside = [(row, class_id[label]) for row, label in placed if label in class_id and row < match.num_rows]
+        num_hidden = sum(label not in class_id for _, label in placed)
+        found.append(LabelledMatch(match_id, match.num_rows, match.meta.fps, tuple(sorted(inside)), num_hidden))
+    return found
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which matches of a store train and which judge."""
+
+    train: tuple[LabelledMatch, ...]
+    valid: tuple[LabelledMatch, ...]
+    classes: tuple[str, ...]
+    fps: Fraction
+    """Rows per second of every match."""
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training events of each class."""
+        counted = Counter(class_id for match in self.train for _, class_id in match.events)
+        return [counted[class_id] for class_id in range(1, len(self.classes) + 1)]
+
+
+def choose_matches(
+    store: FeatureStore, *, classes: Sequence[str] | None = None, valid: Sequence[str] = (), stride: int = 1
+) -> Chosen:
+    """Matches by the store's own splits, or with named ones for validation.
+
+    Args:
+        store: the feature store.
+        classes: the class list; by default the store's.
+        valid: ids (or parts of ids) of matches of the splits train and valid that judge; the others of `train` train.
+        stride: rows per step of the run, to refuse one that leaves too few steps a second.
+
+    Raises:
+        InputError: an empty split, no labels, classes that do not fit, rates that differ, or a stride for other rows.
+    """
+    names = _checked_classes(store, classes)
+    of_split = {match_id: store.match(match_id).meta.split for match_id in store.matches()}
+    in_train, in_valid = (_of_split(of_split, split) for split in ("train", "valid"))
+    if valid:
+        in_valid = _named(valid, in_train + in_valid, store=store)
+        in_train = [match_id for match_id in in_train if match_id not in in_valid]
+    for split, ids in (("train", in_train), ("valid", in_valid)):
+        if not ids:
+            found = Counter(each or "no split" for each in of_split.values())
+            raise InputError(
+                f"{store.path}: no match in the split {split!r}",
+                got=", ".join(f"{number} {name}" for name, number in sorted(found.items())) or "an empty store",
+                wanted="at least one labelled match to train and one to validate",
+                cure="name validation matches with --valid, or add splits.json to the data set and extract again",
+            )
+    train, judges = (labelled_matches(store, ids, names) for ids in (in_train, in_valid))
+    fps = _one_rate(train + judges, store=store)
+    _check_stride(fps, stride, store=store)
+    for split, matches in (("train", train), ("valid", judges)):
+        if not any(match.events for match in matches):
+            raise InputError(
+                f"{store.path}: the split {split!r} has no event of the class list",
+                got=f"{sum(match.num_hidden for match in matches)} events of other classes",
+                wanted=", ".join(names),
+                cure="give the class list of the labels with --classes",
+            )
+    return Chosen(tuple(train), tuple(judges), names, fps)
+
+
+def _checked_classes(store: FeatureStore, classes: Sequence[str] | None) -> tuple[str, ...]:
+    if not store.classes:
+        raise InputError(
+            f"{store.path}: no labels",
+            got="a store of unlabelled matches",
+            wanted="labelled matches",
+            cure="put Labels-ball.json beside the videos and extract again: rows that are stored are kept",
+        )
+    unknown = [label for label in classes or () if label not in store.classes]
+    if unknown:
+        raise InputError(
+            f"{store.path}: the class list does not match",
+            got=", ".join(unknown),
+            wanted=", ".join(store.classes),
+            cure="name only classes of the store, or leave --classes out",
+        )
+    return tuple(classes or store.classes)
+
+
+def _of_split(split_of: dict[str, Split | None] | dict[str, str | None], split: str) -> list[str]:
+    return [match_id for match_id, of_match in split_of.items() if of_match == split]
+
+
+def _named(names: Sequence[str], known: Sequence[str], *, store: FeatureStore) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        hits = [match_id for match_id in known if name == match_id] or [each for each in known if name in each]
+        if len(hits) != 1:
+            raise InputError(
+                f"{store.path}: --valid {name!r} names no single match of train and valid",
+                got=", ".join(hits[:4]) or "none",
+                wanted=", ".join(known[:4]) + (", ..." if len(known) > 4 else ""),
+            )
+        found += hits
+    return list(dict.fromkeys(found))
+
+
+def _one_rate(matches: Sequence[LabelledMatch], *, store: FeatureStore) -> Fraction:
+    rates = sorted({match.fps for match in matches})
+    if len(rates) > 1:
+        raise InputError(
+            f"{store.path}: matches of different frame rates",
+            got=", ".join(map(str, rates)),
+            wanted="one rate",
+            cure="extract with --fps 25, so that every match lies on one grid",
+        )
+    return rates[0]
+
+
+def _check_stride(fps: Fraction, stride: int, *, store: FeatureStore) -> None:
+    if fps / stride < _MIN_STEPS_PER_SECOND:
+        raise InputError(
+            f"{store.path}: made for another stride",
+            got=f"{fps} rows a second, of which --stride {stride} keeps {float(fps / stride):.1f}",
+            wanted=f"at least {_MIN_STEPS_PER_SECOND} steps a second",
+            cure="use --stride 1",
+        )
+
+
+def row_targets(
+    match: LabelledMatch, *, stride: int, num_classes: int, settings: TargetSettings, class_counts: Sequence[int]
+) -> tuple[Targets, int]:
+    """Targets of every row of a match as a step of its phase (rows p, p + stride, ...), and events lost to softmax.
+
+    An event belongs to the last step at or before it, in each phase.
+
+    Returns:
+        Targets (rows, ...), and the number of events that softmax labels cannot show, averaged over phases.
+    """
+    parts, num_lost = [], 0
+    for phase in range(min(stride, match.num_rows)):
+        clip = clip_targets(
+            [((row - phase) // stride, class_id) for row, class_id in match.events],
+            num_steps=-(-(match.num_rows - phase) // stride),
+            num_classes=num_classes,
+            settings=settings,
+            class_counts=class_counts,
+        )
+        parts.append(clip.targets)
+        num_lost += clip.num_lost
+    return _interleave(parts, match.num_rows, stride), round(num_lost / len(parts))
+
+
+def _interleave(phases: Sequence[Targets], num_rows: int, stride: int) -> Targets:
+    def one(name: str) -> Tensor:
+        first: Tensor = getattr(phases[0], name)
+        rows = first.new_empty((num_rows, *first.shape[1:]))
+        for phase, part in enumerate(phases):
+            rows[phase::stride] = getattr(part, name)
+        return rows
+
+    return Targets(*(one(each.name) for each in fields(Targets)))
+
+
+def concatenate(parts: Sequence[Targets]) -> Targets:
+    """Targets of matches (rows, ...) one after the other."""
+    return Targets(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Targets)))
+
+
+def window_index(first_row_b: IntArray, last_row_b: IntArray, *, clip_len: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Rows of windows, and which of them are real.
+
+    Args:
+        first_row_b: (B,) first row of each window.
+        last_row_b: (B,) last row of its match; steps beyond it are padding and point there.
+        clip_len: T.
+        stride: rows per step.
+
+    Returns:
+        (B, T) int64 and (B, T) bool.
+    """
+    rows_bt = torch.from_numpy(first_row_b)[:, None] + stride * torch.arange(clip_len)
+    last_b1 = torch.from_numpy(np.ascontiguousarray(last_row_b))[:, None]
+    return torch.minimum(rows_bt, last_b1), rows_bt <= last_b1

@@ -1,0 +1,108 @@
+"""Training batches straight from the bank: windows gathered by index, no worker processes.
+
+Legend: W windows, B clips, T steps, C channels, N = K + 1 outputs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...cache.bank import FeatureBank
+from ..ops import Mask
+from ..targets import Targets
+from .data import Chosen, concatenate, row_targets, window_index
+from .sampler import IntArray, all_window_starts, epoch_order, epoch_views
+from .settings import TrainSettings
+
+_FIT_ROWS = 200_000
+"""Rows that the inputs' mean and deviation are taken from, at most, evenly spread."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one update learns from."""
+
+    features_btc: Tensor
+    """(B, T, C) float32."""
+    mask_bt: Mask
+    """(B, T) bool; None where no window is padded."""
+    targets: Targets
+    """(B, T, ...)."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All training windows. The bank begins with the training matches."""
+
+    bank: FeatureBank
+    targets: Targets
+    """(rows, ...) of all training rows, on the bank's device."""
+    first_row_w: IntArray
+    """First row of each window."""
+    last_row_w: IntArray
+    """Last row of its match."""
+    num_lost: int
+    """Events that softmax labels cannot show, as another event has their step."""
+    settings: TrainSettings
+
+    @classmethod
+    def of(cls, chosen: Chosen, bank: FeatureBank, settings: TrainSettings) -> "Examples":
+        """Windows and targets of the training matches."""
+        parts = [
+            row_targets(
+                match,
+                stride=settings.stride,
+                num_classes=len(chosen.classes),
+                settings=settings.targets,
+                class_counts=chosen.class_counts,
+            )
+            for match in chosen.train
+        ]
+        places = [(match.first_row, match.num_rows) for match in bank.matches[: len(chosen.train)]]
+        first, last = all_window_starts(
+            places, clip_len=settings.clip_len, stride=settings.stride, hop_rows=settings.hop_rows
+        )
+        targets = concatenate([part for part, _ in parts]).to(bank.device)
+        return cls(bank, targets, first, last, sum(lost for _, lost in parts), settings)
+
+    @property
+    def num_windows(self) -> int:
+        """W."""
+        return len(self.first_row_w)
+
+    def sample_rows(self) -> Tensor:
+        """(R, C) float32 training rows, evenly spread, on the bank's device."""
+        num_rows = len(self.targets.mask_bt)
+        step = -(-num_rows // _FIT_ROWS)
+        return self.bank.gather(torch.arange(0, num_rows, step)[:, None])[:, 0]
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch (from 0), from update `first_step` on: a pure function of (seed, epoch)."""
+        settings, num_batches = self.settings, self.settings.batches_per_epoch
+        order = epoch_order(self.num_windows, num_clips=settings.clips_per_epoch, seed=settings.seed, epoch=epoch)
+        views = epoch_views(len(settings.views), num_batches=num_batches, seed=settings.seed, epoch=epoch)
+        batches = order.reshape(num_batches, settings.batch)
+        ahead = self._index(batches[first_step]) if first_step < num_batches else None
+        for step in range(first_step, num_batches):
+            assert ahead is not None
+            index_bt, mask_bt = ahead
+            if step + 1 < num_batches:
+                ahead = self._index(batches[step + 1])
+                self.bank.will_need(ahead[0], view=int(views[step + 1]))
+            yield self._batch(index_bt, mask_bt, view=int(views[step]))
+
+    def _index(self, windows: IntArray) -> tuple[Tensor, Tensor]:
+        first, last = self.first_row_w[windows], self.last_row_w[windows]
+        return window_index(first, last, clip_len=self.settings.clip_len, stride=self.settings.stride)
+
+    def _batch(self, index_bt: Tensor, mask_bt: Tensor, *, view: int) -> Batch:
+        device = self.bank.device
+        targets = self.targets.select(index_bt.to(device, non_blocking=True))
+        mask = None if bool(mask_bt.all()) else mask_bt.to(device)
+        if mask is not None:
+            targets = Targets(
+                targets.label_btn, targets.presence_btk, targets.displacement_bt, targets.offset_btk, mask
+            )
+        return Batch(self.bank.gather(index_bt, view=view), mask, targets)

@@ -1,0 +1,101 @@
+"""Validation on whole matches, and the choice of peaks and calibration at the end of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from torch import Tensor
+
+from ...cache.bank import BankMatch, FeatureBank
+from ...eval.calibrate import RankCalibration
+from ...eval.metric import MetricSettings, average_map
+from ...eval.peaks import PeakSettings, Tried, choose_peaks, find_spots
+from ...eval.report import mean_groups
+from ...eval.spots import Game, Spots
+from ..model import SpottingModel
+from ..scoring import FloatArray, ScoringPlan, match_scores
+from .data import Chosen, LabelledMatch
+from .settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Validation mAP at 1 s, 0 to 1."""
+
+    headline: float
+    """mAP-10 for SoccerNet's classes, else over all."""
+    mean: float
+    """Over all classes."""
+    per_class: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the end of a run adds to it."""
+
+    peaks: PeakSettings
+    """Best on validation."""
+    calibration: RankCalibration
+    """Fitted on the validation spots of these peaks."""
+    verdict: Verdict
+    """With these peaks, uncalibrated: it chose them, so it flatters a little."""
+    table: tuple[Tried, ...]
+    """Every candidate with its mAP."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The validation matches; the bank ends with them."""
+
+    bank: FeatureBank
+    matches: tuple[tuple[LabelledMatch, BankMatch], ...]
+    classes: tuple[str, ...]
+    fps: Fraction
+    plan: ScoringPlan
+
+    @classmethod
+    def over(cls, chosen: Chosen, bank: FeatureBank, settings: TrainSettings) -> "Judge":
+        """A judge of the validation matches."""
+        places = bank.matches[len(chosen.train) :]
+        return cls(
+            bank, tuple(zip(chosen.valid, places, strict=True)), chosen.classes, chosen.fps, settings.scoring_plan
+        )
+
+    def verdict(self, model: SpottingModel) -> Verdict:
+        """Validation mAP with the default peaks; leaves the model in training mode."""
+        return self._measure([find_spots(scores, PeakSettings()) for scores in self.scores(model)])
+
+    def choose(self, model: SpottingModel) -> Choice:
+        """The best peaks, and a calibration fitted on them."""
+        scores, events = self.scores(model), [self._events(match) for match, _ in self.matches]
+        chosen = choose_peaks(scores, events, fps=self.fps, num_headline=self._num_headline)
+        spots = [find_spots(each, chosen.best) for each in scores]
+        calibration = RankCalibration.fit(spots, events)
+        return Choice(chosen.best, calibration, self._measure(spots), chosen.table)
+
+    def scores(self, model: SpottingModel) -> list[FloatArray]:
+        """(rows, K) of each match."""
+        model.eval()
+        found = []
+        for _, place in self.matches:
+
+            def gather(index_bt: Tensor, first_row: int = place.first_row) -> Tensor:
+                return self.bank.gather(index_bt + first_row)
+
+            found.append(match_scores(model, gather, place.num_rows, self.plan, num_classes=len(self.classes)))
+        model.train()
+        return found
+
+    def _measure(self, spots: list[Spots]) -> Verdict:
+        games = [Game(self._events(match), found) for (match, _), found in zip(self.matches, spots, strict=True)]
+        measured = average_map(games, MetricSettings.named("at1", fps=self.fps))
+        headline = float(measured.per_class[: self._num_headline].mean())
+        return Verdict(headline, measured.mean, dict(zip(self.classes, map(float, measured.per_class), strict=True)))
+
+    @property
+    def _num_headline(self) -> int:
+        return next(iter(mean_groups(self.classes).values()))
+
+    def _events(self, match: LabelledMatch) -> Spots:
+        rows, class_ids = ([row for row, _ in match.events], [class_id - 1 for _, class_id in match.events])
+        return Spots.collect(rows, class_ids, [1.0] * len(rows), num_classes=len(self.classes))

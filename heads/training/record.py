@@ -1,0 +1,160 @@
+"""What a run says of itself: the content of `run.json`."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ... import __version__
+from ...cache.settings import FeatureSettings
+from ...cache.store import FeatureStore
+from ...errors import InputError
+from ...eval.calibrate import RankCalibration
+from ...eval.peaks import PeakSettings
+from ...eval.report import mean_groups
+from ...events import TimeGrid
+from .checkpoint import RUN, EpochLine, LoopState, read_run
+from .data import Chosen
+from .judge import Choice, Verdict
+from .settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run, finished or under way."""
+
+    settings: TrainSettings
+    """The recipe."""
+    features: FeatureSettings
+    """What the store's rows were made with; prediction needs rows of the same."""
+    classes: tuple[str, ...]
+    """Class names in the order of the outputs."""
+    fps: Fraction
+    """Rows per second."""
+    train_matches: tuple[str, ...]
+    valid_matches: tuple[str, ...]
+    num_train_events: Mapping[str, int]
+    """Class -> events."""
+    num_parameters: int
+    num_lost: int
+    """Training events that softmax labels cannot show, as another event has their step."""
+    software: Mapping[str, str]
+    history: tuple[EpochLine, ...] = ()
+    best_epoch: int = 0
+    """Epoch (from 1) whose weights are kept; 0: none yet."""
+    best: Verdict | None = None
+    """Its validation, with the default peaks."""
+    peaks: PeakSettings | None = None
+    """Chosen on validation; None while the run is unfinished."""
+    calibration: RankCalibration | None = None
+    """Fitted on validation."""
+    chosen: Verdict | None = None
+    """Validation with these peaks, uncalibrated."""
+
+    @classmethod
+    def new(
+        cls, settings: TrainSettings, chosen: Chosen, store: FeatureStore, *, num_parameters: int, num_lost: int
+    ) -> "RunRecord":
+        """The record of a run that begins."""
+        return cls(
+            settings=settings,
+            features=store.settings,
+            classes=chosen.classes,
+            fps=chosen.fps,
+            train_matches=tuple(match.id for match in chosen.train),
+            valid_matches=tuple(match.id for match in chosen.valid),
+            num_train_events=dict(zip(chosen.classes, chosen.class_counts, strict=True)),
+            num_parameters=num_parameters,
+            num_lost=num_lost,
+            software={"bas": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to train."""
+        return self.peaks is not None
+
+    @property
+    def is_soccernet(self) -> bool:
+        """The twelve classes of SoccerNet: mAP-10 is the headline."""
+        return len(mean_groups(self.classes)) > 1
+
+    def after(self, state: LoopState, verdict: Verdict) -> "RunRecord":
+        """The record after one more epoch."""
+        best = verdict if state.best_epoch == len(state.history) else self.best
+        return replace(self, history=tuple(state.history), best_epoch=state.best_epoch, best=best)
+
+    def finish(self, choice: Choice) -> "RunRecord":
+        """The record of a finished run."""
+        return replace(self, peaks=choice.peaks, calibration=choice.calibration, chosen=choice.verdict)
+
+    def require_same(self, other: "RunRecord", *, out: Path) -> None:
+        """Refuse to go on with a run of other settings or data.
+
+        Raises:
+            InputError: names what differs.
+        """
+        wrong = self.settings.differing(other.settings)
+        mine, theirs = self.settings.to_json(), other.settings.to_json()
+        for name in ("features", "classes", "train_matches", "valid_matches"):
+            if getattr(self, name) != getattr(other, name):
+                wrong.append(name)
+                mine[name], theirs[name] = "of this store", "of another"
+        if self.num_train_events != other.num_train_events and not wrong:
+            wrong, mine["labels"], theirs["labels"] = ["labels"], "of this store", "others"
+        if wrong:
+            raise InputError(
+                f"{out}: holds a run with other settings; these differ: {', '.join(wrong)}",
+                got=", ".join(f"{name}={mine[name]}" for name in wrong),
+                wanted=", ".join(f"{name}={theirs[name]}" for name in wrong),
+                cure="name another --out, or use the run's own settings to go on with it",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            **{name: value for name, value in asdict(self).items() if name not in _OWN_JSON},
+            "settings": self.settings.to_json(),
+            "features": self.features.to_json(),
+            "features_key": self.features.key(),
+            "fps": str(self.fps),
+            "peaks": self.peaks.to_json() if self.peaks else None,
+            "calibration": self.calibration.to_json() if self.calibration else None,
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord":
+        """From the `run.json` of a run's folder.
+
+        Raises:
+            InputError: no run, another format, or damaged.
+        """
+        record, where = read_run(folder), str(folder / RUN)
+        try:
+            return cls(
+                settings=TrainSettings.from_json(record["settings"], where=where),
+                features=FeatureSettings.from_json(record["features"]),
+                classes=tuple(record["classes"]),
+                fps=TimeGrid.parse(record["fps"]).fps,
+                train_matches=tuple(record["train_matches"]),
+                valid_matches=tuple(record["valid_matches"]),
+                num_train_events=record["num_train_events"],
+                num_parameters=record["num_parameters"],
+                num_lost=record["num_lost"],
+                software=record["software"],
+                history=tuple(EpochLine(**line) for line in record["history"]),
+                best_epoch=record["best_epoch"],
+                best=Verdict(**record["best"]) if record["best"] else None,
+                peaks=PeakSettings.from_json(record["peaks"]) if record["peaks"] else None,
+                calibration=RankCalibration.from_json(record["calibration"]) if record["calibration"] else None,
+                chosen=Verdict(**record["chosen"]) if record["chosen"] else None,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{where}: damaged", got=repr(error)[:120], cure="fetch the run again") from None
+
+
+_OWN_JSON = ("settings", "features", "fps", "peaks", "calibration")

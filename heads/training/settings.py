@@ -1,0 +1,131 @@
+"""Settings of a training run, saved with it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from ...errors import InputError
+from ..losses import LOSS_NAMES
+from ..model import ModelSettings
+from ..registry import default_targets
+from ..scoring import ScoringPlan
+from ..targets import TargetSettings
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(ModelSettings):
+    """What the network is, and how it learns. The defaults are the seed's recipe for its best head."""
+
+    clip_len: int = 50
+    """Steps of a training window, >= 1."""
+    stride: int = 2
+    """Rows (frames) per step, >= 1."""
+    hop_rows: int = 10
+    """Rows between the starts of neighbouring windows, >= 1: 10 of 100 is an overlap of 90 %."""
+    views: tuple[str, ...] = ("identity",)
+    """Views of the store that training draws from, each batch from one; validation sees the first."""
+    dilate: int | None = None
+    """Steps to each side of an event that carry its label; None: the head's own (2 with `+disp`, else 0)."""
+    sigma: float = 0.0
+    """Width of Gaussian soft labels in steps; 0 for hard ones."""
+    mixup: float = 0.0
+    """Alpha of mixup's Beta(alpha, alpha); 0: none."""
+    epoch_steps: int = 500_000
+    """Steps (frames seen) of an epoch, a multiple of nothing in particular, >= clip_len * batch."""
+    epochs: int = 20
+    """At most so many."""
+    warmup_epochs: float = 3.0
+    """The learning rate rises linearly from 1 % over so many epochs, then falls by a cosine to 0."""
+    patience: int = 5
+    """Epochs without improvement before training stops; 0: never."""
+    min_improvement: float = 0.01
+    """Of validation mAP (0 to 1), to count as an improvement for `patience`."""
+    batch: int = 4
+    """Windows per update, >= 1."""
+    lr: float = 8e-4
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    max_grad_norm: float = 0.0
+    """Gradients are scaled down to this norm; 0: never."""
+    ema: float = 0.0
+    """Decay per update of the averaged weights that are validated and kept; 0: the weights themselves."""
+    precision: Precision = "auto"
+    """Of the forward pass; `auto`: fp16 on a CUDA device, else fp32."""
+    score_overlap: float = 0.5
+    """Overlap of the windows over a whole match, 0 to below 1; they are `clip_len` long."""
+    seed: int = 0
+    """Of weights, order, dropout and mixup, >= 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("clip_len", "stride", "hop_rows", "epoch_steps", "epochs", "batch"):
+            self._require(name, getattr(self, name) >= 1, "a whole number >= 1")
+        for name in ("sigma", "mixup", "warmup_epochs", "patience", "min_improvement", "weight_decay", "seed"):
+            self._require(name, getattr(self, name) >= 0, "a number >= 0")
+        self._require("max_grad_norm", self.max_grad_norm >= 0, "a number >= 0")
+        self._require("lr", 0 < self.lr < 10, "a number above 0, such as 8e-4")
+        self._require("ema", 0 <= self.ema < 1, "0 to below 1")
+        self._require("score_overlap", 0 <= self.score_overlap < 1, "0 to below 1")
+        self._require("views", len(self.views) > 0, "one view or more")
+        self._require("precision", self.precision in get_args(Precision), ", ".join(get_args(Precision)))
+        self._require("loss", self.loss in (None, *LOSS_NAMES), ", ".join(LOSS_NAMES))
+        self._require("dilate", self.dilate is None or self.dilate >= 0, "a whole number >= 0")
+        _ = self.targets
+
+    def _require(self, name: str, ok: bool, wanted: str) -> None:
+        if not ok:
+            raise InputError(f"setting {name!r} is not usable", got=getattr(self, name), wanted=wanted)
+
+    @property
+    def targets(self) -> TargetSettings:
+        """Width of the labels."""
+        if self.dilate is None and self.sigma == 0:
+            return default_targets(self.head)
+        return TargetSettings(dilation_steps=self.dilate or 0, sigma_steps=self.sigma)
+
+    @property
+    def scoring_plan(self) -> ScoringPlan:
+        """Windows over a whole match."""
+        return ScoringPlan(window_steps=self.clip_len, stride=self.stride, overlap=self.score_overlap)
+
+    @property
+    def clips_per_epoch(self) -> int:
+        """Windows of an epoch, whole batches."""
+        return self.batches_per_epoch * self.batch
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Updates of an epoch, at least one."""
+        return max(1, self.epoch_steps // self.clip_len // self.batch)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, in field order."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], *, where: str) -> "TrainSettings":
+        """Inverse of `to_json`.
+
+        Raises:
+            InputError: a field is missing, unknown or not usable.
+        """
+        names = {each.name for each in fields(cls)}
+        if set(record) != names:
+            wrong = ", ".join(sorted(names ^ set(record)))
+            raise InputError(
+                f"{where}: settings do not fit this version of bas",
+                got=f"missing or unknown: {wrong}",
+                cure="use the version of bas that trained the run",
+            )
+        try:
+            return cls(**{**record, "views": tuple(record["views"]), "options": dict(record["options"])})
+        except TypeError as error:
+            raise InputError(f"{where}: settings are damaged", got=error) from None
+
+    def differing(self, other: "TrainSettings") -> list[str]:
+        """Names of the fields whose values differ."""
+        mine, theirs = self.to_json(), other.to_json()
+        return [name for name in mine if json.dumps(mine[name]) != json.dumps(theirs[name])]

@@ -1,0 +1,143 @@
+"""What a person sees while `bas train-head` runs, and at its end."""
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from ...cache.bank import FeatureBank
+from ..recipes import RECIPES
+from ..registry import HEADS
+from .checkpoint import EpochLine, LoopState
+from .loop import Progress as Look
+from .loop import Reporter
+from .record import RunRecord
+
+
+class TrainingView:
+    """A progress bar on stderr and a line per epoch. Use it in a `with`."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("reading features", total=None, note="")
+        self._headline = "mAP"
+        self._left = ""
+
+    def __enter__(self) -> Reporter:
+        self._bar.start()
+        return Reporter(started=self._started, progress=self._progress, validating=self._validating, epoch=self._epoch)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _started(self, record: RunRecord, bank: FeatureBank, state: LoopState) -> None:
+        self._headline = "mAP-10" if record.is_soccernet else "mAP"
+        settings = record.settings
+        megabytes = bank.num_bytes / 1e6
+        self._console.print(
+            f"{settings.head}: {record.num_parameters:,} parameters on {bank.device}; {bank.num_rows:,} rows of "
+            f"{bank.dim} ({megabytes:,.0f} MB, {bank.place}); {len(record.train_matches)} matches with "
+            f"{sum(record.num_train_events.values()):,} events train, {len(record.valid_matches)} validate"
+        )
+        if record.num_lost:
+            self._console.print(
+                f"{record.num_lost} events share their step with a rarer one: softmax labels cannot show them",
+                style="yellow",
+            )
+        if state.epoch or state.step:
+            self._console.print(f"goes on at epoch {state.epoch + 1}, update {state.step}")
+
+    def _progress(self, look: Look) -> None:
+        self._left = duration(look.seconds_left)
+        self._bar.update(
+            self._task,
+            description=f"epoch {look.epoch}/{look.epochs}",
+            completed=look.updates,
+            total=look.num_updates,
+            note=f"loss {look.loss:.4f}, at most {self._left} left",
+        )
+
+    def _validating(self) -> None:
+        self._bar.update(self._task, note=f"validating; at most {self._left} left")
+
+    def _epoch(self, line: EpochLine, state: LoopState) -> None:
+        mark = " *" if state.best_epoch == line.epoch else ""
+        overall = f", mAP-12 {100 * line.mean:.2f}" if self._headline == "mAP-10" else ""
+        self._console.print(
+            f"epoch {line.epoch}: loss {line.loss:.4f}, {self._headline} {100 * line.headline:.2f}{overall}, "
+            f"{line.seconds:.1f} s, of which {line.valid_seconds:.1f} s validation{mark}"
+        )
+
+
+def run_view(record: RunRecord) -> Group:
+    """A finished run: what was chosen, and validation per class."""
+    assert record.best is not None
+    assert record.chosen is not None
+    assert record.peaks is not None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("validation AP at 1 s", "train events", "default peaks", "chosen peaks"):
+        table.add_column(name, justify="left" if name.startswith("validation") else "right")
+    if record.is_soccernet:
+        table.add_row("mAP-10", "", _percent(record.best.headline), _percent(record.chosen.headline), style="bold")
+    table.add_row(
+        "mAP-12" if record.is_soccernet else "mAP",
+        f"{sum(record.num_train_events.values()):,}",
+        _percent(record.best.mean),
+        _percent(record.chosen.mean),
+        style="bold",
+    )
+    for label in record.classes:
+        table.add_row(
+            Text(label),
+            f"{record.num_train_events[label]:,}",
+            _percent(record.best.per_class[label]),
+            _percent(record.chosen.per_class[label]),
+        )
+    peaks = record.peaks
+    note = (
+        f"epoch {record.best_epoch} of {len(record.history)} is kept; peaks: {peaks.kind}, window "
+        f"{peaks.window_frames} frames, smoothed by {peaks.sigma_frames:g}; chosen on these matches, so their "
+        "figures flatter"
+    )
+    return Group(table, Text(note, "dim"))
+
+
+def recipes_view() -> Group:
+    """Recipes with what differs from the defaults and what is published for them, then the heads."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("recipe", "left"), ("about", "left"), ("published mAP-12", "right"), ("mAP-10", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("by")
+    for name, recipe in RECIPES.items():
+        published = recipe.published
+        table.add_row(
+            name,
+            recipe.about,
+            *(["", ""] if published is None else [_or_dash(published.map_12), _or_dash(published.map_10)]),
+            "" if published is None else published.source,
+        )
+    return Group(table, Text(""), Text(f"heads: {', '.join(HEADS)}; join necks by +, end with +disp"))
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
