@@ -235,6 +235,58 @@ def cache_info(store: Store, as_json: AsJson = False) -> None:
         Console(highlight=False).print(info_view(about))
 
 
+@cache_app.command("import", epilog="Example: bas cache import other-model --out scores.zarr --model NAME")
+def cache_import(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of <match>/1_scores.npz and 2_scores.npz.")],
+    out: Annotated[Path, typer.Option(help="The store; made where it does not exist, added to where it does.")],
+    offsets: Annotated[
+        Path | None,
+        typer.Option(help="JSON that names half1_offset_frames per game; default: the one in ROOT, else derived."),
+    ] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(help="A splits.json; default: ROOT's, else SoccerNet's own.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What made the scores; models are never mixed in one store. Default: unknown.")
+    ] = None,
+    fps: Annotated[str | None, typer.Option(help="Scores per second; default: 25.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Per-frame scores of another model into a feature store. Resumes; what is stored is left alone.
+
+    <match>/scores.npz is a match in one piece. Labels and splits are found as `bas data ls ROOT` finds them.
+    """
+    from rich.console import Console
+
+    from .cache.importing import ImportMatch, ImportOptions, import_matches
+    from .cache.importing_view import summary_json, summary_view
+    from .cache.score_files import SCORE_NAMES, load_scores, read_offsets
+    from .extract.datasets.sources import find_folders
+
+    data_set, folders = find_folders(root, SCORE_NAMES, splits_file=split_file)
+    data_set.raise_errors()
+    known = read_offsets(root, offsets, folders)
+    matches = [ImportMatch(each.id, folders[each.id], each.split, data_set.events(each)) for each in data_set.matches]
+    options = ImportOptions(kind="scores", model=model, fps=fps)
+    with _progress("importing") as on_progress:
+        summary = import_matches(
+            matches,
+            lambda match: load_scores(match, known),
+            out,
+            options,
+            classes=data_set.classes,
+            on_progress=on_progress,
+        )
+    for note in summary.notes:
+        print(f"bas: note: {note}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(summary_json(summary), indent=1))
+    else:
+        Console(highlight=False).print(summary_view(summary))
+    if not summary.complete:
+        raise typer.Exit(2)
+
+
 @cache_app.command("verify", epilog="Example: bas cache verify x3d_s.zarr --videos SN-BAS-2025")
 def cache_verify(
     store: Store,

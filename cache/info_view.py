@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .info import StoreInfo
+from .settings import IMPORTED
 from .verify import Finding
 
 _COLUMNS = ("match", "split", "frames", "minutes", "events", "views", "MB", "invalid")
@@ -48,6 +49,8 @@ def _settings_table(about: StoreInfo) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     settings = {name: value for name, value in about.settings.items() if value is not None}
+    if str(settings["backbone"]).startswith(IMPORTED):  # the other fields say nothing there
+        settings = {name: settings[name] for name in ("backbone", "weights", "dim", "fps", "dtype")}
     for name, value in settings.items():
         table.add_row(name, Text(" ".join(map(str, value)) if isinstance(value, list) else str(value)))
     table.add_row("key", about.settings_key)

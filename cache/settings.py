@@ -13,6 +13,8 @@ from ..events import TimeGrid
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
 Scaler = Literal["swscale-bicubic", "swscale-bilinear", "swscale-area", "swscale-lanczos", "torch-bilinear"]
+IMPORTED = "import:"
+"""Begins the backbone's name where the rows were imported: another program made them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +26,11 @@ class FeatureSettings:
     """
 
     backbone: str
-    """Name in `BACKBONES`, or `timm:NAME`."""
+    """Name in `BACKBONES`, `timm:NAME`, or `import:KIND` of rows that another program made."""
     depth: int | None
     """Number of trunk blocks kept (X3D: 4 or 5); None where the backbone has one depth only."""
     weights: str
-    """Where the weights came from: `kinetics`, `imagenet`, `none`, `import`, or the weights file's name."""
+    """Where the weights came from: `kinetics`, `imagenet`, `none`, or the weights file's name; imported: the model."""
     weights_sha256: str
     """Hash of the loaded tensors (names, shapes, values), so that a renamed or replaced file is noticed."""
     dim: int
@@ -81,6 +83,11 @@ class FeatureSettings:
     def fps_fraction(self) -> Fraction | None:
         """Frames per second of the grid; None for each video's own rate."""
         return None if self.fps == "source" else TimeGrid.parse(self.fps).fps
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another program made the rows."""
+        return self.backbone.startswith(IMPORTED)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, in field order."""

@@ -130,8 +130,14 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
     """Backbone, depth and weights to load: options first, then the store, then defaults.
 
     Raises:
-        InputError: the store was made with a weights file and none is named now.
+        InputError: the store was made with a weights file and none is named now, or its rows were imported.
     """
+    if stored is not None and stored.is_imported:
+        raise InputError(
+            "the store holds imported rows: no backbone of ours makes more of them",
+            got=stored.backbone,
+            cure="extract into another --out; verify it without --videos",
+        )
     backbone = options.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
     depth = options.depth if options.depth is not None or stored is None else stored.depth
     if options.weights is not None:

@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -32,6 +32,11 @@ class Folder:
     has_labels: bool
     zips: tuple[str, ...]
     """Names of the zip files in it, sorted."""
+
+    @property
+    def labels(self) -> Path | None:
+        """Its `Labels-ball.json`, where there is one."""
+        return self.path / LABELS_NAME if self.has_labels else None
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,15 @@ def open_root(root: Path) -> Path:
     return root
 
 
-def walk(root: Path) -> tuple[list[Folder], list[Finding]]:
-    """Every folder at or below `root` with a video, labels or a zip file, in order of path.
+def walk(root: Path, *, holding: Collection[str] = ()) -> tuple[list[Folder], list[Finding]]:
+    """Every folder at or below `root` with a video, labels, a zip file or a file of these names, in order of path.
 
     Follows links to folders, but never into a folder that it is already inside. Skips hidden names, `__MACOSX` and
     feature stores. Folders that cannot be read or named are findings.
     """
     folders: list[Folder] = []
     findings: list[Finding] = []
-    for item in _visit(root, (), frozenset()):
+    for item in _visit(root, (), frozenset(), holding):
         if isinstance(item, Finding):
             findings.append(item)
         else:
@@ -81,7 +86,9 @@ def walk(root: Path) -> tuple[list[Folder], list[Finding]]:
     return folders, findings
 
 
-def _visit(path: Path, parts: tuple[str, ...], inside: frozenset[tuple[int, int]]) -> Iterator[Folder | Finding]:
+def _visit(
+    path: Path, parts: tuple[str, ...], inside: frozenset[tuple[int, int]], holding: Collection[str]
+) -> Iterator[Folder | Finding]:
     where = "/".join(parts) or ROOT_PLACE
     try:
         status = path.stat()
@@ -97,12 +104,12 @@ def _visit(path: Path, parts: tuple[str, ...], inside: frozenset[tuple[int, int]
     files = [entry.name for entry in entries if entry.is_file()]
     videos = tuple(name for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
     zips = tuple(name for name in files if name.lower().endswith(".zip"))
-    if videos or zips or LABELS_NAME in files:
+    if videos or zips or any(name in files for name in (LABELS_NAME, *holding)):
         yield Folder(path, parts, videos, LABELS_NAME in files, zips)
     yield from (error(where, f"{name!r}: {problem[0]}", problem[1]) for name, problem in _bad_names(entries))
     for entry in entries:
         if entry.is_dir() and _is_storable(entry.name):
-            yield from _visit(path / entry.name, (*parts, entry.name), inside | {key})
+            yield from _visit(path / entry.name, (*parts, entry.name), inside | {key}, holding)
 
 
 def _is_wanted(name: str) -> bool:

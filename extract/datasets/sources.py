@@ -4,7 +4,7 @@ Reads folder names and label files; opens no video (`extract.check` does).
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from ...errors import InputError
 from ...events import SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, read_labels
 from .findings import ROOT_PLACE, Finding, error, note
 from .folders import (
-    LABELS_NAME,
     VIDEO_SUFFIXES,
     Folder,
     VideoHeight,
@@ -25,7 +24,7 @@ from .folders import (
     walk,
 )
 from .labels import LabelFile, read_label_file
-from .splits import SplitSources, assign_splits, find_classes
+from .splits import SPLITS_NAME, SplitSources, assign_splits, find_classes
 
 _MAX_ERRORS_RAISED = 8
 
@@ -115,16 +114,62 @@ def find_data_set(root: Path, *, prefer_height: VideoHeight = 224) -> DataSet:
         findings += problems
     found, problems = _drop_duplicates(found)
     findings += problems
-    matches, problems = _with_splits(found, root=root)
-    findings += problems
+    data_set = _described(root, found, findings)
+    more = _about_all(data_set.matches, folders, prefer_height=prefer_height)
+    return replace(data_set, findings=(*data_set.findings, *more))
+
+
+def find_folders(
+    root: Path, holding: Collection[str], *, splits_file: Path | None = None
+) -> tuple[DataSet, dict[str, Path]]:
+    """Folders below `root` that hold a file of one of these names, each a match without a video.
+
+    Args:
+        root: a folder, as for `find_data_set`: ids, splits, labels and classes are found in the same way.
+        holding: file names.
+        splits_file: in the place of the root's `splits.json`; either may name matches that are not here.
+
+    Returns:
+        The matches, and the folder of each match id.
+
+    Raises:
+        InputError: `root` cannot be used, no such folder in it, or no such splits file. All else is a finding.
+    """
+    root = open_root(root)
+    if splits_file is not None and not splits_file.is_file():
+        raise InputError(f"{splits_file}: no such file", wanted="a splits.json")
+    folders, findings = walk(root, holding=holding)
+    found = [
+        (Match(game_id(root, folder.parts), None, folder.labels, None, None), folder)
+        for folder in folders
+        if any((folder.path / name).is_file() for name in holding)
+    ]
+    if not found:
+        raise InputError(
+            f"{root}: nothing to import", got=f"no {' or '.join(sorted(holding))}", wanted="a folder of them per match"
+        )
+    found, problems = _drop_duplicates(found)
+    data_set = _described(root, found, [*findings, *problems], splits_file=splits_file or root / SPLITS_NAME)
+    return data_set, {match.id: folder.path for match, folder in found}
+
+
+def _described(
+    root: Path,
+    found: Sequence[tuple[Match, Folder]],
+    findings: Sequence[Finding],
+    *,
+    splits_file: Path | None = None,
+) -> DataSet:
+    """Matches with their splits, labels and classes; `findings` are put before those made here."""
+    matches, about_splits = _with_splits(found, root=root, splits_file=splits_file)
     label_files = {
         match.labels: read_label_file(match.labels, game=match.game) for match in matches if match.labels is not None
     }
     events = {match.game: label_files[match.labels].events for match in matches if match.labels is not None}
-    classes, problems = find_classes(root, events)
-    findings += [*problems, *(finding for file in label_files.values() for finding in file.findings)]
-    findings += _about_all(matches, folders, prefer_height=prefer_height)
-    return DataSet(root, tuple(matches), classes, tuple(findings), label_files)
+    classes, about_classes = find_classes(root, events)
+    about_labels = [finding for file in label_files.values() for finding in file.findings]
+    found_all = (*findings, *about_splits, *about_classes, *about_labels)
+    return DataSet(root, tuple(matches), classes, found_all, label_files)
 
 
 def find_sources(sources: Sequence[Path], *, prefer_height: VideoHeight = 224) -> DataSet:
@@ -186,9 +231,8 @@ def _matches_in(folder: Folder, *, root: Path, prefer_height: VideoHeight) -> tu
         return [Match(game_id(root, (*folder.parts, clip.stem)), clip, None, None, None) for clip in clips], []
     game = game_id(root, folder.parts)
     chosen = choose_videos(folder, prefer_height=prefer_height)
-    labels = folder.path / LABELS_NAME if folder.has_labels else None
     matches = [
-        Match(game if half is None else f"{game}/{half}", video, labels, None, half)
+        Match(game if half is None else f"{game}/{half}", video, folder.labels, None, half)
         for half, video in chosen.by_half.items()
     ]
     return matches, [error(game, *chosen.problem)] if chosen.problem else []
@@ -207,9 +251,11 @@ def _drop_duplicates(found: list[tuple[Match, Folder]]) -> tuple[list[tuple[Matc
     return list(kept.values()), list(findings.values())
 
 
-def _with_splits(found: list[tuple[Match, Folder]], *, root: Path) -> tuple[list[Match], list[Finding]]:
+def _with_splits(
+    found: Sequence[tuple[Match, Folder]], *, root: Path, splits_file: Path | None
+) -> tuple[list[Match], list[Finding]]:
     sources = [SplitSources(match.id, match.game, folder_splits(folder.parts)) for match, folder in found]
-    splits, findings = assign_splits(root, sources)
+    splits, findings = assign_splits(root, sources, file=splits_file)
     return [replace(match, split=splits[match.id]) for match, _ in found], findings
 
 

@@ -26,10 +26,18 @@ class SplitSources:
     """Splits named by the folders around it."""
 
 
-def assign_splits(root: Path, matches: Sequence[SplitSources]) -> tuple[dict[str, Split | None], list[Finding]]:
-    """Split of each match id: folders, else `splits.json`, else SoccerNet's own, else the root's name, else None."""
-    listed, findings = _read_splits(root / SPLITS_NAME)
-    findings += _unknown_matches(listed, matches)
+def assign_splits(
+    root: Path, matches: Sequence[SplitSources], *, file: Path | None = None
+) -> tuple[dict[str, Split | None], list[Finding]]:
+    """Split of each match id: folders, else `splits.json`, else SoccerNet's own, else the root's name, else None.
+
+    Args:
+        root: the data set's root.
+        matches: what is known of each match.
+        file: read in the place of the root's `splits.json`; it may name matches that are not here.
+    """
+    listed, findings = _read_splits(file or root / SPLITS_NAME)
+    findings += [] if file else _unknown_matches(listed, matches)
     root_name = root.resolve().name.lower()
     fallback: Split | None = root_name if root_name in SPLITS and not any(match.folders for match in matches) else None
     splits: dict[str, Split | None] = {}

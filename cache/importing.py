@@ -1,0 +1,318 @@
+"""`bas cache import`: rows that another program made into a feature store. The match is the unit of work.
+
+What knows a format (`score_files`) gives a function that loads a match; nothing here opens the files of a source.
+T: rows (frames of the grid), C: channels of a feature row.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import __version__
+from ..errors import InputError
+from ..events import Event, Split, TimeGrid
+from .files import MatchBusy
+from .layout import FEATURES, METADATA
+from .match import MatchMeta
+from .rows import array_metadata
+from .settings import IMPORTED, FeatureSettings
+from .store import FeatureStore
+
+Status = Literal["imported", "resumed", "already there", "busy elsewhere", "failed"]
+UNKNOWN_MODEL = "unknown"
+DEFAULT_FPS = "25"
+_VIEW = "identity"
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRows:
+    """One match as its source has it, on the match's clock."""
+
+    rows: npt.NDArray[np.float16]
+    """(T, C) finite; 0 where `valid` is False."""
+    valid: npt.NDArray[np.bool_]
+    """(T,) False where the source has no row."""
+    files: tuple[Mapping[str, Any], ...]
+    """`name`, `bytes`, `sha256` of each file read."""
+    half1_offset_frames: int | None = None
+    """Row of frame 0 of the second half; None where the source has the match in one piece."""
+    offset_from: str = ""
+    """Where that offset is from: a file's name, or `derived`; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class ImportMatch:
+    """One match to import."""
+
+    id: str
+    """Match id in the store."""
+    folder: Path
+    """Where its files are."""
+    split: Split | None
+    events: Sequence[Event] | None
+    """Labels, by half as the label file has them; None: unlabelled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What the user says of the source. None: follow the store where it holds imported rows, else the default."""
+
+    kind: str
+    """What the rows are, such as `scores`; names the format in the store's key."""
+    model: str | None = None
+    """What made the rows; default `unknown`."""
+    fps: str | None = None
+    """Rows per second, a number or fraction; default 25."""
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """How one match ended."""
+
+    match: str
+    split: str
+    status: Status
+    rows: int = 0
+    events: int | None = None
+    """Labels; None where the match is unlabelled."""
+    half1_offset_frames: int | None = None
+    offset_from: str = ""
+    unscored_share: float = 0.0
+    """Share of rows for which the source has none, 0..1."""
+    message: str = ""
+    """Why it failed or was left alone, or why its unfinished rows were not used."""
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """How an import ended."""
+
+    store: Path
+    settings: FeatureSettings
+    results: tuple[ImportResult, ...]
+    notes: tuple[str, ...]
+    """What the user should know, in words."""
+
+    @property
+    def complete(self) -> bool:
+        """True where every match is in the store."""
+        return all(result.status not in ("failed", "busy elsewhere") for result in self.results)
+
+
+def import_matches(
+    matches: Sequence[ImportMatch],
+    load: Callable[[ImportMatch], SourceRows],
+    store_path: Path,
+    options: ImportOptions,
+    *,
+    classes: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> ImportSummary:
+    """Import every match into a store; those that are there are left alone, those that were cut off go on.
+
+    Args:
+        matches: at least one; ids differ.
+        load: reads one match; raises InputError where it cannot be used. Called twice per match: all are checked
+            before the store is made.
+        store_path: the store; made where it does not exist.
+        options: what the rows are.
+        classes: class names of the labels; empty: follow the store.
+        on_progress: called with (matches done, matches).
+
+    Raises:
+        InputError: no match can be used, they differ in channels, or the store has other settings or classes.
+            A match that fails beside others is in the summary instead.
+    """
+    stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
+    settings = foreign_settings(options, _common_channels(matches, load), stored.settings if stored else None)
+    store = FeatureStore.create_or_open(
+        store_path,
+        settings,
+        classes=classes or (stored.classes if stored else ()),
+        software={"bas": __version__, "numpy": np.__version__},
+    )
+    notes = _same_model_note(store, matches) if options.model is None else ()
+    results = []
+    for number, match in enumerate(matches):
+        on_progress(number, len(matches))
+        results.append(_import_or_explain(store, match, load))
+    on_progress(len(matches), len(matches))
+    return ImportSummary(store_path, settings, tuple(results), notes)
+
+
+def foreign_settings(options: ImportOptions, dim: int, stored: FeatureSettings | None) -> FeatureSettings:
+    """The settings key of rows that we did not make: kind, model, channels and rate tell them apart.
+
+    How the source saw the pictures is not known: those fields hold the one value that stands for nothing (1, 0).
+
+    Raises:
+        InputError: the frame rate cannot be used.
+    """
+    follow = stored if stored is not None and stored.is_imported else None
+    fps = options.fps or (follow.fps if follow else DEFAULT_FPS)
+    return FeatureSettings(
+        backbone=IMPORTED + options.kind,
+        depth=None,
+        weights=options.model or (follow.weights if follow else UNKNOWN_MODEL),
+        weights_sha256="unknown",
+        dim=dim,
+        width=1,
+        height=1,
+        fit="pad",
+        scaler="swscale-bicubic",
+        fps=str(TimeGrid.parse(fps)),
+        window=1,
+        hop=1,
+        blend="centre",
+        stride=1,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+
+
+def on_match_clock(events: Sequence[Event], grid: TimeGrid, half1_offset_frames: int | None) -> list[Event]:
+    """Events on the clock of the rows: those of half 2 (the older edition, positions restart) moved by the offset.
+
+    Raises:
+        InputError: there are events of half 2, but the source has the match in one piece.
+    """
+    if half1_offset_frames is None:
+        if any(event.half == 2 for event in events):
+            raise InputError(
+                "the labels are per half, but the rows are of the whole match",
+                cure="use labels on the match's clock, or rows per half",
+            )
+        return list(events)
+    later_ms = grid.ms(half1_offset_frames)
+    moved = (
+        event if event.half == 1 else replace(event, half=1, position_ms=event.position_ms + later_ms)
+        for event in events
+    )
+    return sorted(moved, key=lambda event: event.position_ms)
+
+
+def _common_channels(matches: Sequence[ImportMatch], load: Callable[[ImportMatch], SourceRows]) -> int:
+    """C of all matches that can be used."""
+    channels: dict[int, str] = {}
+    first_error: InputError | None = None
+    for match in matches:
+        try:
+            channels.setdefault(load(match).rows.shape[1], match.id)
+        except InputError as error:
+            first_error = first_error or error
+    if len(channels) > 1:
+        raise InputError(
+            "the matches differ in channels",
+            got=", ".join(f"{count} ({match_id})" for count, match_id in channels.items()),
+            wanted="rows of one model",
+            cure="import each model into a store of its own",
+        )
+    if not channels:
+        raise first_error or InputError("no match to import")
+    return next(iter(channels))
+
+
+def _same_model_note(store: FeatureStore, matches: Sequence[ImportMatch]) -> tuple[str, ...]:
+    others = set(store.matches()) - {match.id for match in matches}
+    if not others:
+        return ()
+    return (
+        f"{store.path} holds {len(others)} other match(es); without --model these are taken to be of the same model "
+        f"({store.settings.weights})",
+    )
+
+
+def _import_or_explain(
+    store: FeatureStore, match: ImportMatch, load: Callable[[ImportMatch], SourceRows]
+) -> ImportResult:
+    """A match that cannot be imported does not stop the others."""
+    try:
+        source = load(match)
+        return _stored_result(store, match, source) if store.views(match.id) else _import(store, match, source)
+    except MatchBusy as error:
+        return ImportResult(match.id, match.split or "", "busy elsewhere", message=str(error))
+    except InputError as error:
+        return ImportResult(match.id, match.split or "", "failed", message=str(error))
+
+
+def _import(store: FeatureStore, match: ImportMatch, source: SourceRows) -> ImportResult:
+    meta, num_rows = _match_meta(store, match, source), len(source.rows)
+    with store.writer(
+        match.id,
+        views=(_VIEW,),
+        num_rows=num_rows,
+        pts_ticks=np.arange(num_rows),
+        match_meta=meta,
+        provenance=_provenance(source),
+    ) as writer:
+        first_row, restarted = writer.rows_done, writer.restarted_because
+        for start in range(first_row, num_rows, _BLOCK_ROWS):
+            stop = start + _BLOCK_ROWS
+            writer.append({_VIEW: source.rows[start:stop]}, source.valid[start:stop])
+        writer.commit()
+    return ImportResult(
+        match.id,
+        match.split or "",
+        "resumed" if first_row else "imported",
+        rows=num_rows,
+        events=None if meta.labels is None else len(meta.labels),
+        half1_offset_frames=source.half1_offset_frames,
+        offset_from=source.offset_from,
+        unscored_share=float(1 - source.valid.mean()),
+        message=f"begun anew, unfinished work was not used: {restarted}" if restarted else "",
+    )
+
+
+def _stored_result(store: FeatureStore, match: ImportMatch, source: SourceRows) -> ImportResult:
+    """A match that the store has, as it is there."""
+    stored = store.match(match.id)
+    engine = array_metadata(store.path, f"{match.id}/{FEATURES}/{_VIEW}")["attributes"].get("engine")
+    wanted = _provenance(source)
+    same = isinstance(engine, Mapping) and all(engine.get(name) == value for name, value in wanted.items())
+    cure = "stored from other files or with another offset than now; to import it again, delete the match's folder"
+    return ImportResult(
+        match.id,
+        stored.meta.split or "",
+        "already there",
+        rows=stored.num_rows,
+        events=None if stored.meta.labels is None else len(stored.meta.labels),
+        half1_offset_frames=stored.meta.extra.get("half1_offset_frames"),
+        offset_from=str(stored.meta.extra.get("offset_from", "")),
+        unscored_share=float(1 - store.valid(match.id).mean()),
+        message="" if same else cure,
+    )
+
+
+def _provenance(source: SourceRows) -> dict[str, Any]:
+    """What is kept with the array, and must be equal for unfinished work to be carried on."""
+    files = [dict(file) for file in source.files]
+    return {"engine": "import", "files": files, "half1_offset_frames": source.half1_offset_frames}
+
+
+def _match_meta(store: FeatureStore, match: ImportMatch, source: SourceRows) -> MatchMeta:
+    grid = TimeGrid.parse(store.settings.fps)
+    events = match.events
+    if events is not None:
+        events = on_match_clock(events, grid, source.half1_offset_frames)
+        late = [event for event in events if grid.frame(event.position_ms) >= len(source.rows)]
+        if late:
+            raise InputError(
+                f"{match.id}: {len(late)} label(s) after the last row",
+                got=f"{late[0].label} at {late[0].position_ms} ms",
+                wanted=f"less than {grid.ms(len(source.rows))} ms ({len(source.rows)} rows)",
+                cure="make sure that labels and rows are of one match, and that --fps and the offset are right",
+            )
+    offset = {} if source.half1_offset_frames is None else {"half1_offset_frames": source.half1_offset_frames}
+    return MatchMeta(
+        fps=grid.fps,
+        time_base=1 / grid.fps,
+        origin_ticks=0,
+        split=match.split,
+        labels=None if events is None else tuple(event.to_json() for event in events),
+        extra=offset | {"offset_from": source.offset_from} if offset else {},
+    )
