@@ -1,0 +1,295 @@
+"""From the per-frame confidences of a match to spots: smoothing, local maxima, suppression of neighbours.
+
+Frames are those of the 25 fps grid; other rates need other windows.
+
+Legend: T frames, K classes, N peaks of one class (ascending frames), M matches.
+"""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from math import isfinite
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InputError
+from .metric import MetricSettings, average_map
+from .spots import FloatArray, Game, IntArray, Spots
+
+Kind = Literal["hard", "seed", "soft"]
+"""How neighbours are suppressed, the simplest first."""
+Rows = NDArray[np.float32]
+"""(K, T) smoothed confidences, one row for each class."""
+
+_REACH_SIGMAS = 4
+_SEED_BEFORE_STEPS, _SEED_AFTER_STEPS = 3, 1
+
+
+@dataclass(frozen=True)
+class PeakSettings:
+    """How spots are found; lengths in frames of the confidences.
+
+    `hard` and `soft` look at local maxima only: a flank of a broad peak is no spot of its own, which forgives a short
+    window (real scores, sigma 2, window 4: mAP 76 at 1 s, and 57 where flanks count). A plateau of equal confidences
+    counts once, at its middle (the earlier of two), whatever its length; the ends of the match may be maxima. They are
+    taken from the highest to the lowest, of equals the earliest first:
+    - `hard`: each taken one removes the others within `window_frames`.
+    - `soft`: each taken one multiplies the others at a distance d <= `window_frames` by
+      (d / (window_frames + 1)) ** decay_power. Soft-NMS (Bodla et al., ICCV 2017) in time: power 1 is the linear decay
+      of Soares and Shah (arXiv 2206.07846), 2 is that of T-DEED (Xarles et al., CVPRW 2024); both divide by the window
+      itself and decay every frame.
+    - `seed`: what the authors of the seed recipes do. Only every `stride_frames`-th frame from frame 0 on exists, and
+      every one of them may be a spot, local maximum or not; each taken one removes those up to 3 steps before and 1
+      step after it (their window of 5 steps, cut as [i - 2.5, i + 2) and rounded down). So spots may be 2 steps apart.
+      `window_frames` is not used. Theirs is `SEED_PEAKS`.
+    """
+
+    kind: Kind = "hard"
+    window_frames: int = 12
+    """Half width, >= 0; the distance itself is inside. 12 is half a second at 25 fps, as the metric's tolerance."""
+    sigma_frames: float = 2.0
+    """Gaussian smoothing before, >= 0; 0: none. A weighted mean (cut at 4 sigma, mirrored at the ends): a plateau keeps
+    its confidence, a peak that is narrower than sigma loses height, and nothing leaves the range of the input."""
+    threshold: float = 0.001
+    """Spots below are dropped, > 0. The metric does not mind low ones (no change from 0.001 to 0.2 on real scores)."""
+    decay_power: float = 2.0
+    """`soft` only, > 0; the higher, the nearer to `hard`."""
+    stride_frames: int = 2
+    """`seed` only, >= 1."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InputError("kind of suppression is not known", got=self.kind, wanted=", ".join(get_args(Kind)))
+        for name, least in (("window_frames", 0), ("stride_frames", 1)):
+            value = vars(self)[name]
+            if type(value) is not int or value < least:
+                raise InputError(f"{name} is not usable", got=value, wanted=f"a whole number >= {least}")
+        for name, may_be_zero in (("sigma_frames", True), ("threshold", False), ("decay_power", False)):
+            value = vars(self)[name]
+            if type(value) not in (int, float) or not isfinite(value) or value < 0 or not (value or may_be_zero):
+                wanted = "a number >= 0" if may_be_zero else "a number above 0"
+                raise InputError(f"{name} is not usable", got=value, wanted=wanted)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, in field order."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "PeakSettings":
+        """Inverse of `to_json`.
+
+        Raises:
+            InputError: a field is missing, unknown or not usable.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(record) != names:
+            wrong = ", ".join(sorted(names ^ set(record)))
+            raise InputError("settings of peaks do not fit this version of bas", got=f"missing or unknown: {wrong}")
+        return cls(**record)
+
+
+SEED_PEAKS = PeakSettings(kind="seed", sigma_frames=0.0, threshold=0.05)
+_TRIED_WINDOWS_FRAMES: dict[Kind, tuple[int, ...]] = {"hard": (8, 12, 16), "soft": (12, 18, 24)}
+CANDIDATES: tuple[PeakSettings, ...] = tuple(
+    PeakSettings(kind=kind, window_frames=window_frames, sigma_frames=sigma_frames)
+    for sigma_frames in (0.0, 1.0, 2.0, 3.0, 4.0)
+    for kind, windows_frames in _TRIED_WINDOWS_FRAMES.items()
+    for window_frames in windows_frames
+    if sigma_frames or kind == "hard"
+)
+"""What `choose_peaks` tries, for 25 fps. Without smoothing `soft` has the most peaks to decay and takes longest."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One row of the table of a choice: official mAP at 1 s, 0 to 1."""
+
+    settings: PeakSettings
+    headline: float
+    """Mean over the first classes (10 of SoccerNet's 12, else all)."""
+    overall: float
+    """Mean over all classes."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings with the highest headline; of equals the simplest."""
+
+    best: PeakSettings
+    table: tuple[Tried, ...]
+    """In the order of the candidates."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "best": self.best.to_json(),
+            "table": [vars(row) | {"settings": row.settings.to_json()} for row in self.table],
+        }
+
+
+def find_spots(scores_tk: ArrayLike, settings: PeakSettings) -> Spots:
+    """Spots of one match.
+
+    Args:
+        scores_tk: (T, K) confidences, finite, 0 to 1; T may be 0.
+        settings: how.
+
+    Returns:
+        Of K classes; a value is the smoothed confidence (`soft`: after its decay).
+
+    Raises:
+        InputError: another shape, or NaN or infinity.
+    """
+    return _spots_of_rows(smooth(scores_tk, settings.sigma_frames), settings)
+
+
+def choose_peaks(
+    scores: Sequence[ArrayLike],
+    events: Sequence[Spots],
+    *,
+    fps: Fraction,
+    num_headline: int,
+    candidates: Sequence[PeakSettings] = CANDIDATES,
+) -> Choice:
+    """Try settings on validation matches, pooled, by the official mAP at 1 s.
+
+    Args:
+        scores: (M,) of (T, K) confidences, as in `find_spots`.
+        events: (M,) of K classes each.
+        fps: frames per second of both.
+        num_headline: how many of the first classes the headline is over, 1 to K.
+        candidates: settings to try, at least one.
+
+    Raises:
+        InputError: no match or no candidate, lists that do not fit, or confidences that are not usable.
+    """
+    if len(scores) != len(events) or not scores or not candidates:
+        got = f"{len(scores)} of scores, {len(events)} of events, {len(candidates)} candidates"
+        raise InputError("peaks cannot be chosen", got=got, wanted="as many scores as events, and something to try")
+    if not 1 <= num_headline <= events[0].num_classes:
+        raise InputError("num_headline is not usable", got=num_headline, wanted=f"1 to {events[0].num_classes}")
+    at1 = MetricSettings.named("at1", fps=fps)
+    tried: dict[PeakSettings, Tried] = {}
+    for sigma_frames in {settings.sigma_frames for settings in candidates}:
+        rows = [smooth(scores_tk, sigma_frames) for scores_tk in scores]
+        for settings in (each for each in candidates if each.sigma_frames == sigma_frames):
+            games = [Game(true, _spots_of_rows(row, settings)) for row, true in zip(rows, events, strict=True)]
+            result = average_map(games, at1)
+            tried[settings] = Tried(settings, float(result.per_class[:num_headline].mean()), result.mean)
+    table = tuple(tried[settings] for settings in candidates)
+    return Choice(min(table, key=_worse_or_less_simple).settings, table)
+
+
+def _worse_or_less_simple(row: Tried) -> tuple[float, int, float, int]:
+    settings = row.settings
+    kind = get_args(Kind).index(settings.kind)
+    return -round(row.headline, 12), kind, settings.sigma_frames, settings.window_frames
+
+
+def smooth(scores_tk: ArrayLike, sigma_frames: float) -> Rows:
+    """(T, K) -> (K, T): a Gaussian over time, see `PeakSettings.sigma_frames`.
+
+    Rounded to float32, so that a plateau stays one.
+
+    Raises:
+        InputError: another shape, or NaN or infinity.
+    """
+    scores = np.asarray(scores_tk)
+    if scores.ndim != 2:
+        raise InputError("confidences have another shape", got=scores.shape, wanted="(frames, classes)")
+    with np.errstate(over="ignore"):  # infinite then
+        rows = np.ascontiguousarray(scores.T, dtype=np.float32)
+    if not np.isfinite(rows).all():
+        bad = int(np.count_nonzero(~np.isfinite(rows)))
+        raise InputError("confidences are not usable", got=f"{bad} NaN or infinite", wanted="finite, 0 to 1")
+    if not sigma_frames or not rows.size:
+        return rows
+    reach = int(_REACH_SIGMAS * sigma_frames + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_frames) ** 2)
+    padded = np.pad(rows.astype(np.float64), ((0, 0), (reach, reach)), mode="symmetric")
+    return np.stack([np.convolve(row, weights / weights.sum(), "valid") for row in padded]).astype(np.float32)
+
+
+def _spots_of_rows(rows_kt: Rows, settings: PeakSettings) -> Spots:
+    parts = [_PICKERS[settings.kind](row.astype(np.float64), settings) for row in rows_kt]
+    starts = np.cumsum([0, *(len(frames) for frames, _ in parts)])
+    return Spots(
+        np.concatenate([np.zeros(0, dtype=np.int64), *(frames for frames, _ in parts)]),
+        np.concatenate([np.zeros(0), *(values for _, values in parts)]),
+        starts.astype(np.int64),
+    )
+
+
+def _pick_hard(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
+    return _keep_highest(*_maxima(row_t, settings), settings.window_frames, settings.window_frames)
+
+
+def _pick_seed(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
+    stride = settings.stride_frames
+    frames = np.arange(0, len(row_t), stride)
+    frames = frames[row_t[frames] >= settings.threshold]
+    return _keep_highest(frames, row_t[frames], _SEED_BEFORE_STEPS * stride, _SEED_AFTER_STEPS * stride)
+
+
+def _pick_soft(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
+    frames, values = _maxima(row_t, settings)
+    values = _decay(frames, values, settings)
+    return frames[values > 0], values[values > 0]
+
+
+_PICKERS = {"hard": _pick_hard, "seed": _pick_seed, "soft": _pick_soft}
+
+
+def _maxima(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
+    """Local maxima of at least the threshold: frames (N,) and values (N,)."""
+    is_start = np.ones(len(row_t), dtype=bool)  # of a run of equal values
+    is_start[1:] = row_t[1:] != row_t[:-1]
+    starts = np.flatnonzero(is_start)
+    around = np.pad(row_t[starts], 1, constant_values=-np.inf)
+    runs = around[1:-1]
+    is_peak = (around[:-2] < runs) & (runs > around[2:]) & (runs >= settings.threshold)
+    frames = ((starts + np.append(starts[1:], len(row_t)) - 1) // 2)[is_peak]
+    return frames, row_t[frames]
+
+
+def _keep_highest(
+    frames: IntArray, values: FloatArray, before_frames: int, after_frames: int
+) -> tuple[IntArray, FloatArray]:
+    """Each, from the highest down, removes the others from `before_frames` before to `after_frames` after it."""
+    order = np.argsort(-values, kind="stable")
+    first = np.searchsorted(frames, frames - before_frames, side="left")[order]
+    stop = np.searchsorted(frames, frames + after_frames, side="right")[order]
+    is_free, kept = bytearray(b"\1") * len(frames), []
+    for peak, low, high in zip(order.tolist(), first.tolist(), stop.tolist(), strict=True):
+        if is_free[peak]:
+            kept.append(peak)
+            is_free[low:high] = bytes(high - low)
+    chosen = np.sort(np.array(kept, dtype=np.int64))
+    return frames[chosen], values[chosen]
+
+
+def _decay(frames: IntArray, values: FloatArray, settings: PeakSettings) -> FloatArray:
+    """Values (N,) after each, from the highest down, has decayed its neighbours; 0 where below the threshold."""
+    window, threshold = settings.window_frames, settings.threshold
+    weights = ((np.arange(window + 1) / (window + 1)) ** settings.decay_power).tolist()
+    first = np.searchsorted(frames, frames - window, side="left").tolist()
+    stop = np.searchsorted(frames, frames + window, side="right").tolist()
+    at, left = frames.tolist(), values.tolist()
+    final = [0.0] * len(left)
+    heap = [(-value, peak) for peak, value in enumerate(left)]
+    heapq.heapify(heap)
+    while heap:
+        value, peak = heap[0]
+        if -value > left[peak] >= threshold:  # decayed since it was put here
+            heapq.heapreplace(heap, (-left[peak], peak))
+            continue
+        heapq.heappop(heap)
+        if left[peak] < threshold:
+            continue
+        final[peak], here = left[peak], at[peak]
+        for other in range(first[peak], stop[peak]):
+            left[other] *= weights[abs(at[other] - here)]
+    return np.array(final)
