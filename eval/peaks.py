@@ -92,10 +92,12 @@ class PeakSettings:
 
 
 SEED_PEAKS = PeakSettings(kind="seed", sigma_frames=0.0, threshold=0.05)
+_TRIED_WINDOWS_FRAMES: dict[Kind, tuple[int, ...]] = {"hard": (8, 12, 16), "soft": (12, 18, 24)}
 CANDIDATES: tuple[PeakSettings, ...] = tuple(
     PeakSettings(kind=kind, window_frames=window_frames, sigma_frames=sigma_frames)
     for sigma_frames in (0.0, 1.0, 2.0, 3.0, 4.0)
-    for kind, window_frames in (("hard", 8), ("hard", 12), ("hard", 16), ("soft", 12), ("soft", 18), ("soft", 24))
+    for kind, windows_frames in _TRIED_WINDOWS_FRAMES.items()
+    for window_frames in windows_frames
     if sigma_frames or kind == "hard"
 )
 """What `choose_peaks` tries, for 25 fps. Without smoothing `soft` has the most peaks to decay and takes longest."""
@@ -243,10 +245,12 @@ _PICKERS = {"hard": _pick_hard, "seed": _pick_seed, "soft": _pick_soft}
 
 def _maxima(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
     """Local maxima of at least the threshold: frames (N,) and values (N,)."""
-    starts = np.flatnonzero(np.diff(row_t, prepend=np.inf))  # of runs of equal values
-    runs = row_t[starts]
-    is_rise = np.diff(runs, prepend=-np.inf, append=-np.inf) > 0
-    is_peak = is_rise[:-1] & ~is_rise[1:] & (runs >= settings.threshold)
+    is_start = np.ones(len(row_t), dtype=bool)  # of a run of equal values
+    is_start[1:] = row_t[1:] != row_t[:-1]
+    starts = np.flatnonzero(is_start)
+    around = np.pad(row_t[starts], 1, constant_values=-np.inf)
+    runs = around[1:-1]
+    is_peak = (around[:-2] < runs) & (runs > around[2:]) & (runs >= settings.threshold)
     frames = ((starts + np.append(starts[1:], len(row_t)) - 1) // 2)[is_peak]
     return frames, row_t[frames]
 
