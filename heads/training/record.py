@@ -119,7 +119,7 @@ class RunRecord:
             "features_key": self.features.key(),
             "fps": str(self.fps),
             "peaks": self.peaks.to_json() if self.peaks else None,
-            "calibration": self.calibration.to_json() if self.calibration else None,
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
         }
 
     @classmethod
@@ -146,7 +146,9 @@ class RunRecord:
                 best_epoch=record["best_epoch"],
                 best=Verdict(**record["best"]) if record["best"] else None,
                 peaks=PeakSettings.from_json(record["peaks"]) if record["peaks"] else None,
-                calibration=RankCalibration.from_json(record["calibration"]) if record["calibration"] else None,
+                calibration=(
+                    None if record["calibration"] is None else RankCalibration.from_json(record["calibration"])
+                ),
                 chosen=Verdict(**record["chosen"]) if record["chosen"] else None,
             )
         except (KeyError, TypeError, AttributeError) as error:
