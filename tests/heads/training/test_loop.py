@@ -125,12 +125,12 @@ def test_a_finished_run_is_left_as_it_is(store: FeatureStore, tiny: Tiny, tmp_pa
 
 def test_where_features_lie_changes_nothing(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
     for place in ("ram", "mapped"):
-        train(store, tmp_path / place, tiny(epochs=1), options=RunOptions(device="cpu", place=place))  # type: ignore[arg-type]
+        train(store, tmp_path / place, tiny(epochs=1), options=RunOptions.parse(device="cpu", place=place))
     assert (tmp_path / "ram" / BEST).read_bytes() == (tmp_path / "mapped" / BEST).read_bytes()
 
 
 def test_the_history_says_what_was_done(store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
-    settings, seen, done = tiny(epochs=2), [], []
+    settings, done, seen = tiny(epochs=2), list[tuple[float, float]](), list[Any]()
     real_update = Updater.update
 
     def update(*arguments: Any, **options: Any) -> Any:
@@ -310,9 +310,10 @@ def test_devices_are_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-    for name in ("cuda", "mps"):
+    absent: tuple[loop.Device, ...] = ("cuda", "mps")
+    for name in absent:
         with pytest.raises(InputError, match="--device is not usable") as error:
-            choose_device(name)  # type: ignore[arg-type]
+            choose_device(name)
         assert error.value.wanted == "auto, cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("cuda")

@@ -121,8 +121,8 @@ def test_averaged_weights_follow_and_statistics_are_copied(tiny: Tiny) -> None:
         wanted = [0.9 * old + 0.1 * now for old, now in zip(wanted, new, strict=True)]
     for found, value in zip(updater.average.parameters(), wanted, strict=True):
         torch.testing.assert_close(found.detach(), value)
-    for found, value in zip(updater.average.buffers(), updater.model.buffers(), strict=True):
-        assert torch.equal(found, value)
+    for kept, now in zip(updater.average.buffers(), updater.model.buffers(), strict=True):
+        assert torch.equal(kept, now)
     assert any(buffer.abs().sum() > 0 for buffer in updater.model.buffers())
     assert updater_of(tiny()).judged.training
 
