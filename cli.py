@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before spending hours on it.")
@@ -38,17 +41,12 @@ def data_check(
     as_json: AsJson = False,
 ) -> None:
     """Open every video, count every event, say what is missing or wrong; exit code 2 on errors."""
-    from rich.console import Console
-
     from .extract.datasets.check import check_data_set
     from .extract.datasets.check_view import report_view
 
     with _progress("reading videos") as on_progress:
         report = check_data_set(root, on_progress=on_progress)
-    if as_json:
-        print(json.dumps(report.to_json(), indent=1))
-    else:
-        Console(highlight=False).print(report_view(report))
+    _show(report_view(report), report.to_json(), as_json=as_json)
     if report.errors:
         raise typer.Exit(2)
 
@@ -127,8 +125,6 @@ def extract(
 
     Settings that are left out follow the store where it exists, then the weights' own record, then the default.
     """
-    from rich.console import Console
-
     from .extract.datasets.sources import find_sources
     from .extract.options import ExtractOptions, RunOptions, parse_choice, parse_pair, parse_views
     from .extract.progress_view import ExtractionView, summary_json, summary_view
@@ -162,10 +158,7 @@ def extract(
     splits = tuple(parse_choice(name, option="--split") for name in split or ())
     with ExtractionView() as report:
         summary = run_extract(data_set, out, options, run, split=splits, report=report)
-    if as_json:
-        print(json.dumps(summary_json(summary), indent=1))
-    else:
-        Console(highlight=False).print(summary_view(summary))
+    _show(summary_view(summary), summary_json(summary), as_json=as_json)
     if not summary.complete:
         raise typer.Exit(2)
 
@@ -221,17 +214,12 @@ Random weights: these features are good for a look, not for spotting. Next:
 @cache_app.command("info")
 def cache_info(store: Store, as_json: AsJson = False) -> None:
     """Matches, frames, events and settings of a store."""
-    from rich.console import Console
-
     from .cache.info import info
     from .cache.info_view import info_view
     from .cache.store import FeatureStore
 
     about = info(FeatureStore.open(store))
-    if as_json:
-        print(json.dumps(about.to_json(), indent=1))
-    else:
-        Console(highlight=False).print(info_view(about))
+    _show(info_view(about), about.to_json(), as_json=as_json)
 
 
 @cache_app.command("import", epilog="Example: bas cache import other-model --out scores.zarr --model NAME")
@@ -246,42 +234,23 @@ def cache_import(
         Path | None, typer.Option(help="A splits.json; default: ROOT's, else SoccerNet's own.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="What made the scores; models are never mixed in one store. Default: unknown.")
+        str | None, typer.Option(help="What made the scores; one per store. Default: the store's, else unknown.")
     ] = None,
-    fps: Annotated[str | None, typer.Option(help="Scores per second; default: 25.")] = None,
+    fps: Annotated[str | None, typer.Option(help="Scores per second; default: the store's, else 25.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Per-frame scores of another model into a feature store. Resumes; what is stored is left alone.
 
     <match>/scores.npz is a match in one piece. Labels and splits are found as `bas data ls ROOT` finds them.
     """
-    from rich.console import Console
-
-    from .cache.importing import ImportMatch, ImportOptions, import_matches
     from .cache.importing_view import summary_json, summary_view
-    from .cache.score_files import SCORE_NAMES, load_scores, read_offsets
-    from .extract.datasets.sources import find_folders
+    from .extract.imports import import_scores
 
-    data_set, folders = find_folders(root, SCORE_NAMES, splits_file=split_file)
-    data_set.raise_errors()
-    known = read_offsets(root, offsets, folders)
-    matches = [ImportMatch(each.id, folders[each.id], each.split, data_set.events(each)) for each in data_set.matches]
-    options = ImportOptions(kind="scores", model=model, fps=fps)
     with _progress("importing") as on_progress:
-        summary = import_matches(
-            matches,
-            lambda match: load_scores(match, known),
-            out,
-            options,
-            classes=data_set.classes,
-            on_progress=on_progress,
+        summary = import_scores(
+            root, out, model=model, fps=fps, offsets_file=offsets, splits_file=split_file, on_progress=on_progress
         )
-    for note in summary.notes:
-        print(f"bas: note: {note}", file=sys.stderr)
-    if as_json:
-        print(json.dumps(summary_json(summary), indent=1))
-    else:
-        Console(highlight=False).print(summary_view(summary))
+    _show(summary_view(summary), summary_json(summary), as_json=as_json)
     if not summary.complete:
         raise typer.Exit(2)
 
@@ -296,8 +265,6 @@ def cache_verify(
     as_json: AsJson = False,
 ) -> None:
     """Check hashes, shapes, values and, with --videos, the features themselves; exit code 2 on errors."""
-    from rich.console import Console
-
     from .cache.info_view import findings_view
     from .cache.verify import verify
 
@@ -307,10 +274,7 @@ def cache_verify(
         from .extract.datasets.sources import find_sources
 
         findings += extract_again(store, find_sources(videos), weights=weights, num_places=sample, matches=match)
-    if as_json:
-        print(json.dumps([finding.to_json() for finding in findings], indent=1))
-    else:
-        Console(highlight=False).print(findings_view(store, findings))
+    _show(findings_view(store, findings), [finding.to_json() for finding in findings], as_json=as_json)
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(2)
 
@@ -334,8 +298,6 @@ def evaluate(
     """Score predictions: mAP, per class, with intervals, a chance row and warnings about what misleads."""
     from typing import cast
 
-    from rich.console import Console
-
     from .eval.files import exact_frame, find_predictions, load, official_frame, pair, parse_classes
     from .eval.report import Calibration, EvalSettings, Metric
     from .eval.report import evaluate as run_evaluation
@@ -357,10 +319,17 @@ def evaluate(
     loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
     warnings = (*found.problems, *file_warnings(paired, loaded, names))
     report = run_evaluation(loaded.games, names, settings, warnings=warnings)
+    _show(report_view(report), report.to_json(), as_json=as_json)
+
+
+def _show(view: "RenderableType", record: object, *, as_json: bool) -> None:
+    """The result on stdout: as a person sees it, or as one JSON document."""
+    from rich.console import Console
+
     if as_json:
-        print(json.dumps(report.to_json(), indent=1))
+        print(json.dumps(record, indent=1))
     else:
-        Console(highlight=False).print(report_view(report))
+        Console(highlight=False).print(view)
 
 
 @contextmanager

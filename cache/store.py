@@ -154,7 +154,7 @@ class FeatureStore:
         return read_plain(self.path, f"{self._require(match_id)}/{PTS}").astype(np.int64, copy=False)
 
     def valid(self, match_id: str) -> npt.NDArray[np.bool_]:
-        """(T,) False where the video could not be decoded. Raises as `rows`."""
+        """(T,) False where the video could not be decoded, or an imported source has no row. Raises as `rows`."""
         return read_plain(self.path, f"{self._require(match_id)}/{VALID}").astype(np.bool_)
 
     def writer(
