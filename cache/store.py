@@ -101,11 +101,12 @@ class FeatureStore:
             with lock:
                 if not (path / METADATA).exists():
                     _write_root(path, _new_record(settings, classes=classes, software=software))
-                elif classes and not (record := _root_record(path)).get("classes"):
-                    _write_root(path, {**record, "classes": list(classes)})
+                else:
+                    settings.require_equal(cls.open(path).settings, store=str(path))  # before anything is written
+                    if classes and not (record := _root_record(path)).get("classes"):
+                        _write_root(path, {**record, "classes": list(classes)})
                 sweep(path)
         store = cls.open(path)
-        settings.require_equal(store.settings, store=str(path))
         if not set(classes) <= set(store.classes):
             raise InputError(
                 f"{path}: made with other classes",

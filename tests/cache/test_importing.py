@@ -166,6 +166,18 @@ def test_a_store_of_a_backbone_is_refused(maker: Any) -> None:
     assert FeatureStore.open(maker.path).matches() == ["a"]
 
 
+def test_a_refused_import_gives_the_store_no_classes(
+    tmp_path: Path, tree: Callable[[Path], dict[str, bytes | None]]
+) -> None:
+    run(tmp_path / "s", {"a": source()}, among=matches(["a"], events=None), model="seed", classes=())
+    before = tree(tmp_path / "s")
+    with pytest.raises(InputError, match="these differ: weights"):
+        run(tmp_path / "s", {"b": source()}, model="other")
+    assert tree(tmp_path / "s") == before
+    run(tmp_path / "s", {"b": source()}, model="seed")
+    assert FeatureStore.open(tmp_path / "s").classes == ("PASS",)
+
+
 def test_matches_that_differ_in_channels_are_refused_before_the_store_is_made(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="matches differ in channels") as caught:
         run(tmp_path / "s", {"a": source(), "b": source(channels=3)})
