@@ -163,23 +163,3 @@ def spread_by_rank(games: Sequence[Game]) -> list[Game]:
         ]
         spread.append(Game(game.events, game.predictions.with_values(np.concatenate([*values, np.zeros(0)]))))
     return spread
-
-
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class RankCalibration:
-    @classmethod
-    def fit(cls, spots, events):
-        return cls()
-
-    def to_json(self):
-        return {}
-
-    @classmethod
-    def from_json(cls, r):
-        return cls()
-
-    def apply(self, spots):
-        return spots

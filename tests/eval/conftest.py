@@ -1,16 +1,13 @@
-"""The SoccerNet package, the command line in this process, and real confidences with their events."""
+"""The SoccerNet package, and real confidences with their events."""
 
 import json
-import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bas import cli
 from bas.eval.spots import FloatArray, Spots
 
 
@@ -23,19 +20,6 @@ def package() -> Any:
             "SoccerNet.Evaluation.ActionSpotting",
             reason="PARITY WITH THE OFFICIAL METRIC NOT TESTED: pip install SoccerNet",
         )
-
-
-@pytest.fixture
-def bas(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command line in this process: arguments -> exit code."""
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["bas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return int(stop.value.code or 0)
-
-    return call
 
 
 @pytest.fixture(scope="session")
