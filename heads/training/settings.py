@@ -1,6 +1,5 @@
 """Settings of a training run, saved with it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -63,9 +62,10 @@ class TrainSettings(ModelSettings):
     def __post_init__(self) -> None:
         for name in ("clip_len", "stride", "hop_rows", "epoch_steps", "epochs", "batch"):
             self._require(name, getattr(self, name) >= 1, "a whole number >= 1")
-        for name in ("sigma", "mixup", "warmup_epochs", "patience", "min_improvement", "weight_decay", "seed"):
-            self._require(name, getattr(self, name) >= 0, "a number >= 0")
-        self._require("max_grad_norm", self.max_grad_norm >= 0, "a number >= 0")
+        for name in ("sigma", "mixup", "warmup_epochs", "min_improvement", "weight_decay", "max_grad_norm"):
+            self._require(name, 0 <= getattr(self, name) < float("inf"), "a number >= 0")
+        self._require("patience", self.patience >= 0, "a whole number >= 0")
+        self._require("seed", 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2 ** 63")
         self._require("lr", 0 < self.lr < 10, "a number above 0, such as 8e-4")
         self._require("ema", 0 <= self.ema < 1, "0 to below 1")
         self._require("score_overlap", 0 <= self.score_overlap < 1, "0 to below 1")
@@ -128,4 +128,4 @@ class TrainSettings(ModelSettings):
     def differing(self, other: "TrainSettings") -> list[str]:
         """Names of the fields whose values differ."""
         mine, theirs = self.to_json(), other.to_json()
-        return [name for name in mine if json.dumps(mine[name]) != json.dumps(theirs[name])]
+        return [name for name in mine if mine[name] != theirs[name]]
