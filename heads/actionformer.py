@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .anchor import PRIOR_LOGIT
 from .contract import Head, HeadOutputs, Trunk, require
-from .losses import mean_where, sigmoid_focal
+from .losses import PRIOR_LOGIT, mean_where, sigmoid_focal
 from .ops import Mask, TimeConv, coarse_mask, lengths, move_scores, zero_padding
 from .targets import Targets
 

@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Head, HeadOutputs, Trunk, require
-from .losses import mean_where, sigmoid_focal
+from .losses import PRIOR_LOGIT, mean_where, sigmoid_focal
 from .ops import Mask, TimeConv, move_scores, zero_padding
 from .targets import Targets
-
-PRIOR_LOGIT = -4.6
-"""First bias of a presence output: 1 %, so that the many negatives do not drown the first epochs (Lin et al., 2017)."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Head, HeadOutputs, Trunk
-from .losses import SOFTMAX_LOSSES, LossName, mean_where
+from .losses import PRIOR_LOGIT, SOFTMAX_LOSSES, LossName, binary_cross_entropy, mean_where
 from .ops import Mask, move_scores, zero_padding
 from .targets import Targets
 
@@ -16,27 +16,35 @@ from .targets import Targets
 class ClassifierHead(Head):
     """Trunk, then linear D -> N with softmax; with `displacement` also linear D -> 1, in steps.
 
+    With the loss `bce` linear D -> K with sigmoids instead: two classes may share a step.
+
     Displacement: Soares et al., Temporally Precise Action Spotting in Soccer Videos Using Dense Detection Anchors,
     ICIP 2022; here learned by squared error on the steps that carry a (dilated) label.
     """
 
     def __init__(self, trunk: Trunk, *, num_classes: int, loss: LossName, displacement: bool) -> None:
-        """`loss` is one of `SOFTMAX_LOSSES`."""
+        """`loss` is one of `SOFTMAX_LOSSES`, or `bce`."""
         super().__init__()
         self.trunk = trunk
-        self.classifier = nn.Linear(trunk.dim, num_classes + 1)
+        self.is_softmax = loss in SOFTMAX_LOSSES
+        self.classifier = nn.Linear(trunk.dim, num_classes + self.is_softmax)
+        if not self.is_softmax:
+            nn.init.constant_(self.classifier.bias, PRIOR_LOGIT)
         self.displacement = nn.Linear(trunk.dim, 1) if displacement else None
         self.loss_name = loss
 
     def forward(self, features_btc: Tensor, mask_bt: Mask = None) -> HeadOutputs:
-        """-> logits (B, T, N), offsets (B, T) in steps or None. Raises as `Trunk.forward`."""
+        """-> logits (B, T, N), or (B, T, K) with `bce`; offsets (B, T) in steps or None. Raises as `Trunk.forward`."""
         x_btd = self.trunk(features_btc, mask_bt)
         offsets_bt = None if self.displacement is None else self.displacement(x_btd).squeeze(-1)
         return HeadOutputs(self.classifier(x_btd), offsets_bt, mask_bt, num_steps=x_btd.shape[1])
 
     def loss(self, outputs: HeadOutputs, targets: Targets) -> Tensor:
-        """Scalar: the softmax loss, plus the squared error of the displacement in steps squared."""
-        loss = SOFTMAX_LOSSES[self.loss_name](outputs.logits, targets.label_btn, targets.mask_bt)
+        """Scalar: the classifier's loss, plus the squared error of the displacement in steps squared."""
+        if self.is_softmax:
+            loss = SOFTMAX_LOSSES[self.loss_name](outputs.logits, targets.label_btn, targets.mask_bt)
+        else:
+            loss = binary_cross_entropy(outputs.logits, targets.presence_btk, targets.mask_bt)
         if outputs.offsets is None:
             return loss
         labelled_bt = (targets.class_bt > 0) & targets.mask_bt
@@ -45,7 +53,9 @@ class ClassifierHead(Head):
 
     def scores(self, outputs: HeadOutputs) -> Tensor:
         """(B, T, K): probabilities, moved by the displacement where there is one."""
-        probability_btk = zero_padding(outputs.logits.float().softmax(-1)[..., 1:], outputs.mask_bt)
+        logits = outputs.logits.float()
+        probability_btk = logits.softmax(-1)[..., 1:] if self.is_softmax else logits.sigmoid()
+        probability_btk = zero_padding(probability_btk, outputs.mask_bt)
         if outputs.offsets is None:
             return probability_btk
         position_bt = torch.arange(outputs.num_steps, device=probability_btk.device) + outputs.offsets.float()

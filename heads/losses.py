@@ -13,11 +13,13 @@ from torch.nn import functional
 from .ops import Mask, zero_padding
 from .targets import Targets
 
-LossName = Literal["ce", "focal"]
+LossName = Literal["ce", "focal", "bce"]
 LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
 
 CLASS_WEIGHT = 5.0
 """Weight of each class in `ce`; background has 1 (the seed's default)."""
+PRIOR_LOGIT = -4.6
+"""First bias of a presence output: 1 %, so that the many negatives do not drown the first epochs (Lin et al., 2017)."""
 GAMMA = 2.0
 """Exponent of the focal losses."""
 
@@ -47,7 +49,7 @@ def softmax_focal(logits_btn: Tensor, label_btn: Tensor, mask_bt: Tensor) -> Ten
     return (loss_bt * mask_bt).sum() / mask_bt.sum().clamp(min=1)
 
 
-SOFTMAX_LOSSES: dict[LossName, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+SOFTMAX_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "ce": cross_entropy,
     "focal": softmax_focal,
 }
@@ -68,6 +70,15 @@ def sigmoid_focal(logits: Tensor, presence: Tensor, mask: Tensor) -> Tensor:
     surprise = functional.binary_cross_entropy_with_logits(logits, presence, reduction="none")
     loss = (logits.sigmoid() - presence).abs() ** GAMMA * surprise * mask.unsqueeze(-1)
     return loss.sum() / (presence * mask.unsqueeze(-1)).sum().clamp(min=1)
+
+
+def binary_cross_entropy(logits: Tensor, presence: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of independent sigmoids, no class weight; the sum over real places by the presence in all.
+
+    Soft presence (Gaussian labels) is learned as it is. Arguments as `sigmoid_focal`.
+    """
+    surprise = functional.binary_cross_entropy_with_logits(_real(logits, mask), presence, reduction="none")
+    return (surprise * mask.unsqueeze(-1)).sum() / (presence * mask.unsqueeze(-1)).sum().clamp(min=1)
 
 
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:

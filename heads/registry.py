@@ -16,6 +16,7 @@ from .sgp import SgpBlockSettings, SgpSettings
 from .targets import TargetSettings
 from .tcn import TcnDilatedSettings, TcnSettings
 from .transformer import TransformerSettings
+from .unet import UnetSettings
 
 HEADS: dict[str, NeckSettings | HeadSettings] = {
     "fc": FcSettings(),
@@ -29,6 +30,7 @@ HEADS: dict[str, NeckSettings | HeadSettings] = {
     "transformer": TransformerSettings(),
     "bigru": BiGruSettings(),
     "unet_gru": UnetGruSettings(),
+    "unet": UnetSettings(),
     "anchor": AnchorSettings(),
     "actionformer": ActionFormerSettings(),
 }
@@ -57,7 +59,8 @@ def build_head(
         num_classes: K, without background.
         proj: width of a linear projection before the first neck; 0 for none; by default none up to 256 channels, and
             256 beyond.
-        loss: `ce` or `focal`; by default the head's own (`ce` for softmax heads, `focal` for presence heads).
+        loss: `ce`, `focal` or `bce`; by default the head's own (`ce` for the common classifier, `focal` for heads with
+            presence outputs of their own, which have no other).
         settings: replaces entries of `HEADS` by name.
 
     Raises:
@@ -79,9 +82,9 @@ def build_head(
         raise InputError(
             "this head regresses an offset already", got=repr(name), wanted="no +disp", cure="leave +disp out"
         )
-    if loss == "ce":
+    if loss in ("ce", "bce"):
         raise InputError(
-            f"{name!r} has presence outputs", got="loss 'ce'", wanted="'focal'", cure="leave the loss to the head"
+            f"{name!r} has presence outputs", got=f"loss {loss!r}", wanted="'focal'", cure="leave the loss to the head"
         )
     return last.build_head(Trunk(dim=dim, proj=proj, necks=_necks(name, parts[:-1])), num_classes)
 

@@ -77,17 +77,17 @@ class LoopState:
         return self.epoch >= settings.epochs or 0 < settings.patience <= self.stale_epochs
 
     def finish_epoch(self, line: EpochLine, verdict: Verdict, settings: TrainSettings) -> bool:
-        """Count a validated epoch; True where it is the best so far."""
+        """Count a validated epoch; True where its weights are to be kept: the best so far, or the last."""
         self.history.append(line)
         self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
-        is_best = self.best is None or verdict.headline > self.best.headline
-        if is_best:
+        is_kept = self.best is None or verdict.headline > self.best.headline or settings.keep == "last"
+        if is_kept:
             self.best, self.best_epoch = verdict, line.epoch
         if verdict.headline > self.reference + settings.min_improvement:
             self.reference, self.stale_epochs = line.headline, 0
         else:
             self.stale_epochs += 1
-        return is_best
+        return is_kept
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "LoopState":

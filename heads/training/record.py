@@ -13,7 +13,7 @@ from ... import __version__
 from ...cache.settings import FeatureSettings
 from ...cache.store import FeatureStore
 from ...errors import InputError
-from ...eval.calibrate import RankCalibration
+from ...eval.calibrate import FittedCalibration
 from ...eval.peaks import PeakSettings
 from ...eval.report import mean_groups
 from ...events import TimeGrid
@@ -50,7 +50,7 @@ class RunRecord:
     """Its validation, with the default peaks."""
     peaks: PeakSettings | None = None
     """Chosen on validation; None while the run is unfinished."""
-    calibration: RankCalibration | None = None
+    calibration: FittedCalibration | None = None
     """Fitted on validation."""
     chosen: Verdict | None = None
     """Validation with these peaks, uncalibrated."""
@@ -146,9 +146,7 @@ class RunRecord:
                 best_epoch=record["best_epoch"],
                 best=Verdict(**record["best"]) if record["best"] else None,
                 peaks=PeakSettings.from_json(record["peaks"]) if record["peaks"] else None,
-                calibration=(
-                    None if record["calibration"] is None else RankCalibration.from_json(record["calibration"])
-                ),
+                calibration=FittedCalibration.from_json(record["calibration"]) if record["calibration"] else None,
                 chosen=Verdict(**record["chosen"]) if record["chosen"] else None,
             )
         except (KeyError, TypeError, AttributeError) as error:

@@ -12,6 +12,7 @@ from ..scoring import ScoringPlan
 from ..targets import TargetSettings
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,12 @@ class TrainSettings(ModelSettings):
     precision: Precision = "auto"
     """Of the forward pass; `auto`: fp16 on a CUDA device, else fp32."""
     score_overlap: float = 0.5
-    """Overlap of the windows over a whole match, 0 to below 1; they are `clip_len` long."""
+    """Overlap of the windows over a whole match, 0 to below 1."""
+    score_len: int = 0
+    """Steps of these windows; 0: `clip_len`. Longer ones cost nothing more, where the head does well on them."""
+    keep: Keep = "best"
+    """Weights that a run keeps: of the epoch with the best validation, or of the last, so that validation chooses none
+    of them and its figures flatter less."""
     seed: int = 0
     """Of weights, order, dropout and mixup, >= 0."""
 
@@ -70,6 +76,8 @@ class TrainSettings(ModelSettings):
         self._require("ema", 0 <= self.ema < 1, "0 to below 1")
         self._require("score_overlap", 0 <= self.score_overlap < 1, "0 to below 1")
         self._require("views", len(self.views) > 0, "one view or more")
+        self._require("score_len", self.score_len >= 0, "a whole number >= 0")
+        self._require("keep", self.keep in get_args(Keep), ", ".join(get_args(Keep)))
         self._require("precision", self.precision in get_args(Precision), ", ".join(get_args(Precision)))
         self._require("loss", self.loss in (None, *LOSS_NAMES), ", ".join(LOSS_NAMES))
         self._require("dilate", self.dilate is None or self.dilate >= 0, "a whole number >= 0")
@@ -89,7 +97,7 @@ class TrainSettings(ModelSettings):
     @property
     def scoring_plan(self) -> ScoringPlan:
         """Windows over a whole match."""
-        return ScoringPlan(window_steps=self.clip_len, stride=self.stride, overlap=self.score_overlap)
+        return ScoringPlan(window_steps=self.score_len or self.clip_len, stride=self.stride, overlap=self.score_overlap)
 
     @property
     def clips_per_epoch(self) -> int:

@@ -182,6 +182,7 @@ EQUIVARIANT_BY_STEPS = {
     "sgp": 1,
     "sgp_block": 1,
     "tpn": 4,
+    "unet": 32,
     "anchor": 1,
     "tcn+sgp": 1,
     "tcn+anchor": 1,
@@ -194,13 +195,30 @@ EQUIVARIANT_BY_STEPS = {
 @pytest.mark.parametrize(("name", "steps"), EQUIVARIANT_BY_STEPS.items())
 def test_scores_move_with_the_input(name: str, steps: int) -> None:
     head = small(name)
-    x = torch.zeros(1, 600, DIM)
-    x[:, 290:305] = features(1, 15)
+    x = torch.zeros(1, 1024, DIM)
+    x[:, 500:515] = features(1, 15)
     moved = x.roll(steps, dims=1)
-    before = head.scores(head(x))[:, 200:400]
-    after = head.scores(head(moved))[:, 200 + steps : 400 + steps]
+    before = head.scores(head(x))[:, 400:600]
+    after = head.scores(head(moved))[:, 400 + steps : 600 + steps]
     assert before.std() > 1e-4
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_sigmoids_give_two_classes_on_one_step() -> None:
+    head = build_head("fc", dim=DIM, num_classes=NUM_CLASSES, loss="bce")
+    x = features(1, 6).clone()
+    events = clip_targets([(3, 1), (3, 2)], num_steps=6, num_classes=NUM_CLASSES).targets
+    wanted = stack_targets([events])
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
+    head.eval()
+    for _ in range(200):
+        optimizer.zero_grad()
+        head.loss(head(x), wanted).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    scores = head.scores(head(x))
+    assert scores.shape == (1, 6, NUM_CLASSES)
+    assert scores[0, 3, :2].min() > 0.9
+    assert scores[0, :3].max() < 0.1
 
 
 @every_head

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bas.heads.losses import cross_entropy, mean_where, mixup, sigmoid_focal, softmax_focal
+from bas.heads.losses import binary_cross_entropy, cross_entropy, mean_where, mixup, sigmoid_focal, softmax_focal
 from bas.heads.targets import clip_targets, stack_targets
 
 NUM_CLASSES = 3
@@ -40,10 +40,17 @@ def test_sigmoid_focal_is_the_plain_form_for_hard_presence() -> None:
     torch.testing.assert_close(ours, (-((1 - right) ** 2) * right.log()).sum() / presence[mask].sum())
 
 
+def test_binary_cross_entropy_is_that_of_torch_by_the_presence() -> None:
+    logits, classes, mask = logits_and_classes()
+    presence = functional.one_hot(classes, NUM_CLASSES + 1) * 0.7
+    wanted = functional.binary_cross_entropy_with_logits(logits[mask], presence[mask], reduction="sum")
+    torch.testing.assert_close(binary_cross_entropy(logits, presence, mask), wanted / presence[mask].sum())
+
+
 def test_padded_steps_give_neither_loss_nor_gradient() -> None:
     logits, classes, mask = logits_and_classes()
     labels = functional.one_hot(classes, NUM_CLASSES + 1).float()
-    for loss in (cross_entropy, softmax_focal, sigmoid_focal):
+    for loss in (cross_entropy, softmax_focal, sigmoid_focal, binary_cross_entropy):
         wild = logits.masked_fill(~mask.unsqueeze(-1), torch.inf).requires_grad_()
         value = loss(wild, labels, mask)
         torch.testing.assert_close(value, loss(logits, labels, mask))

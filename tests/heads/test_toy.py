@@ -48,6 +48,7 @@ TOYS = {
     "transformer": Toy(num_updates=600, lr=1e-3),
     "bigru": Toy(num_updates=300),
     "unet_gru": Toy(),
+    "unet": Toy(),
     "anchor": Toy(num_updates=300),
     "actionformer": Toy(num_updates=300),
     "tcn+sgp": Toy(),

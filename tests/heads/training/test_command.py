@@ -51,9 +51,8 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
         "--recipe anchor --set anchor.width=8 --set anchor.lengths_steps=4,6 --proj 3 --inputs standard --stride 1"
     )
     options += " --dilate 1 --mixup 0.2 --views hflip,identity --patience 2 --batch 3 --lr 0.001 --weight-decay 0.1"
-    options += (
-        " --max-grad-norm 2 --ema 0.5 --precision bf16 --seed 7 --classes DRIVE,PASS --valid liga/b --bank mapped"
-    )
+    options += " --max-grad-norm 2 --ema 0.5 --keep last --score-len 30 --precision bf16 --seed 7 --classes DRIVE,PASS"
+    options += " --valid liga/b --bank mapped"
     assert bas("train-head", store.path, "--out", tmp_path / "run", *options.split(), *TINY[2:]) == 0
     record = RunRecord.read(tmp_path / "run")
     assert record.settings.to_json() == {
@@ -81,6 +80,8 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
         "ema": 0.5,
         "precision": "bf16",
         "score_overlap": 0.5,
+        "score_len": 30,
+        "keep": "last",
         "seed": 7,
     }
     assert record.classes == ("DRIVE", "PASS")

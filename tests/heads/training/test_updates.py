@@ -13,7 +13,7 @@ from bas.heads.losses import mixup
 from bas.heads.targets import clip_targets, stack_targets
 from bas.heads.training.examples import Batch
 from bas.heads.training.settings import TrainSettings
-from bas.heads.training.updates import Updater, learning_rate, update_seed
+from bas.heads.training.updates import Updater, average_decay, learning_rate, update_seed
 
 Tiny = Callable[..., TrainSettings]
 CPU = torch.device("cpu")
@@ -110,21 +110,29 @@ def test_gradients_are_scaled_down_to_their_norm(tiny: Tiny) -> None:
     assert norms[1] == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_averaged_weights_follow_and_statistics_are_copied(tiny: Tiny) -> None:
+def test_averaged_weights_and_statistics_follow(tiny: Tiny) -> None:
     updater = updater_of(tiny(head="unet_gru", options={"unet_gru.widths": "8", "unet_gru.gru.hidden": 4}, ema=0.9))
     assert updater.average is not None
     assert updater.judged is updater.average
-    wanted = [parameter.detach().clone() for parameter in updater.average.parameters()]
-    for number in range(3):
-        updater.update(batch_of(number), lr=1e-2, seed=number)
-        new = [parameter.detach() for parameter in updater.model.parameters()]
-        wanted = [0.9 * old + 0.1 * now for old, now in zip(wanted, new, strict=True)]
-    for found, value in zip(updater.average.parameters(), wanted, strict=True):
-        torch.testing.assert_close(found.detach(), value)
-    for kept, now in zip(updater.average.buffers(), updater.model.buffers(), strict=True):
-        assert torch.equal(kept, now)
-    assert any(buffer.abs().sum() > 0 for buffer in updater.model.buffers())
+    wanted = {name: tensor.clone() for name, tensor in updater.average.state_dict().items()}
+    for number, decay in enumerate((None, 0.5, 0.9)):
+        updater.update(batch_of(number), lr=1e-2, seed=number, decay=decay)
+        share = 0.1 if decay is None else 1 - decay
+        wanted = {
+            name: (1 - share) * wanted[name] + share * tensor for name, tensor in updater.model.state_dict().items()
+        }
+    for name, tensor in updater.average.state_dict().items():
+        torch.testing.assert_close(tensor, wanted[name], msg=name)
+    assert any("running_mean" in name and tensor.abs().sum() > 0 for name, tensor in wanted.items())
     assert updater_of(tiny()).judged.training
+
+
+def test_averaged_weights_forget_the_start() -> None:
+    settings = TrainSettings(ema=0.99)
+    decays = [average_decay(update, settings) for update in range(2000)]
+    assert decays[0] == 0.1
+    assert decays == sorted(decays)
+    assert decays[-1] == 0.99
 
 
 def test_mixup_blends_the_losses_of_both_clips(tiny: Tiny) -> None:
