@@ -63,7 +63,7 @@ SCORES = Protocol(
             *("ema", "keep", "score_len"),
         )
     }
-    | {"epochs": 3, "epoch_steps": 100 * 8_192, "warmup_epochs": 0.3},
+    | {"epochs": 2, "epoch_steps": 100 * 8_192, "warmup_epochs": 0.2},
     heads={
         "fc": {**_SIGMOID, "proj": 0},
         "tcn": {**_SIGMOID, "proj": 64},
@@ -90,24 +90,17 @@ SCORES = Protocol(
         },
         "actionformer": {"lr": 1e-3, "options": {"actionformer.width": 64}},
     },
-    peaks=PeakSettings(kind="hard", window_frames=4, sigma_frames=1.5),
+    peaks=PeakSettings(kind="hard", window_frames=4, sigma_frames=1.4),
     split="valid",
 )
+_SMALL = RECIPES["small"].settings
 SMALL = Protocol(
     settings={
-        "inputs": "standard",
-        "proj": 64,
-        "clip_len": 48,
-        "stride": 1,
-        "hop_rows": 4,
-        "batch": 8,
-        "epochs": 12,
-        "epoch_steps": 20_000,
-        "warmup_epochs": 1.0,
-        "patience": 0,
-        "lr": 1e-3,
-        "weight_decay": 0.05,
-        "max_grad_norm": 1.0,
+        name: getattr(_SMALL, name)
+        for name in (
+            *("inputs", "proj", "clip_len", "stride", "hop_rows", "batch", "epochs", "epoch_steps", "warmup_epochs"),
+            *("patience", "lr", "weight_decay", "max_grad_norm"),
+        )
     },
     heads={
         "fc": {"dilate": 1},
