@@ -28,24 +28,7 @@ def random_store(path: Path, dim: int, *, train: Mapping[str, int], valid: Mappi
         train: match id -> rows.
         valid: likewise.
     """
-    settings = FeatureSettings(
-        backbone="x3d_s",
-        depth=5,
-        weights="none",
-        weights_sha256="0" * 64,
-        dim=dim,
-        width=398,
-        height=224,
-        fit="pad",
-        scaler="swscale-bicubic",
-        fps="25",
-        window=50,
-        hop=25,
-        blend="hann",
-        stride=1,
-        mean=(0.45, 0.45, 0.45),
-        std=(0.225, 0.225, 0.225),
-    )
+    settings = FeatureSettings.imported(kind="random", model="none", dim=dim, fps="25")
     store = FeatureStore.create_or_open(path, settings, classes=SOCCERNET_BALL_CLASSES, software={})
     generator, num_rows, began = np.random.default_rng(0), 0, time.perf_counter()
     for split, matches in (("train", train), ("valid", valid)):

@@ -19,7 +19,7 @@ from .files import MatchBusy
 from .layout import FEATURES, METADATA
 from .match import MatchMeta
 from .rows import array_metadata
-from .settings import IMPORTED, FeatureSettings
+from .settings import FeatureSettings
 from .store import FeatureStore
 
 Status = Literal["imported", "resumed", "already there", "busy elsewhere", "failed"]
@@ -156,31 +156,13 @@ def follow_store(options: ImportOptions, stored: FeatureSettings | None) -> Impo
 
 
 def foreign_settings(options: ImportOptions, dim: int) -> FeatureSettings:
-    """The settings key of rows that we did not make: kind, model, channels and rate tell them apart.
-
-    How the source saw the pictures is not known: those fields hold a value that stands for nothing (1, 0, `unknown`).
+    """The settings key of the rows.
 
     Raises:
         InputError: the frame rate cannot be used.
     """
-    return FeatureSettings(
-        backbone=IMPORTED + options.kind,
-        depth=None,
-        weights=options.model or UNKNOWN_MODEL,
-        weights_sha256="unknown",
-        dim=dim,
-        width=1,
-        height=1,
-        fit="pad",
-        scaler="swscale-bicubic",
-        fps=str(TimeGrid.parse(options.fps or DEFAULT_FPS)),
-        window=1,
-        hop=1,
-        blend="centre",
-        stride=1,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-    )
+    fps = str(TimeGrid.parse(options.fps or DEFAULT_FPS))
+    return FeatureSettings.imported(kind=options.kind, model=options.model or UNKNOWN_MODEL, dim=dim, fps=fps)
 
 
 def on_match_clock(events: Sequence[Event], grid: TimeGrid, half1_offset_frames: int | None) -> list[Event]:

@@ -79,6 +79,37 @@ class FeatureSettings:
         if self.fps != "source":
             TimeGrid.parse(self.fps)
 
+    @classmethod
+    def imported(cls, *, kind: str, model: str, dim: int, fps: str) -> "FeatureSettings":
+        """Of rows that we did not make: kind, model, channels and rate tell them apart.
+
+        How their maker saw the pictures is not known: those fields hold a value that stands for nothing.
+
+        Args:
+            kind: what the rows are, such as `scores`.
+            model: what made them, as far as known.
+            dim: channels, > 0.
+            fps: rows per second, a fraction.
+        """
+        return cls(
+            backbone=IMPORTED + kind,
+            depth=None,
+            weights=model,
+            weights_sha256="unknown",
+            dim=dim,
+            width=1,
+            height=1,
+            fit="pad",
+            scaler="swscale-bicubic",
+            fps=fps,
+            window=1,
+            hop=1,
+            blend="centre",
+            stride=1,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        )
+
     @property
     def fps_fraction(self) -> Fraction | None:
         """Frames per second of the grid; None for each video's own rate."""

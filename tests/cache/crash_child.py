@@ -21,24 +21,7 @@ from bas.cache.verify import verify
 
 DIM = 4
 JOBS = (("liga/2019/ä - b", ("identity", "hflip")), ("liga/d", ("identity",)), ("liga/d", ("hflip", "third")))
-SETTINGS = FeatureSettings(
-    backbone="x3d_s",
-    depth=5,
-    weights="none",
-    weights_sha256="0" * 64,
-    dim=DIM,
-    width=398,
-    height=224,
-    fit="pad",
-    scaler="swscale-bicubic",
-    fps="25",
-    window=50,
-    hop=25,
-    blend="hann",
-    stride=1,
-    mean=(0.45, 0.45, 0.45),
-    std=(0.225, 0.225, 0.225),
-)
+SETTINGS = FeatureSettings.imported(kind="example", model="none", dim=DIM, fps="25")
 
 
 def write(path: Path, num_rows: int, report: Callable[[str], object]) -> None:

@@ -1,7 +1,6 @@
 """Small stores whose features carry the events, tiny settings, and the command line in this process."""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas import cli
 from bas.cache.match import MatchMeta
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
@@ -19,24 +17,7 @@ from bas.events import Event, TimeGrid
 from bas.heads.training.settings import TrainSettings
 
 DIM, CLASSES = 4, ("PASS", "DRIVE")
-FEATURES = FeatureSettings(
-    backbone="x3d_s",
-    depth=5,
-    weights="none",
-    weights_sha256="0" * 64,
-    dim=DIM,
-    width=398,
-    height=224,
-    fit="pad",
-    scaler="swscale-bicubic",
-    fps="25",
-    window=50,
-    hop=25,
-    blend="hann",
-    stride=1,
-    mean=(0.45, 0.45, 0.45),
-    std=(0.225, 0.225, 0.225),
-)
+FEATURES = FeatureSettings.imported(kind="pulses", model="none", dim=DIM, fps="25")
 
 
 @dataclass(frozen=True)
@@ -151,16 +132,3 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 def tiny() -> Callable[..., TrainSettings]:
     """Settings that train in a blink."""
     return tiny_settings
-
-
-@pytest.fixture
-def bas(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command line in this process: arguments -> exit code."""
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["bas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return int(stop.value.code or 0)
-
-    return call
