@@ -1,6 +1,5 @@
 """The command line `bas`. Nothing here imports torch before a command needs it."""
 
-import json
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 
 from . import cli_heads
+from .cli_heads import AsJson, Store, show
 from .errors import InputError
 
 app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
@@ -27,7 +27,6 @@ def root() -> None:
     """Ball action spotting in football video: features once, heads in minutes."""
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DataRoot = Annotated[
     Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
 ]
@@ -39,17 +38,12 @@ def data_check(
     as_json: AsJson = False,
 ) -> None:
     """Open every video, count every event, say what is missing or wrong; exit code 2 on errors."""
-    from rich.console import Console
-
     from .extract.datasets.check import check_data_set
     from .extract.datasets.check_view import report_view
 
     with _progress("reading videos") as on_progress:
         report = check_data_set(root, on_progress=on_progress)
-    if as_json:
-        print(json.dumps(report.to_json(), indent=1))
-    else:
-        Console(highlight=False).print(report_view(report))
+    show(report_view(report), report.to_json(), as_json=as_json)
     if report.errors:
         raise typer.Exit(2)
 
@@ -71,9 +65,6 @@ def data_ls(root: DataRoot) -> None:
     num_errors = sum(finding.severity == "error" for finding in data_set.findings)
     if num_errors:
         print(f"bas: {num_errors} error(s) in the data: bas data check '{root}' says which", file=sys.stderr)
-
-
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
 
 
 @app.command(epilog="Example: bas extract SN-BAS-2025 --out x3d_s.zarr --views identity,hflip")
@@ -128,8 +119,6 @@ def extract(
 
     Settings that are left out follow the store where it exists, then the weights' own record, then the default.
     """
-    from rich.console import Console
-
     from .extract.datasets.sources import find_sources
     from .extract.options import ExtractOptions, RunOptions, parse_choice, parse_pair, parse_views
     from .extract.progress_view import ExtractionView, summary_json, summary_view
@@ -163,10 +152,7 @@ def extract(
     splits = tuple(parse_choice(name, option="--split") for name in split or ())
     with ExtractionView() as report:
         summary = run_extract(data_set, out, options, run, split=splits, report=report)
-    if as_json:
-        print(json.dumps(summary_json(summary), indent=1))
-    else:
-        Console(highlight=False).print(summary_view(summary))
+    show(summary_view(summary), summary_json(summary), as_json=as_json)
     if not summary.complete:
         raise typer.Exit(2)
 
@@ -222,17 +208,12 @@ Random weights: these features are good for a look, not for spotting. Next:
 @cache_app.command("info")
 def cache_info(store: Store, as_json: AsJson = False) -> None:
     """Matches, frames, events and settings of a store."""
-    from rich.console import Console
-
     from .cache.info import info
     from .cache.info_view import info_view
     from .cache.store import FeatureStore
 
     about = info(FeatureStore.open(store))
-    if as_json:
-        print(json.dumps(about.to_json(), indent=1))
-    else:
-        Console(highlight=False).print(info_view(about))
+    show(info_view(about), about.to_json(), as_json=as_json)
 
 
 @cache_app.command("import", epilog="Example: bas cache import other-model --out scores.zarr --model NAME")
@@ -247,42 +228,23 @@ def cache_import(
         Path | None, typer.Option(help="A splits.json; default: ROOT's, else SoccerNet's own.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="What made the scores; models are never mixed in one store. Default: unknown.")
+        str | None, typer.Option(help="What made the scores; one per store. Default: the store's, else unknown.")
     ] = None,
-    fps: Annotated[str | None, typer.Option(help="Scores per second; default: 25.")] = None,
+    fps: Annotated[str | None, typer.Option(help="Scores per second; default: the store's, else 25.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Per-frame scores of another model into a feature store. Resumes; what is stored is left alone.
 
     <match>/scores.npz is a match in one piece. Labels and splits are found as `bas data ls ROOT` finds them.
     """
-    from rich.console import Console
-
-    from .cache.importing import ImportMatch, ImportOptions, import_matches
     from .cache.importing_view import summary_json, summary_view
-    from .cache.score_files import SCORE_NAMES, load_scores, read_offsets
-    from .extract.datasets.sources import find_folders
+    from .extract.imports import import_scores
 
-    data_set, folders = find_folders(root, SCORE_NAMES, splits_file=split_file)
-    data_set.raise_errors()
-    known = read_offsets(root, offsets, folders)
-    matches = [ImportMatch(each.id, folders[each.id], each.split, data_set.events(each)) for each in data_set.matches]
-    options = ImportOptions(kind="scores", model=model, fps=fps)
     with _progress("importing") as on_progress:
-        summary = import_matches(
-            matches,
-            lambda match: load_scores(match, known),
-            out,
-            options,
-            classes=data_set.classes,
-            on_progress=on_progress,
+        summary = import_scores(
+            root, out, model=model, fps=fps, offsets_file=offsets, splits_file=split_file, on_progress=on_progress
         )
-    for note in summary.notes:
-        print(f"bas: note: {note}", file=sys.stderr)
-    if as_json:
-        print(json.dumps(summary_json(summary), indent=1))
-    else:
-        Console(highlight=False).print(summary_view(summary))
+    show(summary_view(summary), summary_json(summary), as_json=as_json)
     if not summary.complete:
         raise typer.Exit(2)
 
@@ -297,8 +259,6 @@ def cache_verify(
     as_json: AsJson = False,
 ) -> None:
     """Check hashes, shapes, values and, with --videos, the features themselves; exit code 2 on errors."""
-    from rich.console import Console
-
     from .cache.info_view import findings_view
     from .cache.verify import verify
 
@@ -308,10 +268,7 @@ def cache_verify(
         from .extract.datasets.sources import find_sources
 
         findings += extract_again(store, find_sources(videos), weights=weights, num_places=sample, matches=match)
-    if as_json:
-        print(json.dumps([finding.to_json() for finding in findings], indent=1))
-    else:
-        Console(highlight=False).print(findings_view(store, findings))
+    show(findings_view(store, findings), [finding.to_json() for finding in findings], as_json=as_json)
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(2)
 

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
@@ -40,6 +43,10 @@ def train_head(
     weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
     max_grad_norm: Annotated[float | None, typer.Option(help="Scale gradients down to this norm; 0: never.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of averaged weights per update; 0: none.")] = None,
+    keep: Annotated[str | None, typer.Option(help="Weights to keep: of the best epoch, or the last.")] = None,
+    score_len: Annotated[
+        int | None, typer.Option(help="Steps of windows over a match; 0: --clip-len.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, dropout and mixup.")] = None,
     classes: Annotated[str | None, typer.Option(help="A,B,...: learn only these; default: the store's.")] = None,
@@ -89,6 +96,8 @@ def train_head(
         "weight_decay": weight_decay,
         "max_grad_norm": max_grad_norm,
         "ema": ema,
+        "keep": keep,
+        "score_len": score_len,
         "precision": precision,
         "seed": seed,
     }
@@ -103,10 +112,8 @@ def train_head(
             options=RunOptions.parse(device=device, place=bank),
             report=report,
         )
-    if as_json:
-        print(json.dumps(record.to_json(), indent=1))
-    else:
-        Console(highlight=False).print(run_view(record))
+    show(run_view(record), record.to_json(), as_json=as_json)
+    if not as_json:
         print(f"{out}: finished. Next: bas predict VIDEO-OR-STORE --run {out} --out predictions")
 
 
@@ -217,8 +224,6 @@ def evaluate(
     """Score predictions: mAP, per class, with intervals, a chance row and warnings about what misleads."""
     from typing import cast
 
-    from rich.console import Console
-
     from .eval.files import exact_frame, find_predictions, load, official_frame, pair, parse_classes
     from .eval.report import Calibration, EvalSettings, Metric
     from .eval.report import evaluate as run_evaluation
@@ -240,7 +245,14 @@ def evaluate(
     loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
     warnings = (*found.problems, *file_warnings(paired, loaded, names))
     report = run_evaluation(loaded.games, names, settings, warnings=warnings)
+    show(report_view(report), report.to_json(), as_json=as_json)
+
+
+def show(view: "RenderableType", record: object, *, as_json: bool) -> None:
+    """A result on stdout: as a person sees it, or as one JSON document."""
+    from rich.console import Console
+
     if as_json:
-        print(json.dumps(report.to_json(), indent=1))
+        print(json.dumps(record, indent=1))
     else:
-        Console(highlight=False).print(report_view(report))
+        Console(highlight=False).print(view)

@@ -1,6 +1,6 @@
 """How fast clips are read from a store: mapped rows against zarr-python, tensorstore, h5py and memory.
 
-    PYTHONPATH=.typing python benchmarks/store_reads.py [--num-rows 146479] [--repeats 7]
+    PYTHONPATH=.typing:benchmarks python benchmarks/store_reads.py [--num-rows 146479] [--repeats 7]
 
 Warm: random clips from one match in the page cache, all readers in turn, several rounds; medians in thousand frames
 a second. Cold: batches of clips after the file was dropped from the page cache, with and without reading ahead.
@@ -13,7 +13,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorstore
 import zarr
+from stores import random_store
 
-from bas.cache.match import MatchMeta
-from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 
 CLIP_FRAMES = 100
@@ -44,43 +42,10 @@ def main() -> None:
     arguments = parser.parse_args()
     for dim in (432, 192):
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            store = make_store(Path(folder) / "store", arguments.num_rows, dim)
+            store = random_store(Path(folder) / "store", dim, train={"a": arguments.num_rows}, valid={})
             print(f"\nC={dim}, {arguments.num_rows} rows, random clips of {CLIP_FRAMES} frames")
             warm(store, Path(folder) / "rows.h5", repeats=arguments.repeats)
             cold(store, repeats=arguments.repeats)
-
-
-def make_store(path: Path, num_rows: int, dim: int) -> FeatureStore:
-    """A store with one match `a` of random rows."""
-    settings = FeatureSettings(
-        backbone="x3d_s",
-        depth=5,
-        weights="none",
-        weights_sha256="0" * 64,
-        dim=dim,
-        width=398,
-        height=224,
-        fit="pad",
-        scaler="swscale-bicubic",
-        fps="25",
-        window=50,
-        hop=25,
-        blend="hann",
-        stride=1,
-        mean=(0.45, 0.45, 0.45),
-        std=(0.225, 0.225, 0.225),
-    )
-    store = FeatureStore.create_or_open(path, settings, classes=(), software={})
-    generator = np.random.default_rng(0)
-    meta = MatchMeta(fps=Fraction(25), time_base=Fraction(1, 25), origin_ticks=0)
-    began = time.perf_counter()
-    with store.writer("a", num_rows=num_rows, pts_ticks=np.arange(num_rows), match_meta=meta, provenance={}) as writer:
-        for start in range(0, num_rows, 4096):
-            rows = generator.standard_normal((min(4096, num_rows - start), dim), np.float32)
-            writer.append({"identity": rows}, np.ones(len(rows), bool))
-        writer.commit()
-    print(f"\nwritten at {2e-6 * num_rows * dim / (time.perf_counter() - began):.0f} MB/s (random numbers included)")
-    return store
 
 
 def warm(store: FeatureStore, hdf5: Path, *, repeats: int) -> None:

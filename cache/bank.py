@@ -58,7 +58,7 @@ class FeatureBank:
         """`device`, `ram` or `mapped`."""
         if not self._tables:
             return "mapped"
-        return "ram" if self._tables[0].device != self.device or self.device.type == "cpu" else "device"
+        return "ram" if self._tables[0].device.type == "cpu" else "device"
 
     @property
     def num_bytes(self) -> int:
@@ -69,7 +69,7 @@ class FeatureBank:
         """Windows of rows.
 
         Args:
-            index_bt: (B, T) int64 on the CPU, indices 0..R-1; those of one clip are ascending and of one match.
+            index_bt: (B, T) int64 on the CPU, indices 0..R-1; those of one clip never descend and are of one match.
             view: which of the views.
 
         Returns:
@@ -167,7 +167,7 @@ def _copy(rows: Rows, table_rc: Tensor, *, block: int = 65_536) -> None:
 def _strided(rows: Rows, index_t: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """(T, C) rows at equal steps, through a slice of the mapped file; else (repeats at an end) one by one."""
     step = int(index_t[1] - index_t[0]) if len(index_t) > 1 else 1
-    if step > 0 and (len(index_t) < 2 or int(index_t[-1] - index_t[0]) == step * (len(index_t) - 1)):
+    if step > 0 and (np.diff(index_t) == step).all():
         return rows[int(index_t[0]) : int(index_t[-1]) + 1][::step]
     return rows.take(index_t)
 

@@ -25,6 +25,8 @@ from .store import FeatureStore
 Status = Literal["imported", "resumed", "already there", "busy elsewhere", "failed"]
 UNKNOWN_MODEL = "unknown"
 DEFAULT_FPS = "25"
+DERIVED = "derived"
+"""`offset_from` where no file names the offset."""
 _VIEW = "identity"
 _BLOCK_ROWS = 8192
 
@@ -42,7 +44,7 @@ class SourceRows:
     half1_offset_frames: int | None = None
     """Row of frame 0 of the second half; None where the source has the match in one piece."""
     offset_from: str = ""
-    """Where that offset is from: a file's name, or `derived`; empty where there is none."""
+    """Where that offset is from: a file's name, or `DERIVED`; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def import_matches(
             A match that fails beside others is in the summary instead.
     """
     stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
-    settings = foreign_settings(options, _common_channels(matches, load), stored.settings if stored else None)
+    followed = follow_store(options, stored.settings if stored else None)
+    settings = foreign_settings(followed, _common_channels(matches, load, TimeGrid.parse(followed.fps or DEFAULT_FPS)))
     store = FeatureStore.create_or_open(
         store_path,
         settings,
@@ -145,27 +148,32 @@ def import_matches(
     return ImportSummary(store_path, settings, tuple(results), notes)
 
 
-def foreign_settings(options: ImportOptions, dim: int, stored: FeatureSettings | None) -> FeatureSettings:
+def follow_store(options: ImportOptions, stored: FeatureSettings | None) -> ImportOptions:
+    """Options with what was left out taken from a store of imported rows."""
+    if stored is None or not stored.is_imported:
+        return options
+    return replace(options, model=options.model or stored.weights, fps=options.fps or stored.fps)
+
+
+def foreign_settings(options: ImportOptions, dim: int) -> FeatureSettings:
     """The settings key of rows that we did not make: kind, model, channels and rate tell them apart.
 
-    How the source saw the pictures is not known: those fields hold the one value that stands for nothing (1, 0).
+    How the source saw the pictures is not known: those fields hold a value that stands for nothing (1, 0, `unknown`).
 
     Raises:
         InputError: the frame rate cannot be used.
     """
-    follow = stored if stored is not None and stored.is_imported else None
-    fps = options.fps or (follow.fps if follow else DEFAULT_FPS)
     return FeatureSettings(
         backbone=IMPORTED + options.kind,
         depth=None,
-        weights=options.model or (follow.weights if follow else UNKNOWN_MODEL),
+        weights=options.model or UNKNOWN_MODEL,
         weights_sha256="unknown",
         dim=dim,
         width=1,
         height=1,
         fit="pad",
         scaler="swscale-bicubic",
-        fps=str(TimeGrid.parse(fps)),
+        fps=str(TimeGrid.parse(options.fps or DEFAULT_FPS)),
         window=1,
         hop=1,
         blend="centre",
@@ -196,13 +204,35 @@ def on_match_clock(events: Sequence[Event], grid: TimeGrid, half1_offset_frames:
     return sorted(moved, key=lambda event: event.position_ms)
 
 
-def _common_channels(matches: Sequence[ImportMatch], load: Callable[[ImportMatch], SourceRows]) -> int:
+def labels_of_rows(match: ImportMatch, source: SourceRows, grid: TimeGrid) -> tuple[dict[str, Any], ...] | None:
+    """Labels as stored with the rows: SoccerNet records on the clock of the rows; None: unlabelled.
+
+    Raises:
+        InputError: as `on_match_clock`, or a label lies after the last row.
+    """
+    if match.events is None:
+        return None
+    events, num_rows = on_match_clock(match.events, grid, source.half1_offset_frames), len(source.rows)
+    late = [event for event in events if grid.frame(event.position_ms) >= num_rows]
+    if late:
+        raise InputError(
+            f"{match.id}: {len(late)} label(s) after the last row",
+            got=f"{late[0].label} at {late[0].position_ms} ms",
+            wanted=f"less than {grid.ms(num_rows)} ms ({num_rows} rows)",
+            cure="make sure that labels and rows are of one match, and that --fps and the offset are right",
+        )
+    return tuple(event.to_json() for event in events)
+
+
+def _common_channels(matches: Sequence[ImportMatch], load: Callable[[ImportMatch], SourceRows], grid: TimeGrid) -> int:
     """C of all matches that can be used."""
     channels: dict[int, str] = {}
     first_error: InputError | None = None
     for match in matches:
         try:
-            channels.setdefault(load(match).rows.shape[1], match.id)
+            source = load(match)
+            labels_of_rows(match, source, grid)
+            channels.setdefault(source.rows.shape[1], match.id)
         except InputError as error:
             first_error = first_error or error
     if len(channels) > 1:
@@ -274,7 +304,7 @@ def _stored_result(store: FeatureStore, match: ImportMatch, source: SourceRows) 
     engine = array_metadata(store.path, f"{match.id}/{FEATURES}/{_VIEW}")["attributes"].get("engine")
     wanted = _provenance(source)
     same = isinstance(engine, Mapping) and all(engine.get(name) == value for name, value in wanted.items())
-    cure = "stored from other files or with another offset than now; to import it again, delete the match's folder"
+    changed = "stored from other files or with another offset than now; to import it again, delete the match's folder"
     return ImportResult(
         match.id,
         stored.meta.split or "",
@@ -284,7 +314,7 @@ def _stored_result(store: FeatureStore, match: ImportMatch, source: SourceRows) 
         half1_offset_frames=stored.meta.extra.get("half1_offset_frames"),
         offset_from=str(stored.meta.extra.get("offset_from", "")),
         unscored_share=float(1 - store.valid(match.id).mean()),
-        message="" if same else cure,
+        message="" if same else changed,
     )
 
 
@@ -295,24 +325,12 @@ def _provenance(source: SourceRows) -> dict[str, Any]:
 
 
 def _match_meta(store: FeatureStore, match: ImportMatch, source: SourceRows) -> MatchMeta:
-    grid = TimeGrid.parse(store.settings.fps)
-    events = match.events
-    if events is not None:
-        events = on_match_clock(events, grid, source.half1_offset_frames)
-        late = [event for event in events if grid.frame(event.position_ms) >= len(source.rows)]
-        if late:
-            raise InputError(
-                f"{match.id}: {len(late)} label(s) after the last row",
-                got=f"{late[0].label} at {late[0].position_ms} ms",
-                wanted=f"less than {grid.ms(len(source.rows))} ms ({len(source.rows)} rows)",
-                cure="make sure that labels and rows are of one match, and that --fps and the offset are right",
-            )
-    offset = {} if source.half1_offset_frames is None else {"half1_offset_frames": source.half1_offset_frames}
+    grid, offset = TimeGrid.parse(store.settings.fps), source.half1_offset_frames
     return MatchMeta(
         fps=grid.fps,
         time_base=1 / grid.fps,
         origin_ticks=0,
         split=match.split,
-        labels=None if events is None else tuple(event.to_json() for event in events),
-        extra=offset | {"offset_from": source.offset_from} if offset else {},
+        labels=labels_of_rows(match, source, grid),
+        extra={} if offset is None else {"half1_offset_frames": offset, "offset_from": source.offset_from},
     )

@@ -8,33 +8,46 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .importing import ImportSummary
+from .importing import DERIVED, ImportResult, ImportSummary
 
-_COLUMNS = ("match", "split", "rows", "events", "channels", "offset", "from", "unscored", "status")
-_RIGHT = {"rows", "events", "channels", "offset", "unscored"}
+_LEFT = ("match", "split", "status")
+_COLUMNS = ("match", "split", "rows", "events", "channels", "offset", "no score", "status")
 _STATUS_STYLES = {"failed": "bold red", "busy elsewhere": "yellow", "already there": "dim"}
 
 
 def summary_view(summary: ImportSummary) -> Group:
-    """One line per match, the sum, then what went wrong."""
+    """One line per match, the sum, where the offsets are from, then what went wrong."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in _COLUMNS:
-        table.add_column(name, justify="right" if name in _RIGHT else "left", overflow="fold")
+        table.add_column(name, justify="left" if name in _LEFT else "right", overflow="fold", no_wrap=name != "match")
     for result in summary.results:
-        cells = ["", "", "", "", "", ""]
+        cells = [""] * 5
         if result.rows:
             cells = [
                 f"{result.rows:,}",
                 "-" if result.events is None else f"{result.events:,}",
                 str(summary.settings.dim),
-                "-" if result.half1_offset_frames is None else f"{result.half1_offset_frames:,}",
-                result.offset_from,
+                "-" if result.half1_offset_frames is None else f"{result.half1_offset_frames:,} {_way(result)}",
                 f"{result.unscored_share:.3%}",
             ]
         status = Text(result.status, _STATUS_STYLES.get(result.status, ""))
         table.add_row(Text(result.match), result.split, *map(Text, cells), status)
-    messages = [Text(f"{each.match}: {each.message}", "yellow") for each in summary.results if each.message]
-    return Group(table, "", Text(summary_line(summary)), *messages)
+    messages = [f"{each.match}: {each.message}" for each in summary.results if each.message]
+    notes = [Text(text, "yellow") for text in (*summary.notes, *messages)]
+    return Group(table, "", *map(Text, (summary_line(summary), *_offset_lines(summary))), *notes)
+
+
+def _way(result: ImportResult) -> str:
+    return DERIVED if result.offset_from == DERIVED else "named"
+
+
+def _offset_lines(summary: ImportSummary) -> list[str]:
+    """Which way the offsets were got."""
+    sources = Counter(result.offset_from for result in summary.results if result.half1_offset_frames is not None)
+    lines = [f"{count} offset(s) named by {name}" for name, count in sorted(sources.items()) if name != DERIVED]
+    if sources[DERIVED]:
+        lines.append(f"{sources[DERIVED]} offset(s) derived: first + last frame index of half 1")
+    return lines
 
 
 def summary_line(summary: ImportSummary) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..events import read_json
-from .importing import ImportMatch, SourceRows
+from .importing import DERIVED, ImportMatch, SourceRows
 
 WHOLE_NAME = "scores.npz"
 HALF_NAMES = ("1_scores.npz", "2_scores.npz")
@@ -154,7 +154,7 @@ def choose_offset(match: ImportMatch, first: Scores, offsets: Offsets) -> tuple[
             wanted="the frames of half 1",
             cure=f'--offsets FILE with {{"games": {{"{match.id}": {{"{_OFFSET_KEY}": N}}}}}}',
         )
-    return first.num_frames, "derived"
+    return first.num_frames, DERIVED
 
 
 def place(parts: list[tuple[int, Scores]], num_frames: int) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:

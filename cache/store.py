@@ -101,11 +101,12 @@ class FeatureStore:
             with lock:
                 if not (path / METADATA).exists():
                     _write_root(path, _new_record(settings, classes=classes, software=software))
-                elif classes and not (record := _root_record(path)).get("classes"):
-                    _write_root(path, {**record, "classes": list(classes)})
+                else:
+                    settings.require_equal(cls.open(path).settings, store=str(path))  # before anything is written
+                    if classes and not (record := _root_record(path)).get("classes"):
+                        _write_root(path, {**record, "classes": list(classes)})
                 sweep(path)
         store = cls.open(path)
-        settings.require_equal(store.settings, store=str(path))
         if not set(classes) <= set(store.classes):
             raise InputError(
                 f"{path}: made with other classes",
@@ -154,7 +155,7 @@ class FeatureStore:
         return read_plain(self.path, f"{self._require(match_id)}/{PTS}").astype(np.int64, copy=False)
 
     def valid(self, match_id: str) -> npt.NDArray[np.bool_]:
-        """(T,) False where the video could not be decoded. Raises as `rows`."""
+        """(T,) False where the video could not be decoded, or an imported source has no row. Raises as `rows`."""
         return read_plain(self.path, f"{self._require(match_id)}/{VALID}").astype(np.bool_)
 
     def writer(

@@ -5,7 +5,6 @@ Frames are those of the 25 fps grid; other rates need other windows.
 Legend: T frames, K classes, N peaks of one class (ascending frames), M matches.
 """
 
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
@@ -272,24 +271,23 @@ def _keep_highest(
 
 
 def _decay(frames: IntArray, values: FloatArray, settings: PeakSettings) -> FloatArray:
-    """Values (N,) after each, from the highest down, has decayed its neighbours; 0 where below the threshold."""
-    window, threshold = settings.window_frames, settings.threshold
+    """Values (N,) after each, from the highest down, has decayed its neighbours; 0 where below the threshold.
+
+    One that is the highest within its window may be taken at once: what is higher elsewhere cannot reach it.
+    """
+    window = settings.window_frames
     weights = ((np.arange(window + 1) / (window + 1)) ** settings.decay_power).tolist()
     first = np.searchsorted(frames, frames - window, side="left").tolist()
     stop = np.searchsorted(frames, frames + window, side="right").tolist()
     at, left = frames.tolist(), values.tolist()
-    final = [0.0] * len(left)
-    heap = [(-value, peak) for peak, value in enumerate(left)]
-    heapq.heapify(heap)
-    while heap:
-        value, peak = heap[0]
-        if -value > left[peak] >= threshold:  # decayed since it was put here
-            heapq.heapreplace(heap, (-left[peak], peak))
-            continue
-        heapq.heappop(heap)
-        if left[peak] < threshold:
-            continue
-        final[peak], here = left[peak], at[peak]
-        for other in range(first[peak], stop[peak]):
-            left[other] *= weights[abs(at[other] - here)]
-    return np.array(final)
+    taken = [0.0] * len(left)
+    for start in np.argsort(-values, kind="stable").tolist():
+        while left[start] >= settings.threshold:  # climb to the highest around, until the start itself is taken
+            peak, highest = -1, start
+            while highest != peak:
+                peak = highest
+                highest = max(range(first[peak], stop[peak]), key=left.__getitem__)  # of equals the earliest
+            taken[peak], here = left[peak], at[peak]
+            for other in range(first[peak], stop[peak]):
+                left[other] *= weights[abs(at[other] - here)]
+    return np.array(taken)

@@ -36,6 +36,10 @@ class ModelSettings:
         Raises:
             InputError: a name or a setting is not usable.
         """
+        settings = head_settings(self.options)
+        unused = [path for path in self.options if path.split(".")[0] not in self.head.split("+")]
+        if unused:
+            raise InputError(f"setting of a head that is not in {self.head!r}", got=", ".join(unused))
         inputs = Inputs(self.inputs, dim)
         head = build_head(
             self.head,
@@ -43,7 +47,7 @@ class ModelSettings:
             num_classes=num_classes,
             proj=self.proj,
             loss=self.loss,
-            settings=head_settings(self.options),
+            settings=settings,
         )
         return SpottingModel(inputs, head)
 
@@ -99,7 +103,7 @@ def _with(settings: Any, fields: list[str], value: Any, *, path: str) -> Any:
         return replace(settings, **{fields[0]: _with(before, fields[1:], value, path=path)})
     if isinstance(before, float) and type(value) is int:
         value = float(value)
-    if isinstance(before, tuple) and isinstance(value, str):
+    if isinstance(before, tuple):
         value = _numbers(value, type(before[0]) if before else int, path=path)
     if type(value) is not type(before):
         raise InputError(
@@ -108,9 +112,10 @@ def _with(settings: Any, fields: list[str], value: Any, *, path: str) -> Any:
     return replace(settings, **{fields[0]: value})
 
 
-def _numbers(text: str, kind: type, *, path: str) -> tuple[Any, ...]:
-    """A tuple from `4,8,16`."""
+def _numbers(value: Any, kind: type, *, path: str) -> tuple[Any, ...]:
+    """A tuple from `4,8,16`, from `[4, 8, 16]` or from one number."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
     try:
-        return tuple(kind(part) for part in text.split(","))
+        return tuple(kind(str(part)) for part in parts)
     except ValueError:
-        raise InputError(f"setting {path} is not usable", got=text, wanted="numbers joined by commas") from None
+        raise InputError(f"setting {path} is not usable", got=repr(value), wanted="numbers such as 4,8,16") from None

@@ -57,6 +57,31 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "tcn_dilated": Recipe("three dilated convolutions", TrainSettings(head="tcn_dilated")),
     "sgp_block": Recipe("one SGP block as in TriDet", TrainSettings(head="sgp_block")),
+    "unet": Recipe(
+        "U-Net over long windows",
+        TrainSettings(head="unet", clip_len=256, hop_rows=50, batch=8, lr=2e-3, max_grad_norm=1.0),
+    ),
+    "scores": Recipe(
+        "confidences of another model (bas cache import) to the twelve classes",
+        TrainSettings(
+            head="unet",
+            inputs="scores",
+            loss="bce",
+            sigma=2.0,
+            clip_len=512,
+            hop_rows=50,
+            batch=16,
+            epochs=10,
+            epoch_steps=409_600,
+            warmup_epochs=1.0,
+            patience=0,
+            lr=3e-3,
+            max_grad_norm=1.0,
+            ema=0.995,
+            score_len=1024,
+            keep="last",
+        ),
+    ),
     "anchor": Recipe(
         "temporal anchors",
         TrainSettings(

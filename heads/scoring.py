@@ -76,7 +76,7 @@ def match_scores(
         num_rows: R >= 1.
         plan: the windows.
         num_classes: K.
-        on_progress: called with windows' rows done and in all.
+        on_progress: called with steps of windows done and in all.
 
     Returns:
         (R, K) float32 in [0, 1].
@@ -84,8 +84,9 @@ def match_scores(
     device = next(model.parameters()).device
     total_rk = torch.zeros(num_rows, num_classes, device=device)
     weight_r1 = torch.zeros(num_rows, 1, device=device)
-    num_done, num_all = 0, num_rows
-    for index_bt in plan.batches(num_rows):
+    batches = list(plan.batches(num_rows))
+    num_done, num_all = 0, sum(index_bt.numel() for index_bt in batches)
+    for index_bt in batches:
         with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
             scores_btk = model.scores(model(gather(index_bt))).float()
         weight_t1 = plan.weights(index_bt.shape[1]).to(device)[:, None]
@@ -93,6 +94,6 @@ def match_scores(
         total_rk.index_add_(0, place, (scores_btk * weight_t1).flatten(0, 1))
         weight_r1.index_add_(0, place, weight_t1.expand(len(index_bt), -1, 1).flatten(0, 1))
         num_done += index_bt.numel()
-        on_progress(min(round(num_done * (1 - plan.overlap)), num_all), num_all)
+        on_progress(num_done, num_all)
     scores_rk: FloatArray = (total_rk / weight_r1).cpu().numpy()
     return scores_rk

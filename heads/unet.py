@@ -73,7 +73,7 @@ class Unet(Neck):
 
     def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
         """(B, T, C) -> (B, T, widths[0])."""
-        x_btw = self.stem(x_btc, mask_bt)
+        x_btw: Tensor = self.stem(x_btc, mask_bt)
         skips: list[tuple[Tensor, Mask]] = []
         for block, down in zip(self.encoder[:-1], self.downs, strict=True):
             x_btw = block(x_btw, mask_bt)

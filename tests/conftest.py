@@ -1,9 +1,13 @@
-"""Fixtures of all tests: the real data beside the checkout, and the real weights, where they are."""
+"""Fixtures of all tests: the command line, the real data beside the checkout, and the real weights, where they are."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from bas import cli
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WEIGHTS_DIR = os.environ.get("BAS_WEIGHTS_DIR", "")
@@ -23,3 +27,16 @@ def weights_dir() -> Path:
     if not WEIGHTS_DIR or not Path(WEIGHTS_DIR).is_dir():
         pytest.skip("REAL WEIGHTS MISSING: set BAS_WEIGHTS_DIR to a folder made by shared/tools/get_weights.py")
     return Path(WEIGHTS_DIR)
+
+
+@pytest.fixture
+def bas(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command line in this process: arguments -> exit code."""
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["bas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0)
+
+    return call

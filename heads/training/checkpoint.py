@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...cache.files import disk_errors, replace_synced
 from ...errors import InputError
 from ...events import read_json, write_json_atomic
+from .judge import Verdict
 from .settings import TrainSettings
 from .updates import Updater
 
@@ -58,8 +59,8 @@ class LoopState:
     """Spent in this epoch."""
     best_epoch: int = 0
     """Epoch (from 1) of the kept weights; 0: none yet."""
-    best: float = -1.0
-    """Its headline."""
+    best: Verdict | None = None
+    """Its validation."""
     reference: float = -1.0
     """Headline that the next improvement is counted from, for early stopping."""
     stale_epochs: int = 0
@@ -75,23 +76,24 @@ class LoopState:
         """Whether all epochs are done, or validation has stopped improving."""
         return self.epoch >= settings.epochs or 0 < settings.patience <= self.stale_epochs
 
-    def finish_epoch(self, line: EpochLine, settings: TrainSettings) -> bool:
-        """Count a validated epoch; True where it is the best so far."""
+    def finish_epoch(self, line: EpochLine, verdict: Verdict, settings: TrainSettings) -> bool:
+        """Count a validated epoch; True where its weights are to be kept: the best so far, or the last."""
         self.history.append(line)
         self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
-        is_best = line.headline > self.best
-        if is_best:
-            self.best, self.best_epoch = line.headline, line.epoch
-        if line.headline > self.reference + settings.min_improvement:
+        is_kept = self.best is None or verdict.headline > self.best.headline or settings.keep == "last"
+        if is_kept:
+            self.best, self.best_epoch = verdict, line.epoch
+        if verdict.headline > self.reference + settings.min_improvement:
             self.reference, self.stale_epochs = line.headline, 0
         else:
             self.stale_epochs += 1
-        return is_best
+        return is_kept
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "LoopState":
         """Inverse of `asdict`."""
-        return cls(**{**record, "history": [EpochLine(**line) for line in record["history"]]})
+        best = Verdict(**record["best"]) if record["best"] else None
+        return cls(**{**record, "best": best, "history": [EpochLine(**line) for line in record["history"]]})
 
 
 def write_weights(path: Path, model: nn.Module) -> None:

@@ -4,7 +4,7 @@ Legend: R rows of all matches one after the other, B clips, T steps, N = K + 1 o
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 
@@ -69,6 +69,11 @@ class Chosen:
     """Rows per second of every match."""
 
     @property
+    def ids(self) -> list[str]:
+        """Ids of the matches, those that train first."""
+        return [match.id for match in (*self.train, *self.valid)]
+
+    @property
     def class_counts(self) -> list[int]:
         """Training events of each class."""
         counted = Counter(class_id for match in self.train for _, class_id in match.events)
@@ -91,7 +96,7 @@ def choose_matches(
     """
     names = _checked_classes(store, classes)
     of_split = {match_id: store.match(match_id).meta.split for match_id in store.matches()}
-    in_train, in_valid = (_of_split(of_split, split) for split in ("train", "valid"))
+    in_train, in_valid = _of_split(of_split, "train"), _of_split(of_split, "valid")
     if valid:
         in_valid = _named(valid, in_train + in_valid, store=store)
         in_train = [match_id for match_id in in_train if match_id not in in_valid]
@@ -137,7 +142,7 @@ def _checked_classes(store: FeatureStore, classes: Sequence[str] | None) -> tupl
     return tuple(classes or store.classes)
 
 
-def _of_split(split_of: dict[str, Split | None] | dict[str, str | None], split: str) -> list[str]:
+def _of_split(split_of: Mapping[str, str | None], split: Split) -> list[str]:
     return [match_id for match_id, of_match in split_of.items() if of_match == split]
 
 
@@ -173,7 +178,7 @@ def _check_stride(fps: Fraction, stride: int, *, store: FeatureStore) -> None:
             f"{store.path}: made for another stride",
             got=f"{fps} rows a second, of which --stride {stride} keeps {float(fps / stride):.1f}",
             wanted=f"at least {_MIN_STEPS_PER_SECOND} steps a second",
-            cure="use --stride 1",
+            cure="use --stride 1" if fps >= _MIN_STEPS_PER_SECOND else "extract with --fps 25",
         )
 
 

@@ -4,7 +4,7 @@ Legend: W windows, B clips, T steps, C channels, N = K + 1 outputs.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -73,10 +73,12 @@ class Examples:
         return len(self.first_row_w)
 
     def sample_rows(self) -> Tensor:
-        """(R, C) float32 training rows, evenly spread, on the bank's device."""
+        """(R, C) float32 training rows, evenly spread over each match, on the bank's device."""
         num_rows = len(self.targets.mask_bt)
         step = -(-num_rows // _FIT_ROWS)
-        return self.bank.gather(torch.arange(0, num_rows, step)[:, None])[:, 0]
+        matches = [match for match in self.bank.matches if match.first_row < num_rows]
+        spread = (torch.arange(each.first_row, each.first_row + each.num_rows, step) for each in matches)
+        return torch.cat([self.bank.gather(index_t[None])[0] for index_t in spread])
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """Batches of an epoch (from 0), from update `first_step` on: a pure function of (seed, epoch)."""
@@ -102,7 +104,5 @@ class Examples:
         targets = self.targets.select(index_bt.to(device, non_blocking=True))
         mask = None if bool(mask_bt.all()) else mask_bt.to(device)
         if mask is not None:
-            targets = Targets(
-                targets.label_btn, targets.presence_btk, targets.displacement_bt, targets.offset_btk, mask
-            )
+            targets = replace(targets, mask_bt=mask)
         return Batch(self.bank.gather(index_bt, view=view), mask, targets)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from torch import Tensor
 
 from ...cache.bank import BankMatch, FeatureBank
-from ...eval.calibrate import RankCalibration
+from ...eval.calibrate import FittedCalibration, fit_calibration
 from ...eval.metric import MetricSettings, average_map
 from ...eval.peaks import PeakSettings, Tried, choose_peaks, find_spots
 from ...eval.report import mean_groups
@@ -35,7 +35,7 @@ class Choice:
 
     peaks: PeakSettings
     """Best on validation."""
-    calibration: RankCalibration
+    calibration: FittedCalibration
     """Fitted on the validation spots of these peaks."""
     verdict: Verdict
     """With these peaks, uncalibrated: it chose them, so it flatters a little."""
@@ -63,15 +63,14 @@ class Judge:
 
     def verdict(self, model: SpottingModel) -> Verdict:
         """Validation mAP with the default peaks; leaves the model in training mode."""
-        return self._measure([find_spots(scores, PeakSettings()) for scores in self.scores(model)])
+        return self._measure(self._games([find_spots(scores, PeakSettings()) for scores in self.scores(model)]))
 
     def choose(self, model: SpottingModel) -> Choice:
         """The best peaks, and a calibration fitted on them."""
         scores, events = self.scores(model), [self._events(match) for match, _ in self.matches]
         chosen = choose_peaks(scores, events, fps=self.fps, num_headline=self._num_headline)
-        spots = [find_spots(each, chosen.best) for each in scores]
-        calibration = RankCalibration.fit(spots, events)
-        return Choice(chosen.best, calibration, self._measure(spots), chosen.table)
+        games = self._games([find_spots(each, chosen.best) for each in scores])
+        return Choice(chosen.best, fit_calibration(games), self._measure(games), chosen.table)
 
     def scores(self, model: SpottingModel) -> list[FloatArray]:
         """(rows, K) of each match."""
@@ -86,8 +85,10 @@ class Judge:
         model.train()
         return found
 
-    def _measure(self, spots: list[Spots]) -> Verdict:
-        games = [Game(self._events(match), found) for (match, _), found in zip(self.matches, spots, strict=True)]
+    def _games(self, spots: list[Spots]) -> list[Game]:
+        return [Game(self._events(match), found) for (match, _), found in zip(self.matches, spots, strict=True)]
+
+    def _measure(self, games: list[Game]) -> Verdict:
         measured = average_map(games, MetricSettings.named("at1", fps=self.fps))
         headline = float(measured.per_class[: self._num_headline].mean())
         return Verdict(headline, measured.mean, dict(zip(self.classes, map(float, measured.per_class), strict=True)))

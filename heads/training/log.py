@@ -2,39 +2,57 @@
 
 import csv
 import io
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from ...cache.files import disk_errors, replace_synced
-from .checkpoint import LOG, TENSORBOARD, EpochLine
+from .checkpoint import LOG, TENSORBOARD, EpochLine, LoopState
+from .settings import TrainSettings
 
 
 class RunLog:
-    """Writes both; after a resume the epochs that are done again replace what a kill had left of them."""
+    """Writes both. After a resume what is done again replaces what a kill had left of it; made by `open`.
 
-    def __init__(self, folder: Path, history: Iterable[EpochLine], *, updates_per_epoch: int) -> None:
-        from tensorboardX import SummaryWriter  # 0.3 s
+    The events are written here and now: `SummaryWriter` leaves them to a thread, which a kill ends with its queue.
+    """
 
-        self._folder, self._lines, self._updates_per_epoch = folder, list(history), updates_per_epoch
+    def __init__(self, folder: Path, history: Iterable[EpochLine], *, events: Any, updates_per_epoch: int) -> None:
+        self._folder, self._lines, self._events = folder, list(history), events
+        self._updates_per_epoch = updates_per_epoch
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, state: LoopState, settings: TrainSettings) -> Iterator["RunLog"]:
+        """The log of a run that goes on from `state`; closed at the end of the `with`."""
+        from tensorboardX.event_file_writer import EventsWriter  # 0.3 s
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        first_update = state.update(settings)
         with disk_errors(folder):
-            self._events = SummaryWriter(
-                str(folder / TENSORBOARD), purge_step=len(self._lines) * updates_per_epoch, write_to_disk=True
-            )
+            (folder / TENSORBOARD).mkdir(exist_ok=True)
+            events = EventsWriter(str(folder / TENSORBOARD / "events"), f".{first_update}")
+        try:
+            log = cls(folder, state.history, events=events, updates_per_epoch=settings.batches_per_epoch)
+            # TensorBoard hides what earlier files hold of this step and later ones
+            log._write(first_update, session_log=SessionLog(status=SessionLog.START))
+            yield log
+        finally:
+            with disk_errors(folder):
+                events.close()
 
-    def update(self, update: int, *, loss: float, lr: float) -> None:
-        """Loss at an update (from 0, over all epochs), to TensorBoard."""
-        self._events.add_scalar("train/loss", loss, update)
-        self._events.add_scalar("train/lr", lr, update)
+    def update(self, update: int, *, loss: float, lr: float, flush: bool) -> None:
+        """Mean loss of the epoch so far at an update (from 0, over all epochs), to TensorBoard (`flush`: its file)."""
+        self._scalars(update, {"train/loss": loss, "train/lr": lr}, flush=flush)
 
     def epoch(self, line: EpochLine) -> None:
-        """A finished epoch, to both."""
+        """A finished epoch, to both; the events lie at its last update."""
         self._lines.append(line)
-        update = line.epoch * self._updates_per_epoch
-        self._events.add_scalar("valid/headline_map", line.headline, update)
-        self._events.add_scalar("valid/map", line.mean, update)
-        self._events.add_scalar("train/epoch_loss", line.loss, update)
-        self._events.flush()
+        values = {"valid/headline_map": line.headline, "valid/map": line.mean, "train/epoch_loss": line.loss}
+        self._scalars(line.epoch * self._updates_per_epoch - 1, values, flush=True)
         text = io.StringIO()
         writer = csv.DictWriter(text, [each.name for each in fields(EpochLine)], lineterminator="\n")
         writer.writeheader()
@@ -42,6 +60,17 @@ class RunLog:
         with disk_errors(self._folder):
             replace_synced(self._folder / f".{LOG}.part", self._folder / LOG, text.getvalue().encode())
 
-    def close(self) -> None:
-        """Finish the TensorBoard file."""
-        self._events.close()
+    def _scalars(self, update: int, values: dict[str, float], *, flush: bool) -> None:
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._write(update, summary=scalar(name, value))
+        if flush:
+            with disk_errors(self._folder):
+                self._events.flush()
+
+    def _write(self, update: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        with disk_errors(self._folder):
+            self._events.write_event(Event(wall_time=time.time(), step=update, **content))

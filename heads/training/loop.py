@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -28,7 +29,7 @@ from .checkpoint import (
 )
 from .data import choose_matches
 from .examples import Examples
-from .judge import Judge
+from .judge import Judge, Verdict
 from .log import RunLog
 from .record import RunRecord
 from .settings import TrainSettings
@@ -101,7 +102,7 @@ def train(
     options: RunOptions | None = None,
     report: Reporter | None = None,
 ) -> RunRecord:
-    """Train a head on a feature store; go on where `out` holds unfinished work of the same settings.
+    """Train a head on a feature store, to a finished run; go on where `out` holds one of the same settings.
 
     Args:
         store: features with labels and splits.
@@ -112,9 +113,6 @@ def train(
         options: device and the like.
         report: hears how it goes.
 
-    Returns:
-        The finished run, as in its `run.json`.
-
     Raises:
         InputError: the store cannot be trained on, `out` holds another run, or the loss is no number.
     """
@@ -122,75 +120,94 @@ def train(
     device = choose_device(options.device)
     chosen = choose_matches(store, classes=classes, valid=valid, stride=settings.stride)
     with _owned(out):
-        ids = [match.id for match in (*chosen.train, *chosen.valid)]
-        bank = open_bank(store, ids, views=settings.views, device=device, place=options.place)
-        examples, judge = Examples.of(chosen, bank, settings), Judge.over(chosen, bank, settings)
         torch.manual_seed(settings.seed)
-        model = settings.build(dim=bank.dim, num_classes=len(chosen.classes))
-        model.inputs.fit(examples.sample_rows().cpu())
+        model = settings.build(dim=store.settings.dim, num_classes=len(chosen.classes))
+        record = _begun_record(out, RunRecord.new(settings, chosen, store, num_parameters=model.num_parameters))
+        if record.finished:
+            return record
         updater = Updater.of(settings, model, device)
-
-        parts = {"num_parameters": model.num_parameters, "num_lost": examples.num_lost}
-        record = RunRecord.new(settings, chosen, store, **parts)
-        if (out / RUN).exists():
-            before = RunRecord.read(out)
-            record.require_same(before, out=out)
-            record = before
-        state = read_state(out / LAST, updater) or LoopState()
+        bank = open_bank(store, chosen.ids, views=settings.views, device=device, place=options.place)
+        examples, judge = Examples.of(chosen, bank, settings), Judge.over(chosen, bank, settings)
+        state = read_state(out / LAST, updater) or _first_state(updater, examples)
+        record = replace(record, num_lost=examples.num_lost).after(state)
         report.started(record, bank, state)
         write_run(out, record.to_json())
-        log = RunLog(out, state.history, updates_per_epoch=settings.batches_per_epoch)
 
-        while not (record.finished or state.is_over(settings)):
-            watch = _Watch(state, settings, report, log)
-            for batch in examples.epoch(state.epoch, first_step=state.step):
-                lr = learning_rate(state.update(settings), settings)
-                loss = updater.update(batch, lr=lr, seed=update_seed(settings, state.epoch, state.step))
-                if watch.count(loss, lr) > options.save_seconds:
-                    write_state(out / LAST, updater, state)
-            report.validating()
-            verdict = judge.verdict(updater.judged)
-            line = watch.line(verdict.headline, verdict.mean, lr)
-            if state.finish_epoch(line, settings):
-                write_weights(out / BEST, updater.judged)
-            write_state(out / LAST, updater, state)
-            record = record.after(state, verdict)
-            write_run(out, record.to_json())
-            log.epoch(line)
-            report.epoch(line, state)
+        with RunLog.open(out, state, settings) as log:
+            while not state.is_over(settings):
+                watch = _Watch(state, settings, report, log, save_seconds=options.save_seconds)
+                _train_epoch(examples, updater, watch, state, path=out / LAST)
+                report.validating()
+                verdict = judge.verdict(updater.judged)
+                line = watch.line(verdict)
+                if state.finish_epoch(line, verdict, settings):
+                    write_weights(out / BEST, updater.judged)
+                log.epoch(line)  # before the state: what is logged twice is hidden, what is kept is logged
+                write_state(out / LAST, updater, state)
+                record = record.after(state)
+                write_run(out, record.to_json())
+                report.epoch(line, state)
 
-        log.close()
-        if not record.finished:
-            read_weights(out / BEST, updater.judged)
-            record = record.finish(judge.choose(updater.judged))
-            write_run(out, record.to_json())
+        read_weights(out / BEST, updater.judged)
+        record = record.finish(judge.choose(updater.judged))
+        write_run(out, record.to_json())
     return record
+
+
+def _begun_record(out: Path, new: RunRecord) -> RunRecord:
+    """The record of the run in `out`, which must be of the same settings and data; else the new one."""
+    if not (out / RUN).exists():
+        return new
+    before = RunRecord.read(out)
+    new.require_same(before, out=out)
+    return before
+
+
+def _first_state(updater: Updater, examples: Examples) -> LoopState:
+    """The start of a run: the inputs take mean and deviation from the training rows."""
+    if updater.model.inputs.is_fitted:
+        updater.model.inputs.fit(examples.sample_rows().cpu())
+    return LoopState()
+
+
+def _train_epoch(examples: Examples, updater: Updater, watch: "_Watch", state: LoopState, *, path: Path) -> None:
+    """The updates of an epoch that are left, with the state saved to `path` now and then."""
+    settings = updater.settings
+    for batch in examples.epoch(state.epoch, first_step=state.step):
+        lr = learning_rate(state.update(settings), settings)
+        loss = updater.update(batch, lr=lr, seed=update_seed(settings, state.epoch, state.step))
+        if watch.count(loss, lr):
+            write_state(path, updater, state)
 
 
 class _Watch:
     """Time and loss of an epoch under way."""
 
-    def __init__(self, state: LoopState, settings: TrainSettings, report: Reporter, log: RunLog) -> None:
+    def __init__(
+        self, state: LoopState, settings: TrainSettings, report: Reporter, log: RunLog, *, save_seconds: float
+    ) -> None:
         self._state, self._settings, self._report, self._log = state, settings, report, log
-        self._began = self._looked = self._saved = time.monotonic()
+        self._save_seconds = save_seconds
+        self._began = self._looked = self._saved = self._trained = time.monotonic()
         self._first_update, self._seconds_before = state.update(settings), state.seconds
-        self._loss_sum: Tensor | float = state.loss_sum
-        self._trained = self._began
+        self._pending: list[Tensor] = []
+        """Losses that are not in the sum yet: reading one waits for the device."""
 
-    def count(self, loss: Tensor, lr: float) -> float:
-        """Count an update; look at the loss now and then. Returns the seconds since the state was last saved.
+    def count(self, loss: Tensor, lr: float) -> bool:
+        """Count an update; look at the losses now and then. True where the state is due to be saved.
 
         Raises:
-            InputError: the loss is no number.
+            InputError: a loss is no number.
         """
         state, num_updates = self._state, self._settings.batches_per_epoch
-        self._loss_sum = loss.double() + self._loss_sum
+        self._pending.append(loss)
         state.step += 1
         now = self._trained = time.monotonic()
-        since_saved = now - self._saved
-        if now - self._looked < _LOOK_SECONDS and state.step < num_updates:
-            return 0.0
-        self._looked, state.seconds, state.loss_sum = now, self._seconds_before + now - self._began, self._mean_input()
+        is_due = now - self._saved > self._save_seconds
+        if not is_due and now - self._looked < _LOOK_SECONDS and state.step < num_updates:
+            return False
+        self._sum_up()
+        self._looked, state.seconds = now, self._seconds_before + now - self._began
         update = state.update(self._settings)
         seconds_left = (now - self._began) / (update - self._first_update)
         seconds_left *= self._settings.epochs * num_updates - update
@@ -198,31 +215,36 @@ class _Watch:
         self._report.progress(
             Progress(state.epoch + 1, self._settings.epochs, state.step, num_updates, mean, seconds_left)
         )
-        self._log.update(update - 1, loss=mean, lr=lr)
-        return since_saved
+        self._log.update(update - 1, loss=mean, lr=lr, flush=is_due)
+        if is_due:
+            self._saved = now
+        return is_due
 
-    def line(self, headline: float, mean: float, lr: float) -> EpochLine:
+    def line(self, verdict: Verdict) -> EpochLine:
         """The epoch's line in the history, after its validation."""
         now, state = time.monotonic(), self._state
         return EpochLine(
             epoch=state.epoch + 1,
             loss=state.loss_sum / state.step,
-            lr=lr,
-            headline=headline,
-            mean=mean,
+            lr=learning_rate(state.update(self._settings) - 1, self._settings),
+            headline=verdict.headline,
+            mean=verdict.mean,
             seconds=self._seconds_before + now - self._began,
             valid_seconds=now - self._trained,
         )
 
-    def _mean_input(self) -> float:
-        total = float(self._loss_sum)
-        if total - total != 0:  # infinite or NaN
-            raise InputError(
-                f"the loss is no number in epoch {self._state.epoch + 1}, update {self._state.step}",
-                got=total,
-                cure="lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify",
-            )
-        return total
+    def _sum_up(self) -> None:
+        """Add the pending losses one by one, so that the sum does not depend on when it is looked at."""
+        state, first = self._state, self._state.step - len(self._pending) + 1
+        for step, loss in enumerate(torch.stack(self._pending).tolist(), first):
+            if not isfinite(loss):
+                raise InputError(
+                    f"the loss is no number in epoch {state.epoch + 1}, update {step}",
+                    got=loss,
+                    cure="lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify",
+                )
+            state.loss_sum += loss
+        self._pending.clear()
 
 
 def choose_device(name: Device) -> torch.device:

@@ -13,7 +13,7 @@ from ... import __version__
 from ...cache.settings import FeatureSettings
 from ...cache.store import FeatureStore
 from ...errors import InputError
-from ...eval.calibrate import RankCalibration
+from ...eval.calibrate import FittedCalibration
 from ...eval.peaks import PeakSettings
 from ...eval.report import mean_groups
 from ...events import TimeGrid
@@ -40,7 +40,7 @@ class RunRecord:
     num_train_events: Mapping[str, int]
     """Class -> events."""
     num_parameters: int
-    num_lost: int
+    num_lost: int = 0
     """Training events that softmax labels cannot show, as another event has their step."""
     software: Mapping[str, str]
     history: tuple[EpochLine, ...] = ()
@@ -50,15 +50,13 @@ class RunRecord:
     """Its validation, with the default peaks."""
     peaks: PeakSettings | None = None
     """Chosen on validation; None while the run is unfinished."""
-    calibration: RankCalibration | None = None
+    calibration: FittedCalibration | None = None
     """Fitted on validation."""
     chosen: Verdict | None = None
     """Validation with these peaks, uncalibrated."""
 
     @classmethod
-    def new(
-        cls, settings: TrainSettings, chosen: Chosen, store: FeatureStore, *, num_parameters: int, num_lost: int
-    ) -> "RunRecord":
+    def new(cls, settings: TrainSettings, chosen: Chosen, store: FeatureStore, *, num_parameters: int) -> "RunRecord":
         """The record of a run that begins."""
         return cls(
             settings=settings,
@@ -69,7 +67,6 @@ class RunRecord:
             valid_matches=tuple(match.id for match in chosen.valid),
             num_train_events=dict(zip(chosen.classes, chosen.class_counts, strict=True)),
             num_parameters=num_parameters,
-            num_lost=num_lost,
             software={"bas": __version__, "torch": torch.__version__, "python": platform.python_version()},
         )
 
@@ -83,10 +80,9 @@ class RunRecord:
         """The twelve classes of SoccerNet: mAP-10 is the headline."""
         return len(mean_groups(self.classes)) > 1
 
-    def after(self, state: LoopState, verdict: Verdict) -> "RunRecord":
-        """The record after one more epoch."""
-        best = verdict if state.best_epoch == len(state.history) else self.best
-        return replace(self, history=tuple(state.history), best_epoch=state.best_epoch, best=best)
+    def after(self, state: LoopState) -> "RunRecord":
+        """The record with the epochs of a state."""
+        return replace(self, history=tuple(state.history), best_epoch=state.best_epoch, best=state.best)
 
     def finish(self, choice: Choice) -> "RunRecord":
         """The record of a finished run."""
@@ -150,7 +146,7 @@ class RunRecord:
                 best_epoch=record["best_epoch"],
                 best=Verdict(**record["best"]) if record["best"] else None,
                 peaks=PeakSettings.from_json(record["peaks"]) if record["peaks"] else None,
-                calibration=RankCalibration.from_json(record["calibration"]) if record["calibration"] else None,
+                calibration=FittedCalibration.from_json(record["calibration"]) if record["calibration"] else None,
                 chosen=Verdict(**record["chosen"]) if record["chosen"] else None,
             )
         except (KeyError, TypeError, AttributeError) as error:

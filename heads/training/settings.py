@@ -1,6 +1,5 @@
 """Settings of a training run, saved with it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -13,6 +12,7 @@ from ..scoring import ScoringPlan
 from ..targets import TargetSettings
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +56,28 @@ class TrainSettings(ModelSettings):
     precision: Precision = "auto"
     """Of the forward pass; `auto`: fp16 on a CUDA device, else fp32."""
     score_overlap: float = 0.5
-    """Overlap of the windows over a whole match, 0 to below 1; they are `clip_len` long."""
+    """Overlap of the windows over a whole match, 0 to below 1."""
+    score_len: int = 0
+    """Steps of these windows; 0: `clip_len`. Longer ones cost nothing more, where the head does well on them."""
+    keep: Keep = "best"
+    """Weights that a run keeps: of the epoch with the best validation, or of the last, so that validation chooses none
+    of them and its figures flatter less."""
     seed: int = 0
     """Of weights, order, dropout and mixup, >= 0."""
 
     def __post_init__(self) -> None:
         for name in ("clip_len", "stride", "hop_rows", "epoch_steps", "epochs", "batch"):
             self._require(name, getattr(self, name) >= 1, "a whole number >= 1")
-        for name in ("sigma", "mixup", "warmup_epochs", "patience", "min_improvement", "weight_decay", "seed"):
-            self._require(name, getattr(self, name) >= 0, "a number >= 0")
-        self._require("max_grad_norm", self.max_grad_norm >= 0, "a number >= 0")
+        for name in ("sigma", "mixup", "warmup_epochs", "min_improvement", "weight_decay", "max_grad_norm"):
+            self._require(name, 0 <= getattr(self, name) < float("inf"), "a number >= 0")
+        self._require("patience", self.patience >= 0, "a whole number >= 0")
+        self._require("seed", 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2 ** 63")
         self._require("lr", 0 < self.lr < 10, "a number above 0, such as 8e-4")
         self._require("ema", 0 <= self.ema < 1, "0 to below 1")
         self._require("score_overlap", 0 <= self.score_overlap < 1, "0 to below 1")
         self._require("views", len(self.views) > 0, "one view or more")
+        self._require("score_len", self.score_len >= 0, "a whole number >= 0")
+        self._require("keep", self.keep in get_args(Keep), ", ".join(get_args(Keep)))
         self._require("precision", self.precision in get_args(Precision), ", ".join(get_args(Precision)))
         self._require("loss", self.loss in (None, *LOSS_NAMES), ", ".join(LOSS_NAMES))
         self._require("dilate", self.dilate is None or self.dilate >= 0, "a whole number >= 0")
@@ -89,7 +97,7 @@ class TrainSettings(ModelSettings):
     @property
     def scoring_plan(self) -> ScoringPlan:
         """Windows over a whole match."""
-        return ScoringPlan(window_steps=self.clip_len, stride=self.stride, overlap=self.score_overlap)
+        return ScoringPlan(window_steps=self.score_len or self.clip_len, stride=self.stride, overlap=self.score_overlap)
 
     @property
     def clips_per_epoch(self) -> int:
@@ -128,4 +136,4 @@ class TrainSettings(ModelSettings):
     def differing(self, other: "TrainSettings") -> list[str]:
         """Names of the fields whose values differ."""
         mine, theirs = self.to_json(), other.to_json()
-        return [name for name in mine if json.dumps(mine[name]) != json.dumps(theirs[name])]
+        return [name for name in mine if mine[name] != theirs[name]]

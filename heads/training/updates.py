@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import InputError
 from ..losses import mixup
 from ..model import SpottingModel
 from .examples import Batch
@@ -48,11 +49,19 @@ class Updater:
 
     @classmethod
     def of(cls, settings: TrainSettings, model: SpottingModel, device: torch.device) -> "Updater":
-        """An updater at the first update; moves the model to the device."""
-        model.to(device)
+        """An updater at the first update; moves the model to the device.
+
+        Raises:
+            InputError: fp16 anywhere but on CUDA.
+        """
         precision: Precision = settings.precision
         if precision == "auto":
             precision = "fp16" if device.type == "cuda" else "fp32"
+        if precision == "fp16" and device.type != "cuda":
+            raise InputError(
+                "setting 'precision' is not usable", got=f"fp16 on {device.type}", wanted="auto, fp32 or bf16"
+            )
+        model.to(device)
         fused = device.type in ("cpu", "cuda")
         return cls(
             settings=settings,

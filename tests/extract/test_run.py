@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from bas import cli
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
@@ -40,19 +38,6 @@ def whole_store(data_set_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("whole") / "s.zarr"
     assert run(data_set_folder, path, views=("identity", "hflip")).complete
     return path
-
-
-@pytest.fixture
-def bas(monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """The command line in this process: arguments -> exit code."""
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["bas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return int(stop.value.code or 0)
-
-    return call
 
 
 def run(data: Path, store: Path, **how: object) -> Summary:

@@ -1,0 +1,122 @@
+"""The feature bank gives the store's rows, wherever it keeps them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from bas.cache import bank as bank_module
+from bas.cache.bank import FeatureBank, Place, open_bank
+from bas.errors import InputError
+
+LENGTHS = {"a": 600, "liga/b": 31, "liga/x": 300}
+VIEWS = ("identity", "hflip")
+
+
+@pytest.fixture
+def rows(maker: Any) -> torch.Tensor:
+    """(views, all rows, 6): what three matches hold."""
+    parts = [maker.match(match_id, num_rows=length, views=VIEWS) for match_id, length in LENGTHS.items()]
+    first = np.concatenate(parts)
+    second = np.concatenate([(maker.rows(length) + 1).astype(np.float16) for length in LENGTHS.values()])
+    return torch.from_numpy(np.stack([first, second])).float()
+
+
+def opened(maker: Any, place: Place, **changes: Any) -> FeatureBank:
+    return open_bank(maker.store(), list(LENGTHS), views=VIEWS, place=place, **changes)
+
+
+INDICES = {
+    "windows": [[0, 1, 2, 3], [596, 597, 598, 599]],
+    "every third": [[10, 13, 16, 19], [590, 593, 596, 599]],
+    "of several matches": [[0, 2, 4, 6], [600, 602, 604, 606], [631, 632, 633, 634], [900, 910, 920, 930]],
+    "repeats at the end": [[627, 629, 630, 630], [599, 599, 599, 599], [600, 630, 630, 630]],
+    "repeats inside": [[5, 6, 6, 8], [5, 5, 6, 7], [5, 7, 8, 11]],  # the ends fit a step of 1 or 2
+    "one step": [[0], [600], [930]],
+}
+
+
+@pytest.mark.parametrize("place", ["ram", "mapped", "device", "auto"])
+@pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
+def test_windows_are_the_stores_rows(maker: Any, rows: torch.Tensor, place: Place, index: list[list[int]]) -> None:
+    bank, index_bt = opened(maker, place), torch.tensor(index)
+    for view in range(2):
+        bank.will_need(index_bt, view=view)
+        found = bank.gather(index_bt, view=view)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, rows[view][index_bt], rtol=0, atol=0)
+
+
+def test_a_bank_knows_its_matches_and_its_size(maker: Any, rows: torch.Tensor) -> None:
+    seen: list[tuple[int, int]] = []
+    bank = opened(maker, "ram", on_progress=lambda done, total: seen.append((done, total)))
+    assert [(match.id, match.first_row, match.num_rows) for match in bank.matches] == [
+        ("a", 0, 600),
+        ("liga/b", 600, 31),
+        ("liga/x", 631, 300),
+    ]
+    assert (bank.num_views, bank.num_rows, bank.dim) == rows.shape
+    assert bank.num_bytes == rows.numel() * 2
+    assert seen == [(600, 931), (631, 931), (931, 931)]
+    assert {place: opened(maker, place).place for place in bank_module.PLACES} == {
+        "auto": "ram",
+        "device": "ram",  # the CPU's own memory
+        "ram": "ram",
+        "mapped": "mapped",
+    }
+
+
+def test_auto_stays_in_the_files_where_memory_is_short(
+    maker: Any, rows: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = rows.numel() * 2
+    for free, place in ((needed / 0.6 + 1, "ram"), (needed / 0.6 - 1, "mapped"), (0, "mapped")):
+        monkeypatch.setattr(bank_module, "_free_memory_bytes", lambda free=free: free)
+        assert opened(maker, "auto").place == place
+    assert opened(maker, "ram").place == "ram"  # forced
+
+
+def test_free_memory_is_what_the_system_says() -> None:
+    assert 1 << 20 < bank_module._free_memory_bytes() < 1 << 62
+
+
+@pytest.mark.parametrize("place", ["ram", "mapped"])
+def test_rows_in_another_layout_are_served_too(maker: Any, rows: torch.Tensor, place: Place) -> None:
+    folder: Path = maker.path / "a" / "features" / "identity"
+    attributes = dict(zarr.open_array(folder, mode="r").attrs)
+    shutil.rmtree(folder)
+    array = zarr.create_array(folder, shape=(600, 6), chunks=(100, 6), dtype="float16", attributes=attributes)
+    array[:] = rows[0, :600].half().numpy()
+    assert not maker.store().rows("a").is_mapped
+    bank = opened(maker, place)
+    index_bt = torch.tensor([[0, 3, 6], [597, 599, 599], [700, 701, 702]])
+    bank.will_need(index_bt)
+    torch.testing.assert_close(bank.gather(index_bt), rows[0][index_bt], rtol=0, atol=0)
+
+
+def test_what_cannot_be_opened_is_refused(maker: Any, rows: torch.Tensor) -> None:
+    assert rows.shape[0] == 2
+    with pytest.raises(InputError, match="0 matches"):
+        open_bank(maker.store(), [])
+    with pytest.raises(InputError, match="place 'disk'"):
+        open_bank(maker.store(), ["a"], place="disk")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no view 'crop'"):
+        open_bank(maker.store(), ["a"], views=["identity", "crop"])
+    with pytest.raises(InputError, match="no match 'z'"):
+        open_bank(maker.store(), ["a", "z"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NO CUDA DEVICE: banks on it are not tested")
+@pytest.mark.parametrize("place", ["auto", "device", "ram", "mapped"])
+def test_windows_arrive_on_the_gpu(maker: Any, rows: torch.Tensor, place: Place) -> None:
+    bank = opened(maker, place, device="cuda")
+    assert bank.place == ("device" if place == "auto" else place)
+    for index in INDICES.values():
+        found = bank.gather(torch.tensor(index), view=1)
+        assert found.is_cuda
+        torch.testing.assert_close(found.cpu(), rows[1][torch.tensor(index)], rtol=0, atol=0)

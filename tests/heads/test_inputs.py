@@ -1,0 +1,72 @@
+"""Treatment of inputs: pointwise functions, and mean and deviation of the training rows."""
+
+import pytest
+import torch
+
+from bas.errors import InputError
+from bas.heads.inputs import INPUTS, Inputs
+
+
+def rows(num_rows: int = 400) -> torch.Tensor:
+    return torch.rand(num_rows, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.2, 1.0, 0.5])
+
+
+def test_raw_rows_pass_untouched_and_fit_does_nothing() -> None:
+    inputs = Inputs("raw", 3)
+    inputs.fit(rows())
+    assert not inputs.is_fitted
+    assert inputs.dim == 3
+    torch.testing.assert_close(inputs(rows()[None]), rows()[None], rtol=0, atol=0)
+    assert inputs.mean_d.tolist() == [0, 0, 0]
+
+
+def test_standard_rows_have_mean_0_and_deviation_1() -> None:
+    inputs = Inputs("standard", 3)
+    inputs.fit(3 + 5 * rows())
+    out = inputs(3 + 5 * rows()[None])[0]
+    torch.testing.assert_close(out.mean(0), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.std(0, correction=0), torch.ones(3), rtol=0, atol=1e-5)
+    assert inputs(torch.full((1, 1, 3), 100.0)).min() > 10  # the training rows' own statistics, not the clip's
+
+
+def test_scores_bring_their_logits_along() -> None:
+    inputs = Inputs("scores", 3)
+    assert inputs.dim == 6
+    inputs.fit(rows())
+    raw = torch.cat([rows(), torch.logit(rows().clamp(1e-3, 1 - 1e-3))], dim=1)
+    wanted = (raw - raw.mean(0)) / raw.std(0, correction=0)
+    torch.testing.assert_close(inputs(rows()[None])[0], wanted, rtol=1e-3, atol=1e-4)
+    assert inputs(torch.tensor([[[0.0, 1.0, 0.5]]])).isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, is_fitted) in INPUTS.items() if is_fitted])
+def test_a_channel_that_never_changes_does_no_harm(name: str) -> None:
+    inputs = Inputs(name, 3)
+    constant = rows()
+    constant[:, 1] = 0.5
+    inputs.fit(constant)
+    out = inputs(constant[None])
+    assert out.isfinite().all()
+    assert out[..., 1].abs().max() < 1e-5
+    assert inputs.std_d[1] == 1
+
+
+def test_half_precision_rows_are_summed_in_double() -> None:
+    inputs = Inputs("standard", 1)
+    many = (torch.full((200_000, 1), 1000.0) + torch.arange(200_000)[:, None] % 2).half()
+    inputs.fit(many)
+    assert inputs.mean_d.item() == pytest.approx(1000.5, abs=1e-3)
+    assert inputs.std_d.item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_statistics_travel_with_the_weights() -> None:
+    inputs, other = Inputs("standard", 3), Inputs("standard", 3)
+    inputs.fit(rows())
+    other.load_state_dict(inputs.state_dict())
+    torch.testing.assert_close(other(rows()[None]), inputs(rows()[None]), rtol=0, atol=0)
+
+
+def test_an_unknown_treatment_is_refused() -> None:
+    with pytest.raises(InputError, match="no such treatment of inputs") as error:
+        Inputs("logits", 3)
+    assert error.value.wanted == ", ".join(INPUTS)

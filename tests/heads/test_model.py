@@ -1,0 +1,102 @@
+"""The model as training and prediction hold it, and `--set` options in all their forms."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from bas.errors import InputError
+from bas.heads.anchor import AnchorSettings
+from bas.heads.gru import BiGruSettings, UnetGruSettings
+from bas.heads.model import ModelSettings, head_settings
+from bas.heads.registry import build_head
+from bas.heads.targets import clip_targets, stack_targets
+
+
+def test_a_model_is_the_head_on_treated_inputs() -> None:
+    model = ModelSettings(head="tcn", inputs="standard").build(dim=6, num_classes=2).eval()
+    x = torch.randn(2, 9, 6)
+    model.inputs.fit(x.flatten(0, 1) * 3 + 1)
+    wanted = model.head(model.inputs(x))
+    torch.testing.assert_close(model(x).logits, wanted.logits)
+    torch.testing.assert_close(model.scores(model(x)), model.head.scores(wanted))
+    targets = stack_targets([clip_targets([(4, 1)], num_steps=9, num_classes=2).targets] * 2)
+    torch.testing.assert_close(model.loss(model(x), targets), model.head.loss(wanted, targets))
+
+
+def test_the_same_seed_builds_the_head_that_the_builder_builds() -> None:
+    torch.manual_seed(3)
+    head = build_head("sgp", dim=8, num_classes=2)
+    torch.manual_seed(3)
+    model = ModelSettings(head="sgp").build(dim=8, num_classes=2)
+    for name, tensor in head.state_dict().items():
+        torch.testing.assert_close(model.head.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_parameters_are_what_is_learned() -> None:
+    model = ModelSettings(head="fc", inputs="standard").build(dim=5, num_classes=2)
+    assert model.num_parameters == 5 * 3 + 3  # the statistics of the inputs are no parameters
+    projected = ModelSettings(head="fc", proj=4).build(dim=5, num_classes=2)
+    assert projected.num_parameters == 5 * 4 + 4 + 4 * 3 + 3
+
+
+def test_scores_as_inputs_double_the_width() -> None:
+    model = ModelSettings(head="fc", inputs="scores").build(dim=5, num_classes=2)
+    assert model.num_parameters == 10 * 3 + 3
+
+
+def test_options_reach_nested_settings_and_leave_the_rest() -> None:
+    found = head_settings({"unet_gru.gru.hidden": 8, "unet_gru.widths": "16,32,48", "unet_gru.gru.num_layers": 1})
+    assert found == {"unet_gru": UnetGruSettings(widths=(16, 32, 48), gru=BiGruSettings(hidden=8, num_layers=1))}
+    assert head_settings({"bigru.hidden": 96}) == {"bigru": BiGruSettings(hidden=96)}
+    assert head_settings({}) == {}
+
+
+@pytest.mark.parametrize("value", ["4,8", "4, 8", [4, 8], (4, 8)])
+def test_tuples_may_be_written_in_several_ways(value: Any) -> None:
+    assert head_settings({"anchor.lengths_steps": value}) == {"anchor": AnchorSettings(lengths_steps=(4, 8))}
+    assert head_settings({"anchor.lengths_steps": 4}) == {"anchor": AnchorSettings(lengths_steps=(4,))}
+
+
+def test_whole_numbers_do_for_fractions() -> None:
+    found = head_settings({"anchor.smooth_l1_beta": 1})["anchor"]
+    assert found == AnchorSettings(smooth_l1_beta=1.0)
+    assert isinstance(found, AnchorSettings)
+    assert type(found.smooth_l1_beta) is float
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("bigru", 1, "no such setting of a head"),
+        ("gru.hidden", 1, "no such setting of a head"),
+        ("bigru.width", 1, "wanted: hidden, num_layers"),
+        ("bigru.hidden.more", 1, "wanted: no further part"),
+        ("unet_gru.gru", 3, "setting unet_gru.gru is not usable"),
+        ("bigru.hidden", "many", "wanted: int, such as 512"),
+        ("bigru.hidden", 3.5, "setting bigru.hidden is not usable"),
+        ("bigru.hidden", True, "setting bigru.hidden is not usable"),
+        ("bigru.hidden", None, "setting bigru.hidden is not usable"),
+        ("bigru.hidden", 0, "size is not usable"),
+        ("anchor.lengths_steps", "4,long", "wanted: numbers such as 4,8,16"),
+        ("anchor.lengths_steps", "", "setting anchor.lengths_steps is not usable"),
+        ("anchor.lengths_steps", [4.5], "setting anchor.lengths_steps is not usable"),
+        ("anchor.lengths_steps", {"a": 1}, "setting anchor.lengths_steps is not usable"),
+        ("anchor.lengths_steps", True, "setting anchor.lengths_steps is not usable"),
+    ],
+)
+def test_options_that_cannot_be_used_are_named(path: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        head_settings({path: value})
+
+
+def test_options_change_the_network() -> None:
+    small = ModelSettings(head="bigru", options={"bigru.hidden": 8}).build(dim=6, num_classes=2)
+    assert small.num_parameters < 5_000 < ModelSettings(head="bigru").build(dim=6, num_classes=2).num_parameters
+
+
+def test_options_of_another_head_are_refused() -> None:
+    with pytest.raises(InputError, match="setting of a head that is not in 'ed\\+disp'") as error:
+        ModelSettings(head="ed+disp", options={"bigru.hidden": 8}).build(dim=6, num_classes=2)
+    assert error.value.got == "bigru.hidden"
+    ModelSettings(head="tcn+bigru", options={"bigru.hidden": 8}).build(dim=6, num_classes=2)
