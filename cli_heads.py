@@ -178,8 +178,6 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Find actions in any video with a trained head: SoccerNet's results file and a table per match."""
-    from rich.console import Console
-
     from .predict import PredictOptions
     from .predict import predict as run_prediction
     from .predict_view import PredictionView, prediction_json, prediction_view
@@ -198,10 +196,7 @@ def predict(
     )
     with PredictionView() as report:
         prediction = run_prediction(sources, run, out, options, report)
-    if as_json:
-        print(json.dumps(prediction_json(prediction), indent=1))
-    else:
-        Console(highlight=False).print(prediction_view(prediction))
+    show(prediction_view(prediction), prediction_json(prediction), as_json=as_json)
     if not prediction.complete:
         raise typer.Exit(2)
 

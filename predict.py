@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 from .cache.files import disk_errors
 from .cache.store import FeatureStore
 from .errors import InputError
-from .eval.calibrate import RankCalibration
+from .eval.calibrate import FittedCalibration
 from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
 from .eval.prediction_folder import PartSpots, PredictionFolder
 from .eval.spots import Spots
@@ -143,7 +143,7 @@ class _Shared:
     options: PredictOptions
     report: Reporter
     peaks: PeakSettings
-    calibration: RankCalibration | None
+    calibration: FittedCalibration | None
     extractor: Extractor | None
     """None where all rows are stored."""
     engine_checked: bool = False
@@ -320,7 +320,7 @@ def _shared(ensemble: Ensemble, games: Sequence[Game], options: PredictOptions, 
                 f"{store.path}: rows of other settings than the run was trained on; these differ: {', '.join(wrong)}",
                 got=", ".join(f"{name}={got[name]}" for name in wrong),
                 wanted=", ".join(f"{name}={wanted[name]}" for name in wrong),
-                cure="name the store that the run was trained on, or one of the same settings; or the videos themselves",
+                cure="name a store of the settings that the run was trained on, or the videos themselves",
             )
     peaks = SEED_PEAKS if options.nms == "seed" else first.peaks
     assert peaks is not None

@@ -104,7 +104,7 @@ class Ensemble:
         for number, member in enumerate(self.members):
 
             def count(done: int, total: int, before: int = number) -> None:
-                on_progress(before * total + done, num_all)
+                on_progress(before * bank.num_rows + bank.num_rows * done // total, num_all)
 
             plan = member.record.settings.scoring_plan
             scores_rk = match_scores(
