@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,15 @@ CLASSES = ("PASS", "DRIVE")
 RESULTS, SPOTS, RECORD = "results_spotting.json", "spots.csv", "prediction.json"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are slower on many threads, and much slower on busy cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One match of 8 s in each of three splits."""
@@ -47,23 +56,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "s.zarr"
-    assert extract(find_sources([data]), path, OPTIONS, ExtractRun()).complete
+    assert extract(find_sources([data]), path, OPTIONS, ExtractRun(engine="torch")).complete
     return path
 
 
 @pytest.fixture(scope="module")
 def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two finished runs of different heads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     folders = []
     for seed, head in enumerate(("fc", "tcn")):
         folder = tmp_path_factory.mktemp("runs") / head
         settings = TrainSettings(head=head, clip_len=16 + 8 * seed, batch=4, epochs=1, epoch_steps=640, seed=seed)
         train(FeatureStore.open(store), folder, settings, classes=CLASSES, options=RunOptions(device="cpu"))
         folders.append(folder)
-    torch.set_num_threads(before)
     return folders[0], folders[1]
+
+
+@pytest.fixture
+def predict(bas: Cli) -> Cli:
+    """`bas predict` with the engine that takes no time to build."""
+    return lambda *arguments: bas("predict", *arguments, "--engine", "torch")
 
 
 @pytest.fixture
@@ -105,11 +117,11 @@ def expected(store: Path, folders: tuple[Path, ...], match_id: str = "game-test"
     return sorted(cells, key=lambda cell: cell[0])
 
 
-def test_video_and_store_give_the_same_files(bas: Cli, data: Path, store: Path, run: Path, tmp_path: Path) -> None:
-    assert bas("predict", store, "--run", run, "--split", "test", "--out", tmp_path / "a") == 0
-    assert bas("predict", data, "--run", run, "--match", "game-test", "--out", tmp_path / "b") == 0
+def test_video_and_store_give_the_same_files(predict: Cli, data: Path, store: Path, run: Path, tmp_path: Path) -> None:
+    assert predict(store, "--run", run, "--split", "test", "--out", tmp_path / "a") == 0
+    assert predict(data, "--run", run, "--match", "game-test", "--out", tmp_path / "b") == 0
     video = data / "test" / "game-test" / "224p.mp4"
-    assert bas("predict", video, "--run", run, "--out", tmp_path / "c") == 0
+    assert predict(video, "--run", run, "--out", tmp_path / "c") == 0
     wanted = expected(store, (run,))
     assert wanted
     for out in ("a", "b", "c"):
@@ -122,8 +134,8 @@ def test_video_and_store_give_the_same_files(bas: Cli, data: Path, store: Path, 
         assert len(texts) == 1, name
 
 
-def test_the_table_file_holds_what_the_results_file_holds(bas: Cli, store: Path, run: Path, tmp_path: Path) -> None:
-    assert bas("predict", store, "--run", run, "--out", tmp_path) == 0
+def test_the_table_file_holds_what_the_results_file_holds(predict: Cli, store: Path, run: Path, tmp_path: Path) -> None:
+    assert predict(store, "--run", run, "--out", tmp_path) == 0
     for game in ("game-train", "game-valid", "game-test"):
         with (tmp_path / game / SPOTS).open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -137,7 +149,7 @@ def test_the_table_file_holds_what_the_results_file_holds(bas: Cli, store: Path,
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_soccernets_own_reader_and_metric_take_the_file(
-    bas: Cli, capsys: pytest.CaptureFixture[str], data: Path, store: Path, run: Path, tmp_path: Path
+    bas: Cli, predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, store: Path, run: Path, tmp_path: Path
 ) -> None:
     with np.errstate(), warnings.catch_warnings():  # the package switches numpy's warnings off for everybody
         warnings.simplefilter("ignore")
@@ -145,7 +157,7 @@ def test_soccernets_own_reader_and_metric_take_the_file(
             "SoccerNet.Evaluation.ActionSpotting",
             reason="OFFICIAL READER NOT TESTED: pip install SoccerNet",
         )
-    assert bas("predict", store, "--run", run, "--split", "test", "--out", tmp_path / "out") == 0
+    assert predict(store, "--run", run, "--split", "test", "--out", tmp_path / "out") == 0
     document = json.loads((tmp_path / "out" / "game-test" / RESULTS).read_text())
     assert document["UrlLocal"] == "game-test"
     dictionary = {label: index for index, label in enumerate(CLASSES)}
@@ -171,9 +183,9 @@ def test_soccernets_own_reader_and_metric_take_the_file(
     assert json.loads(capsys.readouterr().out)["means"]["mAP"]["value"] == pytest.approx(wanted["a_mAP"], abs=1e-12)
 
 
-def test_several_runs_are_averaged(bas: Cli, store: Path, runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_several_runs_are_averaged(predict: Cli, store: Path, runs: tuple[Path, Path], tmp_path: Path) -> None:
     both = ("--run", runs[0], "--run", runs[1])
-    assert bas("predict", store, *both, "--split", "test", "--out", tmp_path) == 0
+    assert predict(store, *both, "--split", "test", "--out", tmp_path) == 0
     wanted = expected(store, runs)
     assert wanted != expected(store, runs[:1])
     assert [(e.position_ms // 40, e.label) for e in found(tmp_path)] == [cell[:2] for cell in wanted]
@@ -186,14 +198,19 @@ def test_several_runs_are_averaged(bas: Cli, store: Path, runs: tuple[Path, Path
 
 
 def test_runs_that_do_not_fit_together_are_named(
-    bas: Cli, capsys: pytest.CaptureFixture[str], store: Path, run: Path, edited: Callable[..., Path], tmp_path: Path
+    predict: Cli,
+    capsys: pytest.CaptureFixture[str],
+    store: Path,
+    run: Path,
+    edited: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     def change(record: dict[str, Any]) -> None:
         record["classes"] = ["DRIVE", "PASS"]
         record["features"]["hop"] = 3
 
     other = edited(change)
-    assert bas("predict", store, "--run", run, "--run", other, "--out", tmp_path / "out") == 2
+    assert predict(store, "--run", run, "--run", other, "--out", tmp_path / "out") == 2
     told = capsys.readouterr().err
     assert "hop, classes" in told
     assert "DRIVE, PASS" in told
@@ -202,10 +219,10 @@ def test_runs_that_do_not_fit_together_are_named(
 
 
 def test_an_unfinished_run_is_refused_with_its_cure(
-    bas: Cli, capsys: pytest.CaptureFixture[str], store: Path, edited: Callable[..., Path], tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], store: Path, edited: Callable[..., Path], tmp_path: Path
 ) -> None:
     unfinished = edited(lambda record: record.update(peaks=None))
-    assert bas("predict", store, "--run", unfinished, "--out", tmp_path / "out") == 2
+    assert predict(store, "--run", unfinished, "--out", tmp_path / "out") == 2
     told = capsys.readouterr().err
     assert "the run is not finished" in told
     assert "bas train-head" in told
@@ -213,10 +230,10 @@ def test_an_unfinished_run_is_refused_with_its_cure(
 
 
 def test_a_store_of_other_settings_is_refused_by_field(
-    bas: Cli, capsys: pytest.CaptureFixture[str], store: Path, edited: Callable[..., Path], tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], store: Path, edited: Callable[..., Path], tmp_path: Path
 ) -> None:
     other = edited(lambda record: record["features"].update(hop=2, fit="stretch"))
-    assert bas("predict", store, "--run", other, "--out", tmp_path / "out") == 2
+    assert predict(store, "--run", other, "--out", tmp_path / "out") == 2
     told = capsys.readouterr().err
     assert "these differ: fit, hop" in told
     assert "hop=4" in told
@@ -224,15 +241,15 @@ def test_a_store_of_other_settings_is_refused_by_field(
 
 
 def test_imported_features_cannot_be_made_from_video(
-    bas: Cli, capsys: pytest.CaptureFixture[str], data: Path, edited: Callable[..., Path], tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, edited: Callable[..., Path], tmp_path: Path
 ) -> None:
     other = edited(lambda record: record["features"].update(backbone="import:scores"))
-    assert bas("predict", data, "--run", other, "--out", tmp_path / "out") == 2
+    assert predict(data, "--run", other, "--out", tmp_path / "out") == 2
     assert "imported rows" in capsys.readouterr().err
 
 
 def test_a_weights_file_is_asked_for_checked_and_known_by_its_tensors(
-    bas: Cli,
+    predict: Cli,
     capsys: pytest.CaptureFixture[str],
     data: Path,
     store: Path,
@@ -245,27 +262,27 @@ def test_a_weights_file_is_asked_for_checked_and_known_by_its_tensors(
     save_file(tensors, tmp_path / "same.safetensors")
     save_file({name: value + 1 for name, value in tensors.items()}, tmp_path / "other.safetensors")
     by_file = edited(lambda record: record["features"].update(weights="trained.safetensors"))
-    call = ("predict", data, "--run", by_file, "--match", "test", "--out", tmp_path / "out")
-    assert bas(*call) == 2
+    call = (data, "--run", by_file, "--match", "test", "--out", tmp_path / "out")
+    assert predict(*call) == 2
     assert "trained.safetensors" in (told := capsys.readouterr().err)
     assert "--weights FILE" in told
-    assert bas(*call, "--weights", tmp_path / "other.safetensors") == 2
+    assert predict(*call, "--weights", tmp_path / "other.safetensors") == 2
     assert "other.safetensors" in (told := capsys.readouterr().err)
     assert "trained.safetensors" in told
     assert not (tmp_path / "out").exists()
-    assert bas(*call, "--weights", tmp_path / "same.safetensors") == 0
-    assert bas("predict", store, "--run", run, "--split", "test", "--out", tmp_path / "plain") == 0
+    assert predict(*call, "--weights", tmp_path / "same.safetensors") == 0
+    assert predict(store, "--run", run, "--split", "test", "--out", tmp_path / "plain") == 0
     assert found(tmp_path / "out") == found(tmp_path / "plain")
-    assert bas("predict", store, "--run", by_file, "--split", "test", "--out", tmp_path / "named") == 0
+    assert predict(store, "--run", by_file, "--split", "test", "--out", tmp_path / "named") == 0
 
 
 def test_a_failing_video_does_not_stop_the_others(
-    bas: Cli, capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 99)
     shutil.copy(data / "test" / "game-test" / "224p.mp4", tmp_path / "whole.mp4")
     both = (tmp_path / "broken.mp4", tmp_path / "whole.mp4")
-    assert bas("predict", *both, "--run", run, "--out", tmp_path / "out", "--json") == 2
+    assert predict(*both, "--run", run, "--out", tmp_path / "out", "--json") == 2
     printed = capsys.readouterr()
     results = {each["match"]: each for each in json.loads(printed.out)["matches"]}
     assert results["broken"]["status"] == "failed"
@@ -277,56 +294,56 @@ def test_a_failing_video_does_not_stop_the_others(
 
 
 def test_labels_that_cannot_be_used_do_not_matter_but_a_missing_video_does(
-    bas: Cli, capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
         shutil.copytree(data / "test" / "game-test", tmp_path / "data" / name)
         (tmp_path / "data" / name / "Labels-ball.json").write_text("no JSON")
     (tmp_path / "data" / "two" / "224p.mp4").unlink()
-    assert bas("predict", tmp_path / "data", "--run", run, "--out", tmp_path / "out") == 2
+    assert predict(tmp_path / "data", "--run", run, "--out", tmp_path / "out") == 2
     assert "labels, but no video" in capsys.readouterr().err
     assert found(tmp_path / "out", "one")
-    assert bas("predict", tmp_path / "data", "--run", run, "--out", tmp_path / "out", "--match", "one") == 0
+    assert predict(tmp_path / "data", "--run", run, "--out", tmp_path / "out", "--match", "one") == 0
 
 
 def test_a_store_keeps_the_rows_and_is_used_again(
-    bas: Cli, data: Path, store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predict: Cli, data: Path, store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep = tmp_path / "keep.zarr"
-    call = ("predict", data, "--run", run, "--split", "test", "--store", keep)
-    assert bas(*call, "--out", tmp_path / "a") == 0
+    call = (data, "--run", run, "--split", "test", "--store", keep)
+    assert predict(*call, "--out", tmp_path / "a") == 0
     kept, wanted = FeatureStore.open(keep), FeatureStore.open(store)
     assert kept.settings == wanted.settings
     assert kept.matches() == ["game-test"]
     assert kept.match("game-test").meta.events()
     np.testing.assert_array_equal(kept.rows("game-test")[:], wanted.rows("game-test")[:])
     monkeypatch.setattr("bas.extract.extractor.Extractor.rows", None)  # nothing is extracted a second time
-    assert bas(*call, "--out", tmp_path / "b") == 0
+    assert predict(*call, "--out", tmp_path / "b") == 0
     assert found(tmp_path / "a") == found(tmp_path / "b")
 
 
 def test_with_a_store_a_failing_video_does_not_stop_the_others(
-    bas: Cli, capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 99)
     shutil.copy(data / "test" / "game-test" / "224p.mp4", tmp_path / "whole.mp4")
     both = (tmp_path / "broken.mp4", tmp_path / "whole.mp4")
-    assert bas("predict", *both, "--run", run, "--store", tmp_path / "k.zarr", "--out", tmp_path / "out") == 2
+    assert predict(*both, "--run", run, "--store", tmp_path / "k.zarr", "--out", tmp_path / "out") == 2
     assert "broken.mp4" in capsys.readouterr().err
     assert found(tmp_path / "out", "whole")
 
 
-def test_threshold_peaks_and_calibration(bas: Cli, store: Path, run: Path, tmp_path: Path) -> None:
-    call = ("predict", store, "--run", run, "--split", "test")
-    assert bas(*call, "--out", tmp_path / "all") == 0
+def test_threshold_peaks_and_calibration(predict: Cli, store: Path, run: Path, tmp_path: Path) -> None:
+    call = (store, "--run", run, "--split", "test")
+    assert predict(*call, "--out", tmp_path / "all") == 0
     plain = found(tmp_path / "all")
     middle = sorted(sureness(plain))[len(plain) // 2]
-    assert bas(*call, "--threshold", middle, "--out", tmp_path / "some") == 0
+    assert predict(*call, "--threshold", middle, "--out", tmp_path / "some") == 0
     assert found(tmp_path / "some") == [event for event in plain if (event.confidence or 0.0) >= middle]
-    assert bas(*call, "--nms", "seed", "--out", tmp_path / "seed") == 0
+    assert predict(*call, "--nms", "seed", "--out", tmp_path / "seed") == 0
     assert json.loads((tmp_path / "seed" / RECORD).read_text())["made_with"]["peaks"] == SEED_PEAKS.to_json()
     assert all(event.position_ms % 80 == 0 for event in found(tmp_path / "seed"))
-    assert bas(*call, "--calibrate", "rank", "--out", tmp_path / "rank") == 0
+    assert predict(*call, "--calibrate", "rank", "--out", tmp_path / "rank") == 0
     calibrated = found(tmp_path / "rank")
     assert [(e.position_ms, e.label) for e in calibrated] == [(e.position_ms, e.label) for e in plain]
     assert sureness(calibrated) != sureness(plain)
@@ -350,7 +367,7 @@ def test_threshold_peaks_and_calibration(bas: Cli, store: Path, run: Path, tmp_p
     ],
 )
 def test_options_that_cannot_be_used(
-    bas: Cli,
+    predict: Cli,
     capsys: pytest.CaptureFixture[str],
     store: Path,
     run: Path,
@@ -358,60 +375,60 @@ def test_options_that_cannot_be_used(
     options: tuple[object, ...],
     told: str,
 ) -> None:
-    assert bas("predict", store, "--run", run, "--out", tmp_path / "out", *options) == 2
+    assert predict(store, "--run", run, "--out", tmp_path / "out", *options) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_predictions_of_two_kinds_are_never_mixed(
-    bas: Cli, capsys: pytest.CaptureFixture[str], store: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], store: Path, run: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    call = ("predict", store, "--run", run, "--out", out)
-    assert bas(*call, "--match", "test") == 0
+    call = (store, "--run", run, "--out", out)
+    assert predict(*call, "--match", "test") == 0
     first = (out / "game-test" / RESULTS).read_bytes()
     (out / "notes.txt").write_text("mine")
-    assert bas(*call, "--match", "valid") == 0
-    assert bas(*call, "--match", "test") == 0, "the same again may be overwritten"
+    assert predict(*call, "--match", "valid") == 0
+    assert predict(*call, "--match", "test") == 0, "the same again may be overwritten"
     assert list(json.loads((out / RECORD).read_text())["games"]) == ["game-test", "game-valid"]
-    assert bas(*call, "--match", "test", "--nms", "seed") == 2
+    assert predict(*call, "--match", "test", "--nms", "seed") == 2
     assert "these differ: peaks" in capsys.readouterr().err
     assert (out / "game-test" / RESULTS).read_bytes() == first
     assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_a_results_file_of_unknown_origin_is_left_alone(
-    bas: Cli, capsys: pytest.CaptureFixture[str], store: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], store: Path, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "game-test").mkdir()
     (tmp_path / "game-test" / RESULTS).write_text("another model's")
-    assert bas("predict", store, "--run", run, "--out", tmp_path) == 2
+    assert predict(store, "--run", run, "--out", tmp_path) == 2
     assert "would be overwritten" in capsys.readouterr().err
     assert (tmp_path / "game-test" / RESULTS).read_text() == "another model's"
     assert not (tmp_path / "game-train").exists()
 
 
 def test_a_link_does_not_lead_out_of_the_folder(
-    bas: Cli, capsys: pytest.CaptureFixture[str], store: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], store: Path, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "game-test").symlink_to(tmp_path / "elsewhere")
-    assert bas("predict", store, "--run", run, "--out", tmp_path / "out") == 2
+    assert predict(store, "--run", run, "--out", tmp_path / "out") == 2
     assert "leads out of" in capsys.readouterr().err
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_two_halves_become_one_file(bas: Cli, data: Path, run: Path, tmp_path: Path) -> None:
+def test_two_halves_become_one_file(predict: Cli, data: Path, run: Path, tmp_path: Path) -> None:
     game = tmp_path / "data" / "league" / "a game"
     game.mkdir(parents=True)
     for half, split in ((1, "test"), (2, "valid")):
         shutil.copy(data / split / f"game-{split}" / "224p.mp4", game / f"{half}_224p.mp4")
     keep = tmp_path / "keep.zarr"
-    assert bas("predict", tmp_path / "data", "--run", run, "--out", tmp_path / "a", "--store", keep) == 0
-    assert bas("predict", keep, "--run", run, "--out", tmp_path / "b") == 0
+    assert predict(tmp_path / "data", "--run", run, "--out", tmp_path / "a", "--store", keep) == 0
+    assert predict(keep, "--run", run, "--out", tmp_path / "b") == 0
     for split, half in (("test", 1), ("valid", 2)):
-        assert bas("predict", data, "--run", run, "--match", split, "--out", tmp_path / "whole") == 0
+        assert predict(data, "--run", run, "--match", split, "--out", tmp_path / "whole") == 0
         whole = [(e.position_ms, e.label, e.confidence) for e in found(tmp_path / "whole", f"game-{split}")]
         for out in ("a", "b"):
             events = [event for event in found(tmp_path / out, "league/a game") if event.half == half]
@@ -423,16 +440,16 @@ def test_two_halves_become_one_file(bas: Cli, data: Path, run: Path, tmp_path: P
 
 
 def test_one_game_in_a_store_and_as_a_video_is_refused(
-    bas: Cli, capsys: pytest.CaptureFixture[str], data: Path, store: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, store: Path, run: Path, tmp_path: Path
 ) -> None:
-    assert bas("predict", store, data, "--run", run, "--out", tmp_path / "out") == 2
+    assert predict(store, data, "--run", run, "--out", tmp_path / "out") == 2
     assert "the same match in two sources" in capsys.readouterr().err
 
 
 def test_the_tables_say_how_much_they_leave_out(
-    bas: Cli, capsys: pytest.CaptureFixture[str], store: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], store: Path, run: Path, tmp_path: Path
 ) -> None:
-    assert bas("predict", store, "--run", run, "--out", tmp_path) == 0
+    assert predict(store, "--run", run, "--out", tmp_path) == 0
     printed = capsys.readouterr().out
     num_spots = sum(len(found(tmp_path, f"game-{split}")) for split in ("train", "valid", "test"))
     assert num_spots > 30
@@ -454,10 +471,10 @@ def test_the_surest_of_each_class_come_first() -> None:
 
 
 def test_a_video_of_another_rate_is_predicted_on_the_runs_grid(
-    bas: Cli, run: Path, tmp_path: Path, make_video: Callable[..., Path]
+    predict: Cli, run: Path, tmp_path: Path, make_video: Callable[..., Path]
 ) -> None:
     video = make_video(tmp_path / "clip.mkv", fps=30, num_frames=150)
-    assert bas("predict", video, "--run", run, "--out", tmp_path / "out") == 0
+    assert predict(video, "--run", run, "--out", tmp_path / "out") == 0
     events = found(tmp_path / "out", "clip")
     assert events
     assert all(event.position_ms % 40 == 0 and event.position_ms < 5000 for event in events)

@@ -60,6 +60,9 @@ def find_games(sources: Sequence[Path], *, with_labels: bool = False) -> list[Ga
     Raises:
         InputError: a source that cannot be used, or one game in a store and elsewhere.
     """
+    for source in sources:
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder", wanted="a video, a data set folder or a store")
     stores = [FeatureStore.open(source) for source in sources if (source / METADATA).exists()]
     parts: list[Part] = [part for store in stores for part in _stored(store)]
     others = [source for source in sources if not (source / METADATA).exists()]
