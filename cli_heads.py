@@ -44,9 +44,7 @@ def train_head(
     max_grad_norm: Annotated[float | None, typer.Option(help="Scale gradients down to this norm; 0: never.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of averaged weights per update; 0: none.")] = None,
     keep: Annotated[str | None, typer.Option(help="Weights to keep: of the best epoch, or the last.")] = None,
-    score_len: Annotated[
-        int | None, typer.Option(help="Steps of windows over a match; 0: --clip-len.")
-    ] = None,
+    score_len: Annotated[int | None, typer.Option(help="Steps of windows over a match; 0: --clip-len.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, dropout and mixup.")] = None,
     classes: Annotated[str | None, typer.Option(help="A,B,...: learn only these; default: the store's.")] = None,

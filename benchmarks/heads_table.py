@@ -63,7 +63,7 @@ SCORES = Protocol(
             *("ema", "keep", "score_len"),
         )
     }
-    | {"epochs": 3, "epoch_steps": 100 * 8_192, "warmup_epochs": 0.3},
+    | {"epochs": 2, "epoch_steps": 100 * 8_192, "warmup_epochs": 0.2},
     heads={
         "fc": {**_SIGMOID, "proj": 0},
         "tcn": {**_SIGMOID, "proj": 64},
@@ -90,7 +90,7 @@ SCORES = Protocol(
         },
         "actionformer": {"lr": 1e-3, "options": {"actionformer.width": 64}},
     },
-    peaks=PeakSettings(kind="hard", window_frames=4, sigma_frames=1.5),
+    peaks=PeakSettings(kind="hard", window_frames=4, sigma_frames=1.4),
     split="valid",
 )
 SMALL = Protocol(

@@ -33,7 +33,7 @@ from .judge import Judge, Verdict
 from .log import RunLog
 from .record import RunRecord
 from .settings import TrainSettings
-from .updates import Updater, learning_rate, update_seed
+from .updates import Updater, average_decay, learning_rate, update_seed
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _LOOK_SECONDS = 0.5
@@ -174,8 +174,8 @@ def _train_epoch(examples: Examples, updater: Updater, watch: "_Watch", state: L
     """The updates of an epoch that are left, with the state saved to `path` now and then."""
     settings = updater.settings
     for batch in examples.epoch(state.epoch, first_step=state.step):
-        lr = learning_rate(state.update(settings), settings)
-        loss = updater.update(batch, lr=lr, seed=update_seed(settings, state.epoch, state.step))
+        lr, decay = learning_rate(state.update(settings), settings), average_decay(state.update(settings), settings)
+        loss = updater.update(batch, lr=lr, seed=update_seed(settings, state.epoch, state.step), decay=decay)
         if watch.count(loss, lr):
             write_state(path, updater, state)
 

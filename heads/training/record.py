@@ -119,7 +119,7 @@ class RunRecord:
             "features_key": self.features.key(),
             "fps": str(self.fps),
             "peaks": self.peaks.to_json() if self.peaks else None,
-            "calibration": self.calibration.to_json() if self.calibration else None,
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
         }
 
     @classmethod

@@ -29,6 +29,11 @@ def learning_rate(update: int, settings: TrainSettings) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (settings.epochs - warmup)))
 
 
+def average_decay(update: int, settings: TrainSettings) -> float:
+    """Decay of the averaged weights at an update (from 0): short at first, so that the random start is forgotten."""
+    return min(settings.ema, (1 + update) / (10 + update))
+
+
 def update_seed(settings: TrainSettings, epoch: int, step: int) -> int:
     """Seed of dropout and mixup in one update."""
     return int(np.random.SeedSequence([settings.seed, epoch, step, 2]).generate_state(1, np.uint64)[0] >> 1)
@@ -79,13 +84,14 @@ class Updater:
         """The model that is validated and kept."""
         return self.average or self.model
 
-    def update(self, batch: Batch, *, lr: float, seed: int) -> Tensor:
+    def update(self, batch: Batch, *, lr: float, seed: int, decay: float | None = None) -> Tensor:
         """Change the weights by one batch.
 
         Args:
             batch: on the model's device.
             lr: learning rate.
             seed: of dropout and mixup.
+            decay: of the averaged weights; by default the settings'.
 
         Returns:
             The loss, a scalar on the device.
@@ -106,7 +112,7 @@ class Updater:
         else:
             self.optimizer.step()
         if self.average is not None:
-            _follow(self.average, self.model, decay=self.settings.ema)
+            _follow(self.average, self.model, decay=self.settings.ema if decay is None else decay)
         return loss.detach()
 
     def _loss(self, batch: Batch, *, seed: int) -> Tensor:
@@ -123,7 +129,7 @@ class Updater:
 
 @torch.no_grad()
 def _follow(average: SpottingModel, model: SpottingModel, *, decay: float) -> None:
-    """Exponential average of the weights; buffers (statistics of BatchNorm) are copied."""
+    """Exponential average of the weights and of BatchNorm's statistics."""
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+        kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)

@@ -53,15 +53,19 @@ class MatchPlan:
     shift_rows: int = 0
     """The labels say that the events are so much later than the features do."""
     events: tuple[tuple[int, str], ...] | None = None
-    """(row, class); by default one about every 20 rows, classes at random."""
+    """(row, class); by default one about every `gap_rows`, classes at random."""
+    gap_rows: int = 20
 
     def placed(self) -> tuple[tuple[int, str], ...]:
         """(row, class) in time order."""
         if self.events is not None:
             return self.events
         generator = np.random.default_rng(self.seed)
-        rows = range(12, self.num_rows - 12, 20)
-        return tuple((row + int(generator.integers(-4, 5)), CLASSES[generator.integers(0, 2)]) for row in rows)
+        rows, wander = range(12, self.num_rows - 12, self.gap_rows), self.gap_rows // 5
+        return tuple(
+            (max(0, row + int(generator.integers(-wander, wander + 1))), CLASSES[generator.integers(0, 2)])
+            for row in rows
+        )
 
 
 TRAIN_A, TRAIN_B = MatchPlan("liga/a", seed=1), MatchPlan("liga/b", seed=2, num_rows=410)

@@ -1,0 +1,97 @@
+"""Validation: a model that knows gets 1, one that is late gets nothing, and each match is scored on its own rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bas.cache.bank import Place, open_bank
+from bas.cache.store import FeatureStore
+from bas.eval.peaks import CANDIDATES
+from bas.events import SOCCERNET_BALL_CLASSES
+from bas.heads.training.data import choose_matches
+from bas.heads.training.judge import Judge
+from bas.heads.training.settings import TrainSettings
+
+Tiny = Callable[..., TrainSettings]
+
+
+class Knowing(nn.Module):
+    """Takes the pulses of the first two channels for scores, `late` steps late."""
+
+    def __init__(self, *, late: int = 0, swapped: bool = False) -> None:
+        super().__init__()
+        self.late, self.classes, self.unused = late, [1, 0] if swapped else [0, 1], nn.Parameter(torch.zeros(1))
+
+    def forward(self, x_btc: Tensor) -> Tensor:
+        return (x_btc[..., self.classes] / 2.5).clamp(0, 1).roll(self.late, dims=1)
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+
+def judge_of(store: FeatureStore, settings: TrainSettings, place: Place = "ram", **changes: Any) -> Judge:
+    chosen = choose_matches(store, **changes)
+    return Judge.over(chosen, open_bank(store, chosen.ids, place=place), settings)
+
+
+def test_who_knows_is_right_and_who_is_late_or_confused_is_not(store: FeatureStore, tiny: Tiny) -> None:
+    judge = judge_of(store, tiny(clip_len=300, stride=1))  # at 25 fps, one second tolerates 12 rows
+    knowing = judge.verdict(Knowing())  # type: ignore[arg-type]
+    assert knowing.headline == knowing.mean > 0.98
+    assert list(knowing.per_class) == ["PASS", "DRIVE"]
+    assert knowing.mean == pytest.approx(np.mean(list(knowing.per_class.values())))
+    assert judge.verdict(Knowing(late=5)).mean > 0.9  # type: ignore[arg-type]
+    assert judge.verdict(Knowing(late=100)).mean < 0.8 * knowing.mean  # type: ignore[arg-type]
+    assert judge.verdict(Knowing(swapped=True)).mean < 0.8 * knowing.mean  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["ram", "mapped"])
+def test_each_match_is_scored_on_its_own_rows(store: FeatureStore, tiny: Tiny, place: Place) -> None:
+    judge = judge_of(store, tiny(), place, valid=["liga/x", "liga/b"])
+    scores = judge.scores(Knowing())  # type: ignore[arg-type]
+    for match_id, found in zip(("liga/x", "liga/b"), scores, strict=True):
+        wanted = np.clip(store.rows(match_id)[:, :2].astype(np.float32) / 2.5, 0, 1)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_model_judges_at_rest_and_trains_on(store: FeatureStore, tiny: Tiny) -> None:
+    settings = tiny(head="unet_gru", options={"unet_gru.widths": "8", "unet_gru.gru.hidden": 4})
+    model = settings.build(dim=4, num_classes=2).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    judge = judge_of(store, settings)
+    first, second = judge.verdict(model), judge.verdict(model)
+    assert first == second
+    assert model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name  # the statistics of BatchNorm too
+
+
+def test_the_choice_is_the_best_of_the_table(store: FeatureStore, tiny: Tiny) -> None:
+    choice = judge_of(store, tiny()).choose(Knowing())  # type: ignore[arg-type]
+    assert [row.settings for row in choice.table] == list(CANDIDATES)
+    best = next(row for row in choice.table if row.settings == choice.peaks)
+    assert best.headline == max(row.headline for row in choice.table)
+    assert choice.verdict.headline == pytest.approx(best.headline)
+    assert choice.verdict.mean == pytest.approx(best.overall)
+
+
+def test_soccernets_headline_is_over_the_first_ten_classes(
+    make_store: Any, plan: Any, tmp_path: Any, tiny: Tiny
+) -> None:
+    plans = [plan("a", num_rows=200), plan("v", "valid", num_rows=200)]
+    store = make_store(tmp_path / "s", plans, classes=SOCCERNET_BALL_CLASSES)
+
+    class Padded(Knowing):
+        def forward(self, x_btc: Tensor) -> Tensor:
+            return nn.functional.pad(super().forward(x_btc), (0, 10))
+
+    verdict = judge_of(store, tiny()).verdict(Padded())  # type: ignore[arg-type]
+    values = list(verdict.per_class.values())
+    assert len(values) == 12
+    assert verdict.headline == pytest.approx(sum(values[:10]) / 10)
+    assert verdict.mean == pytest.approx(sum(values) / 12)
+    assert verdict.headline > verdict.mean > 0

@@ -1,0 +1,346 @@
+"""Training: exact resume wherever it was killed, the best epoch's weights, and folders that are refused."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bas.cache.files import FileLock
+from bas.cache.store import FeatureStore
+from bas.errors import InputError
+from bas.heads.training import loop
+from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, EpochLine, LoopState
+from bas.heads.training.data import choose_matches
+from bas.heads.training.judge import Judge, Verdict
+from bas.heads.training.loop import Progress, Reporter, RunOptions, choose_device, train
+from bas.heads.training.record import RunRecord
+from bas.heads.training.settings import TrainSettings
+from bas.heads.training.updates import Updater, learning_rate
+
+Tiny = Callable[..., TrainSettings]
+ROOT = Path(__file__).resolve().parents[3]
+CPU = RunOptions(device="cpu")
+DROPOUT = {
+    "head": "transformer",
+    "options": {"transformer.width": 16, "transformer.num_heads": 2, "transformer.feed_forward": 16},
+    "mixup": 0.3,
+    "ema": 0.9,
+    "views": ("identity", "hflip"),
+}
+BATCH_NORM = {
+    "head": "unet_gru+disp",
+    "options": {"unet_gru.widths": "8", "unet_gru.gru.hidden": 4},
+    "inputs": "standard",
+    "max_grad_norm": 1.0,
+}
+each_kind = pytest.mark.parametrize("changes", [DROPOUT, BATCH_NORM], ids=["dropout", "batch norm"])
+
+
+class Stopped(Exception):  # noqa: N818 (no error of ours)
+    """Ends a run from outside."""
+
+
+def files(out: Path) -> dict[str, tuple[bytes, int]]:
+    """Bytes and time of change by name."""
+    paths = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(out)): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+
+def losses(out: Path) -> list[str]:
+    """The columns of the log but for the times."""
+    return [",".join(line.split(",")[:5]) for line in (out / LOG).read_text().splitlines()]
+
+
+@pytest.mark.slow
+@each_kind
+@pytest.mark.parametrize("step", [0, 9], ids=["named points", "operations on files"])
+def test_killed_runs_end_as_uninterrupted_ones(
+    store: FeatureStore, tiny: Tiny, tmp_path: Path, changes: dict[str, Any], step: int
+) -> None:
+    command = [sys.executable, Path(__file__).with_name("train_child.py"), store.path, tmp_path]
+    environment = {
+        "PYTHONPATH": str(ROOT / ".typing"),
+        "PATH": os.environ["PATH"],
+        "PYTHONWARNINGS": "error",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    settings = json.dumps(tiny(**changes, epochs=2).to_json())
+    done = subprocess.run(
+        [*map(str, command), settings, str(step)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": died, with a state") >= 10
+    assert done.stdout.count(": died, without a state") >= 1
+
+
+@each_kind
+@pytest.mark.parametrize("stop_after", [1, 5, 6, 11])
+def test_a_stopped_run_goes_on_exactly(
+    store: FeatureStore,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    stop_after: int,
+) -> None:
+    settings, left, real_update = tiny(**changes, epochs=2), [stop_after], Updater.update
+    train(store, tmp_path / "whole", settings, options=CPU)
+
+    def update(*arguments: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+        return real_update(*arguments, **options)
+
+    monkeypatch.setattr(Updater, "update", update)
+    with pytest.raises(Stopped):
+        train(store, tmp_path / "cut", settings, options=RunOptions(device="cpu", save_seconds=-1.0))
+    monkeypatch.setattr(Updater, "update", real_update)
+    seen: list[tuple[int, int]] = []
+    report = Reporter(started=lambda _record, _bank, state: seen.append((state.epoch, state.step)))
+    train(store, tmp_path / "cut", settings, options=CPU, report=report)
+    assert seen == [divmod(stop_after, 6)]
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert (tmp_path / "cut" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+
+
+def test_a_finished_run_is_left_as_it_is(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
+    record = train(store, tmp_path / "run", tiny(epochs=1), options=CPU)
+    before = files(tmp_path / "run")
+    assert {"run.json", "best.safetensors", "last.safetensors", "log.csv"} < set(before)
+    assert sum(name.startswith("tensorboard/") for name in before) == len(before) - 4 == 1
+    again = train(store, tmp_path / "run", tiny(epochs=1), options=CPU)
+    assert files(tmp_path / "run") == before
+    assert again == record == RunRecord.read(tmp_path / "run")
+    assert record.finished
+
+
+def test_where_features_lie_changes_nothing(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
+    for place in ("ram", "mapped"):
+        train(store, tmp_path / place, tiny(epochs=1), options=RunOptions(device="cpu", place=place))  # type: ignore[arg-type]
+    assert (tmp_path / "ram" / BEST).read_bytes() == (tmp_path / "mapped" / BEST).read_bytes()
+
+
+def test_the_history_says_what_was_done(store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
+    settings, seen, done = tiny(epochs=2), [], []
+    real_update = Updater.update
+
+    def update(*arguments: Any, **options: Any) -> Any:
+        loss = real_update(*arguments, **options)
+        done.append((float(loss), options["lr"]))
+        return loss
+
+    monkeypatch.setattr(Updater, "update", update)
+    monkeypatch.setattr(loop, "_LOOK_SECONDS", 0.0)
+    looks: list[Progress] = []
+    report = Reporter(
+        started=lambda record, bank, state: seen.append(("started", record.num_parameters, bank.num_rows, state.epoch)),
+        progress=looks.append,
+        validating=lambda: seen.append("validating"),
+        epoch=lambda line, state: seen.append(("epoch", line.epoch, state.best_epoch > 0)),
+    )
+    record = train(store, tmp_path / "run", settings, options=CPU, report=report)
+    assert seen == [
+        ("started", record.num_parameters, 1510, 0),
+        *("validating", ("epoch", 1, True)),
+        *("validating", ("epoch", 2, True)),
+    ]
+    assert [lr for _, lr in done] == [learning_rate(update, settings) for update in range(12)]
+    for number, line in enumerate(record.history):
+        of_epoch = done[6 * number : 6 * number + 6]
+        assert line.loss == pytest.approx(sum(loss for loss, _ in of_epoch) / 6, rel=1e-6)
+        assert line.lr == of_epoch[-1][1]
+        assert 0 < line.valid_seconds < line.seconds
+    assert [(look.epoch, look.updates, look.num_updates) for look in looks] == [
+        (1 + update // 6, 1 + update % 6, 6) for update in range(12)
+    ]
+    assert looks[2].loss == pytest.approx(sum(loss for loss, _ in done[:3]) / 3, rel=1e-6)
+    assert looks[0].seconds_left > looks[-1].seconds_left == 0
+
+
+class Judged:
+    """Gives verdicts of a list, and keeps the weights that they were about."""
+
+    def __init__(self, *headlines: float) -> None:
+        self.headlines, self.weights = list(headlines), list[dict[str, torch.Tensor]]()
+
+    def __call__(self, model: torch.nn.Module) -> Verdict:
+        self.weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        headline = self.headlines[len(self.weights) - 1]
+        return Verdict(headline, headline / 2, {"PASS": headline, "DRIVE": 0.0})
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}])
+def test_the_weights_of_the_best_epoch_are_kept(
+    store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    judged = Judged(0.2, 0.6, 0.6, 0.4)
+    monkeypatch.setattr(Judge, "verdict", judged)
+    record = train(store, tmp_path / "run", tiny(epochs=4, **changes), options=CPU)
+    assert (record.best_epoch, record.best) == (2, Verdict(0.6, 0.3, {"PASS": 0.6, "DRIVE": 0.0}))
+    kept = load_file(tmp_path / "run" / BEST)
+    assert set(kept) == set(judged.weights[1])
+    for name, tensor in judged.weights[1].items():
+        assert torch.equal(kept[name], tensor), name
+    assert any(not torch.equal(kept[name], tensor) for name, tensor in judged.weights[2].items())
+
+
+def test_training_stops_where_validation_does_not_improve_enough(
+    store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = Judged(0.30, 0.34, 0.36, 0.40, 0.38, 0.9, 0.9)
+    monkeypatch.setattr(Judge, "verdict", judged)
+    settings = tiny(epochs=7, patience=2, min_improvement=0.05)
+    record = train(store, tmp_path / "run", settings, options=CPU)
+    assert [line.headline for line in record.history] == [0.30, 0.34, 0.36, 0.40, 0.38]
+    assert record.best_epoch == 4
+    assert record.finished
+
+
+def test_states_are_saved_a_while_apart(
+    store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, saved = [0.0], []
+
+    def monotonic() -> float:
+        clock[0] += 1.0  # one look at it per update, one at the start of an epoch and one at its end
+        return clock[0]
+
+    def write_state(_path: Path, _updater: Updater, state: LoopState) -> None:
+        saved.append((state.epoch, state.step))
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(loop, "write_state", write_state)
+    settings = tiny(epochs=2, epoch_steps=16 * 4 * 10)
+    train(store, tmp_path / "run", settings, options=RunOptions(device="cpu", save_seconds=3.5))
+    assert saved == [(0, 4), (0, 8), (1, 0), (1, 4), (1, 8), (2, 0)]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
+    settings = tiny(lr=9.0, weight_decay=1e30, warmup_epochs=0)
+    with pytest.raises(InputError, match=r"the loss is no number in epoch 1, update [2-6]\n") as error:
+        train(store, tmp_path / "run", settings, options=CPU)
+    assert "lower --lr" in error.value.cure
+    assert not (tmp_path / "run" / LAST).exists()
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.parametrize(("changes", "names"), [({"lr": 1e-3}, "lr"), ({"seed": 3, "epochs": 9}, "epochs, seed")])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_of_other_settings_is_refused_and_left_alone(
+    store: FeatureStore,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    names: str,
+    is_finished: bool,
+) -> None:
+    with monkeypatch.context() as patch:
+        if not is_finished:
+            patch.setattr(Judge, "choose", lambda *_: (_ for _ in ()).throw(Stopped))
+        try:
+            train(store, tmp_path / "run", tiny(epochs=1), options=CPU)
+        except Stopped:
+            assert not is_finished
+    before = files(tmp_path / "run")
+    with pytest.raises(InputError, match=f"holds a run with other settings; these differ: {names}\n"):
+        train(store, tmp_path / "run", tiny(**{"epochs": 1} | changes), options=CPU)
+    assert files(tmp_path / "run") == before
+
+
+def test_folders_of_other_things_are_refused_and_left_alone(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="a folder with other things in it"):
+        train(store, tmp_path, tiny(), options=CPU)
+    with pytest.raises(InputError, match=r"notes\.txt: not a run\n  got:    a file"):
+        train(store, tmp_path / "notes.txt", tiny(), options=CPU)
+    with pytest.raises(InputError, match="cannot be written"):
+        train(store, tmp_path / "notes.txt" / "run", tiny(), options=CPU)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    (tmp_path / "empty").mkdir()
+    assert train(store, tmp_path / "empty", tiny(epochs=1), options=CPU).finished
+
+
+def test_a_folder_in_use_is_refused(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    lock = FileLock.acquire(tmp_path / "run" / ".lock", wait_seconds=0.0)
+    assert lock is not None
+    with lock, pytest.raises(InputError, match="run: in use") as error:
+        train(store, tmp_path / "run", tiny(), options=CPU)
+    assert str(error.value.got).startswith(f"pid {os.getpid()} on ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": "edd"}, "no such head"),
+        ({"options": {"tcn.size": 3}}, "no such setting of a head"),
+        ({"inputs": "cooked"}, "no such treatment of inputs"),
+        ({"views": ("identity", "crop")}, "no view 'crop'"),
+        ({"precision": "fp16"}, "setting 'precision' is not usable"),
+        ({"stride": 6}, "made for another stride"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_no_folder(
+    store: FeatureStore, tiny: Tiny, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(store, tmp_path / "run", tiny(**changes), options=CPU)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_two_classes_named_in_another_order_is_another_run(
+    store: FeatureStore, tiny: Tiny, tmp_path: Path
+) -> None:
+    train(store, tmp_path / "run", tiny(epochs=1), options=CPU)
+    with pytest.raises(InputError, match="these differ: classes"):
+        train(store, tmp_path / "run", tiny(epochs=1), classes=["DRIVE", "PASS"], options=CPU)
+
+
+def test_devices_are_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    for name in ("cuda", "mps"):
+        with pytest.raises(InputError, match="--device is not usable") as error:
+            choose_device(name)  # type: ignore[arg-type]
+        assert error.value.wanted == "auto, cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cuda")
+    assert RunOptions.parse(device="cpu", place="mapped") == RunOptions(device="cpu", place="mapped")
+    for given, option in (({"device": "tpu", "place": "ram"}, "--device"), ({"device": "cpu", "place": "x"}, "--bank")):
+        with pytest.raises(InputError, match=f"{option} is not usable"):
+            RunOptions.parse(**given)
+
+
+def test_records_name_the_run(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
+    settings = tiny(epochs=1)
+    record = train(store, tmp_path / "run", settings, options=CPU)
+    chosen = choose_matches(store, stride=2)
+    assert record.settings == settings
+    assert record.train_matches + record.valid_matches == tuple(chosen.ids)
+    assert record.best is not None
+    assert record.chosen is not None
+    assert record.chosen.headline >= record.best.headline - 1e-9  # the default peaks are among the candidates
+    assert isinstance(record.history[0], EpochLine)
+    written = json.loads((tmp_path / "run" / RUN).read_text())
+    assert written == {"format": FORMAT, **json.loads(json.dumps(record.to_json()))}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NO CUDA DEVICE: training there is not tested")
+def test_runs_train_and_go_on_on_cuda(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
+    options = RunOptions(device="cuda", save_seconds=-1.0)
+    record = train(store, tmp_path / "run", tiny(epochs=3, ema=0.5), options=options)
+    assert record.finished
+    first = sum(line.loss for line in record.history[:1])
+    assert record.history[-1].loss < first

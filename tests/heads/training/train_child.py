@@ -1,0 +1,129 @@
+"""Run by the tests of the loop in a process of its own: trains in children that are killed, and goes on here.
+
+train_child.py STORE FOLDER SETTINGS-JSON [STEP]
+    An uninterrupted run in FOLDER/whole; then for every point of `POINTS` a run that dies there by SIGKILL, goes on,
+    and must end with the same losses and bytes. With STEP a run dies before each STEP-th operation on files instead.
+    Prints one line per point.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bas.cache.store import FeatureStore
+from bas.heads.training import loop
+from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN
+from bas.heads.training.judge import Judge
+from bas.heads.training.log import RunLog
+from bas.heads.training.settings import TrainSettings
+
+POINTS = {
+    "after a saving mid-epoch": (loop, "write_state", 9, True),
+    "between an update and its saving": (loop, "write_state", 9, False),
+    "after the last saving of an epoch, in its validation": (Judge, "verdict", 2, False),
+    "before the best weights": (loop, "write_weights", 1, False),
+    "between best and log": (loop, "write_weights", 1, True),
+    "between log and last": (RunLog, "epoch", 2, True),
+    "between last and record": (loop, "write_run", 2, False),
+    "between the last epoch's state and its record": (loop, "write_run", 3, False),
+    "before the choice of peaks": (Judge, "choose", 1, False),
+    "before the finished record": (loop, "write_run", 4, False),
+    "after the first record": (loop, "write_run", 1, True),
+}
+"""Point -> where a function is looked up, its name, at which call of it to die, and whether after or before it."""
+
+
+def run(store: Path, out: Path, settings: TrainSettings, *, save_seconds: float = -1.0) -> None:
+    """Train; the state is saved after every update."""
+    options = loop.RunOptions(device="cpu", save_seconds=save_seconds)
+    loop.train(FeatureStore.open(store), out, settings, options=options)
+
+
+def die_at(owner: Any, name: str, call: int, *, after: bool) -> None:
+    """Let this process be killed before or after the `call`-th call (from 1) of a function."""
+    real, left = getattr(owner, name), [call]
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0 and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*arguments, **options)
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, counted)
+
+
+def die_before(operation: int) -> None:
+    """Let this process be killed before its n-th operation on files (0-based)."""
+    left = [operation]
+
+    def audit(event: str, _: object) -> None:
+        if event == "open" or event.startswith("os."):
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(9)
+
+    sys.addaudithook(audit)
+
+
+def outcome(out: Path) -> dict[str, object]:
+    """What must not depend on interruptions."""
+    record = json.loads((out / RUN).read_text())
+    for line in record["history"]:
+        del line["seconds"], line["valid_seconds"]
+    columns = [line.split(",")[:5] for line in (out / LOG).read_text().splitlines()]
+    return {"best": (out / BEST).read_bytes(), "record": record, "log": columns}
+
+
+def killed(work: Callable[[], None], prepare: Callable[[], None]) -> bool:
+    """Do the work in a child that dies on the way; False where it came to its end."""
+    child = os.fork()
+    if child == 0:
+        prepare()
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+
+
+def main(store: Path, folder: Path, settings: TrainSettings, step: int) -> None:
+    """Raises AssertionError where a run that went on differs."""
+    run(store, folder / "whole", settings)
+    whole = outcome(folder / "whole")
+
+    def same_after(prepare: Callable[[], None], what: str) -> bool:
+        out = folder / "cut"
+        died = killed(lambda: run(store, out, settings), prepare)
+        state = "with" if (out / LAST).exists() else "without"
+        run(store, out, settings, save_seconds=60.0)
+        now = outcome(out)
+        for name, wanted in whole.items():
+            assert now[name] == wanted, (what, name, now["log"], whole["log"])
+        assert not [path.name for path in out.iterdir() if path.name.endswith(".part")], what
+        shutil.rmtree(out)
+        os.write(1, f"{what}: {'died' if died else 'came to its end'}, {state} a state\n".encode())
+        return died
+
+    if step:
+        operation = 0
+        while same_after(partial(die_before, operation), f"operation {operation}"):
+            operation += step
+    else:
+        for what, (owner, name, call, after) in POINTS.items():
+            assert same_after(partial(die_at, owner, name, call, after=after), what), what
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    os.fsync = lambda fd: None  # noqa: ARG005 (a kill loses nothing that was written; only the machine's end does)
+    given = TrainSettings.from_json(json.loads(sys.argv[3]), where="argument")
+    main(Path(sys.argv[1]), Path(sys.argv[2]), given, int(sys.argv[4]) if len(sys.argv) > 4 else 0)
