@@ -93,21 +93,14 @@ SCORES = Protocol(
     peaks=PeakSettings(kind="hard", window_frames=4, sigma_frames=1.4),
     split="valid",
 )
+_SMALL = RECIPES["small"].settings
 SMALL = Protocol(
     settings={
-        "inputs": "standard",
-        "proj": 64,
-        "clip_len": 48,
-        "stride": 1,
-        "hop_rows": 4,
-        "batch": 8,
-        "epochs": 12,
-        "epoch_steps": 20_000,
-        "warmup_epochs": 1.0,
-        "patience": 0,
-        "lr": 1e-3,
-        "weight_decay": 0.05,
-        "max_grad_norm": 1.0,
+        name: getattr(_SMALL, name)
+        for name in (
+            *("inputs", "proj", "clip_len", "stride", "hop_rows", "batch", "epochs", "epoch_steps", "warmup_epochs"),
+            *("patience", "lr", "weight_decay", "max_grad_norm"),
+        )
     },
     heads={
         "fc": {"dilate": 1},

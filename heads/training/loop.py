@@ -167,6 +167,8 @@ def _first_state(updater: Updater, examples: Examples) -> LoopState:
     """The start of a run: the inputs take mean and deviation from the training rows."""
     if updater.model.inputs.is_fitted:
         updater.model.inputs.fit(examples.sample_rows().cpu())
+        if updater.average is not None:
+            updater.average.inputs.load_state_dict(updater.model.inputs.state_dict())
     return LoopState()
 
 

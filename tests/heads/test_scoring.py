@@ -98,7 +98,8 @@ def test_a_match_of_one_window_is_scored_as_that_window(head: str) -> None:
 
 @pytest.mark.parametrize("head", ["tcn", "ed", "unet_gru"])
 def test_steps_at_once_change_nothing(head: str) -> None:
-    options = {"unet_gru.widths": "8,16", "unet_gru.gru.hidden": 8} if head == "unet_gru" else {}
+    small: dict[str, int | str] = {"unet_gru.widths": "8,16", "unet_gru.gru.hidden": 8}
+    options = small if head == "unet_gru" else {}
     model = ModelSettings(head=head, options=options).build(dim=6, num_classes=2)
     found = [
         scored(model, rows(333, 6), ScoringPlan(window_steps=20, stride=2, steps_per_call=steps))

@@ -36,6 +36,7 @@ def test_labels_are_as_wide_as_asked_or_as_the_head_wants(changes: dict[str, Any
 def test_matches_are_scored_with_the_windows_of_training() -> None:
     plan = TrainSettings(clip_len=30, stride=3, score_overlap=0.75).scoring_plan
     assert (plan.window_steps, plan.stride, plan.overlap) == (30, 3, 0.75)
+    assert TrainSettings(clip_len=30, score_len=100).scoring_plan.window_steps == 100
 
 
 def test_every_field_survives_json() -> None:
@@ -79,6 +80,8 @@ def test_what_differs_is_named_and_what_is_written_otherwise_does_not() -> None:
         {"views": ()},
         {"precision": "int8"},
         {"loss": "mse"},
+        {"keep": "first"},
+        {"score_len": -1},
     ],
     ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items()),
 )
