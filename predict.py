@@ -198,8 +198,7 @@ def _predict_or_explain(shared: _Shared, game: Game, folder: PredictionFolder) -
     try:
         if game.problem:
             raise InputError(game.problem)
-        with disk_errors(folder.path):
-            return predict_game(shared, game, folder)
+        return predict_game(shared, game, folder)
     except InputError as error:
         return GameResult(game.id, "failed", message=str(error))
 
@@ -226,7 +225,8 @@ def predict_game(shared: _Shared, game: Game, folder: PredictionFolder) -> GameR
         num_rows += rows.bank.num_rows
     num_spots = sum(len(part.events) for part in found)
     seconds = time.perf_counter() - started + sum(shared.seconds_before.get(part.id, 0.0) for part in game.parts)
-    folder.write(game.id, found, {"spots": num_spots, "seconds": round(seconds, 3), "parts": about})
+    with disk_errors(folder.path):
+        folder.write(game.id, found, {"spots": num_spots, "seconds": round(seconds, 3), "parts": about})
     best = best_spots([(part.match_id, event) for part in found for event in part.events], NUM_BEST)
     return GameResult(game.id, "predicted", num_rows, num_spots, seconds, best=best)
 
