@@ -274,6 +274,7 @@ def cache_verify(
 
 
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
+app.command("predict", epilog="Example: bas predict MY-MATCH.mp4 --run runs/ed --out predictions")(cli_heads.predict)
 app.command("eval", epilog="Example: bas eval SN-BAS-2025 predictions --split test --metric at1")(cli_heads.evaluate)
 
 

@@ -144,6 +144,20 @@ def open_bank(
     return FeatureBank(matches, shape_vrc=shape, device=device, tables=tables)
 
 
+def bank_of_rows(rows_rc: npt.NDArray[np.float16], *, match_id: str, device: torch.device | str = "cpu") -> FeatureBank:
+    """A bank of one view of one match from its rows (R, C) in memory; the array must not change afterwards."""
+    device, table = torch.device(device), torch.from_numpy(rows_rc)
+    if _fitting_place(rows_rc.nbytes, device) == "device":
+        table = table.to(device)
+    match = BankMatch(match_id, 0, len(rows_rc))
+    return FeatureBank([match], shape_vrc=(1, *rows_rc.shape), device=device, tables=[table])
+
+
+def fits_in_memory(num_bytes: int) -> bool:
+    """Whether so many bytes of rows may be held in the memory that is free."""
+    return _fitting_place(num_bytes, torch.device("cpu")) == "ram"
+
+
 def _copy(rows: Rows, table_rc: Tensor, *, block: int = 65_536) -> None:
     for start in range(0, len(rows), block):
         part = torch.from_numpy(np.ascontiguousarray(rows[start : start + block], dtype=np.float16).copy())

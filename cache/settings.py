@@ -153,6 +153,16 @@ class FeatureSettings:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def differing(self, other: "FeatureSettings") -> list[str]:
+        """Names of the fields whose values differ."""
+        mine, theirs = self.to_json(), other.to_json()
+        return [name for name in mine if mine[name] != theirs[name]]
+
+    def differing_rows(self, other: "FeatureSettings") -> list[str]:
+        """As `differing`, but for the name of a weights file where its tensors are the same: rows are the same then."""
+        same_tensors = self.weights_sha256 == other.weights_sha256 and not self.is_imported
+        return [name for name in self.differing(other) if name != "weights" or not same_tensors]
+
     def require_equal(self, stored: "FeatureSettings", *, store: str) -> None:
         """Refuse to mix features of two settings.
 
@@ -160,7 +170,7 @@ class FeatureSettings:
             InputError: names each field that differs, both values, and the cure.
         """
         mine, theirs = self.to_json(), stored.to_json()
-        wrong = [name for name in mine if mine[name] != theirs[name]]
+        wrong = self.differing(stored)
         if wrong:
             raise InputError(
                 f"{store}: made with other settings; these differ: {', '.join(wrong)}",

@@ -9,12 +9,9 @@ import numpy as np
 from ..cache.shard import CHUNK_ROWS
 from ..cache.store import FeatureStore
 from ..cache.verify import Finding, compare_rows
-from ..errors import InputError
 from .backbones.download import file_sha256
-from .backbones.weights import load_weights
 from .datasets.sources import DataSet, Match
 from .extractor import Extractor
-from .options import ExtractOptions, choose_weights
 from .views import VIEWS
 
 TOLERANCE = 0.02
@@ -42,16 +39,7 @@ def extract_again(
         InputError: the backbone cannot be built with the weights that the store names.
     """
     store = FeatureStore.open(store_path)
-    settings = store.settings
-    module, record = load_weights(*choose_weights(ExtractOptions(weights=weights), settings))
-    if record.weights_sha256 != settings.weights_sha256:
-        raise InputError(
-            "other weights than the store was made with",
-            got=f"tensors SHA-256 {record.weights_sha256[:12]}...",
-            wanted=f"{settings.weights_sha256[:12]}... ({settings.weights})",
-            cure="--weights FILE",
-        )
-    extractor = Extractor(module, settings)
+    extractor = Extractor.like(store.settings, weights=weights)
     videos = {match.id: match for match in data_set.matches}
     findings: list[Finding] = []
     for match_id in store.matches() if matches is None else matches:

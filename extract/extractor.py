@@ -9,7 +9,10 @@ import numpy as np
 from torch import nn
 
 from ..cache.settings import FeatureSettings
+from ..errors import InputError
+from .backbones.weights import load_weights
 from .engines.choose import REFERENCE_ENGINE, Device, Engine, EngineKind, Fidelity, check_fidelity, make_engine
+from .options import ExtractOptions, choose_weights
 from .stream import RowBlock, Waits, stream_rows
 from .video.picture import MAX_ASPECT_ERROR, PictureFormat
 from .video.reader import Video, VideoInfo, open_video, probe_video
@@ -28,6 +31,31 @@ class Extractor:
     kind: EngineKind = "auto"
     device: Device = "auto"
     _engines: dict[tuple[int, int], Engine] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def like(
+        cls, settings: FeatureSettings, *, weights: str | None, kind: EngineKind = "auto", device: Device = "auto"
+    ) -> "Extractor":
+        """What makes more rows of these very settings.
+
+        Args:
+            settings: of rows that exist.
+            weights: the weights file where they were made with one, whatever its name is now.
+            kind: engine.
+            device: where it runs.
+
+        Raises:
+            InputError: the rows were imported, no weights file is named where one is needed, or it holds others.
+        """
+        module, record = load_weights(*choose_weights(ExtractOptions(weights=weights), settings))
+        if record.weights_sha256 != settings.weights_sha256:
+            raise InputError(
+                "other weights than these features were made with",
+                got=f"{record.weights}, tensors SHA-256 {record.weights_sha256[:12]}...",
+                wanted=f"{settings.weights}, {settings.weights_sha256[:12]}...",
+                cure="--weights FILE",
+            )
+        return cls(module, settings, kind, device)
 
     def open(self, path: Path, *, threads: int = 0) -> Video:
         """The video on the settings' grid, its pictures as the engine takes them. Raises as `open_video`."""

@@ -145,7 +145,7 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
     if stored is not None:
         if stored.weights not in ("kinetics", "imagenet", "none"):
             raise InputError(
-                "the store was made with a weights file, and none is named",
+                "these features were made with a weights file, and none is named",
                 wanted=f"the file {stored.weights}, tensors SHA-256 {stored.weights_sha256[:12]}...",
                 cure="--weights FILE",
             )

@@ -1,7 +1,7 @@
 """`bas extract`: videos into a feature store. The match is the unit of work; each has one owner."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -61,6 +61,11 @@ class MatchResult:
     """Why it failed or was left alone; or, of a match that is stored, why its unfinished rows were not used."""
 
     @property
+    def is_stored(self) -> bool:
+        """Whether the match is in the store now."""
+        return self.status not in ("failed", "busy elsewhere")
+
+    @property
     def rows_per_second(self) -> float:
         """Speed of this run, 0 where nothing was computed."""
         return self.rows_extracted / self.seconds if self.seconds > 0 else 0.0
@@ -78,7 +83,7 @@ class Summary:
     @property
     def complete(self) -> bool:
         """True where every match asked for is in the store."""
-        return all(result.status not in ("failed", "busy elsewhere") for result in self.results)
+        return all(result.is_stored for result in self.results)
 
 
 @dataclass(frozen=True)
@@ -129,14 +134,32 @@ def extract(
     Raises:
         InputError: nothing can be extracted with these settings. A match that fails is in the summary instead.
     """
-    report = report or Reporter()
     matches = _chosen(data_set, split, run)
     stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
     module, record = load_weights(*choose_weights(options, stored.settings if stored else None))
     settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
+    extractor = Extractor(module, settings, run.engine, run.device)
+    return extract_matches(extractor, data_set, matches, store_path, run, report=report)
+
+
+def extract_matches(
+    extractor: Extractor,
+    data_set: DataSet,
+    matches: Sequence[Match],
+    store_path: Path,
+    run: RunOptions,
+    *,
+    report: Reporter | None = None,
+) -> Summary:
+    """Extract features of some matches of a data set with an extractor of settled settings; see `extract`.
+
+    Raises:
+        InputError: the store is of other settings or classes. A match that fails is in the summary instead.
+    """
+    report, settings = report or Reporter(), extractor.settings
+    stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
     classes = data_set.classes or (stored.classes if stored else ())
     store = FeatureStore.create_or_open(store_path, settings, classes=classes, software=software_versions())
-    extractor = Extractor(module, settings, run.engine, run.device)
     engine = extractor.engine().name
     report.started(settings, engine, len(matches))
     shared = _Extraction(data_set, store, extractor, run, report)
@@ -165,12 +188,12 @@ def extract_match(shared: _Extraction, match: Match) -> MatchResult:
     if not views:
         return MatchResult(match.id, "already there", num_rows=store.match(match.id).num_rows)
     path = match.require_video()
-    stamp = _stamp(path)
+    stamp = file_stamp(path)
     video = extractor.open(path, threads=run.decode_threads)
     _check_engine(shared, video)
     num_rows, started, waits = video.num_steps, time.perf_counter(), Waits()
     match_meta = _match_meta(shared.data_set, match, video)
-    _require_unchanged(path, stamp)
+    require_unchanged(path, stamp)
     with store.writer(
         match.id,
         views=views,
@@ -190,7 +213,7 @@ def extract_match(shared: _Extraction, match: Match) -> MatchResult:
         bad_rows, restarted = writer.num_invalid, writer.restarted_because
         num_damaged = bad_rows - video.num_steps_before_start  # a late start is no damage
         require_few_bad(num_damaged, num_rows, max_bad_share=run.max_bad_share, what=str(path))
-        _require_unchanged(path, stamp)
+        require_unchanged(path, stamp)
         writer.commit()
     return MatchResult(
         match.id,
@@ -246,15 +269,20 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure) from error
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """What changes with a file: its number, size and time of writing."""
+def file_stamp(path: Path) -> tuple[int, int, int]:
+    """What changes with a file: its number, size and time of writing. InputError where it cannot be read."""
     with _reading(path):
         status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _require_unchanged(path: Path, stamp: tuple[int, int, int]) -> None:
-    if _stamp(path) != stamp:
+def require_unchanged(path: Path, stamp: tuple[int, int, int]) -> None:
+    """Refuse a file that is no longer as it was at `file_stamp`.
+
+    Raises:
+        InputError: it was written to, replaced or taken away.
+    """
+    if file_stamp(path) != stamp:
         cure = "run the same command again once nothing writes to it: rows of another video are begun anew"
         raise InputError(f"{path}: the video changed while it was read", cure=cure)
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = ("cache", "eval", "extract", "heads")
 NOT_INSTALLED = {"tests", "benchmarks"}
-ROOT_MODULES = {"__init__", "__main__", "cli", "cli_heads", "errors", "events", "synthetic"}
+ROOT_MODULES = {"__init__", "__main__", "cli", "cli_heads", "errors", "events", "predict", "predict_view", "synthetic"}
 MAY_IMPORT = {
     "errors": set(),
     "events": {"errors"},
@@ -20,6 +20,8 @@ MAY_IMPORT = {
     "heads": {"errors", "events", "cache", "eval"},
     "eval": {"errors", "events"},
     "synthetic": {"errors", "events"},
+    "predict": {"errors", "events", "cache", "extract", "heads", "eval"},
+    "predict_view": {"predict", "extract", "heads", "eval"},
 }
 """Part -> the parts that it may import: cli -> stages -> cache -> events."""
 

@@ -13,7 +13,10 @@ from ...events import SOCCERNET_BALL_SPLITS, SPLITS, Split
 from .findings import ROOT_PLACE, Finding, error
 
 VideoHeight = Literal[224, 720]
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v"),
+    *(".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ogv", ".mxf"),
+)
 LABELS_NAME = "Labels-ball.json"
 
 _KNOWN_VIDEO = re.compile(r"(?:([12])_)?(224|720)p", re.IGNORECASE)
@@ -159,6 +162,12 @@ def single_id(path: Path) -> str:
     if known is None:
         return path.stem
     return f"{path.resolve().parent.name}/{known[1]}" if known[1] else path.resolve().parent.name
+
+
+def video_half(name: str) -> int | None:
+    """1 or 2 for the video of a half, such as `1_720p.mkv`; None for any other name."""
+    known = _KNOWN_VIDEO.fullmatch(Path(name).stem)
+    return int(known[1]) if known and known[1] else None
 
 
 def is_clip_folder(folder: Folder) -> bool:

@@ -95,12 +95,13 @@ class DataSet:
             )
 
 
-def find_data_set(root: Path, *, prefer_height: VideoHeight = 224) -> DataSet:
+def find_data_set(root: Path, *, prefer_height: VideoHeight = 224, with_labels: bool = True) -> DataSet:
     """Matches, splits and classes below `root`.
 
     Args:
         root: a folder; matches may lie below any number of split folders.
         prefer_height: which of `224p` and `720p` to read where a match has both.
+        with_labels: False leaves label files alone, whatever is wrong with them; every match is unlabelled then.
 
     Raises:
         InputError: `root` is missing, a file or a feature store. All else is a finding.
@@ -114,6 +115,8 @@ def find_data_set(root: Path, *, prefer_height: VideoHeight = 224) -> DataSet:
         findings += problems
     found, problems = _drop_duplicates(found)
     findings += problems
+    if not with_labels:
+        found = [(replace(match, labels=None), folder) for match, folder in found]
     data_set = _described(root, found, findings)
     more = _about_all(data_set.matches, folders, prefer_height=prefer_height)
     return replace(data_set, findings=(*data_set.findings, *more))
@@ -172,8 +175,8 @@ def _described(
     return DataSet(root, tuple(matches), classes, found_all, label_files)
 
 
-def find_sources(sources: Sequence[Path], *, prefer_height: VideoHeight = 224) -> DataSet:
-    """Matches of data set roots and single video files (id: the file's stem), joined.
+def find_sources(sources: Sequence[Path], *, prefer_height: VideoHeight = 224, with_labels: bool = True) -> DataSet:
+    """Matches of data set roots and single video files (id: the file's stem), joined. Arguments as `find_data_set`.
 
     Returns:
         A data set whose root is the only folder given, else the folder that holds all sources. A source that cannot
@@ -182,7 +185,11 @@ def find_sources(sources: Sequence[Path], *, prefer_height: VideoHeight = 224) -
     sets, findings = [], []
     for source in sources:
         try:
-            sets.append(_single(source) if source.is_file() else find_data_set(source, prefer_height=prefer_height))
+            sets.append(
+                _single(source)
+                if source.is_file()
+                else find_data_set(source, prefer_height=prefer_height, with_labels=with_labels)
+            )
         except InputError as reason:
             findings.append(Finding.from_error(str(source), reason, prefix=f"{source}: "))
     if len(sets) == 1 and not findings:

@@ -1,0 +1,114 @@
+"""All rows of one match where heads can gather them: from a store, or straight from a video.
+
+Legend: R rows of the match, C channels.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..cache.bank import FeatureBank, bank_of_rows, fits_in_memory, open_bank
+from ..cache.job import cast_rows
+from ..errors import InputError
+from .backbones.download import file_sha256
+from .datasets.games import StoredPart, VideoPart
+from .extractor import Extractor
+from .options import parse_views
+from .run import RowsDone, file_stamp, require_unchanged
+from .stream import Waits
+from .video.reader import Video
+from .video.timetable import require_few_bad
+
+
+@dataclass(frozen=True)
+class MatchRows:
+    """Rows of one view of a match."""
+
+    bank: FeatureBank
+    fps: Fraction
+    """Rows per second."""
+    about: Mapping[str, Any]
+    """Plain JSON: where they are from."""
+
+
+def stored_rows(part: StoredPart, *, view: str, device: torch.device) -> MatchRows:
+    """Rows from a store, brought to the device or to memory where they fit.
+
+    Raises:
+        InputError: the match lacks the view, or is damaged.
+    """
+    match = part.store.match(part.id)
+    bank = open_bank(part.store, [part.id], views=(view,), device=device)
+    about = {
+        "invalid_rows": int(np.count_nonzero(~part.store.valid(part.id))),
+        "store": part.store.path.name,
+        "video": {name: match.meta.video.get(name) for name in ("name", "sha256")},
+    }
+    return MatchRows(bank, match.meta.fps, about)
+
+
+def streamed_rows(
+    part: VideoPart,
+    extractor: Extractor,
+    *,
+    view: str,
+    device: torch.device,
+    max_bad_share: float,
+    opened: Callable[[Video], None] = lambda _: None,
+    on_progress: Callable[[RowsDone], None] = lambda _: None,
+) -> MatchRows:
+    """Rows of a video in one pass, as a store would hold them; the rows stay in memory, the pictures pass through.
+
+    Args:
+        part: has a video.
+        extractor: makes the rows.
+        view: which fixed augmentation.
+        device: where the rows are wanted.
+        max_bad_share: share of frames, 0 to 1, that may be missing or damaged.
+        opened: called before the first row is made; may raise.
+        on_progress: called after every block of rows.
+
+    Raises:
+        InputError: the video cannot be read, changes meanwhile, is too damaged, or its rows do not fit into memory.
+    """
+    path = part.match.require_video()
+    stamp = file_stamp(path)
+    video = extractor.open(path)
+    opened(video)
+    rows_rc = _room(video.num_steps, extractor.settings.dim, part.id)
+    num_rows, num_valid, started, waits = len(rows_rc), 0, time.perf_counter(), Waits()
+    with closing(extractor.rows(video, views=parse_views(view), waits=waits)) as blocks:  # its threads end here
+        for block in blocks:
+            stop, shape = block.start + len(block.valid), (len(block.valid), rows_rc.shape[1])
+            rows_rc[block.start : stop] = cast_rows(
+                block.rows[view], shape, rows_rc.dtype, where=f"match {part.id!r}", first_row=block.start
+            )
+            num_valid += int(block.valid.sum())
+            on_progress(RowsDone(part.id, stop, num_rows, 0, time.perf_counter() - started, waits.bottleneck))
+    num_bad = num_rows - num_valid - video.num_steps_before_start  # a late start is no damage
+    require_few_bad(num_bad, num_rows, max_bad_share=max_bad_share, what=str(path))
+    about = {
+        "invalid_rows": num_rows - num_valid,
+        "video": {"name": path.name, "sha256": file_sha256(path)},
+        "engine": extractor.engine(video.picture_size).describe(),
+    }
+    require_unchanged(path, stamp)
+    return MatchRows(bank_of_rows(rows_rc, match_id=part.id, device=device), video.grid.fps, about)
+
+
+def _room(num_rows: int, dim: int, match_id: str) -> np.typing.NDArray[np.float16]:
+    """(R, C), not filled."""
+    num_bytes = num_rows * dim * np.dtype(np.float16).itemsize
+    if not fits_in_memory(num_bytes):
+        raise InputError(
+            f"{match_id}: its rows do not fit into memory",
+            got=f"{num_rows:,} rows of {dim}: {num_bytes / 1e9:.1f} GB",
+            cure="--store KEEP.zarr puts them on the disk",
+        )
+    return np.empty((num_rows, dim), np.float16)

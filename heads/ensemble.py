@@ -1,0 +1,141 @@
+"""Finished runs at work: the mean of their confidences over a match.
+
+Legend: R rows of the match, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..cache.bank import FeatureBank
+from ..cache.settings import FeatureSettings
+from ..errors import InputError
+from .model import SpottingModel
+from .scoring import FloatArray, match_scores
+from .training.checkpoint import BEST, read_weights
+from .training.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Member:
+    """One finished run with its network."""
+
+    folder: Path
+    record: RunRecord
+    model: SpottingModel
+    """In eval mode, on the device."""
+    weights_sha256: str
+    """Of its weights file."""
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> "Member":
+        """From the run's folder.
+
+        Raises:
+            InputError: no run, not finished, or damaged.
+        """
+        record = RunRecord.read(folder)
+        if not record.finished:
+            raise InputError(
+                f"{folder}: the run is not finished",
+                got=f"{len(record.history)} of up to {record.settings.epochs} epochs, and no peaks chosen",
+                cure=f"give the same `bas train-head ... --out {folder}` again: it goes on where it stopped",
+            )
+        model = record.settings.build(dim=record.features.dim, num_classes=len(record.classes))
+        read_weights(folder / BEST, model)
+        return cls(folder, record, model.to(device).eval(), sha256((folder / BEST).read_bytes()).hexdigest())
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """One run or more of the same classes and features."""
+
+    members: tuple[Member, ...]
+    """In the order given; the first says which peaks and calibration are used."""
+    device: torch.device
+
+    @classmethod
+    def load(cls, folders: Sequence[Path], device: torch.device) -> "Ensemble":
+        """From one or more folders of runs.
+
+        Raises:
+            InputError: none, one that cannot be used, or runs that do not fit together (names what differs).
+        """
+        if not folders:
+            raise InputError("no run", wanted="the folder that `bas train-head --out` made", cure="--run FOLDER")
+        ensemble = cls(tuple(Member.load(folder, device) for folder in folders), device)
+        for member in ensemble.members[1:]:
+            ensemble._require_fits(member)
+        return ensemble
+
+    @property
+    def first(self) -> RunRecord:
+        """The record of the first run."""
+        return self.members[0].record
+
+    @property
+    def features(self) -> FeatureSettings:
+        """What the rows must be made with."""
+        return self.first.features
+
+    @property
+    def view(self) -> str:
+        """The view of the rows that validation saw."""
+        return self.first.settings.views[0]
+
+    def scores(
+        self, bank: FeatureBank, *, on_progress: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> FloatArray:
+        """Mean of the runs' confidences, each with its own windows.
+
+        Args:
+            bank: the match's rows and no others; gathers on the ensemble's device.
+            on_progress: called with rows done and in all, over all runs.
+
+        Returns:
+            (R, K) float32 in [0, 1].
+        """
+        num_all = bank.num_rows * len(self.members)
+        sum_rk: FloatArray | None = None
+        for number, member in enumerate(self.members):
+
+            def count(done: int, total: int, before: int = number) -> None:
+                on_progress(before * bank.num_rows + bank.num_rows * done // total, num_all)
+
+            plan = member.record.settings.scoring_plan
+            scores_rk = match_scores(
+                member.model,
+                bank.gather,
+                bank.num_rows,
+                plan,
+                num_classes=len(self.first.classes),
+                on_progress=count,
+            )
+            sum_rk = scores_rk if sum_rk is None else sum_rk + scores_rk
+        assert sum_rk is not None
+        return sum_rk / np.float32(len(self.members))
+
+    def _require_fits(self, member: Member) -> None:
+        mine, theirs = self.first, member.record
+        differing: dict[str, tuple[object, object]] = {
+            name: (getattr(theirs.features, name), getattr(mine.features, name))
+            for name in theirs.features.differing_rows(mine.features)
+        }
+        for name, got, wanted in (
+            ("classes", ", ".join(theirs.classes), ", ".join(mine.classes)),
+            ("rows per second", theirs.fps, mine.fps),
+            ("view", theirs.settings.views[0], mine.settings.views[0]),
+        ):
+            if got != wanted:
+                differing[name] = (got, wanted)
+        if differing:
+            raise InputError(
+                f"{member.folder}: does not go together with {self.members[0].folder}: other {', '.join(differing)}",
+                got="; ".join(f"{name} {got}" for name, (got, _) in differing.items()),
+                wanted="; ".join(f"{name} {wanted}" for name, (_, wanted) in differing.items()),
+                cure="name runs that were trained on the same features with the same class list",
+            )
