@@ -27,7 +27,9 @@ def train_head(
     ] = None,
     proj: Annotated[int | None, typer.Option(help="Project features to this width first; 0: never.")] = None,
     inputs: Annotated[str | None, typer.Option(help="raw, standard, or scores (for confidences).")] = None,
-    loss: Annotated[str | None, typer.Option(help="ce or focal; default: the head's own.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="ce, focal or bce (a sigmoid per class); default: the head's own.")
+    ] = None,
     clip_len: Annotated[int | None, typer.Option(help="Steps of a training window.")] = None,
     stride: Annotated[int | None, typer.Option(help="Rows (frames) per step.")] = None,
     hop: Annotated[int | None, typer.Option(help="Rows between the starts of windows.")] = None,

@@ -82,7 +82,7 @@ RECIPES: Mapping[str, Recipe] = {
         TrainSettings(head="unet", clip_len=256, hop_rows=50, batch=8, lr=2e-3, max_grad_norm=1.0),
     ),
     "small": Recipe(
-        "for minutes of labelled video rather than hours: every frame, short windows, narrow network",
+        "for minutes of labelled video: every frame, short windows, few weights",
         TrainSettings(
             head="tcn",
             inputs="standard",
@@ -101,9 +101,9 @@ RECIPES: Mapping[str, Recipe] = {
             max_grad_norm=1.0,
         ),
     ),
-    "scores": Recipe("confidences of another model (bas cache import) to the classes of the labels", _SCORES),
+    "scores": Recipe("confidences of another model, from bas cache import", _SCORES),
     "scores-gru": Recipe(
-        "the same with a GRU two levels down: it errs elsewhere, so the mean of both is better than either",
+        "the same with a GRU two levels down; best averaged with the other",
         replace(_SCORES, head="unet_gru", options={"unet_gru.widths": "64,96", "unet_gru.gru.hidden": 128}),
     ),
     "anchor": Recipe(

@@ -29,6 +29,8 @@ class ScoringPlan:
     """Rows per step, >= 1."""
     overlap: float = 0.5
     """Share of a window that the next one sees again, 0 to below 1."""
+    half: bool = True
+    """fp16 on a CUDA device; elsewhere fp32 in any case."""
     steps_per_call: int = 6_400
     """Steps that go through the network at once: memory only."""
 
@@ -87,7 +89,7 @@ def match_scores(
     batches = list(plan.batches(num_rows))
     num_done, num_all = 0, sum(index_bt.numel() for index_bt in batches)
     for index_bt in batches:
-        with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.float16, enabled=plan.half and device.type == "cuda"):
             scores_btk = model.scores(model(gather(index_bt))).float()
         weight_t1 = plan.weights(index_bt.shape[1]).to(device)[:, None]
         place = index_bt.flatten().to(device)

@@ -97,7 +97,12 @@ class TrainSettings(ModelSettings):
     @property
     def scoring_plan(self) -> ScoringPlan:
         """Windows over a whole match."""
-        return ScoringPlan(window_steps=self.score_len or self.clip_len, stride=self.stride, overlap=self.score_overlap)
+        return ScoringPlan(
+            window_steps=self.score_len or self.clip_len,
+            stride=self.stride,
+            overlap=self.score_overlap,
+            half=self.precision in ("auto", "fp16"),
+        )
 
     @property
     def clips_per_epoch(self) -> int:
