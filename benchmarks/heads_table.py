@@ -76,7 +76,9 @@ SCORES = Protocol(
         "transformer": {
             **_SIGMOID,
             "lr": 1e-3,
-            "score_len": 512,
+            "clip_len": 128,
+            "batch": 64,
+            "score_len": 128,
             "options": {"transformer.width": 128, "transformer.feed_forward": 128},
         },
         "ed": {**_SIGMOID, "proj": 64},
