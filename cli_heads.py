@@ -53,6 +53,9 @@ def train_head(
     valid: Annotated[
         list[str] | None, typer.Option(help="Validate on this match, in place of the split valid; may be repeated.")
     ] = None,
+    with_valid: Annotated[
+        bool, typer.Option("--with-valid", help="With --valid: the other matches of the split valid train too.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     bank: Annotated[str, typer.Option(help="Where features lie: auto, device, ram or mapped.")] = "auto",
     list_: Annotated[bool, typer.Option("--list", help="List the recipes and heads, and stop.")] = False,
@@ -109,6 +112,7 @@ def train_head(
             settings,
             classes=parse_classes(classes) if classes is not None else None,
             valid=valid or (),
+            with_valid=with_valid,
             options=RunOptions.parse(device=device, place=bank),
             report=report,
         )

@@ -81,7 +81,12 @@ class Chosen:
 
 
 def choose_matches(
-    store: FeatureStore, *, classes: Sequence[str] | None = None, valid: Sequence[str] = (), stride: int = 1
+    store: FeatureStore,
+    *,
+    classes: Sequence[str] | None = None,
+    valid: Sequence[str] = (),
+    with_valid: bool = False,
+    stride: int = 1,
 ) -> Chosen:
     """Matches by the store's own splits, or with named ones for validation.
 
@@ -89,6 +94,7 @@ def choose_matches(
         store: the feature store.
         classes: the class list; by default the store's.
         valid: ids (or parts of ids) of matches of the splits train and valid that judge; the others of `train` train.
+        with_valid: the others of `valid` train too: for a set of runs that each leave out one match of all.
         stride: rows per step of the run, to refuse one that leaves too few steps a second.
 
     Raises:
@@ -98,8 +104,10 @@ def choose_matches(
     of_split = {match_id: store.match(match_id).meta.split for match_id in store.matches()}
     in_train, in_valid = _of_split(of_split, "train"), _of_split(of_split, "valid")
     if valid:
-        in_valid = _named(valid, in_train + in_valid, store=store)
-        in_train = [match_id for match_id in in_train if match_id not in in_valid]
+        named, in_valid = in_valid, _named(valid, in_train + in_valid, store=store)
+        in_train = [match_id for match_id in in_train + named * with_valid if match_id not in in_valid]
+    elif with_valid:
+        raise InputError("--with-valid needs --valid", wanted="the matches that validate", cure="add --valid MATCH")
     for split, ids in (("train", in_train), ("valid", in_valid)):
         if not ids:
             found = Counter(each or "no split" for each in of_split.values())

@@ -99,6 +99,7 @@ def train(
     *,
     classes: Sequence[str] | None = None,
     valid: Sequence[str] = (),
+    with_valid: bool = False,
     options: RunOptions | None = None,
     report: Reporter | None = None,
 ) -> RunRecord:
@@ -108,8 +109,7 @@ def train(
         store: features with labels and splits.
         out: the run's folder.
         settings: the recipe.
-        classes: the class list; by default the store's.
-        valid: matches that validate, in place of the split of that name.
+        classes, valid, with_valid: which labels and matches, see `choose_matches`.
         options: device and the like.
         report: hears how it goes.
 
@@ -118,7 +118,7 @@ def train(
     """
     options, report = options or RunOptions(), report or Reporter()
     device = choose_device(options.device)
-    chosen = choose_matches(store, classes=classes, valid=valid, stride=settings.stride)
+    chosen = choose_matches(store, classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride)
     with _owned(out):
         torch.manual_seed(settings.seed)
         model = settings.build(dim=store.settings.dim, num_classes=len(chosen.classes))

@@ -222,6 +222,16 @@ def test_a_store_without_labels_or_matches_is_refused(make_store: Make, plan: An
         choose_matches(make_store(tmp_path / "empty", []))
 
 
+def test_the_other_validation_matches_can_train_too(store: FeatureStore) -> None:
+    usual = choose_matches(store)
+    left_out = usual.train[0].id
+    pooled = choose_matches(store, valid=[left_out], with_valid=True)
+    assert [match.id for match in pooled.valid] == [left_out]
+    assert sorted(match.id for match in pooled.train) == sorted(set(usual.ids) - {left_out})
+    with pytest.raises(InputError, match="--with-valid needs --valid"):
+        choose_matches(store, with_valid=True)
+
+
 def test_an_exact_name_wins_over_the_parts_of_others(make_store: Make, plan: Any, tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", [plan("a", num_rows=100), plan("ab", num_rows=100)])
     assert choose_matches(store, valid=["a"]).ids == ["ab", "a"]
