@@ -4,7 +4,7 @@
 
 `loading`: updates per second of `ed` at C = 192, four clips of 50 steps each, from the feature bank and from a PyTorch
 DataLoader with workers over HDF5 files (h5py); and what share of an update the bank's loading takes.
-`video`: the same head trained end to end with X3D-S, clips decoded from VIDEO, against the bank.
+`video`: the same head trained end to end with X3D-S, clips decoded from VIDEO, one at a time for memory, against the bank.
 `heads`: an epoch of 500,000 frames for every head (updates timed in turn, several rounds; an epoch has 2,500).
 `inference`: confidences of a whole match of 146,892 frames, and its spots.
 """
@@ -252,16 +252,16 @@ def end_to_end(chosen: Chosen, bank: FeatureBank, arguments: argparse.Namespace)
 
     def decode() -> Tensor:
         clips = []
-        for first in generator.integers(0, video.num_steps - span, settings.batch):
+        for first in generator.integers(0, video.num_steps - span, 1):
             pictures = [frame.image for frame in video.frames(int(first), int(first) + span)]
             clips.append(np.stack(pictures[:: settings.stride]))
         return torch.from_numpy(np.stack(clips)).to(bank.device).permute(0, 4, 1, 2, 3)
 
     def end_to_end_update() -> float:
-        batch = next(examples.epoch(0))
+        targets = next(examples.epoch(0)).targets.select(torch.arange(1, device=bank.device))
         with torch.autocast(bank.device.type, torch.float16, enabled=bank.device.type == "cuda"):
             features_btc = module((decode().float() / 255 - mean) / std)
-            loss = head.model.loss(head.model(features_btc), batch.targets)
+            loss = head.model.loss(head.model(features_btc), targets)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -270,12 +270,12 @@ def end_to_end(chosen: Chosen, bank: FeatureBank, arguments: argparse.Namespace)
 
     rates = interleaved(
         {
-            "bank": lambda: run_updates(updater, examples.epoch(0), arguments.updates),
+            "bank": lambda: settings.batch * run_updates(updater, examples.epoch(0), arguments.updates),
             "end to end from video": end_to_end_update,
         },
         repeats=min(arguments.repeats, 2),
     )
-    print("\nX3D-S and ed, updates a second, four clips of 50 steps at 398x224")
+    print("\nX3D-S and ed, clips of 50 steps at 398x224 a second")
     for name, values in rates.items():
         print(f"{name:<24}{spread(values):>28}   bank is {median_ratio(rates['bank'], values):,.0f}x")
 
