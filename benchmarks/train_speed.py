@@ -2,8 +2,8 @@
 
     python benchmarks/train_speed.py [--parts loading,heads,inference,video] [--video VIDEO] [--device auto]
 
-`loading`: updates per second of `ed` at C = 192, four clips of 50 steps each, from the feature bank and from a PyTorch
-DataLoader with workers over HDF5 files (h5py); and what share of an update the bank's loading takes.
+`loading`: updates per second of `tcn` and `ed` at C = 192, four clips of 50 steps each, from the feature bank and from a
+PyTorch DataLoader with workers over HDF5 files (h5py); and what share of an update the bank's loading takes.
 `video`: the same head trained end to end with X3D-S, one clip of VIDEO at a time (for memory), against the bank.
 `heads`: an epoch of 500,000 frames for every head (updates timed in turn, several rounds; an epoch has 2,500).
 `inference`: confidences of a whole match of 146,892 frames, and its spots.
@@ -119,11 +119,18 @@ class ClipFiles(Dataset[dict[str, Tensor]]):
 def loading(
     store: FeatureStore, chosen: Chosen, bank: FeatureBank, folder: Path, arguments: argparse.Namespace
 ) -> None:
-    settings = default_recipe("ed")
-    examples, updater = Examples.of(chosen, bank, settings), updater_of(settings, bank.device)
     for match in chosen.train:
         with h5py.File(folder / f"{match.id}.h5", "w") as file:
             file.create_dataset("rows", data=store.rows(match.id)[:])
+    for head in ("tcn", "ed"):
+        updates_by_loader(head, chosen, bank, folder, arguments)
+
+
+def updates_by_loader(
+    head: str, chosen: Chosen, bank: FeatureBank, folder: Path, arguments: argparse.Namespace
+) -> None:
+    settings = default_recipe(head)
+    examples, updater = Examples.of(chosen, bank, settings), updater_of(settings, bank.device)
 
     def from_bank() -> float:
         batches = examples.epoch(0)
@@ -154,7 +161,7 @@ def loading(
         },
         repeats=arguments.repeats,
     )
-    print("\ned at C = 192, updates a second, four clips of 50 steps")
+    print(f"\n{head} at C = 192, updates a second, four clips of 50 steps")
     for name, values in rates.items():
         print(f"{name:<24}{spread(values):>28}   bank is {median_ratio(rates['bank'], values):.2f}x")
     alone = interleaved(
