@@ -2,8 +2,8 @@
 
     python benchmarks/train_speed.py [--parts loading,heads,inference,video] [--video VIDEO] [--device auto]
 
-`loading`: updates per second of `tcn` and `ed` at C = 192, four clips of 50 steps each, from the feature bank and from a
-PyTorch DataLoader with workers over HDF5 files (h5py); and what share of an update the bank's loading takes.
+`loading`: updates per second of `tcn` and `ed` at C = 192, four clips of 50 steps each, from the feature bank and from
+a PyTorch DataLoader with workers over HDF5 files (h5py); and what share of an update the bank's loading takes.
 `video`: the same head trained end to end with X3D-S, one clip of VIDEO at a time (for memory), against the bank.
 `heads`: an epoch of 500,000 frames for every head (updates timed in turn, several rounds; an epoch has 2,500).
 `inference`: confidences of a whole match of 146,892 frames, and its spots.
