@@ -28,9 +28,18 @@ INPUTS: Mapping[str, tuple[Callable[[Tensor], Tensor], int, bool]] = {
 }
 """Name -> (pointwise function, D / C, whether mean and deviation over the training rows are taken out)."""
 
+LARGEST = 10.0
+"""Deviations from the mean that an input may have; 1 in 10,000 values of the training video has more."""
+LEAST_SHARE = 0.1
+
 
 class Inputs(nn.Module):
-    """Pointwise function of the features, then (x - mean) / std per channel with the training set's own."""
+    """Pointwise function of the features, then (x - mean) / std per channel with the training set's own.
+
+    What lies beyond `LARGEST` deviations is set to it, and deviations have a floor: many channels of a backbone hardly
+    ever fire on one kind of video, and a new kind of video would else blow them up (to 170,000 deviations, and all
+    confidences to 0, for EfficientNet-Lite0 from badminton to a juggler).
+    """
 
     mean_d: Tensor
     std_d: Tensor
@@ -53,13 +62,20 @@ class Inputs(nn.Module):
     def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, D)."""
         x_btd = self._function(x_btc)
-        return (x_btd - self.mean_d) / self.std_d if self.is_fitted else x_btd
+        if not self.is_fitted:
+            return x_btd
+        return ((x_btd - self.mean_d) / self.std_d).clamp(-LARGEST, LARGEST)
 
     def fit(self, rows_rc: Tensor) -> None:
-        """Take mean and deviation from training rows (R, C); a channel that never changes keeps a deviation of 1."""
+        """Take mean and deviation from training rows (R, C); a channel that never changes keeps a deviation of 1.
+
+        The floor is `LEAST_SHARE` of the median deviation of the channels that change.
+        """
         if not self.is_fitted:
             return
         rows_rd = self._function(rows_rc.float()).double()
         std_d = rows_rd.std(0, correction=0)
         self.mean_d.copy_(rows_rd.mean(0))
-        self.std_d.copy_(torch.where(std_d > 1e-6, std_d, 1.0))
+        changes_d = std_d > 1e-6
+        floor = LEAST_SHARE * std_d[changes_d].median() if changes_d.any() else 0.0
+        self.std_d.copy_(torch.where(changes_d, std_d.clamp(min=floor), 1.0))
