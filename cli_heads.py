@@ -35,7 +35,8 @@ def train_head(
     hop: Annotated[int | None, typer.Option(help="Rows between the starts of windows.")] = None,
     dilate: Annotated[int | None, typer.Option(help="Steps to each side of an event that carry its label.")] = None,
     sigma: Annotated[float | None, typer.Option(help="Gaussian soft labels of this width in steps.")] = None,
-    mixup: Annotated[float | None, typer.Option(help="Alpha of mixup; 0: none.")] = None,
+    mixup: Annotated[bool | None, typer.Option(help="Blend pairs of windows by Beta(0.2, 0.2), or never.")] = None,
+    mixup_alpha: Annotated[float | None, typer.Option(help="Blend them by Beta(alpha, alpha); 0: never.")] = None,
     views: Annotated[str | None, typer.Option(help="Views of the store to draw from: identity,hflip.")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
     epoch_steps: Annotated[int | None, typer.Option(help="Steps (frames seen) of an epoch.")] = None,
@@ -68,6 +69,7 @@ def train_head(
 
     from .cache.store import FeatureStore
     from .eval.files import parse_classes
+    from .heads.losses import MIXUP_ALPHA
     from .heads.recipes import default_recipe, named_recipe
     from .heads.training.loop import RunOptions, train
     from .heads.training.train_view import TrainingView, recipes_view, run_view
@@ -89,7 +91,7 @@ def train_head(
         "hop_rows": hop,
         "dilate": dilate,
         "sigma": sigma,
-        "mixup": mixup,
+        "mixup": mixup_alpha if mixup is None or mixup_alpha is not None else MIXUP_ALPHA * mixup,
         "views": tuple(views.split(",")) if views else None,
         "epochs": epochs,
         "epoch_steps": epoch_steps,

@@ -1,6 +1,7 @@
 """Every head on one store, several seeds: a table with intervals, time, memory and chance.
 
     python benchmarks/heads_table.py STORE --out DIR [--protocol scores|small] [--heads ...] [--seeds 3] [--jobs 2]
+    python benchmarks/heads_table.py STORE --protocol scores --average RUN...
 
 `scores` is for confidences of another model (bas cache import), `small` for small sets of real video. Runs are kept in
 DIR and not trained again. Judged are the matches of --split with peaks that are fixed beforehand, so that nothing is
@@ -21,7 +22,6 @@ from typing import Any
 
 import torch
 from common import machine
-from torch import Tensor
 
 from bas.cache.bank import open_bank
 from bas.cache.store import FeatureStore
@@ -31,12 +31,10 @@ from bas.eval.peaks import PeakSettings, find_spots
 from bas.eval.report import EvalSettings, average_precision, evaluate
 from bas.eval.spots import Game, Spots
 from bas.eval.uncertainty import Resampling, chance_games
+from bas.heads.ensemble import Ensemble
 from bas.heads.recipes import RECIPES, default_recipe
-from bas.heads.scoring import match_scores
-from bas.heads.training.checkpoint import BEST, read_weights
-from bas.heads.training.data import labelled_matches
+from bas.heads.training.data import LabelledMatch, labelled_matches
 from bas.heads.training.loop import train
-from bas.heads.training.record import RunRecord
 from bas.heads.training.settings import TrainSettings
 
 
@@ -122,13 +120,20 @@ def main() -> None:
     """Train what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("heads-table"))
     parser.add_argument("--protocol", choices=PROTOCOLS, default="scores")
     parser.add_argument("--heads")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
+    parser.add_argument("--average", nargs="+", type=Path, help="judge the mean of these finished runs, train nothing")
     arguments = parser.parse_args()
     protocol = PROTOCOLS[arguments.protocol]
+    if arguments.average:
+        store = FeatureStore.open(arguments.store)
+        fps = judged_matches(store, protocol)[0].fps
+        found = measure(judged_games(store, arguments.average, protocol), store.classes, fps)
+        print(", ".join(f"{name} {value:.1f}" for name, value in found.items()))
+        return
     heads = arguments.heads.split(",") if arguments.heads else list(protocol.heads)
     print(f"{machine()}; PyTorch {torch.__version__}, one thread a run, {arguments.jobs} runs side by side")
     tasks = [
@@ -168,33 +173,24 @@ def _run(task: tuple[Path, Path, TrainSettings, Protocol]) -> tuple[str, dict[st
             "memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "parameters_k": record.num_parameters / 1000,
         }
-    result["scores"] = measure(found_games(store, out, record, protocol), record.classes, record.fps)
+    result["scores"] = measure(judged_games(store, [out], protocol), record.classes, record.fps)
     result_file.write_text(json.dumps(result))
     shown = {name: result[name] for name in ("epoch_s", "memory_MB", "parameters_k")}
     return settings.head, {**result["scores"], **shown}
 
 
-def found_games(store: FeatureStore, out: Path, record: RunRecord, protocol: Protocol) -> list[Game]:
-    """Events and spots of the matches that are judged."""
-    model = record.settings.build(dim=record.features.dim, num_classes=len(record.classes))
-    read_weights(out / BEST, model)
-    model.eval()
-    ids = [match_id for match_id in store.matches() if store.match(match_id).meta.split == protocol.split]
-    bank, games = open_bank(store, ids), []
-    for match, place in zip(labelled_matches(store, ids, record.classes), bank.matches, strict=True):
-
-        def gather(index_bt: Tensor, first_row: int = place.first_row) -> Tensor:
-            return bank.gather(index_bt + first_row)
-
-        plan, num_classes = record.settings.scoring_plan, len(record.classes)
-        scores = match_scores(model, gather, match.num_rows, plan, num_classes=num_classes)
-        games.append(Game(events_of(match.events, num_classes), find_spots(scores, protocol.peaks)))
+def judged_games(store: FeatureStore, runs: Sequence[Path], protocol: Protocol) -> list[Game]:
+    """Events, and spots of the mean of runs, of the matches that are judged; a match keeps its own clock."""
+    ensemble, games = Ensemble.load(runs, torch.device("cpu")), []
+    for match in judged_matches(store, protocol):
+        spots = find_spots(ensemble.scores(open_bank(store, [match.id])), protocol.peaks)
+        games.append(Game(match.spots(len(store.classes)), spots))
     return games
 
 
-def events_of(events: Sequence[tuple[int, int]], num_classes: int) -> Spots:
-    rows, classes = [row for row, _ in events], [class_id - 1 for _, class_id in events]
-    return Spots.collect(rows, classes, [1.0] * len(rows), num_classes=num_classes)
+def judged_matches(store: FeatureStore, protocol: Protocol) -> list[LabelledMatch]:
+    ids = [match_id for match_id in store.matches() if store.match(match_id).meta.split == protocol.split]
+    return labelled_matches(store, ids, store.classes)
 
 
 def measure(games: Sequence[Game], classes: Sequence[str], fps: Fraction) -> dict[str, float]:
@@ -221,10 +217,8 @@ def measure(games: Sequence[Game], classes: Sequence[str], fps: Fraction) -> dic
 def chance(store_path: Path, protocol: Protocol) -> dict[str, float]:
     """The same figures for instants and confidences drawn at random, one a second and class; mean of five draws."""
     store = FeatureStore.open(store_path)
-    ids = [match_id for match_id in store.matches() if store.match(match_id).meta.split == protocol.split]
-    matches = labelled_matches(store, ids, store.classes)
-    fps, nothing = matches[0].fps, events_of((), len(store.classes))
-    games = [Game(events_of(match.events, len(store.classes)), nothing) for match in matches]
+    fps, nothing = judged_matches(store, protocol)[0].fps, Spots.collect([], [], [], num_classes=len(store.classes))
+    games = [Game(match.spots(len(store.classes)), nothing) for match in judged_matches(store, protocol)]
     draws = [measure(chance_games(games, fps, draw=draw), store.classes, fps) for draw in range(5)]
     return {name: statistics.mean(draw[name] for draw in draws) for name in draws[0]}
 

@@ -91,13 +91,16 @@ class PeakSettings:
 
 
 SEED_PEAKS = PeakSettings(kind="seed", sigma_frames=0.0, threshold=0.05)
-_TRIED_WINDOWS_FRAMES: dict[Kind, tuple[int, ...]] = {"hard": (8, 12, 16), "soft": (12, 18, 24)}
-CANDIDATES: tuple[PeakSettings, ...] = tuple(
-    PeakSettings(kind=kind, window_frames=window_frames, sigma_frames=sigma_frames)
-    for sigma_frames in (0.0, 1.0, 2.0, 3.0, 4.0)
-    for kind, windows_frames in _TRIED_WINDOWS_FRAMES.items()
-    for window_frames in windows_frames
-    if sigma_frames or kind == "hard"
+_TRIED_WINDOWS_FRAMES: dict[Kind, tuple[int, ...]] = {"hard": (8, 12, 16, 20), "soft": (12, 18, 24)}
+CANDIDATES: tuple[PeakSettings, ...] = (
+    *(
+        PeakSettings(kind=kind, window_frames=window_frames, sigma_frames=sigma_frames)
+        for sigma_frames in (0.0, 1.0, 2.0, 3.0, 4.0)
+        for kind, windows_frames in _TRIED_WINDOWS_FRAMES.items()
+        for window_frames in windows_frames
+        if sigma_frames or kind == "hard"
+    ),
+    SEED_PEAKS,
 )
 """What `choose_peaks` tries, for 25 fps. Without smoothing `soft` has the most peaks to decay and takes longest."""
 

@@ -20,6 +20,8 @@ CLASS_WEIGHT = 5.0
 """Weight of each class in `ce`; background has 1 (the seed's default)."""
 PRIOR_LOGIT = -4.6
 """First bias of a presence output: 1 %, so that the many negatives do not drown the first epochs (Lin et al., 2017)."""
+MIXUP_ALPHA = 0.2
+"""Of mixup's Beta(alpha, alpha), unless another is asked for."""
 GAMMA = 2.0
 """Exponent of the focal losses."""
 
@@ -87,7 +89,7 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def mixup(
-    features_btc: Tensor, mask_bt: Mask, targets: Targets, *, generator: torch.Generator, alpha: float = 0.2
+    features_btc: Tensor, mask_bt: Mask, targets: Targets, *, generator: torch.Generator, alpha: float = MIXUP_ALPHA
 ) -> tuple[Tensor, Mask, list[tuple[float, Targets]]]:
     """Blend each clip with another of the batch, one share for the batch from Beta(alpha, alpha).
 

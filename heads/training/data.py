@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...cache.store import FeatureStore
 from ...errors import InputError
+from ...eval.spots import Spots
 from ...events import Split
 from ..targets import Targets, TargetSettings, clip_targets
 from .sampler import IntArray
@@ -33,6 +34,11 @@ class LabelledMatch:
     """(row, class id 1..K), in time order."""
     num_hidden: int
     """Events of classes outside the list, left out."""
+
+    def spots(self, num_classes: int) -> Spots:
+        """The events as the metric takes them, all visible."""
+        rows, classes = [row for row, _ in self.events], [class_id - 1 for _, class_id in self.events]
+        return Spots.collect(rows, classes, [1.0] * len(rows), num_classes=num_classes)
 
 
 def labelled_matches(store: FeatureStore, match_ids: Iterable[str], classes: Sequence[str]) -> list[LabelledMatch]:

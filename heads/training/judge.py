@@ -67,7 +67,7 @@ class Judge:
 
     def choose(self, model: SpottingModel) -> Choice:
         """The best peaks, and a calibration fitted on them."""
-        scores, events = self.scores(model), [self._events(match) for match, _ in self.matches]
+        scores, events = self.scores(model), self._events()
         chosen = choose_peaks(scores, events, fps=self.fps, num_headline=self._num_headline)
         games = self._games([find_spots(each, chosen.best) for each in scores])
         return Choice(chosen.best, fit_calibration(games), self._measure(games), chosen.table)
@@ -86,7 +86,7 @@ class Judge:
         return found
 
     def _games(self, spots: list[Spots]) -> list[Game]:
-        return [Game(self._events(match), found) for (match, _), found in zip(self.matches, spots, strict=True)]
+        return [Game(true, found) for true, found in zip(self._events(), spots, strict=True)]
 
     def _measure(self, games: list[Game]) -> Verdict:
         measured = average_map(games, MetricSettings.named("at1", fps=self.fps))
@@ -97,6 +97,5 @@ class Judge:
     def _num_headline(self) -> int:
         return next(iter(mean_groups(self.classes).values()))
 
-    def _events(self, match: LabelledMatch) -> Spots:
-        rows, class_ids = ([row for row, _ in match.events], [class_id - 1 for _, class_id in match.events])
-        return Spots.collect(rows, class_ids, [1.0] * len(rows), num_classes=len(self.classes))
+    def _events(self) -> list[Spots]:
+        return [match.spots(len(self.classes)) for match, _ in self.matches]

@@ -52,6 +52,8 @@ class RunRecord:
     """Chosen on validation; None while the run is unfinished."""
     calibration: FittedCalibration | None = None
     """Fitted on validation."""
+    peaks_tried: tuple[Mapping[str, Any], ...] = ()
+    """What they were chosen from, with headline and mean of each."""
     chosen: Verdict | None = None
     """Validation with these peaks, uncalibrated."""
 
@@ -86,7 +88,10 @@ class RunRecord:
 
     def finish(self, choice: Choice) -> "RunRecord":
         """The record of a finished run."""
-        return replace(self, peaks=choice.peaks, calibration=choice.calibration, chosen=choice.verdict)
+        tried = tuple(vars(row) | {"settings": row.settings.to_json()} for row in choice.table)
+        return replace(
+            self, peaks=choice.peaks, peaks_tried=tried, calibration=choice.calibration, chosen=choice.verdict
+        )
 
     def require_same(self, other: "RunRecord", *, out: Path) -> None:
         """Refuse to go on with a run of other settings or data.
@@ -147,6 +152,7 @@ class RunRecord:
                 best=Verdict(**record["best"]) if record["best"] else None,
                 peaks=PeakSettings.from_json(record["peaks"]) if record["peaks"] else None,
                 calibration=FittedCalibration.from_json(record["calibration"]) if record["calibration"] else None,
+                peaks_tried=tuple(record["peaks_tried"]),
                 chosen=Verdict(**record["chosen"]) if record["chosen"] else None,
             )
         except (KeyError, TypeError, AttributeError) as error:

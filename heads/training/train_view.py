@@ -30,6 +30,7 @@ class TrainingView:
         )
         self._task = self._bar.add_task("reading features", total=None, note="")
         self._headline = "mAP"
+        self._last = ""
         self._left = ""
 
     def __enter__(self) -> Reporter:
@@ -50,7 +51,7 @@ class TrainingView:
         )
         if record.num_lost:
             self._console.print(
-                f"{record.num_lost} events share their step with a rarer one: softmax labels cannot show them",
+                f"{record.num_lost} event(s) on the step of a rarer one: softmax labels cannot show them",
                 style="yellow",
             )
         if state.epoch or state.step:
@@ -63,7 +64,7 @@ class TrainingView:
             description=f"epoch {look.epoch}/{look.epochs}",
             completed=look.updates,
             total=look.num_updates,
-            note=f"loss {look.loss:.4f}, at most {self._left} left",
+            note=f"loss {look.loss:.4f}, {self._last}at most {self._left} left",
         )
 
     def _validating(self) -> None:
@@ -71,6 +72,7 @@ class TrainingView:
 
     def _epoch(self, line: EpochLine, state: LoopState) -> None:
         mark = " *" if state.best_epoch == line.epoch else ""
+        self._last = f"{self._headline} {100 * line.headline:.2f}, "
         overall = f", mAP-12 {100 * line.mean:.2f}" if self._headline == "mAP-10" else ""
         self._console.print(
             f"epoch {line.epoch}: loss {line.loss:.4f}, {self._headline} {100 * line.headline:.2f}{overall}, "
