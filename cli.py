@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_heads
+from . import cli_heads, cli_report
 from .cli_heads import AsJson, Store, show
 from .errors import InputError
 
@@ -276,6 +276,7 @@ def cache_verify(
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
 app.command("predict", epilog="Example: bas predict MY-MATCH.mp4 --run runs/ed --out predictions")(cli_heads.predict)
 app.command("eval", epilog="Example: bas eval SN-BAS-2025 predictions --split test --metric at1")(cli_heads.evaluate)
+app.command("report", epilog="Example: bas report runs/ed --videos SN-BAS-2025 --out report")(cli_report.report)
 
 
 @contextmanager

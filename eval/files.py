@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import InputError
 from ..events import Event, TimeGrid, parse_event, read_json
-from .spots import Game, Spots
+from .spots import Game, IntArray, Spots
+
+LabelSource = Path | tuple[Event, ...]
+"""Labels of a game: a file, or events that were read elsewhere (a feature store holds them too)."""
 
 PREDICTIONS_NAME = "results_spotting.json"
 OFFICIAL_HALF_SECONDS = 7200
@@ -20,7 +25,7 @@ _MAX_POSITION_MS = 24 * 3600 * 1000
 class Paired:
     """Label and prediction files of the same games."""
 
-    files: Mapping[str, tuple[Path, Path | None]]
+    files: Mapping[str, tuple[LabelSource, Path | None]]
     """Game id -> labels, predictions."""
     unlabelled: tuple[str, ...]
     """Ids of predictions that belong to no labelled game."""
@@ -32,11 +37,23 @@ class Paired:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """When the spots of a game are, in the file's own milliseconds; cells of the official reader are coarser."""
+
+    events_ms: IntArray
+    """(E,) of `Game.events`."""
+    predictions_ms: IntArray
+    """(P,) of `Game.predictions`."""
+
+
+@dataclass(frozen=True)
 class Loaded:
     """Games ready for the metric, and what was noticed on the way."""
 
     games: tuple[Game, ...]
     """One per half that holds anything, in order of `names`."""
+    clocks: tuple[Clock, ...]
+    """Of each game."""
     names: tuple[str, ...]
     """Game ids, with `/2` after the second half's."""
     foreign_events: Mapping[str, int]
@@ -103,11 +120,11 @@ def find_predictions(root: Path, *, game_id: Callable[[Path], str]) -> dict[str,
     return found
 
 
-def pair(labels: Mapping[str, Path], predictions: Mapping[str, Path]) -> Paired:
+def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> Paired:
     """Which predictions belong to which labels: the same id, or ids of which one ends in the other.
 
     Args:
-        labels: game id -> file.
+        labels: game id -> file or events.
         predictions: game id -> file. A single file on either side is paired whatever its id, if the other has one.
 
     Raises:
@@ -118,10 +135,10 @@ def pair(labels: Mapping[str, Path], predictions: Mapping[str, Path]) -> Paired:
     if len(labels) == len(predictions) == 1:
         [(game, path)], [found] = labels.items(), predictions.values()
         return Paired({game: (path, found)}, ())
-    files: dict[str, tuple[Path, Path | None]] = {game: (path, None) for game, path in labels.items()}
+    files: dict[str, tuple[LabelSource, Path | None]] = {game: (path, None) for game, path in labels.items()}
     unlabelled = []
     for name, path in predictions.items():
-        games = [name] if name in labels else [game for game in labels if _same_tail(game, name)]
+        games = [name] if name in labels else [game for game in labels if same_tail(game, name)]
         if not games:
             unlabelled.append(name)
         elif len(games) > 1 or files[games[0]][1] is not None:
@@ -142,7 +159,8 @@ def pair(labels: Mapping[str, Path], predictions: Mapping[str, Path]) -> Paired:
     return Paired(files, tuple(unlabelled))
 
 
-def _same_tail(one: str, other: str) -> bool:
+def same_tail(one: str, other: str) -> bool:
+    """Whether one id is the other, or its last folders."""
     return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
 
 
@@ -185,9 +203,9 @@ def load(
     """
     index = {label: position for position, label in enumerate(classes)}
     foreign: dict[str, Counter[str]] = {"annotations": Counter(), "predictions": Counter()}
-    games, names, one_sided, num_beyond, num_unscored = [], [], [], 0, 0
+    games, clocks, names, one_sided, num_beyond, num_unscored = [], [], [], [], 0, 0
     for name, (labels, predictions) in paired.files.items():
-        both = {"annotations": read_events(labels, key="annotations")}
+        both = {"annotations": read_events(labels, key="annotations") if isinstance(labels, Path) else [*labels]}
         both["predictions"] = read_events(predictions, key="predictions") if predictions else []
         for key, events in both.items():
             foreign[key].update(event.label for event in events if event.label not in index)
@@ -201,10 +219,13 @@ def load(
                 for key in ("annotations", "predictions")
             ]
             if half == 1 or any(parts):
-                games.append(_game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps)))
+                game, clock = _game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps))
+                games.append(game)
+                clocks.append(clock)
                 names.append(name if half == 1 else f"{name}/2")
     return Loaded(
         games=tuple(games),
+        clocks=tuple(clocks),
         names=tuple(names),
         foreign_events=foreign["annotations"],
         foreign_predictions=foreign["predictions"],
@@ -216,11 +237,15 @@ def load(
 
 def _game(
     events: Sequence[Event], predictions: Sequence[Event], index: Mapping[str, int], frame: Callable[[Event], int]
-) -> Game:
+) -> tuple[Game, Clock]:
     def spots(of: Sequence[Event], values: Sequence[float]) -> Spots:
         return Spots.collect(
             [frame(event) for event in of], [index[event.label] for event in of], values, num_classes=len(index)
         )
 
-    scores = [1.0 if event.confidence is None else event.confidence for event in predictions]
-    return Game(spots(events, [1.0 if event.visible else -1.0 for event in events]), spots(predictions, scores))
+    def times_ms(of: Sequence[Event]) -> IntArray:
+        return spots(of, [event.position_ms for event in of]).values.astype(np.int64)
+
+    found = spots(predictions, [1.0 if event.confidence is None else event.confidence for event in predictions])
+    game = Game(spots(events, [1.0 if event.visible else -1.0 for event in events]), found)
+    return game, Clock(times_ms(events), times_ms(predictions)[found.values >= 0])

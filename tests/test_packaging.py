@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = ("cache", "eval", "extract", "heads")
 NOT_INSTALLED = {"tests", "benchmarks"}
-ROOT_MODULES = {"__init__", "__main__", "cli", "cli_heads", "errors", "events", "predict", "predict_view", "synthetic"}
+ROOT_MODULES = {
+    *("__init__", "__main__", "cli", "cli_heads", "cli_report", "errors", "events", "predict", "predict_view"),
+    *("report", "report_view", "synthetic"),
+}
 MAY_IMPORT = {
     "errors": set(),
     "events": {"errors"},
@@ -22,6 +25,8 @@ MAY_IMPORT = {
     "synthetic": {"errors", "events"},
     "predict": {"errors", "events", "cache", "extract", "heads", "eval"},
     "predict_view": {"predict", "extract", "heads", "eval"},
+    "report": {"errors", "events", "cache", "extract", "heads", "eval", "predict"},
+    "report_view": {"report", "predict_view", "eval"},
 }
 """Part -> the parts that it may import: cli -> stages -> cache -> events."""
 

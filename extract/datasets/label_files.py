@@ -1,12 +1,14 @@
 """Label files, games and classes of a data set, for evaluation: needs no video."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...cache.store import FeatureStore
 from ...errors import InputError
-from ...events import SPLITS, read_labels
+from ...events import SPLITS, Event, read_labels
 from .folders import game_id
+from .games import StoredPart, find_games
 from .sources import find_data_set
 from .splits import find_classes
 
@@ -15,8 +17,8 @@ from .splits import find_classes
 class LabelSet:
     """Where the labels are."""
 
-    files: Mapping[str, Path]
-    """Game id -> label file."""
+    files: Mapping[str, Path | tuple[Event, ...]]
+    """Game id -> label file, or its events where they come from a store."""
     classes: tuple[str, ...]
     """The data set's class list, in order."""
     problems: tuple[str, ...]
@@ -48,6 +50,35 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         raise InputError(f"{source}: no labels", got=f"split {', '.join(splits)}" if splits else None)
     problems = [f for f in findings if f.severity == "error" and "video" not in f.message]
     return LabelSet(files, classes, tuple(f"{problem.where}: {problem.message}" for problem in problems))
+
+
+def stored_labels(store: FeatureStore, *, split: str | None = None) -> LabelSet:
+    """Labels of all games of a feature store, each half on its own clock.
+
+    Args:
+        store: its matches bring their labels along.
+        split: keep only games of it; None: all.
+
+    Raises:
+        InputError: no labelled game.
+    """
+    files: dict[str, Path | tuple[Event, ...]] = {}
+    problems, found = [], find_games([store.path])
+    for game in found:
+        parts = [part for part in game.parts if isinstance(part, StoredPart) and split in (None, part.split)]
+        events = [(part.half or 1, store.match(part.id).meta.events()) for part in parts]
+        if any(each is None for _, each in events):
+            problems.append(f"{game.id}: no labels in the store, left out")
+        elif parts:
+            files[game.id] = tuple(replace(event, half=half) for half, each in events for event in each or ())
+    if not files:
+        splits = sorted({part.split or "no split" for game in found for part in game.parts})
+        raise InputError(
+            f"{store.path}: no labelled match" + (f" of the split {split}" if split else ""),
+            got=f"matches of {', '.join(splits)}" if splits else "an empty store",
+            cure="name another with --split, or the labels with --labels DATA-SET",
+        )
+    return LabelSet(files, store.classes, tuple(problems))
 
 
 def game_of_folder(root: Path) -> Callable[[Path], str]:

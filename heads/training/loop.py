@@ -1,5 +1,6 @@
 """`bas train-head`: the training loop."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,7 +123,8 @@ def train(
     with _owned(out):
         torch.manual_seed(settings.seed)
         model = settings.build(dim=store.settings.dim, num_classes=len(chosen.classes))
-        record = _begun_record(out, RunRecord.new(settings, chosen, store, num_parameters=model.num_parameters))
+        new = RunRecord.new(settings, chosen, store, num_parameters=model.num_parameters)
+        record = _begun_record(out, replace(new, store_hint=_path_from(out, store.path)))
         if record.finished:
             return record
         updater = Updater.of(settings, model, device)
@@ -160,7 +162,15 @@ def _begun_record(out: Path, new: RunRecord) -> RunRecord:
         return new
     before = RunRecord.read(out)
     new.require_same(before, out=out)
-    return before
+    return replace(before, store_hint=new.store_hint)
+
+
+def _path_from(folder: Path, path: Path) -> str:
+    """`path` relative to `folder`, with forward slashes; absolute where they are on two drives."""
+    try:
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
 
 
 def _first_state(updater: Updater, examples: Examples) -> LoopState:

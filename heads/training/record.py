@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,9 @@ class RunRecord:
     """What they were chosen from, with headline and mean of each."""
     chosen: Verdict | None = None
     """Validation with these peaks, uncalibrated."""
+    store_hint: str = field(default="", compare=False)
+    """Where the store lay when the run began or last went on: relative to the run's folder where that is possible.
+    It may have moved since, and nothing depends on it."""
 
     @classmethod
     def new(cls, settings: TrainSettings, chosen: Chosen, store: FeatureStore, *, num_parameters: int) -> "RunRecord":
@@ -154,6 +157,7 @@ class RunRecord:
                 calibration=FittedCalibration.from_json(record["calibration"]) if record["calibration"] else None,
                 peaks_tried=tuple(record["peaks_tried"]),
                 chosen=Verdict(**record["chosen"]) if record["chosen"] else None,
+                store_hint=str(record.get("store_hint", "")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: damaged", got=repr(error)[:120], cure="fetch the run again") from None

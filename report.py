@@ -1,0 +1,398 @@
+"""`bas report`: finished runs, predictions or a whole ablation, to one page that shows what they found and missed."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from .cache.files import disk_errors
+from .cache.store import FeatureStore
+from .errors import InputError
+from .eval.ablation_file import ABLATION, Ablation
+from .eval.figures import METRIC, figures
+from .eval.files import Paired, find_predictions, load, pair, same_tail
+from .eval.page_data import PageMatch, Subject, page_data
+from .eval.page_file import require_own_page, write_page
+from .eval.prediction_folder import RECORD
+from .eval.report import EvalSettings
+from .eval.traps import file_warnings
+from .events import Split, TimeGrid, read_json
+from .extract.datasets.label_files import LabelSet, find_labels, game_of_folder, stored_labels
+from .extract.datasets.sources import find_sources
+from .heads.training.checkpoint import BEST, RUN
+from .heads.training.record import RunRecord
+from .predict import PredictOptions, predict
+from .predict import Reporter as PredictReporter
+
+DEFAULT_SPLIT: Split = "test"
+DEFAULT_FPS = Fraction(25)
+_PREDICTIONS = "predictions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What is asked for beside the runs."""
+
+    store: Path | None = None
+    """Features and labels; None: where the runs say that their store is."""
+    labels: Path | None = None
+    """A data set's root; None: the labels of the store."""
+    videos: tuple[Path, ...] = ()
+    """Data set roots or files; empty: the data sets that are known."""
+    split: Split | None = None
+    """Judged; None: `test` for runs, an ablation's own, and for predictions the games that they hold."""
+    title: str = ""
+    """Of the page; empty: the runs' names."""
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """What the command line wants to hear."""
+
+    predicting: PredictReporter = field(default_factory=PredictReporter)
+    """Of the runs that have no predictions yet."""
+    judging: Callable[[str, int, int], None] = lambda *_: None
+    """Called before each run with its name, its number from 1, and the number of runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One set of predictions to look at, or a run that makes them."""
+
+    name: str
+    predictions: Path
+    """A folder; for a run it may have to be made."""
+    run: Path | None = None
+    """A finished run; None: the predictions are there."""
+    store: Path | None = None
+    """Its features and labels, where that is known."""
+    split: str | None = None
+    """That it is judged on; None: the games that the predictions hold."""
+    classes: tuple[str, ...] = ()
+    """That it can find; empty where it is not known."""
+    fps: Fraction = DEFAULT_FPS
+    about: Mapping[str, str] = field(default_factory=dict)
+    videos: tuple[Path, ...] = ()
+    """Data sets that it was made from."""
+    ablation: Ablation | None = None
+    """That it is a row of."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished report."""
+
+    page: Path
+    subjects: tuple[Subject, ...]
+    num_videos: int
+    """Matches that the page can play."""
+    matches: tuple[PageMatch, ...]
+    notes: tuple[str, ...]
+
+
+def report(
+    runs: Sequence[Path], out: Path, options: ReportOptions | None = None, reporter: Reporter | None = None
+) -> Made:
+    """Judge runs on the same games and write the page.
+
+    Args:
+        runs: folders of finished runs (predicted here where that was not done), of predictions, or of an ablation.
+        out: folder for `index.html`.
+        options: all else.
+        reporter: hears how it goes.
+
+    Raises:
+        InputError: a folder that is none of these, no labels, or nothing to judge.
+    """
+    options, reporter = options or ReportOptions(), reporter or Reporter()
+    require_own_page(out)
+    sources = _named_apart([source for path in runs for source in _sources(path, options)])
+    labels, notes = _labels(sources, options), []
+    for number, source in enumerate(sources):
+        if source.run is not None:
+            notes += _predicted(source, labels, reporter)
+            sources[number] = replace(source, about={**source.about, **_about_predictions(source.predictions)})
+    classes = _common_classes(sources, labels)
+    fps = sources[0].fps if len({source.fps for source in sources}) == 1 else DEFAULT_FPS
+    pairs = _paired(sources, labels)
+
+    subjects = []
+    for number, (source, paired) in enumerate(zip(sources, pairs, strict=True), 1):
+        reporter.judging(source.name, number, len(sources))
+        loaded = load(paired, classes, fps)
+        warnings = (*labels.problems, *file_warnings(paired, loaded, classes))
+        drawn = figures(loaded.games, classes, EvalSettings(metric=METRIC, fps=fps), warnings=warnings)
+        subjects.append(Subject(source.name, source.about, loaded, drawn))
+
+    matches, about_videos = _matches(subjects, sources, options, out)
+    title = options.title or ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
+    ablation = next((read_json(source.ablation.path / ABLATION) for source in sources if source.ablation), None)
+    notes = [*notes, *about_videos]
+    data = page_data(subjects, matches, classes, title=title, fps=fps, ablation=ablation, notes=notes)
+    with disk_errors(out):
+        page = write_page(out, data)
+    num_videos = sum(match.video is not None for match in matches)
+    return Made(page, tuple(subjects), num_videos, tuple(matches), tuple(notes))
+
+
+def _sources(path: Path, options: ReportOptions) -> list[Source]:
+    """What a folder holds.
+
+    Raises:
+        InputError: nothing to report on.
+    """
+    if (path / ABLATION).is_file():
+        return _of_ablation(Ablation.read(path), options)
+    if (path / RUN).is_file():
+        return [_of_run(path, options)]
+    if (path / RECORD).is_file() or (path.is_dir() and any(path.rglob("results_spotting.json"))):
+        return [_of_predictions(path, options)]
+    raise InputError(
+        f"{path}: nothing to report on",
+        got="no such folder" if not path.exists() else "a folder without run, predictions or ablation",
+        wanted="a folder of bas train-head, bas predict or bas ablate",
+    )
+
+
+def _of_run(path: Path, options: ReportOptions, *, split: str | None = None) -> Source:
+    record = RunRecord.read(path)
+    if not record.finished:
+        raise InputError(f"{path}: the run is not finished", cure="give the same `bas train-head` again: it goes on")
+    hint = path / record.store_hint if record.store_hint else None
+    known = hint if hint is not None and hint.is_dir() else None
+    chosen = options.split or split or DEFAULT_SPLIT
+    settings = record.settings
+    return Source(
+        name=path.resolve().name,
+        predictions=path / _PREDICTIONS / chosen,
+        run=path,
+        store=options.store or known,
+        split=chosen,
+        classes=record.classes,
+        fps=record.fps,
+        about={
+            "head": settings.head,
+            "parameters": f"{record.num_parameters:,}",
+            "features": f"{record.features.backbone}, {record.features.dim} channels",
+            "epoch kept": f"{record.best_epoch} of {len(record.history)}",
+            "seed": str(settings.seed),
+            "training": f"{sum(line.seconds for line in record.history):,.0f} s",
+        },
+    )
+
+
+def _of_predictions(path: Path, options: ReportOptions) -> Source:
+    source = Source(name=path.resolve().name, predictions=path, store=options.store, split=options.split)
+    if not (path / RECORD).is_file():
+        return replace(source, about={"made by": "unknown: no prediction.json"})
+    record, where = read_json(path / RECORD), path / RECORD
+    try:
+        runs = [Path(run["folder"]) for run in record["runs"]]
+        source = replace(
+            source,
+            classes=tuple(map(str, record["made_with"]["classes"])),
+            fps=TimeGrid.parse(record["fps"]).fps,
+            about=_about_predictions(path),
+        )
+    except (LookupError, TypeError) as error:
+        raise InputError(f"{where}: damaged", got=repr(error)[:120], cure="predict again into another --out") from None
+    if source.store is None and len(runs) >= 1 and (runs[0] / RUN).is_file():
+        source = replace(source, store=_of_run(runs[0], options).store)
+    return source
+
+
+def _of_ablation(ablation: Ablation, options: ReportOptions) -> list[Source]:
+    """The first seed of every recipe that has one."""
+    found = []
+    for row in ablation.rows:
+        if not row.runs:
+            continue
+        first = row.runs[0]
+        source = _of_run(first.run, replace(options, store=options.store or first.store), split=ablation.split)
+        predictions = first.predictions if source.split == ablation.split else source.predictions
+        found.append(
+            replace(source, name=row.name, predictions=predictions, videos=ablation.sources, ablation=ablation)
+        )
+    if not found:
+        raise InputError(f"{ablation.path}: no finished run", cure="let bas ablate finish one recipe first")
+    return found
+
+
+def _named_apart(sources: Sequence[Source]) -> list[Source]:
+    """With a number behind names that are taken."""
+    taken: dict[str, int] = {}
+    named = []
+    for source in sources:
+        taken[source.name] = taken.get(source.name, 0) + 1
+        again = taken[source.name] > 1
+        named.append(replace(source, name=f"{source.name} ({taken[source.name]})") if again else source)
+    return named
+
+
+def _about_predictions(path: Path) -> dict[str, str]:
+    """What `prediction.json` says that is worth showing."""
+    record = read_json(path / RECORD)
+    made, about = record.get("made_with", {}), {}
+    peaks = made.get("peaks")
+    if isinstance(peaks, Mapping):
+        about["peaks"] = ", ".join(f"{name} {value}" for name, value in peaks.items() if value is not None)
+    if isinstance(made.get("calibration"), Mapping) and made["calibration"].get("kind") not in (None, "none"):
+        about["calibration"] = str(made["calibration"]["kind"])
+    if made.get("threshold") is not None:
+        about["threshold"] = str(made["threshold"])
+    if record.get("confidences"):
+        about["confidences"] = str(record["confidences"])
+    return about
+
+
+def _labels(sources: Sequence[Source], options: ReportOptions) -> LabelSet:
+    """Events of the judged games: those of the split, or all where only predictions are judged.
+
+    Raises:
+        InputError: no labels can be found.
+    """
+    split = next((source.split for source in sources if source.split is not None), None)
+    if options.labels is not None:
+        return find_labels(options.labels, splits=(split,) if split else ())
+    path = next((source.store for source in sources if source.store is not None), None)
+    if path is None:
+        raise InputError(
+            f"{sources[0].name}: no labels to judge by",
+            got="neither the run nor the options say where they are",
+            wanted="the feature store, or the data set",
+            cure="--store STORE or --labels DATA-SET",
+        )
+    return stored_labels(FeatureStore.open(path), split=split)
+
+
+def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str]:
+    """Make the predictions of a run where they are not there yet; what went wrong with single games.
+
+    Raises:
+        InputError: no store, or the folder holds predictions of another run.
+    """
+    assert source.run is not None
+    if _is_predicted(source.run, source.predictions, labels):
+        return []
+    if source.store is None:
+        raise InputError(
+            f"{source.run}: its feature store is not known",
+            got=f"no predictions in {source.predictions}, and run.json does not say where the store is now",
+            cure="--store STORE",
+        )
+    assert source.split is not None
+    options = PredictOptions.parse(split=[source.split], engine="auto", device="auto", nms="run", calibrate="none")
+    made = predict([source.store], [source.run], source.predictions, options, reporter.predicting)
+    return [f"{source.name}: {each.id}: {each.message}" for each in made.results if each.status == "failed"]
+
+
+def _is_predicted(run: Path, folder: Path, labels: LabelSet) -> bool:
+    """Whether `folder` holds the run's own predictions of every judged game.
+
+    Raises:
+        InputError: it holds others.
+    """
+    if not (folder / RECORD).is_file():
+        return False
+    record = read_json(folder / RECORD)
+    made = record.get("made_with") if isinstance(record, Mapping) else None
+    weights = hashlib.sha256((run / BEST).read_bytes()).hexdigest()
+    if not isinstance(made, Mapping) or made.get("weights_sha256") != [weights]:
+        raise InputError(
+            f"{folder}: holds predictions that this run did not make",
+            cure="remove that folder: it is made anew",
+        )
+    done = [game for game, about in record.get("games", {}).items() if about]
+    return all(any(same_tail(game, other) for other in done) for game in labels.files)
+
+
+def _common_classes(sources: Sequence[Source], labels: LabelSet) -> tuple[str, ...]:
+    """The class list of the runs where they agree, else that of the labels.
+
+    Raises:
+        InputError: none is known.
+    """
+    lists = {source.classes for source in sources if source.classes}
+    classes = next(iter(lists)) if len(lists) == 1 else labels.classes
+    if not classes:
+        raise InputError("no class list", cure="put classes.txt into the data set, or predict with bas predict")
+    return classes
+
+
+def _paired(sources: Sequence[Source], labels: LabelSet) -> list[Paired]:
+    """Labels and predictions of the same games for every source.
+
+    Raises:
+        InputError: predictions of other games.
+    """
+    found = [find_predictions(each.predictions, game_id=game_of_folder(each.predictions)) for each in sources]
+    games = labels.files
+    if all(source.split is None for source in sources):  # then the predictions say what is judged
+        held = {game for predictions in found for game in predictions}
+        games = {game: each for game, each in games.items() if any(same_tail(game, other) for other in held)} or games
+    return [pair(games, predictions) for predictions in found]
+
+
+def _matches(
+    subjects: Sequence[Subject], sources: Sequence[Source], options: ReportOptions, out: Path
+) -> tuple[list[PageMatch], list[str]]:
+    """Every match of any subject with its length and video, and what is to be said about videos."""
+    names = list(dict.fromkeys(name for subject in subjects for name in subject.loaded.names))
+    seconds = _lengths(sources)
+    videos, notes = _videos(sources, options)
+    places = {name: _of_tail(videos, name) for name in names}
+    matches = [
+        PageMatch(name, _of_tail(seconds, name) or 0.0, _address(places[name], out) if places[name] else None)
+        for name in names
+    ]
+    without = [match.name for match in matches if match.video is None]
+    if without:
+        place = "; --videos DATA-SET names them" if not (options.videos or options.labels) else ""
+        notes.append(f"no video for {len(without)} of {len(matches)} match(es), such as {without[0]}{place}")
+    return matches, notes
+
+
+def _videos(sources: Sequence[Source], options: ReportOptions) -> tuple[dict[str, Path], list[str]]:
+    """Match name (with `/2` for a second half of its own) -> video file."""
+    roots = list(options.videos) or [path for path in (options.labels,) if path is not None and path.is_dir()]
+    roots = roots or [path for source in sources[:1] for path in source.videos if not (path / "zarr.json").exists()]
+    if not roots:
+        return {}, []
+    data_set = find_sources(roots, with_labels=False)
+    found = {}
+    for match in data_set.matches:
+        if match.video is not None:
+            found[match.game if match.half in (None, 1) else f"{match.game}/{match.half}"] = match.video
+    return found, [] if found else [f"{', '.join(map(str, roots))}: no video found"]
+
+
+def _lengths(sources: Sequence[Source]) -> dict[str, float]:
+    """Match name -> seconds, from what the predictions say of their rows."""
+    found: dict[str, float] = {}
+    for source in sources:
+        record = read_json(source.predictions / RECORD) if (source.predictions / RECORD).is_file() else {}
+        for game, about in record.get("games", {}).items():
+            for number, part in enumerate((about or {}).get("parts", ()), 1):
+                name = game if number == 1 else f"{game}/{number}"
+                found[name] = max(found.get(name, 0.0), float(part.get("rows", 0) / source.fps))
+    return found
+
+
+def _of_tail(of_name: Mapping[str, Any], name: str) -> Any:
+    """The entry of a name, or of the only one that ends like it."""
+    near = [each for each in of_name if same_tail(each, name)]
+    chosen = name if name in of_name else near[0] if len(near) == 1 else None
+    return of_name[chosen] if chosen is not None else None
+
+
+def _address(video: Path, out: Path) -> str:
+    """Where a page in `out` finds a file: relative to it, or absolute on another drive."""
+    try:
+        relative = Path(os.path.relpath(video.resolve(), out.resolve()))
+    except ValueError:
+        return video.resolve().as_uri()
+    return quote(relative.as_posix())
