@@ -33,7 +33,7 @@ def report(
     from .extract.options import parse_choice
     from .report import ReportOptions
     from .report import report as run_report
-    from .report_view import ReportView, made_json, made_view
+    from .report_view import made_json, made_view, report_reporter
 
     options = ReportOptions(
         store=store,
@@ -42,6 +42,5 @@ def report(
         split=parse_choice(split, option="--split") if split is not None else None,
         title=title,
     )
-    with ReportView() as reporter:
-        made = run_report(runs, out, options, reporter)
+    made = run_report(runs, out, options, report_reporter())
     show(made_view(made), made_json(made), as_json=as_json)

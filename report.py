@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -53,8 +54,8 @@ class ReportOptions:
 class Reporter:
     """What the command line wants to hear."""
 
-    predicting: PredictReporter = field(default_factory=PredictReporter)
-    """Of the runs that have no predictions yet."""
+    predicting: Callable[[], AbstractContextManager[PredictReporter]] = lambda: nullcontext(PredictReporter())
+    """Entered for each run that has no predictions yet."""
     judging: Callable[[str, int, int], None] = lambda *_: None
     """Called before each run with its name, its number from 1, and the number of runs."""
 
@@ -239,7 +240,9 @@ def _about_predictions(path: Path) -> dict[str, str]:
     made, about = record.get("made_with", {}), {}
     peaks = made.get("peaks")
     if isinstance(peaks, Mapping):
-        about["peaks"] = ", ".join(f"{name} {value}" for name, value in peaks.items() if value is not None)
+        about["peaks"] = (
+            f"{peaks.get('kind')}, window {peaks.get('window_frames')} frames, smoothed by {peaks.get('sigma_frames')}"
+        )
     if isinstance(made.get("calibration"), Mapping) and made["calibration"].get("kind") not in (None, "none"):
         about["calibration"] = str(made["calibration"]["kind"])
     if made.get("threshold") is not None:
@@ -286,7 +289,8 @@ def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str
         )
     assert source.split is not None
     options = PredictOptions.parse(split=[source.split], engine="auto", device="auto", nms="run", calibrate="none")
-    made = predict([source.store], [source.run], source.predictions, options, reporter.predicting)
+    with reporter.predicting() as told:
+        made = predict([source.store], [source.run], source.predictions, options, told)
     return [f"{source.name}: {each.id}: {each.message}" for each in made.results if each.status == "failed"]
 
 

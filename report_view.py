@@ -11,21 +11,14 @@ from .predict_view import PredictionView
 from .report import Made, Reporter
 
 
-class ReportView:
-    """Lines on stderr. Use it in a `with`."""
+def report_reporter() -> Reporter:
+    """Lines on stderr: what is predicted first, and which run is judged."""
+    console = Console(stderr=True, highlight=False)
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._predicting = PredictionView()
+    def judging(name: str, number: int, total: int) -> None:
+        console.print(f"{number}/{total} {name}: judging", markup=False)
 
-    def __enter__(self) -> Reporter:
-        return Reporter(predicting=self._predicting.__enter__(), judging=self._judging)
-
-    def __exit__(self, *reason: object) -> None:
-        self._predicting.__exit__(*reason)
-
-    def _judging(self, name: str, number: int, total: int) -> None:
-        self._console.print(f"{number}/{total} {name}: judging", markup=False)
+    return Reporter(predicting=PredictionView, judging=judging)
 
 
 def made_view(made: Made) -> Group:

@@ -73,7 +73,7 @@ class Lateness:
     sure: IntArray
     """(C, L) pairs whose prediction reaches the class's threshold, by distance -W ... W."""
     other: IntArray
-    """(C, L) the other pairs: mostly chance, so they spread evenly."""
+    """(C, L) the other pairs."""
 
 
 def lateness(games: Sequence[Game], half_width_frames: int, thresholds: Sequence[int]) -> Lateness:

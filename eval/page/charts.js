@@ -39,7 +39,7 @@ function drawCurves(current) {
       el("figcaption", {}, el("span", {}, label), el("span", { class: "quiet" }, `AP ${percent(score.value)}`)), plot,
       el("p", { class: "plot-note" }, told));
   });
-  byId("curves-body").replaceChildren(
+  show("curves-body",
     el("p", { class: "hint" }, "Precision (up) against recall (right) at the metric's 200 thresholds; the dot is where F1 is best.",
       DATA.runs.length > 1 ? " Thin lines: the other runs." : ""),
     el("div", { class: "plots" }, plots));
@@ -71,11 +71,11 @@ function drawTiming(current) {
   choice.value = String(timedClass);
   const numSure = sure.reduce((sum, each) => sum + each, 0);
   const told = numSure ? spreadOf(sure) : "no hits";
-  byId("timing-body").replaceChildren(
+  show("timing-body",
     el("div", { class: "row" }, el("label", {}, "Class ", choice), el("span", {}, told)),
     histogram(sure, other, told),
     el("p", { class: "hint" }, "Prediction minus event in ms, one bar per frame. Dark: hits from the best-F1 threshold on. ",
-      "Light: pairs of surer than nothing, mostly chance. ",
+      "Light: pairs below it. ",
       timing.num_matched ? `All ${count(timing.num_matched)} pairs: mean ${signed(timing.mean_ms)}, deviation ` +
         `${timing.std_ms.toFixed(0)}, median distance ${timing.median_abs_ms.toFixed(0)} ms.` : ""));
 }
@@ -134,7 +134,7 @@ function drawConfusion(current) {
     return el("tr", { class: r === last ? "edge" : null }, el("th", { scope: "row" }, label),
       el("td", { class: "num total" }, count(total)), body);
   });
-  byId("confusion-body").replaceChildren(
+  show("confusion-body",
     el("p", { class: "hint" }, "Rows: what happened. Columns: what was predicted within ",
       `${(halfWidthMs() / 1000).toFixed(2)} s, from each class's best-F1 threshold on. Shade: share of the row. `,
       "A prediction too late or too early counts under “no event”, and its event under “nothing”."),

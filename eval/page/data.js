@@ -68,7 +68,8 @@ function viewOf(run, match) {
     };
     const taken = record.taken ? unpack(record.taken, Int32Array) : new Int32Array(events.ms.length).fill(-1);
     const last = Math.max(events.ms.at(-1) ?? 0, predictions.ms.at(-1) ?? 0);
-    const lengthMs = Math.max(1000 * DATA.matches[match].seconds, last + 2000);
+    const known = 1000 * DATA.matches[match].seconds;
+    const lengthMs = Math.max(known, last + (known ? FRAME_MS : 2000));
     viewCache.set(key, { run, match, events, predictions, taken, lengthMs });
   }
   return viewCache.get(key);

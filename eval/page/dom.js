@@ -20,6 +20,11 @@ function fill(element, attributes, children) {
   return element;
 }
 
+/** Put these into an element, in place of what it holds; what is null or empty is left out. */
+function show(id, ...children) {
+  byId(id).replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+}
+
 const byId = (id) => document.getElementById(id);
 const count = (number) => number.toLocaleString("en-US");
 const percent = (value, digits = 1) => (value === null || value === undefined ? "–" : (100 * value).toFixed(digits));

@@ -1,6 +1,9 @@
 // Draws the timeline: one lane per class, predictions upwards from its line by confidence, events below it.
 
-const LANE = { height: 36, tall: 22, event: 9, axis: 22 };
+const LANE = { height: CLASSES.length > 6 ? 31 : 40, event: 8, axis: 22 };
+LANE.base = LANE.height - LANE.event - 4; // the line of a lane, below its top
+LANE.tall = LANE.base - 3; // a prediction of confidence 1
+const LANE_FONT = "12px system-ui, sans-serif";
 const STEPS_SECONDS = [0.04, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600];
 const KIND_COLOURS = {
   [KIND.below]: "--kind-below", [KIND.hit]: "--kind-hit", [KIND.wrong_class]: "--kind-wrong_class",
@@ -42,7 +45,7 @@ function fit(canvas, height) {
 
 /** Where things are: lanes of the classes that are on, time from left to right. */
 function layoutOf(state, width) {
-  const left = width < 560 ? 74 : 148;
+  const left = width < 560 ? 74 : Math.min(200, 24 + widestName());
   const lanes = CLASSES.map((_, c) => c).filter((c) => !state.offClasses.has(c));
   const scale = (width - left) / (state.toMs - state.fromMs);
   return {
@@ -50,9 +53,23 @@ function layoutOf(state, width) {
     height: LANE.axis + Math.max(lanes.length, 1) * LANE.height + 4,
     x: (ms) => left + (ms - state.fromMs) * scale,
     ms: (x) => state.fromMs + (x - left) / scale,
-    base: (row) => LANE.axis + row * LANE.height + 24,
+    base: (row) => LANE.axis + row * LANE.height + LANE.base,
   };
 }
+
+let widest = 0;
+
+function widestName() {
+  if (!widest) {
+    const context = lanesCanvas.getContext("2d");
+    context.font = LANE_FONT;
+    widest = Math.max(60, ...CLASSES.map((label) => context.measureText(label).width));
+  }
+  return widest;
+}
+
+/** Pixels across a tick: half a frame where there is room, thinner over long stretches. */
+const thickness = (scale) => Math.min(5, Math.max(scale * 300_000 > 900 ? 2 : 1, 0.5 * FRAME_MS * scale));
 
 function drawLanes(canvas, state) {
   const width = canvas.parentElement.clientWidth;
@@ -77,7 +94,7 @@ function drawLanes(canvas, state) {
 }
 
 function drawRows(context, layout, ink) {
-  context.font = "12px system-ui, sans-serif";
+  context.font = LANE_FONT;
   context.textBaseline = "alphabetic";
   layout.lanes.forEach((c, row) => {
     const top = LANE.axis + row * LANE.height;
@@ -86,9 +103,9 @@ function drawRows(context, layout, ink) {
       context.fillRect(0, top, layout.width, LANE.height);
     }
     context.fillStyle = ink.classes[c];
-    context.fillRect(2, top + 8, 4, LANE.height - 16);
+    context.fillRect(3, top + 7, 4, LANE.height - 14);
     context.fillStyle = ink.text;
-    context.fillText(cut(context, CLASSES[c], layout.left - 18), 11, top + 22);
+    context.fillText(cut(context, CLASSES[c], layout.left - 18), 12, top + LANE.height / 2 + 4);
     context.fillStyle = ink.line;
     context.fillRect(layout.left, layout.base(row), layout.width - layout.left, 1);
   });
@@ -140,7 +157,7 @@ function drawPredictions(context, layout, state, c, row, ink) {
     const column = kinds[p] * width + Math.min(width - 1, Math.round(layout.x(laneMs[place])));
     if (predictions.conf[p] > columns[column]) columns[column] = predictions.conf[p];
   }
-  const thick = Math.min(4, Math.max(1, 0.5 * FRAME_MS * layout.scale));
+  const thick = thickness(layout.scale);
   const base = layout.base(row);
   for (const kind of PREDICTION_KINDS) {
     if (!state.kinds.has(kind)) continue;
@@ -160,13 +177,13 @@ function drawEvents(context, layout, state, c, row, ink) {
   const lane = events.lanes[c];
   const laneMs = events.lanesMs[c];
   const base = layout.base(row) + 1;
-  const thick = Math.min(4, Math.max(1.5, 0.5 * FRAME_MS * layout.scale));
+  const thick = thickness(layout.scale);
   const stop = lowerBound(laneMs, state.toMs + 1);
   for (let place = lowerBound(laneMs, state.fromMs); place < stop; place++) {
     const e = lane[place];
     const kind = state.outcome.eventKinds[e];
     if (!state.kinds.has(kind)) continue;
-    const x = layout.x(laneMs[place]);
+    const x = Math.round(layout.x(laneMs[place]));
     context.fillStyle = ink.kind[kind];
     context.fillRect(x - thick / 2, base, thick, events.shown[e] ? LANE.event : LANE.event / 2);
     if (kind !== KIND.hit && layout.scale > 0.01) context.fillRect(x - 3, base + LANE.event - 3, 6, 3);

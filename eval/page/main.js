@@ -35,14 +35,12 @@ function openMistake({ match, event, prediction }) {
   if (match !== state.match) openMatch(match);
   const classes = [event >= 0 ? state.view.events.cls[event] : -1, prediction >= 0 ? state.view.predictions.cls[prediction] : -1];
   if (classes.some((c) => state.offClasses.has(c))) {
-    state.offClasses.clear();
-    drawClassChips();
-    refilter();
+    setOffClasses([]);
   }
   const wide = 20_000;
   const ms = event >= 0 ? state.view.events.ms[event] : state.view.predictions.ms[prediction];
   if (state.toMs - state.fromMs > 2 * wide) setWindow(ms - wide, ms + wide);
-  byId("timeline").scrollIntoView({ block: "start" });
+  byId("player").scrollIntoView({ block: "start" });
   pick({ event, prediction });
   lanesCanvas.focus({ preventScroll: true });
 }
@@ -53,7 +51,7 @@ function setThreshold(bin) {
   byId("own-thresholds").checked = bin === null;
   byId("threshold").classList.toggle("off", bin === null);
   if (bin !== null) byId("threshold").value = String(bin);
-  byId("threshold-value").textContent = bin === null ? "each class at its best F1" : thresholdOf(bin).toFixed(3);
+  byId("threshold-value").textContent = bin === null ? "" : thresholdOf(bin).toFixed(3);
   if (state.view) {
     judge();
     light();
@@ -68,25 +66,23 @@ function buildControls() {
   const own = el("input", { id: "own-thresholds", type: "checkbox", checked: true,
     on: { change: () => setThreshold(own.checked ? null : Number(slider.value)) } });
   const button = (text, title, handler) => el("button", { type: "button", title, "aria-label": title, on: { click: handler } }, text);
-  byId("timeline-controls").replaceChildren(
+  show("timeline-controls",
     el("div", { class: "row" }, el("label", { class: "grow" }, "Match ", matches),
+      el("label", { class: "slider" }, "Threshold ", slider, el("output", { id: "threshold-value", for: "threshold" })),
+      el("label", {}, own, " each class at its best F1"),
       el("button", { type: "button", on: { click: () => byId("help").showModal() } }, "Keys ?")),
-    el("div", { class: "row" }, el("label", { class: "slider" }, "Threshold ", slider), el("output", { id: "threshold-value", for: "threshold" }),
-      el("label", {}, own, " best F1 of each class")),
     el("p", { id: "counts", role: "status" }),
-    el("div", { class: "row" }, kindFilter()),
-    CLASSES.length > 1 ? el("div", { class: "row" }, el("div", { id: "class-filter", class: "chips", role: "group", "aria-label": "Classes" })) : "",
-  );
+    el("div", { class: "row" }, kindFilter()));
   lanesCanvas = el("canvas", { id: "lanes-canvas", tabindex: 0, role: "application",
     "aria-label": "Timeline: one lane per class, predictions above the line, events below it. Keys: n and p step through errors, question mark lists all." });
   overviewCanvas = el("canvas", { id: "overview-canvas", "aria-label": "The whole match: errors above the line, hits below it; drag the window", role: "img" });
-  byId("lanes").replaceChildren(
-    el("div", { class: "row zoom" }, button("−", "Zoom out (-)", () => zoom(1.6)), button("+", "Zoom in (+)", () => zoom(1 / 1.6)),
-      button("⟷", "The whole match (0)", () => setWindow(0, state.view.lengthMs)),
-      el("span", { class: "hint" }, "Above each line: predictions, as high as they are sure. Below it: what happened. A click plays it.")),
+  show("zoom", button("−", "Zoom out (-)", () => zoom(1.6)), button("+", "Zoom in (+)", () => zoom(1 / 1.6)),
+    button("whole match", "The whole match (0)", () => setWindow(0, state.view.lengthMs)));
+  show("lanes",
     el("div", { class: "canvas-box" }, lanesCanvas, el("div", { id: "tip", hidden: true })),
-    el("div", { class: "canvas-box overview" }, overviewCanvas));
-  drawClassChips();
+    el("div", { class: "canvas-box overview" }, overviewCanvas),
+    el("p", { class: "hint" }, "Above each line: predictions, as high as they are sure. Below it: what happened. A click plays it from a " +
+      "second before; drag to pan, turn the wheel or pinch to zoom. The strip is the whole match: errors up, hits down."));
 }
 
 function kindFilter() {
@@ -102,26 +98,26 @@ function kindFilter() {
   return el("div", { class: "chips", role: "group", "aria-label": "What is shown" }, chips);
 }
 
-function drawClassChips() {
-  const place = byId("class-filter");
-  if (!place) return;
-  const chips = CLASSES.map((label, c) => el("button", { type: "button", class: "chip", "aria-pressed": String(!state.offClasses.has(c)),
-    on: { click: () => {
-      if (!state.offClasses.delete(c)) state.offClasses.add(c);
-      drawClassChips();
-      refilter();
-    } } }, el("span", { class: "swatch", style: { "background-color": classColour(c) } }), label));
-  const all = el("button", { type: "button", class: "link", on: { click: () => {
-    if (state.offClasses.size) state.offClasses.clear();
-    else CLASSES.forEach((_, c) => state.offClasses.add(c));
-    drawClassChips();
-    refilter();
-  } } }, state.offClasses.size ? "all" : "none");
-  place.replaceChildren(...chips, all);
+/** Show all classes but these. */
+function setOffClasses(classes) {
+  state.offClasses = new Set(classes);
+  document.querySelectorAll("#player .board input").forEach((box) => {
+    const c = Number(box.value);
+    if (c >= 0) box.checked = !state.offClasses.has(c);
+    else Object.assign(box, { checked: !state.offClasses.size, indeterminate: state.offClasses.size % CLASSES.length > 0 });
+  });
+  refilter();
+}
+
+function toggleClass(c, isOn) {
+  const off = new Set(state.offClasses);
+  if (isOn) off.delete(c);
+  else off.add(c);
+  setOffClasses(off);
 }
 
 function buildHelp() {
-  byId("help").replaceChildren(
+  show("help",
     el("h2", { id: "help-title" }, "Keys of the timeline"),
     el("dl", {}, KEYS.map(([key, text]) => el("div", {}, el("dt", {}, key), el("dd", {}, text)))),
     el("form", { method: "dialog" }, el("button", {}, "Close")));
@@ -236,7 +232,7 @@ function listenToKeys() {
 buildControls();
 buildPlayer();
 buildHelp();
-byId("run").replaceChildren(...DATA.runs.map((run, index) => el("option", { value: index }, run.name)));
+show("run", ...DATA.runs.map((run, index) => el("option", { value: index }, run.name)));
 byId("run").addEventListener("change", (event) => chooseRun(Number(event.target.value)));
 byId("run-choice").hidden = DATA.runs.length < 2;
 state.run = currentRun;

@@ -50,7 +50,7 @@ function drawMistakes(current, open) {
   const choice = el("select", { on: { change: (event) => again({ cls: Number(event.target.value) }) } },
     el("option", { value: -1 }, "All classes"), CLASSES.map((label, c) => el("option", { value: c }, label)));
   choice.value = String(listState.cls);
-  byId("errors-body").replaceChildren(
+  show("errors-body",
     el("div", { class: "row" }, kindButtons(run, again), el("label", {}, "Class ", choice)),
     shown.length ? mistakeTable(shown, open) : el("p", {}, "None."),
     shown.length < found.length ? el("button", { type: "button", on: { click: () => again({ all: true }) } },

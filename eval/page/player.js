@@ -14,10 +14,14 @@ function buildPlayer() {
   });
   lamps = CLASSES.map((label, c) => {
     const [event, prediction] = ["event", "prediction"].map((what) => el("span", { class: `lamp ${what}` }));
-    return { event, prediction, row: el("li", {}, el("span", { class: "lamp-name" }, el("span", { class: "swatch", style: { "background-color": classColour(c) } }), label), event, prediction) };
+    const box = el("input", { type: "checkbox", value: c, checked: true, on: { change: (change) => toggleClass(c, change.target.checked) } });
+    const swatch = el("span", { class: "swatch", style: { "background-color": classColour(c) } });
+    return { event, prediction, row: el("li", {}, el("label", { class: "lamp-name" }, box, swatch, el("span", {}, label)), event, prediction) };
   });
+  const all = el("input", { type: "checkbox", value: -1, checked: true,
+    on: { change: () => setOffClasses(all.checked ? [] : CLASSES.keys()) } });
   const button = (label, title, handler) => el("button", { type: "button", title, on: { click: handler } }, label);
-  byId("player").replaceChildren(
+  show("player",
     el("div", { class: "screen" }, video, el("div", { id: "no-video", role: "status", hidden: true }),
       el("div", { class: "row transport" },
         button("◂ error", "Previous error (p)", () => stepMistake(-1)), button("error ▸", "Next error (n)", () => stepMistake(1)),
@@ -25,7 +29,7 @@ function buildPlayer() {
         button("◂ frame", "One frame back (←)", () => stepFrame(-1)), button("frame ▸", "One frame on (→)", () => stepFrame(1)),
         el("label", {}, "Speed ", speedChoice()), el("output", { id: "now", "aria-label": "Time" }, clock(0)))),
     el("div", { class: "board" },
-      el("div", { class: "board-head" }, el("span", {}, "Now"), el("span", {}, "label"), el("span", {}, "prediction")),
+      el("div", { class: "board-head" }, el("label", { class: "lamp-name" }, all, "Class"), el("span", {}, "Label"), el("span", {}, "Prediction")),
       el("ul", {}, lamps.map((lamp) => lamp.row))));
 }
 

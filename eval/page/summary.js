@@ -22,10 +22,10 @@ function drawHeader(current) {
     tiles.push(tile("Timing", `${late.median_abs_ms.toFixed(0)} ms`, "median distance",
       `${signed(late.mean_ms)} ms on average`));
   }
-  byId("top").replaceChildren(
+  show("top",
     el("p", { class: "eyebrow" }, "Ball action spotting report"),
     el("h1", {}, DATA.title),
-    el("p", { class: "facts" }, facts.join(" · "), ` · hits lie within ${(halfWidthMs() / 1000).toFixed(2)} s either way`),
+    el("p", { class: "facts" }, facts.join(" · "), ` · hits within ${DATA.half_width_frames} frames (${(halfWidthMs() / 1000).toFixed(2)} s) either way`),
     DATA.runs.length > 1 ? el("p", { class: "facts" }, "Shown: ", el("strong", {}, run.name),
       current === bestRun() ? ", the best of these runs" : "") : null,
     el("div", { class: "tiles" }, tiles),
@@ -44,8 +44,8 @@ function drawWarnings(run) {
   const warnings = run.report.warnings;
   const list = el("ul", {}, warnings.map((text) => el("li", {}, text)));
   const title = `${plural(warnings.length, "warning")} about what is judged`;
-  byId("warnings").replaceChildren(...(warnings.length
-    ? [el("details", { class: "warning", open: warnings.length <= 4 }, el("summary", {}, title), list)] : []));
+  show("warnings", warnings.length
+    ? el("details", { class: "warning", open: warnings.length <= 4 }, el("summary", {}, title), list) : null);
 }
 
 function drawResults(current, choose) {
@@ -67,7 +67,7 @@ function drawResults(current, choose) {
     };
   });
   const about = Object.entries(DATA.runs[current].about);
-  byId("results-body").replaceChildren(
+  show("results-body",
     DATA.ablation ? ablationTable(choose, current) : "",
     table(columns, rows, { "aria-label": "Runs" }),
     about.length ? el("dl", { class: "about" }, about.map(([name, text]) =>
@@ -161,7 +161,7 @@ function drawClasses(current) {
       el("span", { class: "bar-value" }, el("strong", {}, percent(value)), ` ${interval(score)}`),
       el("span", { class: "bar-counts" }, `${plural(row.num_events, "event")}, ${count(row.num_predictions)} found`));
   });
-  byId("classes-body").replaceChildren(
+  show("classes-body",
     el("ol", { class: "bars" }, bars),
     el("p", { class: "hint" }, "Bar: average precision. Line: its 95 % interval. Dotted mark: chance.",
       DATA.runs.length > 1 ? " Circles: the other runs." : "", " Found: predictions of any confidence."),
@@ -195,5 +195,5 @@ function drawNotes(current) {
     run.num_left_out ? `${plural(run.num_left_out, "prediction")} of the lowest confidences of this run ` +
       `${run.num_left_out === 1 ? "is" : "are"} not on this page; table, bars, curves and counts have them all.` : null,
   ];
-  byId("notes-body").replaceChildren(el("ul", {}, lines.filter(Boolean).map((text) => el("li", {}, text))));
+  show("notes-body", el("ul", {}, lines.filter(Boolean).map((text) => el("li", {}, text))));
 }
