@@ -2,12 +2,14 @@
 
 const LAMP_MS = 480;
 let video = null;
+let isSeeking = false; // until the event of its end: `video.seeking` is false a little earlier
+let waiting = null; // seconds to seek to when the seek under way has ended
 let lamps = [];
 
 function buildPlayer() {
   video = el("video", { controls: true, preload: "metadata", playsinline: true, "aria-label": "Video of the match" });
   video.addEventListener("timeupdate", followVideo);
-  video.addEventListener("seeked", followVideo);
+  video.addEventListener("seeked", seekFurther);
   video.addEventListener("play", followWhilePlaying);
   video.addEventListener("error", () => {
     if (video.getAttribute("src")) showNoVideo(playError());
@@ -42,6 +44,7 @@ function speedChoice() {
 function loadVideo(match) {
   const source = DATA.matches[match].video;
   video.pause();
+  [isSeeking, waiting] = [false, null];
   if (source) {
     byId("no-video").hidden = true;
     video.hidden = false;
@@ -76,11 +79,28 @@ function seek(ms, { play = false, leadMs = 0 } = {}) {
   state.cursorMs = at;
   if (hasVideo()) {
     // Half a frame on: a time on the border of two frames may show either.
-    video.currentTime = (at + FRAME_MS / 2) / 1000;
+    sendVideo((at + FRAME_MS / 2) / 1000);
     if (play) video.play().catch(() => tell("The browser did not start the video: press space."));
   }
   light();
   redraw();
+}
+
+/** One seek at a time, the last one wanted wins: Chromium never ends seeks that go there and back at once. */
+function sendVideo(seconds) {
+  if (isSeeking) {
+    waiting = seconds;
+    return;
+  }
+  isSeeking = video.readyState >= HTMLMediaElement.HAVE_METADATA; // before, it is only noted where to start
+  video.currentTime = seconds;
+}
+
+function seekFurther() {
+  const seconds = waiting;
+  [isSeeking, waiting] = [false, null];
+  if (seconds !== null) sendVideo(seconds);
+  else followVideo();
 }
 
 function stepFrame(direction) {
@@ -99,7 +119,7 @@ function togglePlay() {
 
 /** The frame on screen, as its instant. */
 function followVideo() {
-  if (!hasVideo()) return;
+  if (!hasVideo() || isSeeking) return;
   state.cursorMs = Math.floor((video.currentTime * 1000) / FRAME_MS + 1e-6) * FRAME_MS;
   light();
   const isOut = state.cursorMs < state.fromMs || state.cursorMs > state.toMs;

@@ -1,0 +1,65 @@
+"""Precision, recall and timing by hand, and equal to the table's average precision."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from bas.eval.curves import curves, lateness
+from bas.eval.metric import MetricSettings, average_map
+from bas.eval.spots import Game, Spots
+
+AT1 = MetricSettings.named("at1", fps=Fraction(25))
+
+
+def spots(*found: tuple[int, int, float]) -> Spots:
+    """From (frame, class, value)."""
+    frames, classes, values = zip(*found, strict=True) if found else ((), (), ())
+    return Spots.collect(frames, classes, values, num_classes=2)
+
+
+GAME = Game(
+    spots((100, 0, 1), (200, 0, 1), (300, 0, -1)),
+    spots((103, 0, 0.9), (150, 0, 0.8), (195, 0, 0.5), (290, 0, 0.1), (500, 1, 0.7)),
+)
+
+
+def test_counts_at_thresholds_are_those_counted_by_hand() -> None:
+    first, second = curves([GAME], AT1)
+    at = [round(199 * each) for each in (0.95, 0.85, 0.6, 0.4, 0.0)]
+    assert first.hits[at].tolist() == [0, 1, 1, 2, 3]
+    assert first.kept[at].tolist() == [0, 1, 2, 3, 4]
+    assert first.precision[at].tolist() == pytest.approx([0, 1, 0.5, 2 / 3, 0.75])
+    assert first.recall[at].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 1])
+    assert first.f1[at].tolist() == pytest.approx([0, 0.5, 0.4, 2 / 3, 6 / 7])
+    assert second.num_events == 0
+    assert second.kept.max() == 1
+    assert second.recall.max() == second.f1.max() == 0
+
+
+def test_the_best_threshold_is_the_highest_with_the_best_f1() -> None:
+    first, second = curves([GAME], AT1)
+    assert first.best == int(199 * 0.1)  # the highest of those that keep all four predictions
+    assert first.f1[first.best] == first.f1.max()
+    assert second.best == 199  # nothing to find: no prediction is sure enough
+
+
+def test_average_precision_is_that_of_the_metric() -> None:
+    generator = np.random.default_rng(0)
+    games = []
+    for _ in range(3):
+        frames = generator.integers(0, 3000, 80)
+        events = Spots.collect(frames, generator.integers(0, 2, 80), np.ones(80), num_classes=2)
+        late = frames + generator.integers(-15, 16, 80)
+        found = Spots.collect(late, generator.integers(0, 2, 80), generator.random(80), num_classes=2)
+        games.append(Game(events, found))
+    found_here = [curve.average_precision for curve in curves(games, AT1)]
+    assert found_here == pytest.approx(average_map(games, AT1).per_class.tolist(), abs=1e-12)
+
+
+def test_lateness_counts_pairs_by_distance_and_sureness() -> None:
+    late = lateness([GAME, GAME], 12, [round(199 * 0.45), 199])
+    assert late.sure.shape == late.other.shape == (2, 25)
+    assert {int(at) - 12: int(late.sure[0, at]) for at in np.nonzero(late.sure[0])[0]} == {3: 2, -5: 2}
+    assert {int(at) - 12: int(late.other[0, at]) for at in np.nonzero(late.other[0])[0]} == {-10: 2}
+    assert late.sure[1].sum() == late.other[1].sum() == 0
