@@ -42,6 +42,19 @@ def test_every_folder_of_code_is_packaged() -> None:
     assert {"bas", *(f"bas.{'.'.join(folder.parts)}" for folder in code)} == set(project()["packages"])  # type: ignore[call-overload]
 
 
+def test_every_other_file_of_the_packages_is_packaged() -> None:
+    data: dict[str, list[str]] = project()["package-data"]  # type: ignore[assignment]
+    wanted = {path for folder, names in data.items() for name in names for path in folder_of(folder).glob(name)}
+    names = subprocess.run(["git", "ls-files", *CODE_FOLDERS], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = {ROOT / name for name in names.stdout.splitlines() if not name.endswith(".py")}
+    assert found <= wanted
+    assert (ROOT / "eval" / "page" / "index.html") in wanted
+
+
+def folder_of(package: str) -> Path:
+    return ROOT.joinpath(*package.split(".")[1:])
+
+
 def test_the_root_holds_no_stray_module() -> None:
     assert {path.stem for path in ROOT.glob("*.py")} == ROOT_MODULES
 
