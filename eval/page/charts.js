@@ -56,7 +56,7 @@ function axes() {
   ];
 }
 
-const HISTOGRAM = { width: 640, height: 210, left: 40, right: 10, top: 12, bottom: 34 };
+const HISTOGRAM = { width: 720, height: 210, left: 40, right: 10, top: 12, bottom: 34 };
 let timedClass = -1;
 
 function drawTiming(current) {
@@ -90,7 +90,8 @@ function spreadOf(counts) {
 }
 
 function histogram(sure, other, told) {
-  const { width, height, left, right, top, bottom } = HISTOGRAM;
+  const { height, left, right, top, bottom } = HISTOGRAM;
+  const width = Math.min(HISTOGRAM.width, Math.max(300, byId("timing-body").clientWidth)); // text keeps its size
   const half = (sure.length - 1) / 2;
   const most = Math.max(1, ...sure.map((each, index) => each + other[index]));
   const step = (width - left - right) / sure.length;
@@ -107,7 +108,7 @@ function histogram(sure, other, told) {
     const x = left + (frames + half + 0.5) * step;
     return svg("text", { x, y: height - bottom + 14, "text-anchor": "middle" }, signed(frames * FRAME_MS));
   });
-  return el("div", { class: "chart" }, svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": told },
+  return el("div", { class: "chart", style: { "max-width": `${width}px` } }, svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": told },
     svg("line", { class: "grid", x1: left, x2: width - right, y1: y(most), y2: y(most) }),
     svg("line", { class: "axis", x1: left, x2: width - right, y1: y(0), y2: y(0) }),
     svg("text", { x: left - 6, y: y(most) + 4, "text-anchor": "end" }, count(most)),

@@ -52,13 +52,15 @@ const shortName = (name) => {
   return /^[12]$/.test(last) && parts.length > 1 ? `${parts[parts.length - 2]}/${last}` : last;
 };
 
-/** A table whose first column heads its rows; `columns` are [title, is a number]. */
+/** A table whose first column heads its rows; `columns` are [title, is a number]; a `note` is put below its row. */
 function table(columns, rows, attributes = {}) {
   const cell = (value, index, tag) =>
     el(tag, { class: columns[index][1] ? "num" : null, scope: tag === "th" ? "row" : null }, value);
   const head = columns.map(([title, isNumber]) => el("th", { scope: "col", class: isNumber ? "num" : null }, title));
-  const body = rows.map(({ cells, ...others }) =>
-    el("tr", others, cells.map((value, index) => cell(value, index, index ? "td" : "th"))));
+  const body = rows.flatMap(({ cells, note, ...others }) => [
+    el("tr", others, cells.map((value, index) => cell(value, index, index ? "td" : "th"))),
+    note ? el("tr", { class: "note" }, el("td", { colspan: columns.length }, note)) : null,
+  ]);
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": attributes["aria-label"] },
     el("table", attributes, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
 }

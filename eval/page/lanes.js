@@ -45,7 +45,7 @@ function fit(canvas, height) {
 
 /** Where things are: lanes of the classes that are on, time from left to right. */
 function layoutOf(state, width) {
-  const left = width < 560 ? 74 : Math.min(200, 24 + widestName());
+  const left = width < 560 ? 92 : Math.min(200, 24 + widestName());
   const lanes = CLASSES.map((_, c) => c).filter((c) => !state.offClasses.has(c));
   const scale = (width - left) / (state.toMs - state.fromMs);
   return {
@@ -69,7 +69,7 @@ function widestName() {
 }
 
 /** Pixels across a tick: half a frame where there is room, thinner over long stretches. */
-const thickness = (scale) => Math.min(5, Math.max(scale * 300_000 > 900 ? 2 : 1, 0.5 * FRAME_MS * scale));
+const thickness = (scale) => Math.round(Math.min(5, Math.max(scale * 300_000 > 900 ? 2 : 1, 0.5 * FRAME_MS * scale)));
 
 function drawLanes(canvas, state) {
   const width = canvas.parentElement.clientWidth;
@@ -136,7 +136,7 @@ function drawAxis(context, layout, state, ink) {
     context.fillStyle = ink.line;
     context.fillRect(x, LANE.axis - 5, 1, layout.height - LANE.axis + 5);
     context.fillStyle = ink.quiet;
-    context.fillText(clock(ms, step < 1000 ? 2 : 0), x + 4, 14);
+    if (x + 50 < layout.width) context.fillText(clock(ms, step < 1000 ? 2 : 0), x + 4, 14);
   }
 }
 
@@ -166,7 +166,7 @@ function drawPredictions(context, layout, state, c, row, ink) {
       const value = columns[kind * width + x];
       if (value <= 0) continue;
       const tall = Math.max(1.5, Math.min(1, value) * LANE.tall);
-      context.fillRect(x - thick / 2, base - tall, thick, tall);
+      context.fillRect(Math.round(x - thick / 2), base - tall, thick, tall);
       if (kind !== KIND.below && kind !== KIND.hit && layout.scale > 0.01) context.fillRect(x - 2.5, base - tall - 1, 5, 2.5);
     }
   }
@@ -185,7 +185,7 @@ function drawEvents(context, layout, state, c, row, ink) {
     if (!state.kinds.has(kind)) continue;
     const x = Math.round(layout.x(laneMs[place]));
     context.fillStyle = ink.kind[kind];
-    context.fillRect(x - thick / 2, base, thick, events.shown[e] ? LANE.event : LANE.event / 2);
+    context.fillRect(Math.round(x - thick / 2), base, thick, events.shown[e] ? LANE.event : LANE.event / 2);
     if (kind !== KIND.hit && layout.scale > 0.01) context.fillRect(x - 3, base + LANE.event - 3, 6, 3);
   }
 }

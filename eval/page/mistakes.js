@@ -72,15 +72,16 @@ const rankNote = (kind) => (kind === KIND.missed
   : "Surest first.");
 
 function mistakeTable(shown, open) {
-  const columns = [["Where", false], ["Match", false], ["True", false], ["Predicted", false], ["Confidence", true], ["Late, ms", true]];
+  const columns = [["Where", false], ["True", false], ["Predicted", false], ["Confidence", true], ["Late, ms", true],
+    ...(DATA.matches.length > 1 ? [["Match", false]] : [])];
   const rows = shown.map((mistake) => {
     const { told, match } = mistake;
     const name = DATA.matches[match].name;
     const button = el("button", { type: "button", class: "link", title: "Show in the timeline", on: { click: () => open(mistake) } },
       clock(told.ms));
-    return { cells: [button, el("span", { title: name }, shortName(name)),
+    return { cells: [button,
       told.trueClass ? `${told.trueClass}${told.hidden ? " (not shown)" : ""}` : "–", told.predicted ?? "–",
-      told.confidence === null ? "–" : told.confidence.toFixed(3), told.lateMs === null ? "–" : signed(told.lateMs)] };
+      told.confidence === null ? "–" : told.confidence.toFixed(3), told.lateMs === null ? "–" : signed(told.lateMs), el("span", { title: name }, shortName(name))].slice(0, columns.length) };
   });
   return table(columns, rows, { "aria-label": "Worst errors" });
 }

@@ -50,8 +50,8 @@ function drawWarnings(run) {
 
 function drawResults(current, choose) {
   const means = Object.keys(DATA.runs[0].report.means);
-  const columns = [["Run", false], ...means.flatMap((name) => [[name, true], ["95 % interval", true]]), ["Chance", true],
-    ["Found", true], ["Late, ms", true], ["Spread, ms", true]];
+  const columns = [["Run", false], ...means.flatMap((name) => [[name, true], ["95 % interval", true]]), [`${means[0]} by chance`, true],
+    ["Predictions", true], ["Late, ms", true], ["Spread, ms", true]];
   const rows = DATA.runs.map((run, index) => {
     const scores = means.map((name) => run.report.means[name]);
     const { timing, classes } = run.report;
@@ -93,7 +93,7 @@ function ablationTable(choose, current) {
   const columns = [["Recipe", false], ["Backbone", false],
     ...means.flatMap((name) => [[name, true], ["Interval", true],
       ...(hasPublished && published[name] ? [["Published", true]] : [])]),
-    ["Seeds", true], ["Parameters", true], ["Training", true], ["", false]];
+    ["Seeds", true], ["Parameters", true], ["Training", true]];
   const body = rows.map((row) => {
     const name = row.name ?? row.recipe;
     const index = DATA.runs.findIndex((run) => run.name === name);
@@ -107,9 +107,8 @@ function ablationTable(choose, current) {
           ...(hasPublished && published[mean] ? [publishedCell(row, published[mean])] : [])]),
         count((row.runs ?? []).length), row.parameters ? count(row.parameters) : "–",
         row.seconds ? `${count(Math.round(row.seconds))} s` : "–",
-        row.status === "failed" ? el("span", { class: "why" }, `failed: ${row.error ?? ""}`)
-          : row.status === "pending" ? "pending" : "",
       ],
+      note: row.status === "failed" ? `failed: ${row.error ?? ""}` : row.status === "pending" ? "not finished yet" : "",
     };
   });
   if (Object.keys(chance ?? {}).length) {
@@ -159,12 +158,12 @@ function drawClasses(current) {
     return el("li", { class: row.num_events ? null : "empty" },
       el("span", { class: "bar-name" }, row.label), track,
       el("span", { class: "bar-value" }, el("strong", {}, percent(value)), ` ${interval(score)}`),
-      el("span", { class: "bar-counts" }, `${plural(row.num_events, "event")}, ${count(row.num_predictions)} found`));
+      el("span", { class: "bar-counts" }, `${plural(row.num_events, "event")}, ${count(row.num_predictions)} predictions`));
   });
   show("classes-body",
     el("ol", { class: "bars" }, bars),
     el("p", { class: "hint" }, "Bar: average precision. Line: its 95 % interval. Dotted mark: chance.",
-      DATA.runs.length > 1 ? " Circles: the other runs." : "", " Found: predictions of any confidence."),
+      DATA.runs.length > 1 ? " Circles: the other runs." : "", " Predictions are counted at any confidence."),
     DATA.runs.length > 1 ? compareTable(current) : "",
   );
 }

@@ -77,9 +77,14 @@ function drawCounts() {
   const found = here[KIND.hit];
   const made = found + here[KIND.wrong_class] + here[KIND.badly_timed] + here[KIND.double] + here[KIND.false_alarm];
   const real = state.view.events.cls.reduce((sum, c) => sum + isOn(c), 0);
-  byId("counts").textContent = `This match: ${found} of ${plural(real, "event")} found, ${count(made - found)} predictions beside them` +
-    (made && real ? `: precision ${percent(found / made)}, recall ${percent(found / real)}, F1 ${percent(2 * found / (made + real))}` : "") +
-    `. All matches: ${allMatches(isOn)}.`;
+  byId("counts").textContent = (DATA.matches.length > 1 ? "This match: " : "") + toldCounts(found, made, real) +
+    (DATA.matches.length > 1 ? ` All matches: ${allMatches(isOn)}` : "");
+}
+
+function toldCounts(hits, made, real) {
+  const rates = made && real
+    ? `: precision ${percent(hits / made)}, recall ${percent(hits / real)}, F1 ${percent(2 * hits / (made + real))}` : "";
+  return `${count(hits)} of ${plural(real, "event")} found, ${plural(made - hits, "other prediction")}${rates}.`;
 }
 
 /** Over all matches, from the curves' counts: nothing is left out of them. */
@@ -89,9 +94,7 @@ function allMatches(isOn) {
     if (!isOn(c)) return;
     [curve.hits[state.bins[c]], curve.kept[state.bins[c]], curve.events].forEach((each, index) => { sums[index] += each; });
   });
-  const [hits, kept, events] = sums;
-  return `${count(hits)} of ${plural(events, "event")} found, ${count(kept - hits)} predictions beside them, ` +
-    `F1 ${percent(kept + events ? 2 * hits / (kept + events) : 0)}`;
+  return toldCounts(...sums);
 }
 
 /** The window [from, to] in ms, kept inside the match. */

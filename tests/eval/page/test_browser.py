@@ -39,6 +39,9 @@ CLIPPED = """[...document.querySelectorAll('button, th, td, .bar-value, .bar-cou
     .filter((each) => each.clientWidth > 0 && each.scrollWidth > each.clientWidth + 2)
     .filter((each) => getComputedStyle(each).display !== 'inline').map((each) => each.outerHTML.slice(0, 80))"""
 
+SPILLING = """[...document.querySelectorAll('section, #player, .screen, .board, .row, .chips, .tiles, .tile, .bars li, td')]
+    .filter((each) => each.scrollHeight > each.clientHeight + 3).map((each) => each.outerHTML.slice(0, 80))"""
+
 NAMELESS = """[...document.querySelectorAll('select, input, button, canvas, video')].filter((each) =>
     !(each.labels?.length || each.textContent || each.ariaLabel || each.title)).map((each) => each.outerHTML)"""
 
@@ -96,6 +99,7 @@ def test_nothing_overflows_or_overlaps(
     assert window.call(TOO_WIDE) == []
     assert window.call(OVERLAPPING) == []
     assert window.call(CLIPPED) == []
+    assert window.call(SPILLING) == []
 
 
 def test_the_page_tells_what_was_measured(open_page: Callable[..., Any], played: Path) -> None:
@@ -207,7 +211,7 @@ def test_the_list_of_errors_leads_into_the_timeline(open_page: Callable[..., Any
     page.select_option("#match", "1")
     page.click("#errors-body .kind-wrong_class")
     row = page.locator("#errors-body tbody tr").first
-    assert row.inner_text().split("\t")[1:] == ["one", "DRIVE", "PASS", "0.600", "+40"]
+    assert row.inner_text().split("\t")[1:] == ["DRIVE", "PASS", "0.600", "+40", "one"]
     row.locator("button").click()
     assert page.input_value("#match") == "0"
     assert page.inner_text("#picked").startswith("0:04.00  Wrong class: DRIVE taken for PASS")
@@ -256,11 +260,11 @@ def test_the_slider_counts_live_and_comes_back(open_page: Callable[..., Any], pl
     window = open_page(played)
     page = window.page
     own = page.inner_text("#counts")
-    assert own.startswith("This match: 2 of 5 events found, 3 predictions beside them")
+    assert own.startswith("This match: 2 of 5 events found, 3 other predictions")
     page.locator("#threshold").fill("190")  # 0.955: nothing
-    assert page.inner_text("#counts").startswith("This match: 0 of 5 events found, 0 predictions beside them")
+    assert page.inner_text("#counts").startswith("This match: 0 of 5 events found, 0 other predictions")
     page.locator("#threshold").fill("150")  # 0.754
-    assert page.inner_text("#counts").startswith("This match: 2 of 5 events found, 1 predictions beside them")
+    assert page.inner_text("#counts").startswith("This match: 2 of 5 events found, 1 other prediction:")
     assert page.inner_text("#count-4") == "2"
     page.check("#own-thresholds")
     assert page.inner_text("#counts") == own
@@ -271,7 +275,7 @@ def test_classes_can_be_left_out(open_page: Callable[..., Any], played: Path) ->
     tall = window.page.locator("#lanes-canvas").bounding_box()["height"]
     window.page.uncheck(".board input[value='0']")
     window.until(f"document.getElementById('lanes-canvas').getBoundingClientRect().height < {tall}")
-    assert window.page.inner_text("#counts").startswith("This match: 0 of 2 events found, 1 predictions")
+    assert window.page.inner_text("#counts").startswith("This match: 0 of 2 events found, 1 other prediction")
     window.page.check(".board input[value='-1']")
     assert window.page.inner_text("#counts").startswith("This match: 2 of 5 events found")
 
