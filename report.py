@@ -4,50 +4,29 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from .cache.files import disk_errors
+from .cache.layout import METADATA
 from .cache.store import FeatureStore
 from .errors import InputError
-from .eval.ablation_file import ABLATION, Ablation
+from .eval.ablation_file import ABLATION
 from .eval.figures import METRIC, figures
 from .eval.files import Paired, find_predictions, load, pair, same_tail
 from .eval.page_data import PageMatch, Subject, page_data
 from .eval.page_file import require_own_page, write_page
-from .eval.prediction_folder import RECORD
 from .eval.report import EvalSettings
 from .eval.traps import file_warnings
-from .events import Split, TimeGrid, read_json
+from .events import read_json
 from .extract.datasets.label_files import LabelSet, find_labels, game_of_folder, stored_labels
-from .extract.datasets.sources import find_sources
-from .heads.training.checkpoint import BEST, RUN
-from .heads.training.record import RunRecord
+from .extract.datasets.sources import find_sources as find_videos
+from .heads.training.checkpoint import BEST
 from .predict import PredictOptions, predict
 from .predict import Reporter as PredictReporter
-
-DEFAULT_SPLIT: Split = "test"
-DEFAULT_FPS = Fraction(25)
-_PREDICTIONS = "predictions"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """What is asked for beside the runs."""
-
-    store: Path | None = None
-    """Features and labels; None: where the runs say that their store is."""
-    labels: Path | None = None
-    """A data set's root; None: the labels of the store."""
-    videos: tuple[Path, ...] = ()
-    """Data set roots or files; empty: the data sets that are known."""
-    split: Split | None = None
-    """Judged; None: `test` for runs, an ablation's own, and for predictions the games that they hold."""
-    title: str = ""
-    """Of the page; empty: the runs' names."""
+from .report_sources import DEFAULT_FPS, ReportOptions, Source, about_predictions, find_sources, read_record
 
 
 @dataclass(frozen=True)
@@ -58,29 +37,6 @@ class Reporter:
     """Entered for each run that has no predictions yet."""
     judging: Callable[[str, int, int], None] = lambda *_: None
     """Called before each run with its name, its number from 1, and the number of runs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One set of predictions to look at, or a run that makes them."""
-
-    name: str
-    predictions: Path
-    """A folder; for a run it may have to be made."""
-    run: Path | None = None
-    """A finished run; None: the predictions are there."""
-    store: Path | None = None
-    """Its features and labels, where that is known."""
-    split: str | None = None
-    """That it is judged on; None: the games that the predictions hold."""
-    classes: tuple[str, ...] = ()
-    """That it can find; empty where it is not known."""
-    fps: Fraction = DEFAULT_FPS
-    about: Mapping[str, str] = field(default_factory=dict)
-    videos: tuple[Path, ...] = ()
-    """Data sets that it was made from."""
-    ablation: Ablation | None = None
-    """That it is a row of."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +67,13 @@ def report(
     """
     options, reporter = options or ReportOptions(), reporter or Reporter()
     require_own_page(out)
-    sources = _named_apart([source for path in runs for source in _sources(path, options)])
+    sources = find_sources(runs, options)
     labels, notes = _labels(sources, options), []
     for number, source in enumerate(sources):
         if source.run is not None:
             notes += _predicted(source, labels, reporter)
-            sources[number] = replace(source, about={**source.about, **_about_predictions(source.predictions)})
+            about = {**source.about, **about_predictions(read_record(source.predictions))}
+            sources[number] = replace(source, about=about)
     classes = _common_classes(sources, labels)
     fps = sources[0].fps if len({source.fps for source in sources}) == 1 else DEFAULT_FPS
     pairs = _paired(sources, labels)
@@ -138,118 +95,6 @@ def report(
         page = write_page(out, data)
     num_videos = sum(match.video is not None for match in matches)
     return Made(page, tuple(subjects), num_videos, tuple(matches), tuple(notes))
-
-
-def _sources(path: Path, options: ReportOptions) -> list[Source]:
-    """What a folder holds.
-
-    Raises:
-        InputError: nothing to report on.
-    """
-    if (path / ABLATION).is_file():
-        return _of_ablation(Ablation.read(path), options)
-    if (path / RUN).is_file():
-        return [_of_run(path, options)]
-    if (path / RECORD).is_file() or (path.is_dir() and any(path.rglob("results_spotting.json"))):
-        return [_of_predictions(path, options)]
-    raise InputError(
-        f"{path}: nothing to report on",
-        got="no such folder" if not path.exists() else "a folder without run, predictions or ablation",
-        wanted="a folder of bas train-head, bas predict or bas ablate",
-    )
-
-
-def _of_run(path: Path, options: ReportOptions, *, split: str | None = None) -> Source:
-    record = RunRecord.read(path)
-    if not record.finished:
-        raise InputError(f"{path}: the run is not finished", cure="give the same `bas train-head` again: it goes on")
-    hint = path / record.store_hint if record.store_hint else None
-    known = hint if hint is not None and hint.is_dir() else None
-    chosen = options.split or split or DEFAULT_SPLIT
-    settings = record.settings
-    return Source(
-        name=path.resolve().name,
-        predictions=path / _PREDICTIONS / chosen,
-        run=path,
-        store=options.store or known,
-        split=chosen,
-        classes=record.classes,
-        fps=record.fps,
-        about={
-            "head": settings.head,
-            "parameters": f"{record.num_parameters:,}",
-            "features": f"{record.features.backbone}, {record.features.dim} channels",
-            "epoch kept": f"{record.best_epoch} of {len(record.history)}",
-            "seed": str(settings.seed),
-            "training": f"{sum(line.seconds for line in record.history):,.0f} s",
-        },
-    )
-
-
-def _of_predictions(path: Path, options: ReportOptions) -> Source:
-    source = Source(name=path.resolve().name, predictions=path, store=options.store, split=options.split)
-    if not (path / RECORD).is_file():
-        return replace(source, about={"made by": "unknown: no prediction.json"})
-    record, where = read_json(path / RECORD), path / RECORD
-    try:
-        runs = [Path(run["folder"]) for run in record["runs"]]
-        source = replace(
-            source,
-            classes=tuple(map(str, record["made_with"]["classes"])),
-            fps=TimeGrid.parse(record["fps"]).fps,
-            about=_about_predictions(path),
-        )
-    except (LookupError, TypeError) as error:
-        raise InputError(f"{where}: damaged", got=repr(error)[:120], cure="predict again into another --out") from None
-    if source.store is None and len(runs) >= 1 and (runs[0] / RUN).is_file():
-        source = replace(source, store=_of_run(runs[0], options).store)
-    return source
-
-
-def _of_ablation(ablation: Ablation, options: ReportOptions) -> list[Source]:
-    """The first seed of every recipe that has one."""
-    found = []
-    for row in ablation.rows:
-        if not row.runs:
-            continue
-        first = row.runs[0]
-        source = _of_run(first.run, replace(options, store=options.store or first.store), split=ablation.split)
-        predictions = first.predictions if source.split == ablation.split else source.predictions
-        found.append(
-            replace(source, name=row.name, predictions=predictions, videos=ablation.sources, ablation=ablation)
-        )
-    if not found:
-        raise InputError(f"{ablation.path}: no finished run", cure="let bas ablate finish one recipe first")
-    return found
-
-
-def _named_apart(sources: Sequence[Source]) -> list[Source]:
-    """With a number behind names that are taken."""
-    taken: dict[str, int] = {}
-    named = []
-    for source in sources:
-        taken[source.name] = taken.get(source.name, 0) + 1
-        again = taken[source.name] > 1
-        named.append(replace(source, name=f"{source.name} ({taken[source.name]})") if again else source)
-    return named
-
-
-def _about_predictions(path: Path) -> dict[str, str]:
-    """What `prediction.json` says that is worth showing."""
-    record = read_json(path / RECORD)
-    made, about = record.get("made_with", {}), {}
-    peaks = made.get("peaks")
-    if isinstance(peaks, Mapping):
-        about["peaks"] = (
-            f"{peaks.get('kind')}, window {peaks.get('window_frames')} frames, smoothed by {peaks.get('sigma_frames')}"
-        )
-    if isinstance(made.get("calibration"), Mapping) and made["calibration"].get("kind") not in (None, "none"):
-        about["calibration"] = str(made["calibration"]["kind"])
-    if made.get("threshold") is not None:
-        about["threshold"] = str(made["threshold"])
-    if record.get("confidences"):
-        about["confidences"] = str(record["confidences"])
-    return about
 
 
 def _labels(sources: Sequence[Source], options: ReportOptions) -> LabelSet:
@@ -300,17 +145,14 @@ def _is_predicted(run: Path, folder: Path, labels: LabelSet) -> bool:
     Raises:
         InputError: it holds others.
     """
-    if not (folder / RECORD).is_file():
+    record = read_record(folder)
+    if not record or not (run / BEST).is_file():
         return False
-    record = read_json(folder / RECORD)
-    made = record.get("made_with") if isinstance(record, Mapping) else None
-    weights = hashlib.sha256((run / BEST).read_bytes()).hexdigest()
-    if not isinstance(made, Mapping) or made.get("weights_sha256") != [weights]:
+    if record["made_with"].get("weights_sha256") != [hashlib.sha256((run / BEST).read_bytes()).hexdigest()]:
         raise InputError(
-            f"{folder}: holds predictions that this run did not make",
-            cure="remove that folder: it is made anew",
+            f"{folder}: holds predictions that this run did not make", cure="remove that folder: it is made anew"
         )
-    done = [game for game, about in record.get("games", {}).items() if about]
+    done = [game for game, about in record["games"].items() if about]
     return all(any(same_tail(game, other) for other in done) for game in labels.files)
 
 
@@ -363,10 +205,10 @@ def _matches(
 def _videos(sources: Sequence[Source], options: ReportOptions) -> tuple[dict[str, Path], list[str]]:
     """Match name (with `/2` for a second half of its own) -> video file."""
     roots = list(options.videos) or [path for path in (options.labels,) if path is not None and path.is_dir()]
-    roots = roots or [path for source in sources[:1] for path in source.videos if not (path / "zarr.json").exists()]
+    roots = roots or [path for source in sources[:1] for path in source.videos if not (path / METADATA).exists()]
     if not roots:
         return {}, []
-    data_set = find_sources(roots, with_labels=False)
+    data_set = find_videos(roots, with_labels=False)
     found = {}
     for match in data_set.matches:
         if match.video is not None:
@@ -378,8 +220,7 @@ def _lengths(sources: Sequence[Source]) -> dict[str, float]:
     """Match name -> seconds, from what the predictions say of their rows."""
     found: dict[str, float] = {}
     for source in sources:
-        record = read_json(source.predictions / RECORD) if (source.predictions / RECORD).is_file() else {}
-        for game, about in record.get("games", {}).items():
+        for game, about in read_record(source.predictions).get("games", {}).items():
             for number, part in enumerate((about or {}).get("parts", ()), 1):
                 name = game if number == 1 else f"{game}/{number}"
                 found[name] = max(found.get(name, 0.0), float(part.get("rows", 0) / source.fps))

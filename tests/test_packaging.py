@@ -13,7 +13,7 @@ CODE_FOLDERS = ("cache", "eval", "extract", "heads")
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {
     *("__init__", "__main__", "cli", "cli_heads", "cli_report", "errors", "events", "predict", "predict_view"),
-    *("report", "report_view", "synthetic"),
+    *("report", "report_sources", "report_view", "synthetic"),
 }
 MAY_IMPORT = {
     "errors": set(),
@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "synthetic": {"errors", "events"},
     "predict": {"errors", "events", "cache", "extract", "heads", "eval"},
     "predict_view": {"predict", "extract", "heads", "eval"},
-    "report": {"errors", "events", "cache", "extract", "heads", "eval", "predict"},
+    "report": {"errors", "events", "cache", "extract", "heads", "eval", "predict", "report_sources"},
+    "report_sources": {"errors", "events", "heads", "eval"},
     "report_view": {"report", "predict_view", "eval"},
 }
 """Part -> the parts that it may import: cli -> stages -> cache -> events."""

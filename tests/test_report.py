@@ -19,7 +19,8 @@ from bas.errors import InputError
 from bas.events import Event, write_json_atomic, write_predictions
 from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.settings import TrainSettings
-from bas.report import ReportOptions, report
+from bas.report import report
+from bas.report_sources import ReportOptions
 
 Cli = Callable[..., int]
 CLASSES, NUM_ROWS = ("PASS", "DRIVE"), 400
@@ -306,3 +307,36 @@ def test_what_cannot_be_reported_on_ends_with_code_2(
     assert not (run / "predictions").exists()  # nothing was begun
     assert bas("report", run, "--out", tmp_path / "other", "--json") == 0
     assert json.loads(capsys.readouterr().out)["runs"][0]["name"] == "fc"
+
+
+def test_damaged_folders_are_told_apart(bas: Cli, run: Path, store: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    assert bas("predict", store, "--run", run, "--split", "test", "--out", out) == 0
+    record = json.loads((out / "prediction.json").read_text())
+    changes: tuple[dict[str, Any], ...] = (
+        *({"games": []}, {"games": {"a": 3}}, {"made_with": 1}, {"made_with": {}}),
+        *({"runs": [{}]}, {"fps": "often"}, {"made_with": {"classes": 3}}),
+    )
+    for change in changes:
+        write_json_atomic(out / "prediction.json", record | change)
+        with pytest.raises(InputError):
+            report([out], tmp_path / "page", ReportOptions(labels=data))
+    (run / "best.safetensors").unlink()
+    with pytest.raises(InputError, match=r"best\.safetensors"):
+        report([run], tmp_path / "page")
+    unfinished = json.loads((run / "run.json").read_text()) | {"peaks": None}
+    (run / "run.json").write_text(json.dumps(unfinished))
+    with pytest.raises(InputError, match="not finished"):
+        report([run], tmp_path / "page")
+    assert not (tmp_path / "page").exists()
+
+
+def test_one_page_has_one_split(run: Path, tmp_path: Path) -> None:
+    ablation = {
+        **{"format": "bas-ablation-1", "sources": [], "split": "valid", "classes": [], "chance": {}},
+        "rows": [{"recipe": "fc", "runs": [{"seed": 0, "run": str(run), "store": "s", "predictions": "p"}]}],
+    }
+    write_json_atomic(tmp_path / "ablation" / "ablation.json", ablation)
+    with pytest.raises(InputError, match="different splits") as error:
+        report([run, tmp_path / "ablation"], tmp_path / "page")
+    assert "--split" in error.value.cure

@@ -39,7 +39,7 @@ CLIPPED = """[...document.querySelectorAll('button, th, td, .bar-value, .bar-cou
     .filter((each) => each.clientWidth > 0 && each.scrollWidth > each.clientWidth + 2)
     .filter((each) => getComputedStyle(each).display !== 'inline').map((each) => each.outerHTML.slice(0, 80))"""
 
-SPILLING = """[...document.querySelectorAll('section, #player, .screen, .board, .row, .chips, .tiles, .tile, .bars li, td')]
+SPILLING = """[...document.querySelectorAll('section, #player, .screen, .board, .row, .chips, .tiles, .bars li, td')]
     .filter((each) => each.scrollHeight > each.clientHeight + 3).map((each) => each.outerHTML.slice(0, 80))"""
 
 NAMELESS = """[...document.querySelectorAll('select, input, button, canvas, video')].filter((each) =>
