@@ -129,7 +129,7 @@ function pick(picked, { play = true } = {}) {
   state.picked = { event: picked.event, prediction: picked.prediction };
   const told = describe(state.view, state.outcome, state.picked);
   reveal(told.ms);
-  seek(told.ms, { play, leadMs: play ? LEAD_MS : 0 });
+  seek(told.ms, { play, leadMs: play && hasVideo() ? LEAD_MS : 0 });
   const place = state.mistakes.findIndex((each) => each.event === picked.event && each.prediction === picked.prediction);
   const number = place >= 0 ? ` (error ${place + 1} of ${count(state.mistakes.length)} in this match)` : "";
   tell(`${clock(told.ms)}  ${storyOf(told)}${told.hidden ? ", not shown in the picture" : ""}${number}`);
