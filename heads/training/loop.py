@@ -123,8 +123,7 @@ def train(
     with _owned(out):
         torch.manual_seed(settings.seed)
         model = settings.build(dim=store.settings.dim, num_classes=len(chosen.classes))
-        new = RunRecord.new(settings, chosen, store, num_parameters=model.num_parameters)
-        record = _begun_record(out, replace(new, store_hint=_path_from(out, store.path)))
+        record = _begun_record(out, RunRecord.new(settings, chosen, store, num_parameters=model.num_parameters), store)
         if record.finished:
             return record
         updater = Updater.of(settings, model, device)
@@ -156,8 +155,9 @@ def train(
     return record
 
 
-def _begun_record(out: Path, new: RunRecord) -> RunRecord:
+def _begun_record(out: Path, new: RunRecord, store: FeatureStore) -> RunRecord:
     """The record of the run in `out`, which must be of the same settings and data; else the new one."""
+    new = replace(new, store_hint=_path_from(out, store.path))
     if not (out / RUN).exists():
         return new
     before = RunRecord.read(out)
