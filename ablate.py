@@ -59,12 +59,15 @@ def ablate(sources: Sequence[Path], out: Path, options: AblateOptions, report: R
         InputError: the sources cannot be used, or `out` holds something else.
     """
     report = report or Reporter()
+    choose_device(options.device)  # what is not there is better said before hours of work
     inputs = open_inputs(sources, options)
     with _owned(out):
         board = _Board.begin(inputs, out, options)
         tasks: list[RunTask] = []
         for place in board.places:
             why = "" if place.is_given else _extract_missing(place, inputs, options, report)
+            if why:
+                report.note(f"{place.store}: not extracted: {why}")
             tasks += board.settle(place, options, why=why)
         for note in board.table.notes:
             report.note(note)
@@ -168,7 +171,7 @@ class _Board:
                     raise InputError(why)
                 row, runs = runs_of(entry, self._out, options)
             except InputError as error:
-                self._put(entry.row.with_failure("store" if why else "recipe", str(error)))
+                self._put(entry.row.with_failure(str(error)))
             else:
                 self._put(row)
                 tasks += runs
@@ -193,9 +196,11 @@ class _Board:
         if isinstance(result, Judged):
             self._put(row.with_run(result))
         else:
-            self._put(row.with_failure(f"seed {task.settings.seed}", result.why))
+            self._put(row.with_failure(result.why, seed=task.settings.seed))
+        details = self._out / "runs" / f"{task.name}.traceback.txt"
+        details.unlink(missing_ok=True)
         if isinstance(result, Failure) and result.details:
-            write_text_atomic(self._out / "runs" / f"{task.name}.traceback.txt", result.details)
+            write_text_atomic(details, result.details)
         self._write()
 
     def _judge_alike(self, place: Place, options: AblateOptions) -> None:

@@ -196,7 +196,7 @@ def make_plan(inputs: Inputs, out: Path, options: AblateOptions) -> Plan:
     for name, places in found.items():
         if not places:
             why = f"no store of {_backbone_text(name)}; give the data set, or --any-backbone"
-            entries.append(Entry(_row(name, None, options, name=name).with_failure("store", why), None))
+            entries.append(Entry(_row(name, None, options, name=name).with_failure(why), None))
         for place in places:
             row_name = name if len(places) == 1 else f"{name}@{place.store.stem}"
             entries.append(Entry(_row(name, place, options, name=row_name), place))

@@ -80,7 +80,7 @@ class AblationView:
         place = f"{self._num_ended}/{len(self._tasks)} {task.name}: "
         if isinstance(result, Judged):
             figures = [f"{name} {_percent(score['value'])}" for name, score in result.means.items()]
-            self._console.print(f"{place}{', '.join(figures)}, trained in {duration(result.seconds)}", markup=False)
+            self._console.print(f"{place}{', '.join(figures)}, trained in {_time(result.seconds)}", markup=False)
         else:
             self._console.print(f"{place}failed: {result.why}", style="red", markup=False)
         self._show()
@@ -165,7 +165,7 @@ def _columns(table: Table) -> list[_Column]:
         _Column(
             "parameters", [*("-" if row.parameters is None else f"{row.parameters:,}" for row in rows), ""], rank=3
         ),
-        _Column("trained in", [*("-" if row.seconds is None else duration(row.seconds) for row in rows), ""], rank=3),
+        _Column("trained in", [*(_time(row.seconds) for row in rows), ""], rank=3),
     ]
     return columns
 
@@ -178,6 +178,12 @@ def _mean(row: Row, measure: str) -> str:
 def _interval(row: Row, measure: str) -> str:
     low, high = row.over_seeds("low").get(measure), row.over_seeds("high").get(measure)
     return "-" if low is None else f"{_percent(low)} to {_percent(high)}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
 
 
 def _published(row: Row) -> tuple[str, str, str]:

@@ -61,7 +61,7 @@ class Row:
     runs: tuple[Judged, ...] = ()
     """Finished ones, by seed."""
     failures: Mapping[str, str] = field(default_factory=dict)
-    """What failed (`seed 2`, or `store`) -> why."""
+    """What failed (`seed 2`, or nothing for all of it) -> why."""
 
     @property
     def status(self) -> Status:
@@ -76,7 +76,7 @@ class Row:
         by_reason: dict[str, list[str]] = {}
         for what, why in self.failures.items():
             by_reason.setdefault(why, []).append(what)
-        return "\n".join(f"{', '.join(what)}: {why}" for why, what in by_reason.items())
+        return "\n".join(f"{', '.join(what)}: {why}" if any(what) else why for why, what in by_reason.items())
 
     def over_seeds(self, measure: str) -> dict[str, float]:
         """Mean over the finished runs of `value`, `low`, `high` or `chance`, by name of the mean."""
@@ -104,9 +104,9 @@ class Row:
         """The row with one more finished run."""
         return replace(self, runs=tuple(sorted((*self.runs, run), key=lambda each: each.seed)))
 
-    def with_failure(self, what: str, why: str) -> "Row":
-        """The row with something that failed."""
-        return replace(self, failures={**self.failures, what: why})
+    def with_failure(self, why: str, *, seed: int | None = None) -> "Row":
+        """The row with a seed that failed; without one, all of it."""
+        return replace(self, failures={**self.failures, "" if seed is None else f"seed {seed}": why})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
