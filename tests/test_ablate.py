@@ -100,6 +100,7 @@ def shown(table: Table, *, width: int = 200) -> str:
     return capture.get()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_from_videos_to_the_table_and_again(
     bas: Cli, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -160,7 +161,9 @@ def test_from_videos_to_the_table_and_again(
     assert read(out) == record
 
 
-def test_killed_midway_the_same_command_ends_with_the_same_table(bas: Cli, store: Path, tmp_path: Path) -> None:
+def test_killed_midway_the_same_command_ends_with_the_same_table(
+    bas: Cli, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, whole = tmp_path / "cut", tmp_path / "whole"
     call = [str(store), "--recipes", "tcn,fc", "--seeds", "2", "--epochs", "2", "--device", "cpu", "--jobs", "1"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / ".typing")}
@@ -176,11 +179,9 @@ def test_killed_midway_the_same_command_ends_with_the_same_table(bas: Cli, store
     child.wait()
     assert any(run["status"] != "done" for run in read(out)["rows"])
     wait_for_locks(out)
+    monkeypatch.setattr(ablate_module, "side_by_side", in_turn)
     assert bas("ablate", *call, "--out", out) == 0
-    serial = tiny("tcn", "fc", num_seeds=2, epochs=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablate_module, "side_by_side", in_turn)
-        ablate([store], whole, serial)
+    ablate([store], whole, tiny("tcn", "fc", num_seeds=2, epochs=2))
     assert without_times(read(out)) == without_times(read(whole))
 
 
@@ -260,7 +261,7 @@ def test_the_table_that_people_see(store: Path, tmp_path: Path) -> None:
     assert 0 < table.chance["mAP"] < 1
     text = " ".join(lines)
     assert "x3d_m-ed failed: no store of x3d_m with 5 blocks; give the data set, or --any-backbone" in text
-    assert "epochs of 1,050 steps, shorter than the recipes': 1 row(s)" in text  # 21 windows of 50 in 300 rows
+    assert "epochs of 1,100 steps, shorter than the recipes': 1 row(s)" in text  # 22 windows of 50 in 300 rows
     narrow = shown(table, width=70)
     assert "a wider terminal shows more; ablation.csv holds all" in narrow
     assert max(len(line) for line in narrow.splitlines()) <= 70
