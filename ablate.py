@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .ablate_plan import AblateOptions, Entry, Inputs, Place, make_plan, open_inputs, runs_of
+from .ablate_plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
 from .ablate_run import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256
 from .cache.files import FileLock, disk_errors
 from .cache.layout import METADATA
@@ -64,11 +64,11 @@ def ablate(sources: Sequence[Path], out: Path, options: AblateOptions, report: R
     with _owned(out):
         board = _Board.begin(inputs, out, options)
         tasks: list[RunTask] = []
-        for place in board.places:
-            why = "" if place.is_given else _extract_missing(place, inputs, options, report)
-            if why:
-                report.note(f"{place.store}: not extracted: {why}")
-            tasks += board.settle(place, options, why=why)
+        for place in board.plan.places:
+            problem = None if place.is_given else _extract_missing(place, inputs, options, report)
+            if problem:
+                report.note(f"{place.store}: not extracted: {problem.why}")
+            tasks += board.settle(place, options, problem)
         for note in board.table.notes:
             report.note(note)
 
@@ -93,13 +93,13 @@ def default_jobs(device: Device, num_runs: int) -> int:
     return max(1, min(cores, num_runs))
 
 
-def _extract_missing(place: Place, inputs: Inputs, options: AblateOptions, report: Reporter) -> str:
-    """Bring the features of all matches that are needed into a store; why that failed, else nothing."""
+def _extract_missing(place: Place, inputs: Inputs, options: AblateOptions, report: Reporter) -> Failure | None:
+    """Bring the features of all matches that are needed into a store; why that failed, where it did."""
     data_set = inputs.data_set
     assert data_set is not None
     wanted = {match.id for match in data_set.matches if match.split in options.splits}
     if (place.store / METADATA).exists() and wanted <= set(FeatureStore.open(place.store).matches()):
-        return ""
+        return None
     is_3d = backbone_spec(place.backbone).kind == "3d"
     asked = ExtractOptions(
         backbone=place.backbone,
@@ -113,19 +113,21 @@ def _extract_missing(place: Place, inputs: Inputs, options: AblateOptions, repor
         with report.extracting(place) as hears:
             run = ExtractRun(device=options.device)
             summary = extract(data_set, place.store, asked, run, split=options.splits, report=hears)
-    except InputError as error:
-        return str(error)
+    except Exception as error:  # whatever it is: the rows of other backbones go on
+        return Failure.of(error)
     failed = [result for result in summary.results if not result.is_stored]
-    return f"{len(failed)} match(es) not extracted; {failed[0].match_id}: {failed[0].message}" if failed else ""
+    if not failed:
+        return None
+    return Failure(f"{len(failed)} match(es) not extracted; {failed[0].match_id}: {failed[0].message}")
 
 
 class _Board:
     """The table as it grows; on the disk after every change."""
 
-    def __init__(self, out: Path, table: Table, entries: Sequence[Entry]) -> None:
+    def __init__(self, out: Path, plan: Plan, table: Table) -> None:
+        self.plan = plan
         self.table = table
         self._out = out
-        self._entries = entries
         self._labels_sha256 = ""
 
     @classmethod
@@ -151,31 +153,29 @@ class _Board:
             notes=notes,
         )
         require_same_settings(out, table)
-        board = cls(out, table, plan.entries)
+        board = cls(out, plan, table)
         board._write()
         return board
 
-    @property
-    def places(self) -> list[Place]:
-        """Features that are needed, each once."""
-        return list(dict.fromkeys(entry.place for entry in self._entries if entry.place is not None))
-
-    def settle(self, place: Place, options: AblateOptions, *, why: str) -> list[RunTask]:
-        """Note of features that they are there, or `why` they are not; the runs on them."""
+    def settle(self, place: Place, options: AblateOptions, problem: Failure | None) -> list[RunTask]:
+        """Note of features that they are there, or why they are not; the runs on them."""
         tasks = []
-        for entry in self._entries:
+        if not place.is_given:
+            self._keep_details(place.store, problem)
+        for entry in self.plan.entries:
             if entry.place != place:
                 continue
+            if problem:
+                self._put(entry.row.with_failure(problem.why))
+                continue
             try:
-                if why:
-                    raise InputError(why)
                 row, runs = runs_of(entry, self._out, options)
             except InputError as error:
                 self._put(entry.row.with_failure(str(error)))
             else:
                 self._put(row)
                 tasks += runs
-        if not why:
+        if not problem:
             self._judge_alike(place, options)
         self._write()
         return tasks
@@ -197,10 +197,7 @@ class _Board:
             self._put(row.with_run(result))
         else:
             self._put(row.with_failure(result.why, seed=task.settings.seed))
-        details = self._out / "runs" / f"{task.name}.traceback.txt"
-        details.unlink(missing_ok=True)
-        if isinstance(result, Failure) and result.details:
-            write_text_atomic(details, result.details)
+        self._keep_details(task.run, result if isinstance(result, Failure) else None)
         self._write()
 
     def _judge_alike(self, place: Place, options: AblateOptions) -> None:
@@ -214,6 +211,15 @@ class _Board:
         elif sha256 != self._labels_sha256:
             note = f"{place.store}: judged by other matches or labels than the first, so its rows do not compare"
             self.table = replace(self.table, notes=(*self.table.notes, note))
+
+    def _keep_details(self, place: Path, problem: Failure | None) -> None:
+        """The traceback of a fault of ours, beside what it kept from being made."""
+        file = place.with_name(f"{place.name}.traceback.txt")
+        with disk_errors(self._out):
+            if problem is not None and problem.details:
+                write_text_atomic(file, problem.details)
+            else:
+                file.unlink(missing_ok=True)
 
     def _put(self, row: Row) -> None:
         rows = tuple(row if each.name == row.name else each for each in self.table.rows)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .ablate_run import RunTask
+from .ablate_run import RunTask, judged_games
 from .cache.layout import METADATA
 from .cache.store import FeatureStore
 from .errors import InputError
@@ -174,6 +174,7 @@ def open_inputs(sources: Sequence[Path], options: AblateOptions) -> Inputs:
         choose_matches(store)
         if not any(store.match(each).meta.split == options.split for each in store.matches()):
             raise InputError(f"{store.path}: no match in the split {options.split!r}", cure="choose another --split")
+        judged_games(store, options.split)
     _require_names(stores)
     lists = {tuple(store.classes) for store in stores} | ({data_set.classes} if data_set else set())
     if len(lists) != 1:

@@ -201,7 +201,7 @@ def _notes(table: Table) -> Iterator[str]:
             "seeds' 95 % bootstrap intervals; trained in: mean seconds of the epochs, one thread a run on a CPU"
         )
     shorter = [row for row in table.rows if 0 < row.epoch_steps < RECIPES[row.recipe].settings.epoch_steps]
-    if shorter:
+    if shorter and table.settings.get("epoch_steps") is None:
         steps = sorted({row.epoch_steps for row in shorter})
         text = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         yield f"epochs of {text} steps, shorter than the recipes': {len(shorter)} row(s) see each window once an epoch"

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bas import ablate as ablate_module
 from bas.ablate import Reporter, ablate, default_jobs
-from bas.ablate_plan import AblateOptions, recipe_names
+from bas.ablate_plan import AblateOptions, open_inputs, recipe_names
 from bas.ablate_run import RunTask, carry_out
 from bas.ablate_view import table_view
 from bas.cache.files import FileLock
@@ -226,7 +226,7 @@ def test_a_killed_worker_fails_its_run_only_and_the_next_call_mends_it(store: Pa
 def test_on_any_backbone_each_head_runs_once_on_each_store(
     store: Path, pulse_store: Callable[..., Path], tmp_path: Path
 ) -> None:
-    other = pulse_store(tmp_path / "wide.zarr", backbone="i3d", depth=None)
+    other = pulse_store(tmp_path / "wide.zarr", backbone="i3d", depth=None, gap_rows=40)
     options = tiny("regnety_002-fc", "x3d_m-fc", "fc", "tcn", any_backbone=True)
     notes: list[str] = []
     table = ablate([store, other], tmp_path / "out", options, Reporter(note=notes.append))
@@ -241,6 +241,7 @@ def test_on_any_backbone_each_head_runs_once_on_each_store(
     assert (tmp_path / "out" / "runs" / "fc@wide-0" / "run.json").is_file()
     told = " ".join(notes)
     assert "x3d_m-fc on wide.zarr is fc: they differ by their backbone only" in told
+    assert "wide.zarr: judged by other matches or labels than the first, so its rows do not compare" in told
     text = shown(table)
     assert "other backbone" in text
     assert "published figures are SoccerNet's: on other data they are no measure" in text
@@ -266,6 +267,26 @@ def test_the_table_that_people_see(store: Path, tmp_path: Path) -> None:
     assert "a wider terminal shows more; ablation.csv holds all" in narrow
     assert max(len(line) for line in narrow.splitlines()) <= 70
     assert "44.17" in narrow
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_fault_in_one_backbone_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, pulse_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_match(tmp_path / "data" / "train" / "a", seconds=4, seed=0)
+    for split in ("valid", "test"):
+        shutil.copytree(tmp_path / "data" / "train" / "a", tmp_path / "data" / split / split)
+    classes = open_inputs([tmp_path / "data"], tiny("fc")).classes
+    given = pulse_store(tmp_path / "given.zarr", classes=classes)
+
+    def faulty(*_: object, **__: object) -> None:
+        raise MemoryError("no room for 9 GB")
+
+    monkeypatch.setattr(ablate_module, "extract", faulty)
+    table = ablate([tmp_path / "data", given], tmp_path / "out", tiny("x3d_m-fc", "fc"))
+    assert [(row.recipe, row.status) for row in table.rows] == [("x3d_m-fc", "failed"), ("fc", "done")]
+    assert table.rows[0].error == "MemoryError: no room for 9 GB"
+    assert "in faulty" in (tmp_path / "out" / "stores" / "x3d_m.zarr.traceback.txt").read_text()
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -29,6 +29,13 @@ class Failure:
     details: str = ""
     """The traceback where it was no `InputError`."""
 
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """What an exception says."""
+        if isinstance(error, InputError):
+            return cls(str(error))
+        return cls(f"{type(error).__name__}: {error}".splitlines()[0], "".join(traceback.format_exception(error)))
+
 
 @dataclass(frozen=True)
 class _Share:
@@ -143,10 +150,8 @@ def _serve(connection: Connection, work: Work[Any, Any]) -> None:
             return
         try:
             message: Any = _Result(work(task, tell))
-        except InputError as error:
-            message = Failure(str(error))
-        except Exception as error:  # a fault of ours, or no memory: the other runs go on
-            message = Failure(f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
+        except Exception as error:  # input, a fault of ours, or no memory: the other runs go on
+            message = Failure.of(error)
         connection.send(message)
 
 
