@@ -58,8 +58,8 @@ class AblateOptions:
     def __post_init__(self) -> None:
         if self.num_seeds < 1 or self.jobs < 0:
             raise InputError("--seeds or --jobs is not usable", got=f"{self.num_seeds}, {self.jobs}", wanted=">= 1")
-        if self.split == "challenge":
-            raise InputError("--split is not usable", got=self.split, wanted="a split with labels, such as test")
+        if self.split not in ("test", "valid"):
+            raise InputError("--split is not usable", got=self.split, wanted="test or valid")
         heads = {part for name in self.recipes for part in named_recipe(name).head.split("+")}
         for path in self.head_options:
             if path.split(".")[0] not in heads:

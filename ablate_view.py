@@ -20,6 +20,10 @@ from .heads.recipes import RECIPES
 from .heads.training.train_view import duration
 from .heads.training.workers import Failure
 
+_SPEED_SECONDS = 600.0
+"""The time left is guessed from the last so many."""
+_NUM_SHOWN = 4
+
 
 class AblationView:
     """An overall bar with the time left on stderr, and a line per finished run. Use it in a `with`."""
@@ -35,11 +39,13 @@ class AblationView:
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
+            speed_estimate_period=_SPEED_SECONDS,
         )
         self._task: TaskID | None = None
         self._tasks: Sequence[RunTask] = ()
         self._shares: dict[str, float] = {}
-        self._num_ended = 0
+        """Of the runs under way."""
+        self._num_ended, self._cost_ended = 0, 0.0
 
     def __enter__(self) -> Reporter:
         return Reporter(
@@ -75,8 +81,8 @@ class AblationView:
         self._show()
 
     def _ended(self, task: RunTask, result: Judged | Failure) -> None:
-        self._shares[task.name] = 1.0
-        self._num_ended += 1
+        self._shares.pop(task.name, None)
+        self._num_ended, self._cost_ended = self._num_ended + 1, self._cost_ended + task.cost
         place = f"{self._num_ended}/{len(self._tasks)} {task.name}: "
         if isinstance(result, Judged):
             figures = [f"{name} {_percent(score['value'])}" for name, score in result.means.items()]
@@ -91,9 +97,10 @@ class AblationView:
 
     def _show(self) -> None:
         if self._task is not None:
-            at = [f"{name} {share:.0%}" for name, share in self._shares.items() if share < 1]
-            done = sum(task.cost * self._shares.get(task.name, 0.0) for task in self._tasks)
-            self._bar.update(self._task, completed=done, done=self._done, at=", ".join(at[:4]))
+            at = [f"{name} {f'{share:.0%}' if share < 1 else 'judged'}" for name, share in self._shares.items()]
+            cost = {task.name: task.cost for task in self._tasks}
+            completed = self._cost_ended + sum(cost[name] * share for name, share in self._shares.items())
+            self._bar.update(self._task, completed=completed, done=self._done, at=", ".join(at[:_NUM_SHOWN]))
 
 
 def table_view(table: Table) -> Group:
