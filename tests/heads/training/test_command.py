@@ -130,6 +130,16 @@ def test_what_is_seen(bas: Cli, capsys: pytest.CaptureFixture[str], store: Featu
     assert "epoch" not in again.err
 
 
+def test_a_recipe_for_another_backbone_says_so(
+    bas: Cli, capsys: pytest.CaptureFixture[str], store: FeatureStore, tmp_path: Path
+) -> None:
+    for recipe, is_told in (("x3d_m-ed", True), ("bigru", False)):
+        options = ("--recipe", recipe, "--head", "fc", *TINY[2:])
+        assert bas("train-head", store.path, "--out", tmp_path / recipe, *options) == 0
+        told = "recipe x3d_m-ed is for x3d_m with 5 blocks, the store holds import:pulses"
+        assert (told in capsys.readouterr().err) == is_told
+
+
 def test_recipes_are_listed_without_a_store(bas: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     assert bas("train-head", "--list") == 0
     shown = " ".join(capsys.readouterr().out.split())
