@@ -43,7 +43,7 @@ class Exit:
     line: Literal["touch", "goal"]
 
 
-def team_places(formation: str, side: int, ball: Point, *, has_ball: bool) -> Array:
+def team_places(formation: str, side: int, ball: tuple[float, float], *, has_ball: bool) -> Array:
     """Stations of one side for this ball, (11, 2) metres."""
     ball_x, ball_y, forward = np.array([ball[0]]), np.array([ball[1]]), np.array([1.0 if has_ball else -1.0])
     places: Array = stations(formation, side, ball_x, ball_y, forward)[0]

@@ -5,6 +5,7 @@ only moves the picture. A view (left, top, zoom) shows panorama pixel `left + zo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from .look import Look
 from .pitch import HALF_LENGTH, HALF_WIDTH, Array
 from .tracks import late, smooth
+
+AnyFloats = npt.NDArray[np.floating[Any]]
 
 WIDTH, HEIGHT = 398, 224
 _MARGIN_PIXELS = 60
@@ -40,7 +43,7 @@ class Camera:
         row = self.focal * (self.height - points[..., 2]) / distance - self.top
         return column, row, self.focal / distance
 
-    def rays(self, columns: Array, rows: Array) -> tuple[Array, Array]:
+    def rays(self, columns: AnyFloats, rows: AnyFloats) -> tuple[AnyFloats, AnyFloats]:
         """Angle and downward slope of panorama pixels; both broadcast."""
         return (columns - self.columns / 2) / self.focal, (rows + self.top) / self.focal
 

@@ -15,7 +15,7 @@ from ..events import SOCCERNET_BALL_CLASSES, Split, read_json, write_json_atomic
 from .match import LABELS_NAME, VIDEO_NAME, write_match
 
 RECORD_NAME = "synthetic.json"
-VERSION = 1
+VERSION = 2
 """Goes up when the same settings no longer give the same matches."""
 _MAX_MATCHES = 1000
 _TOWNS = (

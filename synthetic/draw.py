@@ -10,7 +10,7 @@ from .colour import to_yuv
 from .figures import pose_key
 from .look import Colour, Look
 from .pitch import NUM_PLAYERS
-from .sprites import Plane, Wardrobe, paste
+from .sprites import Plane, Shadows, Wardrobe, paste
 from .tracks import POSES, Tracks
 
 _SKINS: tuple[Colour, ...] = ((225.0, 180.0, 150.0), (205.0, 155.0, 120.0), (150.0, 100.0, 70.0), (95.0, 65.0, 50.0))
@@ -46,13 +46,13 @@ class Painter:
         self._planes = _planes(_blurred(panorama, look.blur), tone)
         self._skin = rng.integers(0, len(_SKINS), 2 * NUM_PLAYERS + 1)
         self._wardrobe = Wardrobe(look.kits, _SKINS, tone, soft=2 * look.blur)
+        self._shadows = Shadows(look.sun, look.shadow)
         self._grain = np.round(rng.normal(0, look.noise, (3 * HEIGHT, 3 * WIDTH))).astype(np.int16)
         self._grain_at = rng.integers(0, (2 * HEIGHT, 2 * WIDTH), (997, 2))
         self._frame = np.empty(HEIGHT * WIDTH * 3 // 2, np.uint8)
-        size, half = HEIGHT * WIDTH, HEIGHT * WIDTH // 4
-        self._y = self._frame[:size].reshape(HEIGHT, WIDTH)
-        self._u = self._frame[size : size + half].reshape(HEIGHT // 2, WIDTH // 2)
-        self._v = self._frame[size + half :].reshape(HEIGHT // 2, WIDTH // 2)
+        size = HEIGHT * WIDTH
+        self._luma = self._frame[:size].reshape(1, HEIGHT, WIDTH)
+        self._chroma = self._frame[size:].reshape(2, HEIGHT // 2, WIDTH // 2)
 
     def frames(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Each frame as (336, 398) yuv420p, valid until the next one."""
@@ -62,14 +62,13 @@ class Painter:
     def draw(self, index: int) -> npt.NDArray[np.uint8]:
         """One frame as (336, 398) yuv420p, valid until the next call."""
         left, top, zoom = (float(each[index]) for each in (self._views.left, self._views.top, self._views.zoom))
-        _cut(self._planes[0], self._y, left, top, zoom)
-        _cut(self._planes[1], self._u, left / 2, top / 2, zoom)
-        _cut(self._planes[2], self._v, left / 2, top / 2, zoom)
+        _cut(self._planes[0], self._luma, left, top, zoom)
+        _cut(self._planes[1], self._chroma, left / 2, top / 2, zoom)
         self._figures(index)
         row, column = self._grain_at[index % len(self._grain_at)]
-        grainy = self._y + self._grain[row : row + HEIGHT, column : column + WIDTH]
+        grainy = self._luma + self._grain[row : row + HEIGHT, column : column + WIDTH]
         np.clip(grainy, 16, 240, out=grainy)
-        self._y[...] = grainy
+        self._luma[...] = grainy
         return self._frame.reshape(HEIGHT * 3 // 2, WIDTH)
 
     def place(self, index: int, points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
@@ -89,7 +88,8 @@ class Painter:
         column, row, scale = self.place(index, points)
         seen = (column > -30) & (column < WIDTH + 30) & (row > -5) & (row < HEIGHT + 45)
         for player in np.flatnonzero(seen[:_BALL]):
-            self._shade_player(float(column[player]), float(row[player]), float(scale[player]))
+            x, y = float(column[player]), float(row[player])
+            paste(self._luma, self._chroma, self._shadows.sprite(scale=float(scale[player]), x=x, y=y), x=x, y=y)
         self._shade_ball(float(column[_BALL + 1]), float(row[_BALL + 1]), float(scale[_BALL]))
         depth = points[: _BALL + 1, 1].copy()
         depth[_BALL] -= 0.25
@@ -109,26 +109,19 @@ class Painter:
         yaw = float(_YAWS[np.abs(_YAWS - facing).argmin()])
         if pose in (_HEAD, _CHEER) and abs(moment) < 7:
             row -= scale * _JUMP_METRES * (1 - (moment / 7) ** 2)
-        sprite = self._wardrobe.sprite(_kit(player), int(self._skin[player]), key, yaw, scale, column, row)
-        x, y = 2 * int(column // 2) - sprite.left, 2 * int(row // 2) - sprite.top
-        paste(self._y, sprite.y, y, x)
-        paste(self._u, sprite.u, y // 2, x // 2)
-        paste(self._v, sprite.v, y // 2, x // 2)
-
-    def _shade_player(self, column: float, row: float, scale: float) -> None:
-        sun_x, sun_y = self._look.sun
-        to = (column + 0.9 * sun_x * scale, row - 0.45 * sun_y * scale)
-        _darken(self._y, (column, row), to, (0.3 * scale, 0.14 * scale), self._look.shadow)
+        who = (_kit(player), int(self._skin[player]))
+        sprite = self._wardrobe.sprite(who, key, yaw, scale=scale, x=column, y=row)
+        paste(self._luma, self._chroma, sprite, x=column, y=row)
 
     def _shade_ball(self, column: float, row: float, scale: float) -> None:
         radius = _ball_radius(scale)
-        _darken(self._y, (column, row), (column, row), (radius, 0.6 * radius), self._look.shadow + 0.15)
+        _darken(self._luma[0], (column, row), (column, row), (radius, 0.6 * radius), self._look.shadow + 0.15)
 
     def _paint_ball(self, column: float, row: float, scale: float) -> None:
         radius = _ball_radius(scale)
         row -= 0.7 * radius
-        _disc(self._y, column, row, radius, bright=232, shade=70)
-        for plane in (self._u, self._v):
+        _disc(self._luma[0], column, row, radius, bright=232, shade=70)
+        for plane in self._chroma:
             _disc(plane, column / 2 - 0.25, row / 2 - 0.25, radius / 2, bright=128, shade=0)
 
 
@@ -143,12 +136,14 @@ def _kit(player: int) -> int:
     return 2 + side if player % NUM_PLAYERS == 0 else side
 
 
-def _planes(rgb: npt.NDArray[np.float32], tone: npt.NDArray[np.float64]) -> tuple[Plane, Plane, Plane]:
+def _planes(rgb: npt.NDArray[np.float32], tone: npt.NDArray[np.float64]) -> tuple[Plane, Plane]:
+    """(1, rows, columns) Y, and (2, rows / 2, columns / 2) U and V."""
     yuv = to_yuv(np.interp(rgb, np.arange(256), tone))
     rows, columns, _ = yuv.shape
     half = yuv.reshape(rows // 2, 2, columns // 2, 2, 3).mean(axis=(1, 3))
-    clipped = [np.clip(np.round(each), 16, 240).astype(np.uint8) for each in (yuv[..., 0], half[..., 1], half[..., 2])]
-    return clipped[0], clipped[1], clipped[2]
+    luma = np.clip(np.round(yuv[None, ..., 0]), 16, 240).astype(np.uint8)
+    chroma = np.clip(np.round(half[..., 1:].transpose(2, 0, 1)), 16, 240).astype(np.uint8)
+    return luma, np.ascontiguousarray(chroma)
 
 
 def _blurred(image: npt.NDArray[np.float32], weight: float) -> npt.NDArray[np.float32]:
@@ -157,22 +152,30 @@ def _blurred(image: npt.NDArray[np.float32], weight: float) -> npt.NDArray[np.fl
     return image
 
 
-def _cut(plane: Plane, out: Plane, left: float, top: float, zoom: float) -> None:
-    """Fill `out` with the part of `plane` that begins at (top, left), `zoom` source pixels per pixel, bilinear."""
-    rows, columns = top + zoom * np.arange(out.shape[0]), left + zoom * np.arange(out.shape[1])
+def _cut(planes: Plane, out: Plane, left: float, top: float, zoom: float) -> None:
+    """Fill `out` with the part of `planes` that begins at (top, left), `zoom` source pixels per pixel, bilinear.
+
+    Args:
+        planes: (planes, rows, columns).
+        out: (planes, rows, columns) of the picture.
+        left: column.
+        top: row.
+        zoom: pixels per pixel.
+    """
+    rows, columns = top + zoom * np.arange(out.shape[1]), left + zoom * np.arange(out.shape[2])
     row, column = rows.astype(np.intp), columns.astype(np.intp)
     down = ((rows - row) * 128).astype(np.uint16)[:, None]
     across = ((columns - column) * 128).astype(np.uint16)
     first, last = int(column[0]), int(column[-1]) + 2
-    part = plane[:, first:last]
-    mixed = part[row] * (128 - down)
-    mixed += part[row + 1] * down
+    part = planes[:, :, first:last]
+    mixed = part[:, row] * (128 - down)
+    mixed += part[:, row + 1] * down
     mixed >>= 7
     column -= first
-    result = mixed.take(column, axis=1)
+    result = mixed.take(column, axis=2)
     result *= 128 - across
     column += 1
-    right = mixed.take(column, axis=1)
+    right = mixed.take(column, axis=2)
     right *= across
     result += right
     result += 64

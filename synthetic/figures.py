@@ -9,7 +9,8 @@ from .tracks import POSES
 
 PHASES = 8
 """Of the running legs."""
-Part = str
+PARTS = ("shirt", "shorts", "socks", "skin", "hair", "boots")
+"""What has a colour of its own."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Limb:
     start: tuple[float, float]
     stop: tuple[float, float]
     radius: float
-    part: Part
-    """`shirt`, `shorts`, `socks`, `skin` or `hair`."""
+    part: str
+    """One of `PARTS`."""
 
 
 @dataclass(frozen=True)
@@ -139,5 +140,5 @@ def _swing(angle: float, yaw: float) -> Array:
     return np.array([np.sin(angle) * yaw, -np.cos(angle)])
 
 
-def _limb(start: Array, stop: Array, radius: float, part: Part) -> Limb:
+def _limb(start: Array, stop: Array, radius: float, part: str) -> Limb:
     return Limb((float(start[0]), float(start[1])), (float(stop[0]), float(stop[1])), radius, part)

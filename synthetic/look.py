@@ -83,9 +83,9 @@ def draw_look(rng: np.random.Generator) -> Look:
         boards=tuple(
             _rgb(rng.random(), rng.uniform(0.2, 0.9), rng.uniform(0.2, 0.95)) for _ in range(int(rng.integers(2, 7)))
         ),
-        camera_height_metres=float(rng.uniform(19, 28)),
-        camera_back_metres=float(rng.uniform(44, 62)),
-        focal_pixels=float(rng.uniform(780, 980)),
+        camera_height_metres=float(rng.uniform(23, 33)),
+        camera_back_metres=float(rng.uniform(56, 78)),
+        focal_pixels=float(rng.uniform(1020, 1280)),
         top_pixels=float(rng.uniform(22, 48)),
         gain=float(rng.uniform(0.85, 1.12)),
         gamma=float(rng.uniform(0.85, 1.2)),

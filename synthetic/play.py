@@ -29,6 +29,11 @@ def play_match(rng: np.random.Generator, num_frames: int) -> Script:
     return play.script()
 
 
+_FOLLOW_FRAMES, _SHARE = 40.0, 0.7
+_BACK_FRAMES = 75
+"""In which a player is back at his station after he was somewhere else."""
+
+
 class _Play:
     """The state of play: always just after a label, with the ball still at the player who gets it."""
 
@@ -41,6 +46,10 @@ class _Play:
         self.since = 0
         """Frame at which the player got the ball."""
         self.label = "PASS"
+        self.followed = (0.0, 0.0)
+        """Where the ball has been lately: the teams stand for that place, as they come late."""
+        self.known: dict[tuple[int, int], tuple[int, float, float]] = {}
+        """Who has just been somewhere: frame, x, y."""
         self.flights: list[Flight] = []
         self.touches: list[Touch] = []
         self.events: list[Event] = []
@@ -62,7 +71,7 @@ class _Play:
     def kick_off(self, *, wait_frames: int) -> None:
         """A pass from the centre spot."""
         if self.ball != (0.0, 0.0, 0.0):
-            self._roll_to((0.0, 0.0, 0.0), 50)
+            self._roll_to((0.0, 0.0, 0.0), 300)
         self._take_set_piece("PASS", self.side, 10, wait_frames=wait_frames)
 
     # What follows a ball that is on its way
@@ -104,10 +113,21 @@ class _Play:
     # Building blocks
 
     def _teams(self) -> tuple[Array, Array]:
-        return (
-            team_places(self.formations[0], 0, self.ball, has_ball=self.side == 0),
-            team_places(self.formations[1], 1, self.ball, has_ball=self.side == 1),
+        near = (
+            _SHARE * self.ball[0] + (1 - _SHARE) * self.followed[0],
+            _SHARE * self.ball[1] + (1 - _SHARE) * self.followed[1],
         )
+        teams = (
+            team_places(self.formations[0], 0, near, has_ball=self.side == 0),
+            team_places(self.formations[1], 1, near, has_ball=self.side == 1),
+        )
+        for (side, player), (frame, x, y) in list(self.known.items()):
+            share = 1 - (self.frame - frame) / _BACK_FRAMES
+            if share <= 0:
+                del self.known[side, player]
+            else:
+                teams[side][player] += share * (np.array([x, y]) - teams[side][player])
+        return teams
 
     def _mark(self, label: str) -> None:
         self.label = label
@@ -116,6 +136,12 @@ class _Play:
     def _send(self, flight_to: Point, frames: int, style: str, bend: float = 0.0) -> None:
         flight = Flight(self.frame, self.frame + frames, self.ball, flight_to, style, bend)  # type: ignore[arg-type]
         self.flights.append(flight)
+        share = 0.5 * (1 - float(np.exp(-frames / _FOLLOW_FRAMES)))
+        x, y = self.followed
+        self.followed = (
+            x + share * (self.ball[0] + flight_to[0] - 2 * x),
+            y + share * (self.ball[1] + flight_to[1] - 2 * y),
+        )
         self.frame, self.ball = flight.stop, flight_to
 
     def _fly(self, to: Point) -> None:
@@ -151,8 +177,13 @@ class _Play:
             self._touch("kick" if label in KICKS else "run")
         self._mark(label)
 
+    def _add(self, touch: Touch) -> None:
+        place = touch.spot or (self.ball[0] + touch.offset[0], self.ball[1] + touch.offset[1])
+        self.known[touch.side, touch.player] = (touch.stop, *place)
+        self.touches.append(touch)
+
     def _touch(self, pose: Pose) -> None:
-        self.touches.append(Touch(self.side, self.player, self.since, self.frame, pose, self.frame))
+        self._add(Touch(self.side, self.player, self.since, self.frame, pose, self.frame))
 
     def _carry(self) -> None:
         """The player runs with the ball, an opponent often beside him."""
@@ -179,7 +210,7 @@ class _Play:
         late = min(self.frame, start + (self.frame - start) // 2 + 5)
         slides = self.rng.random() < 0.06
         touch = Touch(other, presser, late, self.frame, "slide" if slides else "run", self.frame if slides else None)
-        self.touches.append(_beside(touch, gap))
+        self._add(_beside(touch, gap))
 
     # Interruptions of a ball on its way
 
@@ -193,7 +224,7 @@ class _Play:
         if self.rng.random() < 0.55:
             rival = nearest(teams[1 - side], receiver.x, receiver.y)
             touch = Touch(1 - side, rival, self.frame, self.frame, "head", self.frame + int(self.rng.integers(-1, 3)))
-            self.touches.append(_beside(touch, np.array([0.6 * direction(side), 0.0]) + self.rng.normal(0, 0.3, 2)))
+            self._add(_beside(touch, np.array([0.6 * direction(side), 0.0]) + self.rng.normal(0, 0.3, 2)))
         self._mark("HEADER")
 
     def _block(self, receiver: Receiver, teams: tuple[Array, Array]) -> None:
@@ -256,7 +287,7 @@ class _Play:
         self._send((spot[0], spot[1] + 0.0, 2.15), 10, "roll")
         self.player, self.since = thrower, self.frame
         place = (spot[0], spot[1])
-        self.touches.append(Touch(side, thrower, arrived, self.frame, "throw", self.frame, spot=place))
+        self._add(Touch(side, thrower, arrived, self.frame, "throw", self.frame, spot=place))
         self._mark("THROW IN")
 
     def _goal_kick(self, side: int) -> None:
@@ -278,7 +309,7 @@ class _Play:
         self._touch("fall")
         fouler = nearest(self._teams()[1 - victim_side], self.ball[0], self.ball[1])
         touch = Touch(1 - victim_side, fouler, self.frame, self.frame + 15, "slide", self.frame)
-        self.touches.append(_beside(touch, np.array([0.5 * direction(victim_side), 0.4])))
+        self._add(_beside(touch, np.array([0.5 * direction(victim_side), 0.4])))
         x, y, _ = self.ball
         self._roll_to((x + float(self.rng.normal(0, 2)), y + float(self.rng.normal(0, 2)), 0.0), 30)
         self._fetch((x, y, 0.0), float(np.clip(self.rng.normal(28, 10), 6, 55)))
@@ -298,15 +329,16 @@ class _Play:
         self._mark("GOAL")
         self._send((ahead * (HALF_LENGTH + 1.6), y * 0.9, 0.0), 12, "fly")
         start = self.frame
-        self.touches.append(Touch(scorer, self.player, start, start + 250, "cheer", start + 40, spot=(ahead * 44, 24)))
-        self._send(self.ball, round(float(self.rng.normal(40, 6)) * FPS), "still")
+        self._add(Touch(scorer, self.player, start + 120, start + 260, "cheer", start + 100, spot=(ahead * 46, 25)))
+        self._send(self.ball, round(float(self.rng.normal(32, 5)) * FPS), "still")
         self.side = 1 - scorer
         self.kick_off(wait_frames=int(self.rng.integers(150, 350)))
 
     def _fetch(self, spot: Point, seconds: float) -> None:
         """The ball lies where it came to rest, then it is brought to `spot`; `seconds` in all."""
         frames = round(seconds * FPS)
-        back = min(frames // 2, 60)
+        metres = float(np.hypot(spot[0] - self.ball[0], spot[1] - self.ball[1]))
+        back = min(2 * frames // 3, 25 + round(metres / 6 * FPS))
         self._send(self.ball, max(1, frames - back), "still")
         self._roll_to(spot, max(1, back))
 
@@ -316,7 +348,7 @@ class _Play:
         self._send(self.ball, wait_frames, "still")
         self.side, self.player, self.since = side, player, self.frame
         behind = (self.ball[0] - 2.5 * ahead, self.ball[1] - 0.8)
-        self.touches.append(Touch(side, player, start, max(start, self.frame - 22), "run", spot=behind))
+        self._add(Touch(side, player, start, max(start, self.frame - 22), "run", spot=behind))
         self._act(label)
 
 

@@ -9,7 +9,7 @@ from .pitch import NUM_PLAYERS, Array, stations
 from .script import FPS, Flight, Script, Touch
 
 _GRAVITY = 9.81
-_BALL_LAG_FRAMES = 14
+_BALL_LAG_FRAMES = 20
 """How late a team follows the ball."""
 POSES = ("run", "kick", "head", "throw", "slide", "hold", "fall", "cheer")
 _POSE_SPAN: dict[str, tuple[int, int]] = {
@@ -74,7 +74,7 @@ def _along(flight: Flight) -> Array:
     elif flight.style == "carry":
         steps = max(1, round(seconds / 0.55))
         share = share + 0.35 / (2 * np.pi * steps) * np.sin(2 * np.pi * steps * share)
-    points = origin + (to - origin) * share[:, None]
+    points: Array = origin + (to - origin) * share[:, None]
     if flight.style == "fly":
         points[:, 2] += _GRAVITY / 2 * seconds**2 * share * (1 - share)
     if flight.bend:
@@ -100,7 +100,7 @@ def late(values: Array, frames: int) -> Array:
 
 def _player_paths(script: Script, ball: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
     num_frames = script.num_frames
-    followed = late(smooth(smooth(ball[:, :2].astype(np.float64), 31), 41), _BALL_LAG_FRAMES)
+    followed = late(smooth(smooth(ball[:, :2].astype(np.float64), 41), 51), _BALL_LAG_FRAMES)
     forward = late(smooth(_possession(script), 75), 10)
     paths = np.empty((num_frames, 2 * NUM_PLAYERS + 1, 2), np.float32)
     for side in (0, 1):
