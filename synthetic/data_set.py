@@ -2,20 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..events import SOCCERNET_BALL_CLASSES, Split, read_json, write_json_atomic, write_text_atomic
-from .match import LABELS_NAME, VIDEO_NAME, write_match
+from .match import LABELS_NAME
+from .workers import Task, draw_matches
 
 RECORD_NAME = "synthetic.json"
-VERSION = 2
+VERSION = 3
 """Goes up when the same settings no longer give the same matches."""
 _MAX_MATCHES = 1000
 _TOWNS = (
@@ -123,18 +122,23 @@ def write_data_set(
         The matches.
 
     Raises:
-        InputError: settings that make no sense, or a folder that holds anything else, or other settings.
+        InputError: settings that make no sense, a folder that holds anything else, or other settings, or a match
+            that could not be written.
     """
     settings = Settings(minutes, matches, seed)
     if jobs < 0:
         raise InputError("--jobs is not usable", got=jobs, wanted="1 or more, or 0 for one per core")
     _claim(root, settings)
     planned = plan(settings)
-    todo = [match for match in planned if not (root / match.folder / LABELS_NAME).exists()]
+    todo = [
+        Task(root / match.folder, match.seconds, match.seed, match.url_local)
+        for match in planned
+        if not (root / match.folder / LABELS_NAME).exists()
+    ]
     done = len(planned) - len(todo)
     if on_progress is not None:
         on_progress(done, len(planned))
-    for _ in _render(root, todo, jobs or os.cpu_count() or 1):
+    for _ in draw_matches(todo, jobs=jobs or os.cpu_count() or 1):
         done += 1
         if on_progress is not None:
             on_progress(done, len(planned))
@@ -158,28 +162,3 @@ def _claim(root: Path, settings: Settings) -> None:
         raise InputError(f"{root}: not empty, and not a synthetic data set", wanted="a new folder")
     write_json_atomic(path, record)
     write_text_atomic(root / "classes.txt", "\n".join(SOCCERNET_BALL_CLASSES) + "\n")
-
-
-def _render(root: Path, todo: list[PlannedMatch], jobs: int) -> Iterator[None]:
-    """One item per match that is written."""
-    if jobs == 1 or len(todo) == 1:
-        for match in todo:
-            _write(root, match)
-            yield
-        return
-    with ProcessPoolExecutor(min(jobs, max(1, len(todo))), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_write, root, match) for match in todo]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _write(root: Path, match: PlannedMatch) -> None:
-    folder = root / match.folder
-    for stale in folder.glob(f".{VIDEO_NAME}.*"):
-        stale.unlink(missing_ok=True)
-    write_match(folder, seconds=match.seconds, seed=match.seed, url_local=match.url_local)
