@@ -47,7 +47,7 @@ def pose_key(pose: int, moment: int, stride_metres: float, speed: float) -> str:
         speed: metres per second.
     """
     name = POSES[pose]
-    if name == "kick":
+    if name in ("kick", "push"):  # a foot that pushes the ball on looks like one that passes it
         return "kick0" if moment < -1 else "kick1" if moment < 2 else "kick2"
     if name == "throw":
         return "throw0" if moment < 0 else "throw1"

@@ -17,7 +17,7 @@ from .aims import (
 )
 from .chances import BLOCK, FOUL, TACKLE, draw_next, needs_receiver
 from .pitch import FORMATIONS, GOAL_HALF_WIDTH, HALF_LENGTH, HALF_WIDTH, Array, direction
-from .script import FPS, GRID, SIDES, Flight, Point, Pose, Script, Touch
+from .script import FPS, GRID, SIDES, Flight, Point, Pose, Script, Touch, dribble_steps
 
 
 def play_match(rng: np.random.Generator, num_frames: int) -> Script:
@@ -169,11 +169,15 @@ class _Play:
             pause = self.rng.integers(0, 5) if self.rng.random() < 0.65 else self.rng.integers(5, 20)
         else:
             pause = self.rng.integers(0, 1) if self.rng.random() < 0.6 else self.rng.integers(6, 26)
+        if pause > 6:
+            self._push(self.frame)
         self._hold(int(pause))
 
     def _act(self, label: str) -> None:
         """The player with the ball does it now."""
-        if label != "DRIVE":
+        if label == "DRIVE":
+            self._push(self.frame)
+        else:
             self._touch("kick" if label in KICKS else "run")
         self._mark(label)
 
@@ -184,6 +188,9 @@ class _Play:
 
     def _touch(self, pose: Pose) -> None:
         self._add(Touch(self.side, self.player, self.since, self.frame, pose, self.frame))
+
+    def _push(self, frame: int) -> None:
+        self._add(Touch(self.side, self.player, frame, frame, "push", frame))
 
     def _carry(self) -> None:
         """The player runs with the ball, an opponent often beside him."""
@@ -200,6 +207,9 @@ class _Play:
         to = (float(np.clip(x, -limit, limit)), float(np.clip(y, -32, 32)), 0.0)
         start = self.frame
         self._send(to, max(10, round(seconds * FPS)), "carry", float(rng.normal(0, 0.08)) * metres)
+        steps = dribble_steps(self.frame - start)
+        for step in range(1, steps):
+            self._push(start + step * (self.frame - start) // steps)
         if rng.random() < 0.5:
             self._press(start)
 

@@ -13,7 +13,7 @@ FPS = 25
 GRID = TimeGrid(Fraction(FPS))
 SIDES = ("left", "right")
 
-Pose = Literal["run", "kick", "head", "throw", "slide", "hold", "fall", "cheer"]
+Pose = Literal["run", "kick", "push", "head", "throw", "slide", "fall", "cheer"]
 Point = tuple[float, float, float]
 
 
@@ -61,3 +61,8 @@ class Script:
     """By start."""
     events: tuple[Event, ...] = field(default=())
     """Labels in time order, all before the last frame; positions in multiples of 40 ms."""
+
+
+def dribble_steps(frames: int) -> int:
+    """How often the foot pushes the ball on the way of a carried ball of so many frames."""
+    return max(1, round(frames / FPS / 0.55))

@@ -6,14 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .pitch import NUM_PLAYERS, Array, stations
-from .script import FPS, Flight, Script, Touch
+from .script import FPS, Flight, Script, Touch, dribble_steps
 
 _GRAVITY = 9.81
 _BALL_LAG_FRAMES = 20
 """How late a team follows the ball."""
-POSES = ("run", "kick", "head", "throw", "slide", "hold", "fall", "cheer")
+POSES = ("run", "kick", "push", "head", "throw", "slide", "fall", "cheer")
 _POSE_SPAN: dict[str, tuple[int, int]] = {
     "kick": (-5, 5),
+    "push": (-3, 2),
     "head": (-6, 6),
     "throw": (-26, 5),
     "slide": (-6, 14),
@@ -72,7 +73,7 @@ def _along(flight: Flight) -> Array:
     if flight.style == "roll":
         share = 1.3 * share - 0.3 * share**2
     elif flight.style == "carry":
-        steps = max(1, round(seconds / 0.55))
+        steps = dribble_steps(frames)
         share = share + 0.35 / (2 * np.pi * steps) * np.sin(2 * np.pi * steps * share)
     points: Array = origin + (to - origin) * share[:, None]
     if flight.style == "fly":
