@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE_FOLDERS = ("cache", "eval", "extract", "heads")
+CODE_FOLDERS = ("cache", "eval", "extract", "heads", "synthetic")
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {
-    *("__init__", "__main__", "cli", "cli_ablate", "cli_heads", "errors", "events", "synthetic"),
+    *("__init__", "__main__", "cli", "cli_ablate", "cli_heads", "errors", "events"),
     *("ablate", "ablate_plan", "ablate_run", "ablate_view", "predict", "predict_view"),
 }
 MAY_IMPORT = {
