@@ -73,16 +73,17 @@ def data_synthetic(
     minutes: Annotated[float, typer.Option(help="Length of all matches together.")] = 20.0,
     matches: Annotated[int, typer.Option(help="3 or more; about 4/7 train, 1/7 valid, 2/7 test.")] = 7,
     seed: Annotated[int, typer.Option(help="Another one gives other matches.")] = 0,
+    variety: Annotated[float, typer.Option(help="How different the matches look, 0 to 1.")] = 1.0,
     jobs: Annotated[int, typer.Option(help="Matches drawn side by side; 0: one per core.")] = 0,
 ) -> None:
     """Draw football matches with labels, in SoccerNet's layout. Resumes.
 
     Test and demo data: figures measured on it say nothing about real football.
     """
-    from .synthetic import write_data_set
+    from .synthetic import Settings, write_data_set
 
     with _progress("drawing matches") as on_progress:
-        planned = write_data_set(out, minutes=minutes, matches=matches, seed=seed, jobs=jobs, on_progress=on_progress)
+        planned = write_data_set(out, Settings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress)
     for match in planned:
         print(f"{match.split}\t{match.seconds / 60:.1f} min\t{out / match.folder}")
     print(f"{len(planned)} synthetic matches in {out}; next: bas data check '{out}'")

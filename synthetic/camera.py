@@ -79,10 +79,10 @@ def follow(camera: Camera, look: Look, ball: npt.NDArray[np.float32], rng: np.ra
         rng: the hand of the operator.
     """
     column, row, _ = camera.pixels(ball.astype(np.float64) * (1, 1, 0.25))
-    lag = int(rng.integers(6, 12))
+    lag = int(rng.integers(3, 6))
     hand = 1.5 * _hand(rng, len(ball))
-    u = late(smooth(smooth(smooth(column, 9), 17), 23), lag) + hand
-    v = late(smooth(smooth(row, 25), 51), lag)
+    u = late(smooth(smooth(column, 5), 9), lag) + hand
+    v = late(smooth(smooth(row, 9), 17), lag)
     base = float(rng.uniform(0.9, 1.02))
     zoom = (
         base + 0.1 * np.clip(smooth(smooth(np.abs(np.gradient(u)), 51), 75) / 3, 0, 1) + 0.015 * _hand(rng, len(ball))
