@@ -13,7 +13,7 @@ from .cache.files import disk_errors
 from .cache.layout import METADATA
 from .cache.store import FeatureStore
 from .errors import InputError
-from .eval.ablation_file import ABLATION
+from .eval.ablation import TABLE
 from .eval.figures import METRIC, figures
 from .eval.files import Paired, find_predictions, load, pair, same_tail
 from .eval.page_data import PageMatch, Subject, page_data
@@ -88,7 +88,7 @@ def report(
 
     matches, about_videos = _matches(subjects, sources, options, out)
     title = options.title or ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
-    ablation = next((read_json(source.ablation.path / ABLATION) for source in sources if source.ablation), None)
+    ablation = next((read_json(source.ablation.path / TABLE) for source in sources if source.ablation), None)
     notes = [*notes, *about_videos]
     data = page_data(subjects, matches, classes, title=title, fps=fps, ablation=ablation, notes=notes)
     with disk_errors(out):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .eval.ablation_file import ABLATION, Ablation
+from .eval.ablation import TABLE
+from .eval.ablation_file import Ablation
 from .eval.files import PREDICTIONS_NAME
 from .eval.prediction_folder import RECORD
 from .events import Split, TimeGrid, read_json
@@ -75,7 +76,7 @@ def find_sources(paths: Sequence[Path], options: ReportOptions) -> list[Source]:
 
 
 def _sources(path: Path, options: ReportOptions) -> list[Source]:
-    if (path / ABLATION).is_file():
+    if (path / TABLE).is_file():
         return _of_ablation(Ablation.read(path), options)
     if (path / RUN).is_file():
         return [_of_run(path, options)]

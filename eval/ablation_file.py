@@ -7,8 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..events import read_json
-
-ABLATION, FORMAT = "ablation.json", "bas-ablation-1"
+from .ablation import FORMAT, TABLE
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Ablation:
         Raises:
             InputError: another format, or damaged.
         """
-        where = path / ABLATION
+        where = path / TABLE
         record = read_json(where)
         found = record.get("format") if isinstance(record, Mapping) else type(record).__name__
         if found != FORMAT:

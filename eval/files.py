@@ -213,16 +213,10 @@ def load(
         num_unscored += sum(event.confidence is None for event in both["predictions"])
         if all(both.values()) and len({any(event.half == 2 for event in events) for events in both.values()}) == 2:
             one_sided.append(name)
-        for half in (1, 2):
-            parts = [
-                [event for event in both[key] if event.half == half and event.label in index]
-                for key in ("annotations", "predictions")
-            ]
-            if half == 1 or any(parts):
-                game, clock = _game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps))
-                games.append(game)
-                clocks.append(clock)
-                names.append(name if half == 1 else f"{name}/2")
+        for half, game, clock in games_of(both["annotations"], both["predictions"], classes, fps, to_frame=to_frame):
+            games.append(game)
+            clocks.append(clock)
+            names.append(name if half == 1 else f"{name}/2")
     return Loaded(
         games=tuple(games),
         clocks=tuple(clocks),
@@ -233,6 +227,35 @@ def load(
         num_beyond=num_beyond,
         num_unscored=num_unscored,
     )
+
+
+def games_of(
+    events: Sequence[Event],
+    predictions: Sequence[Event],
+    classes: Sequence[str],
+    fps: Fraction,
+    *,
+    to_frame: Callable[[int, Fraction], int] = official_frame,
+) -> list[tuple[int, Game, Clock]]:
+    """One game on the grid, each half by itself: half 1, and half 2 where there is anything in it.
+
+    Args:
+        events: labels of the whole game.
+        predictions: likewise.
+        classes: the class list; other labels are left out.
+        fps: cells per second.
+        to_frame: how milliseconds become cells.
+    """
+    index = {label: position for position, label in enumerate(classes)}
+    games = []
+    for half in (1, 2):
+        parts = [
+            [event for event in both if event.half == half and event.label in index] for both in (events, predictions)
+        ]
+        if half == 1 or any(parts):
+            game, clock = _game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps))
+            games.append((half, game, clock))
+    return games
 
 
 def _game(

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE_FOLDERS = ("cache", "eval", "extract", "heads")
+CODE_FOLDERS = ("cache", "eval", "extract", "heads", "synthetic")
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {
-    *("__init__", "__main__", "cli", "cli_heads", "cli_report", "errors", "events", "predict", "predict_view"),
-    *("report", "report_sources", "report_view", "synthetic"),
+    *("__init__", "__main__", "cli", "cli_ablate", "cli_heads", "cli_report", "errors", "events"),
+    *("ablate", "ablate_plan", "ablate_run", "ablate_view", "predict", "predict_view"),
+    *("report", "report_sources", "report_view"),
 }
 MAY_IMPORT = {
     "errors": set(),
@@ -25,6 +26,10 @@ MAY_IMPORT = {
     "synthetic": {"errors", "events"},
     "predict": {"errors", "events", "cache", "extract", "heads", "eval"},
     "predict_view": {"predict", "extract", "heads", "eval"},
+    "ablate_run": {"predict", "errors", "events", "cache", "extract", "heads", "eval"},
+    "ablate_plan": {"ablate_run", "errors", "events", "cache", "extract", "heads", "eval"},
+    "ablate": {"ablate_plan", "ablate_run", "errors", "events", "cache", "extract", "heads", "eval"},
+    "ablate_view": {"ablate", "ablate_plan", "ablate_run", "extract", "heads", "eval"},
     "report": {"errors", "events", "cache", "extract", "heads", "eval", "predict", "report_sources"},
     "report_sources": {"errors", "events", "heads", "eval"},
     "report_view": {"report", "predict_view", "eval"},
