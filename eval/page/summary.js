@@ -117,7 +117,8 @@ function ablationTable(choose, current) {
   }
   return el("div", {}, table(columns, body, { "aria-label": "Recipes" }),
     el("p", { class: "hint" }, "Mean over seeds, ± their standard deviation, and the mean ends of their intervals. ",
-      "Published figures are others' own, end to end on SoccerNet's test split. Below: the first seed of every recipe."));
+      hasPublished ? "Published figures are others' own, end to end on SoccerNet's test split. " : "",
+      "Below: the first seed of every recipe."));
 }
 
 function ablationMean(row, mean) {
