@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_heads
+from . import cli_ablate, cli_heads
 from .cli_heads import AsJson, Store, show
 from .errors import InputError
 
@@ -73,16 +73,17 @@ def data_synthetic(
     minutes: Annotated[float, typer.Option(help="Length of all matches together.")] = 20.0,
     matches: Annotated[int, typer.Option(help="3 or more; about 4/7 train, 1/7 valid, 2/7 test.")] = 7,
     seed: Annotated[int, typer.Option(help="Another one gives other matches.")] = 0,
+    variety: Annotated[float, typer.Option(help="How different the matches look, 0 to 1.")] = 1.0,
     jobs: Annotated[int, typer.Option(help="Matches drawn side by side; 0: one per core.")] = 0,
 ) -> None:
     """Draw football matches with labels, in SoccerNet's layout. Resumes.
 
     Test and demo data: figures measured on it say nothing about real football.
     """
-    from .synthetic import write_data_set
+    from .synthetic import Settings, write_data_set
 
     with _progress("drawing matches") as on_progress:
-        planned = write_data_set(out, minutes=minutes, matches=matches, seed=seed, jobs=jobs, on_progress=on_progress)
+        planned = write_data_set(out, Settings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress)
     for match in planned:
         print(f"{match.split}\t{match.seconds / 60:.1f} min\t{out / match.folder}")
     print(f"{len(planned)} synthetic matches in {out}; next: bas data check '{out}'")
@@ -295,6 +296,9 @@ def cache_verify(
 
 
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
+app.command("ablate", epilog="Example: bas ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation")(
+    cli_ablate.ablate
+)
 app.command("predict", epilog="Example: bas predict MY-MATCH.mp4 --run runs/ed --out predictions")(cli_heads.predict)
 app.command("eval", epilog="Example: bas eval SN-BAS-2025 predictions --split test --metric at1")(cli_heads.evaluate)
 

@@ -1,6 +1,7 @@
 """The commands of stage two: `train-head`, `predict`, `eval`. Nothing imports torch before a command needs it."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +71,7 @@ def train_head(
     from .cache.store import FeatureStore
     from .eval.files import parse_classes
     from .heads.losses import MIXUP_ALPHA
-    from .heads.recipes import default_recipe, named_recipe
+    from .heads.recipes import default_recipe, named_recipe, other_features
     from .heads.training.loop import RunOptions, train
     from .heads.training.train_view import TrainingView, recipes_view, run_view
 
@@ -82,7 +83,7 @@ def train_head(
     chosen = named_recipe(recipe) if recipe else default_recipe(head or "ed")
     given: dict[str, Any] = {
         "head": head,
-        "options": {**chosen.options, **_options(set_)} if set_ else None,
+        "options": {**chosen.options, **head_options(set_)} if set_ else None,
         "proj": proj,
         "inputs": inputs,
         "loss": loss,
@@ -107,9 +108,12 @@ def train_head(
         "seed": seed,
     }
     settings = replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    features = FeatureStore.open(store)
+    if recipe and (note := other_features(recipe, features.settings)):
+        print(f"note: {note}", file=sys.stderr)
     with TrainingView() as report:
         record = train(
-            FeatureStore.open(store),
+            features,
             out,
             settings,
             classes=parse_classes(classes) if classes is not None else None,
@@ -123,8 +127,8 @@ def train_head(
         print(f"{out}: finished. Next: bas predict VIDEO-OR-STORE --run {out} --out predictions")
 
 
-def _options(pairs: list[str] | None) -> dict[str, Any]:
-    """Settings from `NAME=VALUE`; a value that is no JSON is text.
+def head_options(pairs: list[str] | None) -> dict[str, Any]:
+    """Settings of heads from `NAME=VALUE`; a value that is no JSON is text.
 
     Raises:
         InputError: no `=`.
@@ -249,11 +253,11 @@ def evaluate(
     show(report_view(report), report.to_json(), as_json=as_json)
 
 
-def show(view: "RenderableType", record: object, *, as_json: bool) -> None:
-    """A result on stdout: as a person sees it, or as one JSON document."""
+def show(view: "RenderableType", record: object, *, as_json: bool, piped_width: int | None = None) -> None:
+    """A result on stdout: for people, `piped_width` columns wide where that is no terminal, or as one JSON document."""
     from rich.console import Console
 
     if as_json:
         print(json.dumps(record, indent=1))
     else:
-        Console(highlight=False).print(view)
+        Console(highlight=False, width=None if sys.stdout.isatty() else piped_width).print(view)

@@ -195,14 +195,9 @@ def load(
         num_unscored += sum(event.confidence is None for event in both["predictions"])
         if all(both.values()) and len({any(event.half == 2 for event in events) for events in both.values()}) == 2:
             one_sided.append(name)
-        for half in (1, 2):
-            parts = [
-                [event for event in both[key] if event.half == half and event.label in index]
-                for key in ("annotations", "predictions")
-            ]
-            if half == 1 or any(parts):
-                games.append(_game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps)))
-                names.append(name if half == 1 else f"{name}/2")
+        for half, game in games_of(both["annotations"], both["predictions"], classes, fps, to_frame=to_frame):
+            games.append(game)
+            names.append(name if half == 1 else f"{name}/2")
     return Loaded(
         games=tuple(games),
         names=tuple(names),
@@ -212,6 +207,34 @@ def load(
         num_beyond=num_beyond,
         num_unscored=num_unscored,
     )
+
+
+def games_of(
+    events: Sequence[Event],
+    predictions: Sequence[Event],
+    classes: Sequence[str],
+    fps: Fraction,
+    *,
+    to_frame: Callable[[int, Fraction], int] = official_frame,
+) -> list[tuple[int, Game]]:
+    """One game on the grid, each half by itself: (1, game), and (2, game) where there is anything in the second half.
+
+    Args:
+        events: labels of the whole game.
+        predictions: likewise.
+        classes: the class list; other labels are left out.
+        fps: cells per second.
+        to_frame: how milliseconds become cells.
+    """
+    index = {label: position for position, label in enumerate(classes)}
+    games = []
+    for half in (1, 2):
+        parts = [
+            [event for event in both if event.half == half and event.label in index] for both in (events, predictions)
+        ]
+        if half == 1 or any(parts):
+            games.append((half, _game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps))))
+    return games
 
 
 def _game(

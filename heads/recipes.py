@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from .training.settings import TrainSettings
 
@@ -24,9 +25,23 @@ class Recipe:
     """One line."""
     settings: TrainSettings
     published: Published | None = field(default=None)
+    backbone: str | None = field(default=None)
+    """Name of the backbone whose features it is for; None: any."""
+    depth: int | None = field(default=None)
+    """Trunk blocks of that backbone; None where it has one depth only."""
 
 
-_SEED = "seed, X3D-S"
+_FC = TrainSettings(head="fc", proj=0)
+_TRANSFORMER = TrainSettings(head="transformer", proj=0, lr=1e-4, patience=7, min_improvement=0.005)
+"""Its own first layer projects from any width."""
+_BIGRU = TrainSettings(head="bigru", max_grad_norm=1.0)
+_UNET_GRU = TrainSettings(head="unet_gru", max_grad_norm=1.0)
+_ANCHOR = TrainSettings(
+    head="anchor",
+    options={"anchor.lengths_steps": "4,8,16", "anchor.event_steps": 8},
+    max_grad_norm=1.0,
+)
+_ACTIONFORMER = TrainSettings(head="actionformer", lr=1e-4, max_grad_norm=1.0)
 _SCORES = TrainSettings(
     head="unet",
     inputs="scores",
@@ -49,32 +64,94 @@ _SCORES = TrainSettings(
 other losses, more dropout and jittered scores were no better; the mean of several runs is (see README)."""
 
 RECIPES: Mapping[str, Recipe] = {
-    "fc": Recipe("the seed's baseline", TrainSettings(head="fc", proj=0), Published(37.31, 42.66, _SEED)),
-    "tcn": Recipe("two convolutions", TrainSettings(head="tcn"), Published(34.38, 40.65, _SEED)),
-    "sgp": Recipe("two-branch SGP", TrainSettings(head="sgp"), Published(36.15, 42.47, _SEED)),
-    "tcn+sgp": Recipe("TCN, then SGP", TrainSettings(head="tcn+sgp"), Published(36.19, 42.06, _SEED)),
+    # SoccerNet, in the order of the published table
+    "regnety_002-fc": Recipe("the baseline", _FC, Published(6.78, 8.13, "seed, RegNetY-002"), backbone="regnety_002"),
+    "efficientnet_b0-fc": Recipe(
+        "one linear layer", _FC, Published(8.19, 9.82, "seed, EfficientNet-B0"), backbone="efficientnet_b0"
+    ),
+    "efficientnet_b0-tcn": Recipe(
+        "two convolutions",
+        TrainSettings(head="tcn"),
+        Published(17.46, 20.95, "seed, EfficientNet-B0"),
+        backbone="efficientnet_b0",
+    ),
+    "i3d-transformer": Recipe(
+        "two post-norm encoder layers", _TRANSFORMER, Published(27.80, 26.39, "seed, I3D"), backbone="i3d"
+    ),
+    "x3d_s4-fc": Recipe(
+        "one linear layer on four blocks", _FC, Published(32.01, 38.16, "seed, X3D-S"), backbone="x3d_s", depth=4
+    ),
     "ed_conv": Recipe(
-        "encoder-decoder by transposed convolution", TrainSettings(head="ed_conv"), Published(32.31, 38.09, _SEED)
+        "encoder-decoder by transposed convolution",
+        TrainSettings(head="ed_conv"),
+        Published(32.31, 38.09, "seed, X3D-S"),
+        backbone="x3d_s",
+        depth=5,
     ),
-    "tpn": Recipe("temporal pyramid", TrainSettings(head="tpn"), Published(41.42, 42.43, _SEED)),
+    "tcn": Recipe(
+        "two convolutions", TrainSettings(head="tcn"), Published(34.38, 40.65, "seed, X3D-S"), backbone="x3d_s", depth=5
+    ),
     "transformer": Recipe(
-        "two post-norm encoder layers",
-        TrainSettings(head="transformer", lr=1e-4, patience=7, min_improvement=0.005),
-        Published(34.56, 36.01, _SEED),
+        "two post-norm encoder layers", _TRANSFORMER, Published(34.56, 36.01, "seed, X3D-S"), backbone="x3d_s", depth=5
     ),
-    "ed": Recipe("SGP-mixer encoder-decoder: the seed's best", TrainSettings(), Published(42.96, 46.10, _SEED)),
-    "ed-focal": Recipe("the same with focal loss", TrainSettings(loss="focal"), Published(41.37, 43.11, _SEED)),
+    "x3d_m-fc": Recipe("one linear layer", _FC, Published(34.81, 39.96, "seed, X3D-M"), backbone="x3d_m", depth=5),
+    "sgp": Recipe(
+        "two-branch SGP", TrainSettings(head="sgp"), Published(36.15, 42.47, "seed, X3D-S"), backbone="x3d_s", depth=5
+    ),
+    "tcn+sgp": Recipe(
+        "TCN, then SGP",
+        TrainSettings(head="tcn+sgp"),
+        Published(36.19, 42.06, "seed, X3D-S"),
+        backbone="x3d_s",
+        depth=5,
+    ),
+    "fc": Recipe("one linear layer", _FC, Published(37.31, 42.66, "seed, X3D-S"), backbone="x3d_s", depth=5),
+    "x3d_m-ed": Recipe(
+        "SGP-mixer encoder-decoder", TrainSettings(), Published(39.08, 44.17, "seed, X3D-M"), backbone="x3d_m", depth=5
+    ),
+    "ed-focal": Recipe(
+        "the seed's best with focal loss",
+        TrainSettings(loss="focal"),
+        Published(41.37, 43.11, "seed, X3D-S"),
+        backbone="x3d_s",
+        depth=5,
+    ),
+    "tpn": Recipe(
+        "temporal pyramid", TrainSettings(head="tpn"), Published(41.42, 42.43, "seed, X3D-S"), backbone="x3d_s", depth=5
+    ),
+    "ed": Recipe(
+        "SGP-mixer encoder-decoder: the seed's best",
+        TrainSettings(),
+        Published(42.96, 46.10, "seed, X3D-S"),
+        backbone="x3d_s",
+        depth=5,
+    ),
+    # what the seed's authors left unfinished
+    "anchor": Recipe("temporal anchors", _ANCHOR, backbone="x3d_s", depth=5),
+    "actionformer": Recipe(
+        "pyramid of local attention, one instant per point", _ACTIONFORMER, backbone="x3d_s", depth=5
+    ),
+    # what other teams published on the same data
     "ed+disp": Recipe(
-        "the same with a displacement output", TrainSettings(head="ed+disp"), Published(41.67, 46.06, "others, X3D-S")
+        "the seed's best with a displacement output",
+        TrainSettings(head="ed+disp"),
+        Published(41.67, 46.06, "others, X3D-S"),
+        backbone="x3d_s",
+        depth=5,
     ),
-    "bigru": Recipe(
-        "bidirectional GRU", TrainSettings(head="bigru", max_grad_norm=1.0), Published(41.50, 45.75, "others, X3D-M")
+    "x3d_m-bigru": Recipe(
+        "bidirectional GRU",
+        _BIGRU,
+        Published(41.50, 45.75, "others, X3D-M, best of 44.34 to 45.75"),
+        backbone="x3d_m",
+        depth=5,
     ),
-    "unet_gru": Recipe(
-        "U-Net with a GRU at the bottom",
-        TrainSettings(head="unet_gru", max_grad_norm=1.0),
-        Published(None, 47.2, "others, X3D-M"),
+    "x3d_m-unet_gru": Recipe(
+        "U-Net with a GRU at the bottom", _UNET_GRU, Published(None, 47.2, "others, X3D-M"), backbone="x3d_m", depth=5
     ),
+    # any backbone
+    "bigru": Recipe("bidirectional GRU", _BIGRU),
+    "unet_gru": Recipe("U-Net with a GRU at the bottom", _UNET_GRU),
     "tcn_dilated": Recipe("three dilated convolutions", TrainSettings(head="tcn_dilated")),
     "sgp_block": Recipe("one SGP block as in TriDet", TrainSettings(head="sgp_block")),
     "unet": Recipe(
@@ -106,19 +183,10 @@ RECIPES: Mapping[str, Recipe] = {
         "the same with a GRU two levels down; best averaged with the other",
         replace(_SCORES, head="unet_gru", options={"unet_gru.widths": "64,96", "unet_gru.gru.hidden": 128}),
     ),
-    "anchor": Recipe(
-        "temporal anchors",
-        TrainSettings(
-            head="anchor",
-            options={"anchor.lengths_steps": "4,8,16", "anchor.event_steps": 8},
-            max_grad_norm=1.0,
-        ),
-    ),
-    "actionformer": Recipe(
-        "pyramid of local attention, one instant per point",
-        TrainSettings(head="actionformer", lr=1e-4, max_grad_norm=1.0),
-    ),
 }
+
+SEED_TABLE: tuple[str, ...] = tuple(name for name, recipe in RECIPES.items() if recipe.backbone is not None)
+"""What is published for SoccerNet, the heads that its authors left unfinished, and what other teams published."""
 
 
 def named_recipe(name: str) -> TrainSettings:
@@ -130,6 +198,18 @@ def named_recipe(name: str) -> TrainSettings:
     if name not in RECIPES:
         raise InputError("no such recipe", got=repr(name), wanted=", ".join(RECIPES), cure="see bas train-head --list")
     return RECIPES[name].settings
+
+
+def other_features(name: str, features: FeatureSettings) -> str:
+    """In one line, how features are not those that a recipe is for; empty where they are."""
+    recipe = RECIPES[name]
+    if recipe.backbone is None or (recipe.backbone, recipe.depth) == (features.backbone, features.depth):
+        return ""
+    wanted, got = (
+        backbone if depth is None else f"{backbone} with {depth} blocks"
+        for backbone, depth in ((recipe.backbone, recipe.depth), (features.backbone, features.depth))
+    )
+    return f"recipe {name} is for {wanted}, the store holds {got}: its published figures do not compare"
 
 
 def default_recipe(head: str) -> TrainSettings:

@@ -3,7 +3,7 @@
 Figures measured on them say nothing about real football. Deterministic by seed.
 """
 
-from .data_set import write_data_set
+from .data_set import Settings, write_data_set
 from .match import write_match
 
-__all__ = ["write_data_set", "write_match"]
+__all__ = ["Settings", "write_data_set", "write_match"]

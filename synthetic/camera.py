@@ -82,14 +82,13 @@ def follow(camera: Camera, look: Look, ball: npt.NDArray[np.float32], rng: np.ra
         ball: (T, 3) metres.
         rng: the hand of the operator.
     """
-    num_frames, lag = len(ball), int(rng.integers(6, 13))
+    num_frames, lag = len(ball), int(rng.integers(3, 6))
     column, _, _ = camera.pixels(ball.astype(np.float64) * (1, 1, 0.25))
     _, row, _ = camera.pixels(ball.astype(np.float64) * (1, 1, 0.1))
-    framing = 14 * _unrest(rng, num_frames, 180) + 1.5 * _unrest(rng, num_frames, 40)
-    column = late(smooth(smooth(smooth(column, 9), 17), 23), lag) + framing
-    row = late(smooth(smooth(row, 25), 51), lag)
+    column = late(smooth(smooth(column, 5), 9), lag) + 1.5 * _unrest(rng, num_frames)
+    row = late(smooth(smooth(row, 9), 17), lag)
     speed = smooth(smooth(np.abs(np.gradient(column)), 51), 75)
-    zoom = float(rng.uniform(0.9, 1.02)) + 0.1 * np.clip(speed / 3, 0, 1) + 0.015 * _unrest(rng, num_frames, 40)
+    zoom = float(rng.uniform(0.9, 1.02)) + 0.1 * np.clip(speed / 3, 0, 1) + 0.015 * _unrest(rng, num_frames)
     zoom = np.clip(zoom, 0.82, 1.16)
     high = camera.far_row - look.top_pixels * zoom  # shows the far stand, unless the ball is too near
     top = high + np.maximum(0, 0.6 * (row - high - 0.45 * HEIGHT * zoom))
@@ -98,8 +97,9 @@ def follow(camera: Camera, look: Look, ball: npt.NDArray[np.float32], rng: np.ra
     return Views(left, np.clip(top, 1, camera.rows - zoom * HEIGHT - 4), zoom)
 
 
-def _unrest(rng: np.random.Generator, num_frames: int, every: int) -> Array:
-    """(T,) about 1, a new aim every so many frames."""
+def _unrest(rng: np.random.Generator, num_frames: int) -> Array:
+    """(T,) the operator's slow unrest, about 1."""
+    every = 40
     knots = rng.normal(0, 1, num_frames // every + 3)
     path = np.interp(np.arange(num_frames), every * np.arange(len(knots)), knots)
     return smooth(smooth(path, 21), 21)

@@ -14,7 +14,7 @@ from .match import LABELS_NAME
 from .workers import Task, draw_matches
 
 RECORD_NAME = "synthetic.json"
-VERSION = 5
+VERSION = 6
 """Goes up when the same settings no longer give the same matches."""
 _MAX_MATCHES = 1000
 _TOWNS = (
@@ -52,6 +52,8 @@ class Settings:
     """Length of all matches together."""
     matches: int = 7
     seed: int = 0
+    variety: float = 1.0
+    """How different the matches look, 0 to 1."""
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf"):
@@ -61,6 +63,8 @@ class Settings:
             raise InputError("--matches is not usable", got=self.matches, wanted=wanted)
         if self.seed < 0:
             raise InputError("--seed is not usable", got=self.seed, wanted="a whole number >= 0")
+        if not 0 <= self.variety <= 1:
+            raise InputError("--variety is not usable", got=self.variety, wanted="0 to 1")
         if self.minutes * 60 / self.matches < 2:
             raise InputError(
                 "the matches would be too short",
@@ -100,21 +104,14 @@ def _seed(seed: int, index: int) -> int:
 
 
 def write_data_set(
-    root: Path,
-    *,
-    minutes: float,
-    matches: int = 7,
-    seed: int = 0,
-    jobs: int = 0,
-    on_progress: Progress | None = None,
+    root: Path, settings: Settings, *, jobs: int = 0, on_progress: Progress | None = None
 ) -> list[PlannedMatch]:
     """Matches in SoccerNet's layout, with splits and `classes.txt`; those that are there already are left alone.
 
     Args:
         root: `<root>/<split>/synthetic/2026/<date - home - away>/{224p.mp4,Labels-ball.json}`; made.
-        minutes: length of all matches together, > 0.
-        matches: 3 or more; train, valid and test get about 4/7, 1/7 and 2/7, none of them nothing.
-        seed: >= 0; equal settings give equal bytes.
+        settings: equal ones give equal bytes. Train, valid and test get about 4/7, 1/7 and 2/7 of the matches, none
+            of them nothing.
         jobs: matches drawn side by side, each in a process of its own; 0: one per core.
         on_progress: told before the first and after each match.
 
@@ -122,16 +119,14 @@ def write_data_set(
         The matches.
 
     Raises:
-        InputError: settings that make no sense, a folder that holds anything else, or other settings, or a match
-            that could not be written.
+        InputError: a folder that holds anything else, or other settings, or a match that could not be written.
     """
-    settings = Settings(minutes, matches, seed)
     if jobs < 0:
         raise InputError("--jobs is not usable", got=jobs, wanted="1 or more, or 0 for one per core")
     _claim(root, settings)
     planned = plan(settings)
     todo = [
-        Task(root / match.folder, match.seconds, match.seed, match.url_local)
+        Task(root / match.folder, match.seconds, match.seed, settings.variety, match.url_local)
         for match in planned
         if not (root / match.folder / LABELS_NAME).exists()
     ]

@@ -2,8 +2,12 @@
 
 import colorsys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+_HOUSE = 18
+"""Seed of the look that matches without variety share."""
 
 Colour = tuple[float, float, float]
 """R, G, B, 0 to 255."""
@@ -54,8 +58,39 @@ class Look:
     crf: int
 
 
-def draw_look(rng: np.random.Generator) -> Look:
-    """The look of one match."""
+def draw_look(rng: np.random.Generator, *, variety: float = 1.0) -> Look:
+    """The look of one match.
+
+    Args:
+        rng: decides it.
+        variety: 0 (every match looks the same) to 1 (each has a ground, a light and a camera of its own).
+    """
+    own = _own_look(rng)
+    return own if variety == 1 else _between(_own_look(np.random.default_rng(_HOUSE)), own, variety, rng)
+
+
+def _between(house: Look, own: Look, variety: float, rng: np.random.Generator) -> Look:
+    """Numbers and colours lie `variety` of the way from the house's to the match's own; all else is either's."""
+    values = {}
+    for name, mine in vars(own).items():
+        theirs, takes_own = getattr(house, name), rng.random() < variety
+        if type(mine) is float:
+            values[name] = theirs + variety * (mine - theirs)
+        elif name in ("grass", "sun", "crowd"):
+            values[name] = _mix(theirs, mine, variety)
+        else:
+            values[name] = mine if takes_own else theirs
+    return Look(**values)
+
+
+def _mix(one: Any, other: Any, share: float) -> Any:
+    """Nested tuples of numbers, `share` of the way from one to the other."""
+    if isinstance(one, tuple):
+        return tuple(_mix(*pair, share) for pair in zip(one, other, strict=True))
+    return one + share * (other - one)
+
+
+def _own_look(rng: np.random.Generator) -> Look:
     first, second = _kit_hues(rng)
     hue, level = rng.uniform(0.24, 0.36), rng.uniform(0.36, 0.56)
     saturation, contrast = rng.uniform(0.45, 0.75), rng.uniform(0.82, 0.97)
@@ -85,7 +120,7 @@ def draw_look(rng: np.random.Generator) -> Look:
         ),
         camera_height_metres=float(rng.uniform(23, 33)),
         camera_back_metres=float(rng.uniform(56, 78)),
-        focal_pixels=float(rng.uniform(1020, 1280)),
+        focal_pixels=float(rng.uniform(1250, 1500)),
         top_pixels=float(rng.uniform(22, 48)),
         gain=float(rng.uniform(0.85, 1.12)),
         gamma=float(rng.uniform(0.85, 1.2)),

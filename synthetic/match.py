@@ -21,28 +21,31 @@ from .tracks import make_tracks
 VIDEO_NAME, LABELS_NAME = "224p.mp4", "Labels-ball.json"
 
 
-def write_match(folder: Path, *, seconds: float, seed: int, url_local: str = "") -> list[Event]:
+def write_match(folder: Path, *, seconds: float, seed: int, variety: float = 1.0, url_local: str = "") -> list[Event]:
     """Render one match: `folder/224p.mp4` (398x224, 25 fps, H.264) and `folder/Labels-ball.json`, as SoccerNet has it.
 
     Args:
         folder: made if it does not exist. The video comes first, the labels last; each is whole or absent.
         seconds: length of the video, > 0.
         seed: >= 0; equal seeds give equal bytes (with the same versions of numpy and of the encoder).
+        variety: of looks, 0 to 1; see `draw_look`.
         url_local: what the labels call the match; the folder's name by default.
 
     Returns:
         The events in time order; `team` is `left` (attacks to the right) or `right`.
 
     Raises:
-        InputError: a length or a seed that cannot be used.
+        InputError: a length, a seed or a variety that cannot be used.
     """
     if not 0 < seconds < float("inf"):
         raise InputError("length of a match is not usable", got=seconds, wanted="seconds > 0")
     if seed < 0:
         raise InputError("seed is not usable", got=seed, wanted="a whole number >= 0")
+    if not 0 <= variety <= 1:
+        raise InputError("variety of looks is not usable", got=variety, wanted="0 to 1")
     script = script_of(seed, num_frames=max(1, round(seconds * FPS)))
     folder.mkdir(parents=True, exist_ok=True)
-    painter, crf = make_painter(script, seed)
+    painter, crf = make_painter(script, seed, variety=variety)
     _encode(folder / VIDEO_NAME, painter.frames(), crf=crf)
     write_json_atomic(
         folder / LABELS_NAME,
@@ -56,9 +59,9 @@ def script_of(seed: int, *, num_frames: int) -> Script:
     return play_match(np.random.default_rng((seed, 0)), num_frames)
 
 
-def make_painter(script: Script, seed: int) -> tuple[Painter, int]:
+def make_painter(script: Script, seed: int, *, variety: float = 1.0) -> tuple[Painter, int]:
     """What draws the match of this seed, and the quality (crf) of its video."""
-    look = draw_look(np.random.default_rng((seed, 1)))
+    look = draw_look(np.random.default_rng((seed, 1)), variety=variety)
     rng = np.random.default_rng((seed, 2))
     tracks = make_tracks(script, rng)
     camera = make_camera(look)

@@ -21,6 +21,7 @@ class Task:
     folder: Path
     seconds: float
     seed: int
+    variety: float
     url_local: str
 
 
@@ -91,7 +92,7 @@ def _child(task: Task, connection: Connection) -> None:
 def _draw(task: Task) -> None:
     _remove_stale(task.folder)
     try:
-        write_match(task.folder, seconds=task.seconds, seed=task.seed, url_local=task.url_local)
+        write_match(task.folder, seconds=task.seconds, seed=task.seed, variety=task.variety, url_local=task.url_local)
     except OSError as error:  # no room, no permission
         raise InputError(f"{task.folder}: the match could not be drawn", got=str(error)) from None
 

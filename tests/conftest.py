@@ -2,12 +2,18 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bas import cli
+from bas.cache.match import MatchMeta
+from bas.cache.settings import FeatureSettings
+from bas.cache.store import FeatureStore
+from bas.events import Event, TimeGrid
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WEIGHTS_DIR = os.environ.get("BAS_WEIGHTS_DIR", "")
@@ -40,3 +46,41 @@ def bas(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return int(stop.value.code or 0)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def pulse_store() -> Callable[..., Path]:
+    """Writes small stores."""
+    return write_pulses
+
+
+def write_pulses(
+    path: Path,
+    *,
+    backbone: str = "x3d_s",
+    depth: int | None = 5,
+    num_rows: int = 300,
+    gap_rows: int = 25,
+    splits: Sequence[str] = ("train", "valid", "test"),
+    classes: Sequence[str] = ("PASS", "DRIVE"),
+) -> Path:
+    """A store that says it is of a backbone, with a match per split: noise of 4 channels, a pulse at every event."""
+    grid = TimeGrid(Fraction(25))
+    record = FeatureSettings.imported(kind="x", model="none", dim=4, fps="25").to_json()
+    settings = FeatureSettings.from_json(record | {"backbone": backbone, "depth": depth})
+    store = FeatureStore.create_or_open(path, settings, classes=classes, software={"bas": "0"})
+    for seed, split in enumerate(splits):
+        generator = np.random.default_rng(seed)
+        rows, labels = 0.1 * generator.normal(size=(num_rows, 4)).astype(np.float32), []
+        for number, row in enumerate(range(20, num_rows - 10, gap_rows)):
+            rows[row - 1 : row + 2, number % 2] += 2
+            labels.append(Event(grid.ms(row), classes[number % 2]).to_json())
+        meta = MatchMeta(
+            fps=grid.fps, time_base=Fraction(1, 25), origin_ticks=0, split=split, labels=tuple(labels), video={}
+        )
+        with store.writer(
+            f"m-{split}", num_rows=num_rows, pts_ticks=np.arange(num_rows), match_meta=meta, provenance={}
+        ) as w:
+            w.append({"identity": rows}, np.ones(num_rows, bool))
+            w.commit()
+    return path

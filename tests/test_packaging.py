@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = ("cache", "eval", "extract", "heads", "synthetic")
 NOT_INSTALLED = {"tests", "benchmarks"}
-ROOT_MODULES = {"__init__", "__main__", "cli", "cli_heads", "errors", "events", "predict", "predict_view"}
+ROOT_MODULES = {
+    *("__init__", "__main__", "cli", "cli_ablate", "cli_heads", "errors", "events"),
+    *("ablate", "ablate_plan", "ablate_run", "ablate_view", "predict", "predict_view"),
+}
 MAY_IMPORT = {
     "errors": set(),
     "events": {"errors"},
@@ -22,6 +25,10 @@ MAY_IMPORT = {
     "synthetic": {"errors", "events"},
     "predict": {"errors", "events", "cache", "extract", "heads", "eval"},
     "predict_view": {"predict", "extract", "heads", "eval"},
+    "ablate_run": {"predict", "errors", "events", "cache", "extract", "heads", "eval"},
+    "ablate_plan": {"ablate_run", "errors", "events", "cache", "extract", "heads", "eval"},
+    "ablate": {"ablate_plan", "ablate_run", "errors", "events", "cache", "extract", "heads", "eval"},
+    "ablate_view": {"ablate", "ablate_plan", "ablate_run", "extract", "heads", "eval"},
 }
 """Part -> the parts that it may import: cli -> stages -> cache -> events."""
 

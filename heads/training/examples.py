@@ -106,3 +106,12 @@ class Examples:
         if mask is not None:
             targets = replace(targets, mask_bt=mask)
         return Batch(self.bank.gather(index_bt, view=view), mask, targets)
+
+
+def one_pass_at_most(settings: TrainSettings, chosen: Chosen) -> TrainSettings:
+    """The settings with epochs of at most one pass over the training windows: recipes are made for days of video."""
+    places = [(0, match.num_rows) for match in chosen.train]
+    first_row_w, _ = all_window_starts(
+        places, clip_len=settings.clip_len, stride=settings.stride, hop_rows=settings.hop_rows
+    )
+    return replace(settings, epoch_steps=min(settings.epoch_steps, len(first_row_w) * settings.clip_len))

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...cache.bank import FeatureBank
-from ..recipes import RECIPES
+from ..recipes import RECIPES, SEED_TABLE, Recipe
 from ..registry import HEADS
 from .checkpoint import EpochLine, LoopState
 from .loop import Progress as Look
@@ -114,20 +114,31 @@ def run_view(record: RunRecord) -> Group:
 
 
 def recipes_view() -> Group:
-    """Recipes with what differs from the defaults and what is published for them, then the heads."""
+    """Recipes with the backbone that they are for and what is published for them, then the heads."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("recipe", "left"), ("about", "left"), ("published mAP-12", "right"), ("mAP-10", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("by")
+    for name in ("recipe", "backbone", "published\nmAP-10", "\nmAP-12", "\nby"):
+        table.add_column(name, justify="right" if "mAP" in name else "left", no_wrap=True)
+    table.add_column("about")
     for name, recipe in RECIPES.items():
-        published = recipe.published
+        figures = recipe.published
         table.add_row(
             name,
+            _backbone(recipe),
+            *(["", ""] if figures is None else [_or_dash(figures.map_10), _or_dash(figures.map_12)]),
+            "" if figures is None else figures.source.split(",", maxsplit=1)[0],
             recipe.about,
-            *(["", ""] if published is None else [_or_dash(published.map_12), _or_dash(published.map_10)]),
-            "" if published is None else published.source,
         )
-    return Group(table, Text(""), Text(f"heads: {', '.join(HEADS)}; join necks by +, end with +disp"))
+    notes = (
+        f"published: on SoccerNet's test split. `bas ablate --recipes seed` runs the {len(SEED_TABLE)} recipes that "
+        "name a backbone.",
+        f"heads: {', '.join(HEADS)}; join necks by +, end with +disp",
+    )
+    return Group(table, Text(""), *map(Text, notes))
+
+
+def _backbone(recipe: Recipe) -> str:
+    blocks = f", {recipe.depth} blocks" if recipe.depth is not None else ""
+    return f"{recipe.backbone}{blocks}" if recipe.backbone else "any"
 
 
 def _or_dash(value: float | None) -> str:

@@ -1,12 +1,16 @@
 """Every recipe builds, and survives its way through JSON."""
 
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from bas.cache.settings import FeatureSettings
 from bas.errors import InputError
-from bas.heads.recipes import RECIPES, default_recipe, named_recipe
+from bas.heads.recipes import RECIPES, SEED_TABLE, Published, default_recipe, named_recipe, other_features
 from bas.heads.registry import HEADS
 from bas.heads.training.settings import TrainSettings
 
@@ -60,4 +64,50 @@ def test_heads_without_a_recipe_take_that_of_their_first_part() -> None:
 def test_an_unknown_recipe_is_refused() -> None:
     with pytest.raises(InputError, match="no such recipe") as error:
         named_recipe("sota")
-    assert str(error.value.wanted).startswith("fc, tcn")
+    assert str(error.value.wanted).startswith("regnety_002-fc, efficientnet_b0-fc")
+
+
+PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "HEADS.md"
+BACKBONES = {"RegNetY-002": "regnety_002", "EfficientNet-B0": "efficientnet_b0", "I3D": "i3d"}
+BACKBONES |= {"X3D-S": "x3d_s", "X3D-M": "x3d_m"}
+
+
+def published_rows() -> list[tuple[str, str, float | None, float | None]]:
+    """(backbone with depth, head, mAP-12, mAP-10) of the table of HEADS.md, in its order."""
+    table = PUBLISHED.read_text().split("| backbone | head | mAP-12 | mAP-10 | note |\n")[1].split("\n\n")[0]
+    lines = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
+    return [(backbone, head, number(map_12), number(map_10)) for backbone, head, map_12, map_10, *_ in lines]
+
+
+def number(text: str) -> float | None:
+    """The last number of a cell."""
+    found = re.findall(r"[0-9.]+", text)
+    return float(found[-1]) if found else None
+
+
+def test_the_recipes_are_the_published_table_row_by_row() -> None:
+    if not PUBLISHED.is_file():
+        pytest.skip(f"PUBLISHED TABLE MISSING: no file {PUBLISHED}")
+    rows = published_rows()
+    assert len(rows) == len(SEED_TABLE) == 21
+    for (backbone, head, map_12, map_10), name in zip(rows, SEED_TABLE, strict=True):
+        recipe = RECIPES[name]
+        model, _, more = backbone.removeprefix("others: ").partition(",")
+        assert recipe.backbone == BACKBONES[model], name
+        depth = 4 if "4 blocks" in more else 5 if model.startswith("X3D") else None
+        assert recipe.depth == depth, name
+        words = head.replace(",", "").split()
+        assert recipe.settings.head == words[0], name
+        assert recipe.settings.loss == ("focal" if "focal" in words else None), name
+        assert recipe.settings.targets.dilation_steps == (2 if "r=2" in words else 0), name
+        found = recipe.published or Published(None, None, "")
+        assert (found.map_12, found.map_10) == (map_12, map_10), name
+        assert not found.source or found.source.startswith("others" if backbone.startswith("others") else "seed"), name
+
+
+def test_features_of_another_backbone_are_told() -> None:
+    x3d = replace(FeatureSettings.imported(kind="x", model="m", dim=8, fps="25"), backbone="x3d_s", depth=5)
+    assert other_features("ed", x3d) == ""
+    assert other_features("small", x3d) == ""
+    assert "for x3d_s with 4 blocks, the store holds x3d_s with 5 blocks" in other_features("x3d_s4-fc", x3d)
+    assert "for i3d, the store holds x3d_s with 5 blocks" in other_features("i3d-transformer", x3d)

@@ -106,6 +106,17 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
     assert record.train_matches == ("liga/a",)
 
 
+@pytest.mark.parametrize(
+    ("options", "alpha"),
+    [("", 0.0), ("--mixup", 0.2), ("--no-mixup", 0.0), ("--mixup-alpha 0.4", 0.4), ("--mixup --mixup-alpha 0.4", 0.4)],
+)
+def test_mixup_with_and_without_a_width(
+    options: str, alpha: float, bas: Cli, store: FeatureStore, tmp_path: Path
+) -> None:
+    assert bas("train-head", store.path, "--out", tmp_path / "run", "--head", "fc", *TINY[2:], *options.split()) == 0
+    assert RunRecord.read(tmp_path / "run").settings.mixup == alpha
+
+
 def test_what_is_seen(bas: Cli, capsys: pytest.CaptureFixture[str], store: FeatureStore, tmp_path: Path) -> None:
     assert bas("train-head", store.path, "--out", tmp_path / "run", *TINY) == 0
     shown = capsys.readouterr()
@@ -117,6 +128,16 @@ def test_what_is_seen(bas: Cli, capsys: pytest.CaptureFixture[str], store: Featu
     again = capsys.readouterr()
     assert again.out == shown.out
     assert "epoch" not in again.err
+
+
+def test_a_recipe_for_another_backbone_says_so(
+    bas: Cli, capsys: pytest.CaptureFixture[str], store: FeatureStore, tmp_path: Path
+) -> None:
+    for recipe, is_told in (("x3d_m-ed", True), ("bigru", False)):
+        options = ("--recipe", recipe, "--head", "fc", *TINY[2:])
+        assert bas("train-head", store.path, "--out", tmp_path / recipe, *options) == 0
+        told = "recipe x3d_m-ed is for x3d_m with 5 blocks, the store holds import:pulses"
+        assert (told in capsys.readouterr().err) == is_told
 
 
 def test_recipes_are_listed_without_a_store(bas: Cli, capsys: pytest.CaptureFixture[str]) -> None:

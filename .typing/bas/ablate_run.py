@@ -1,0 +1,1 @@
+../../ablate_run.py

@@ -1,0 +1,316 @@
+"""What `bas ablate` is to do: which recipe on which features, as rows and runs."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .ablate_run import RunTask, judged_games
+from .cache.layout import METADATA
+from .cache.store import FeatureStore
+from .errors import InputError
+from .eval.ablation import Row
+from .events import Split
+from .extract.backbones.registry import backbone_spec
+from .extract.datasets.sources import DataSet, find_sources
+from .extract.engines.choose import Device
+from .extract.options import DEFAULT_BACKBONE
+from .heads.recipes import RECIPES, SEED_TABLE, named_recipe
+from .heads.training.data import choose_matches
+from .heads.training.examples import one_pass_at_most
+from .heads.training.settings import TrainSettings
+
+STORES = "stores"
+_FIXED_COST = 50_000
+"""Parameters' worth of work that a window step costs beside those of the head."""
+_NUM_SHOWN = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateOptions:
+    """What is asked for beside the sources."""
+
+    recipes: tuple[str, ...] = SEED_TABLE
+    """Names in `RECIPES`, in the order of the table."""
+    num_seeds: int = 3
+    """Seeds 0 to num_seeds - 1 of each, >= 1."""
+    split: Split = "test"
+    """Judged; its matches never train."""
+    any_backbone: bool = False
+    """Every recipe on every given store, whatever backbone it is for."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Backbone -> weights to extract with; `""` is for all others; without, those that a backbone is known by."""
+    size: tuple[int, int] | None = None
+    """Width and height to extract at; None: the default of `bas extract`, as the next two."""
+    window: int | None = None
+    hop: int | None = None
+    epochs: int | None = None
+    """In place of every recipe's own, as the next two."""
+    epoch_steps: int | None = None
+    head_options: Mapping[str, Any] = field(default_factory=dict)
+    """`bigru.hidden` -> value, for the recipes with that head."""
+    device: Device = "auto"
+    """Where backbones and heads run."""
+    jobs: int = 0
+    """Runs side by side; 0: chosen for the machine."""
+
+    def __post_init__(self) -> None:
+        if self.num_seeds < 1 or self.jobs < 0:
+            raise InputError("--seeds or --jobs is not usable", got=f"{self.num_seeds}, {self.jobs}", wanted=">= 1")
+        if self.split not in ("test", "valid"):
+            raise InputError("--split is not usable", got=self.split, wanted="test or valid")
+        heads = {part for name in self.recipes for part in named_recipe(name).head.split("+")}
+        for path in self.head_options:
+            if path.split(".")[0] not in heads:
+                raise InputError(
+                    "--set names a head that no recipe here has", got=path, wanted=", ".join(sorted(heads))
+                )
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """What has to be extracted."""
+        return tuple(dict.fromkeys(("train", "valid", self.split)))
+
+    def to_json(self) -> dict[str, Any]:
+        """All that a figure depends on beside recipe, seed and split, as plain JSON."""
+        names = ("any_backbone", "weights", "size", "window", "hop", "epochs", "epoch_steps")
+        record = {**{name: getattr(self, name) for name in names}, "set": dict(self.head_options)}
+        plain: dict[str, Any] = json.loads(json.dumps(record))
+        return plain
+
+    def settings_of(self, recipe: str) -> TrainSettings:
+        """A recipe with what is asked for in its place; seed 0."""
+        base = named_recipe(recipe)
+        heads = base.head.split("+")
+        mine = {path: value for path, value in self.head_options.items() if path.split(".")[0] in heads}
+        given = {"epochs": self.epochs, "epoch_steps": self.epoch_steps}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(base, options={**base.options, **mine}, seed=0, **changes)
+
+    def weights_of(self, backbone: str) -> str | None:
+        """What to extract with; None: what the backbone is known by."""
+        return self.weights.get(backbone, self.weights.get(""))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Features of one backbone."""
+
+    store: Path
+    backbone: str
+    depth: int | None
+    is_given: bool
+    """Else it is extracted."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The sources, opened and checked."""
+
+    paths: tuple[Path, ...]
+    """Absolute."""
+    stores: tuple[FeatureStore, ...]
+    data_set: DataSet | None
+    classes: tuple[str, ...]
+    """The same in all."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row and the features that it needs; None: there are none, which the row says."""
+
+    row: Row
+    place: Place | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All rows, in the order of the table."""
+
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...]
+    """What is worth knowing about it."""
+
+    @property
+    def places(self) -> list[Place]:
+        """Features that are needed, each once."""
+        return list(dict.fromkeys(entry.place for entry in self.entries if entry.place is not None))
+
+
+def recipe_names(text: str) -> tuple[str, ...]:
+    """`seed`, or names with commas between, in the order of `RECIPES`, each once.
+
+    Raises:
+        InputError: none, or no such recipe.
+    """
+    asked = {name.strip() for name in text.split(",") if name.strip()}
+    for name in asked - {"seed"}:
+        named_recipe(name)
+    if not asked:
+        raise InputError("--recipes names none", got=repr(text), wanted="seed, or names of bas train-head --list")
+    return tuple(name for name in RECIPES if name in asked or ("seed" in asked and name in SEED_TABLE))
+
+
+def open_inputs(sources: Sequence[Path], options: AblateOptions) -> Inputs:
+    """Open the sources, and see whether they have what training and judging need.
+
+    Raises:
+        InputError: they have not, or they do not go together.
+    """
+    for source in sources:
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder", wanted="a data set folder or a feature store")
+    is_store = {source: (source / METADATA).exists() for source in sources}
+    stores = tuple(FeatureStore.open(source.resolve()) for source in sources if is_store[source])
+    folders = [source for source in sources if not is_store[source]]
+    data_set = find_sources(folders) if folders else None
+    if options.any_backbone and (data_set is not None or not stores):
+        raise InputError("--any-backbone takes feature stores only", got=", ".join(map(str, folders)) or "no source")
+    if data_set is not None:
+        data_set.raise_errors()
+        _require_labels(data_set, options)
+    for store in stores:
+        choose_matches(store)
+        if not any(store.match(each).meta.split == options.split for each in store.matches()):
+            raise InputError(f"{store.path}: no match in the split {options.split!r}", cure="choose another --split")
+        judged_games(store, options.split)
+    _require_names(stores)
+    lists = {tuple(store.classes) for store in stores} | ({data_set.classes} if data_set else set())
+    if len(lists) != 1:
+        got = "; ".join(", ".join(each) for each in lists) or "no source"
+        raise InputError("sources need one class list in common", got=got, wanted="the same classes in each")
+    return Inputs(tuple(source.resolve() for source in sources), stores, data_set, lists.pop())
+
+
+def make_plan(inputs: Inputs, out: Path, options: AblateOptions) -> Plan:
+    """Which recipe runs on which features.
+
+    Args:
+        inputs: the sources.
+        out: the ablation's folder; features that are extracted lie below it.
+        options: what is asked for.
+    """
+    found: dict[str, tuple[Place, ...]] = {name: _places(name, inputs, out, options) for name in options.recipes}
+    notes = list(_drop_twins(found, options)) if options.any_backbone else []
+    entries = []
+    for name, places in found.items():
+        if not places:
+            why = f"no store of {_backbone_text(name)}; give the data set, or --any-backbone"
+            entries.append(Entry(_row(name, None, options, name=name).with_failure(why), None))
+        for place in places:
+            row_name = name if len(places) == 1 else f"{name}@{place.store.stem}"
+            entries.append(Entry(_row(name, place, options, name=row_name), place))
+    used = {place.store for places in found.values() for place in places}
+    notes += [
+        f"{store.path}: not used, no recipe is for its backbone" for store in inputs.stores if store.path not in used
+    ]
+    return Plan(tuple(entry for entry in entries), tuple(notes))
+
+
+def runs_of(entry: Entry, out: Path, options: AblateOptions) -> tuple[Row, list[RunTask]]:
+    """The row with what its store says, and one run per seed.
+
+    Raises:
+        InputError: the recipe cannot be trained on these features.
+    """
+    assert entry.place is not None
+    store, settings = FeatureStore.open(entry.place.store), options.settings_of(entry.row.recipe)
+    chosen = choose_matches(store, stride=settings.stride)
+    if options.epoch_steps is None:
+        settings = one_pass_at_most(settings, chosen)
+    model = settings.build(dim=store.settings.dim, num_classes=len(chosen.classes))
+    cost = settings.epochs * settings.epoch_steps * (_FIXED_COST + model.num_parameters)
+    row = replace(entry.row, weights=store.settings.weights, epoch_steps=settings.epoch_steps)
+    return row, [
+        RunTask(
+            row=row.name,
+            settings=replace(settings, seed=seed),
+            store=store.path,
+            out=out,
+            split=options.split,
+            device=options.device,
+            cost=cost,
+        )
+        for seed in range(options.num_seeds)
+    ]
+
+
+def _row(recipe: str, place: Place | None, options: AblateOptions, *, name: str) -> Row:
+    known = RECIPES[recipe]
+    backbone, depth = (place.backbone, place.depth) if place else (known.backbone or "", known.depth)
+    is_for_it = (known.backbone, known.depth) == (backbone, depth)
+    return Row(
+        name=name,
+        recipe=recipe,
+        about=known.about,
+        backbone=backbone,
+        depth=depth,
+        head=known.settings.head,
+        weights="",
+        published=dict(vars(known.published)) if known.published and is_for_it else None,
+        epoch_steps=0,
+        num_seeds=options.num_seeds,
+    )
+
+
+def _places(name: str, inputs: Inputs, out: Path, options: AblateOptions) -> tuple[Place, ...]:
+    """Where the features of a recipe are, or will be; none where nobody has them."""
+    recipe = RECIPES[name]
+    given = [Place(store.path, store.settings.backbone, store.settings.depth, True) for store in inputs.stores]
+    if options.any_backbone or (recipe.backbone is None and given):
+        return tuple(given)
+    backbone = recipe.backbone or DEFAULT_BACKBONE
+    depth = backbone_spec(backbone).depth(recipe.depth)
+    fitting = [place for place in given if (place.backbone, place.depth) == (backbone, depth)]
+    if fitting or inputs.data_set is None:
+        return tuple(fitting)
+    is_default = depth == backbone_spec(backbone).depth(None)
+    return (Place(out / STORES / f"{backbone}{'' if is_default else f'-{depth}'}.zarr", backbone, depth, False),)
+
+
+def _drop_twins(found: dict[str, tuple[Place, ...]], options: AblateOptions) -> Iterator[str]:
+    """Recipes that differ by their backbone only are one on any backbone: keep the one that names it, or the head."""
+    for place in dict.fromkeys(place for places in found.values() for place in places):
+
+        def rank(name: str, place: Place = place) -> tuple[bool, bool]:
+            recipe = RECIPES[name]
+            return (recipe.backbone, recipe.depth) != (place.backbone, place.depth), name != recipe.settings.head
+
+        kept: list[tuple[str, TrainSettings]] = []
+        for name in sorted((name for name in found if place in found[name]), key=rank):
+            settings = options.settings_of(name)
+            twin = next((other for other, theirs in kept if theirs == settings), None)
+            if twin is None:
+                kept.append((name, settings))
+            else:
+                found[name] = tuple(each for each in found[name] if each != place)
+                yield f"{name} on {place.store.name} is {twin}: they differ by their backbone only"
+    for name in [name for name, places in found.items() if not places]:
+        del found[name]
+
+
+def _backbone_text(name: str) -> str:
+    recipe = RECIPES[name]
+    backbone = recipe.backbone or DEFAULT_BACKBONE
+    return backbone if recipe.depth is None else f"{backbone} with {recipe.depth} blocks"
+
+
+def _require_labels(data_set: DataSet, options: AblateOptions) -> None:
+    for split in options.splits:
+        of_split = [match for match in data_set.matches if match.split == split]
+        bare = [match.id for match in of_split if match.labels is None]
+        if not of_split or bare:
+            raise InputError(
+                f"{data_set.root}: the split {split!r} cannot be used",
+                got=f"no labels of {', '.join(bare[:_NUM_SHOWN])}" if bare else "no match",
+                wanted=f"labelled matches in each of {', '.join(options.splits)}",
+                cure="add Labels-ball.json or splits.json, or choose another --split; bas data check says more",
+            )
+
+
+def _require_names(stores: Sequence[FeatureStore]) -> None:
+    names = [store.path.stem for store in stores]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError("two stores of one name", got=", ".join(twice), cure="rename one: rows are named by them")

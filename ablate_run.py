@@ -1,0 +1,208 @@
+"""One run of `bas ablate`: train, predict the judged split, score. Goes on where it stopped, does nothing twice."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .cache.store import FeatureStore
+from .errors import InputError
+from .eval.ablation import Judged
+from .eval.files import PREDICTIONS_NAME, games_of, read_events
+from .eval.prediction_folder import RECORD
+from .eval.report import EvalSettings, Report, evaluate
+from .eval.uncertainty import Resampling
+from .events import Event, Split, read_json, write_json_atomic
+from .extract.datasets.games import Game as SourceGame
+from .extract.datasets.games import StoredPart, choose_games, find_games
+from .extract.engines.choose import Device
+from .heads.training.checkpoint import BEST, RUN
+from .heads.training.loop import Progress, Reporter, RunOptions, train
+from .heads.training.record import RunRecord
+from .heads.training.settings import TrainSettings
+from .predict import PredictOptions, predict
+
+FORMAT = "bas-judged-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTask:
+    """What one run is; small, as it goes to another process."""
+
+    row: str
+    """Name of the row that it belongs to."""
+    settings: TrainSettings
+    """With the run's seed."""
+    store: Path
+    out: Path
+    """The ablation's folder."""
+    split: Split
+    """Judged."""
+    device: Device
+    cost: float
+    """Arithmetic of the whole training, in no particular unit."""
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder."""
+        return f"{self.row}-{self.settings.seed}"
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.out / "runs" / self.name
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of its predictions."""
+        return self.run / "predictions" / self.split
+
+    @property
+    def judged(self) -> Path:
+        """The file of its scores."""
+        return self.run / f"judged-{self.split}.json"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether nothing is left to train; damaged runs are left to the training, which says what is wrong."""
+        try:
+            return (self.run / RUN).is_file() and RunRecord.read(self.run).finished
+        except InputError:
+            return False
+
+
+@dataclass(frozen=True)
+class JudgedGame:
+    """A game of a store with its labels."""
+
+    id: str
+    parts: tuple[StoredPart, ...]
+    events: tuple[Event, ...]
+
+
+def carry_out(task: RunTask, tell: Callable[[float], None] = lambda _: None) -> Judged:
+    """Train, predict and score one run.
+
+    Args:
+        task: the run.
+        tell: hears which share of the training is done, 0 to 1.
+
+    Raises:
+        InputError: it cannot be trained, predicted or judged.
+    """
+
+    def look(progress: Progress) -> None:
+        tell((progress.epoch - 1 + progress.updates / progress.num_updates) / progress.epochs)
+
+    store = FeatureStore.open(task.store)
+    record = train(
+        store, task.run, task.settings, options=RunOptions(device=task.device), report=Reporter(progress=look)
+    )
+    games = judged_games(store, task.split)
+    made_with = {
+        "weights_sha256": hashlib.sha256((task.run / BEST).read_bytes()).hexdigest(),
+        "labels_sha256": labels_sha256(games),
+    }
+    known = _known(task, made_with)
+    if known is None:
+        options = PredictOptions(splits=(task.split,), device=task.device)
+        prediction = predict([task.store], [task.run], task.predictions, options)
+        for result in prediction.results:
+            if result.message:
+                raise InputError(f"{result.id}: {result.message}")
+        known = Judged.plain(measured(games, task.predictions, record.classes).means)
+        write_json_atomic(task.judged, {"format": FORMAT, "made_with": made_with, "means": known})
+    return Judged(
+        seed=task.settings.seed,
+        run=shown_path(task.run, task.out),
+        store=shown_path(task.store, task.out),
+        predictions=shown_path(task.predictions, task.out),
+        seconds=sum(line.seconds for line in record.history),
+        parameters=record.num_parameters,
+        means=known,
+    )
+
+
+def carry_out_alone(task: RunTask, tell: Callable[[float], None]) -> Judged:
+    """`carry_out` in a process of its own, with one thread: figures do not depend on how many run side by side."""
+    torch.set_num_threads(1)
+    return carry_out(task, tell)
+
+
+def judged_games(store: FeatureStore, split: Split) -> list[JudgedGame]:
+    """Games of a split with their labels, in order of id.
+
+    Raises:
+        InputError: none, or one without labels.
+    """
+    return [_labelled(store, game) for game in choose_games(find_games([store.path]), splits=(split,))]
+
+
+def labels_sha256(games: Sequence[JudgedGame]) -> str:
+    """Tells other labels or other games."""
+    record = {game.id: [event.to_json() for event in game.events] for game in games}
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def measured(games: Sequence[JudgedGame], predictions: Path, classes: Sequence[str]) -> Report:
+    """What `bas eval` says of the predictions in a folder: official metric at 1 s, intervals, chance."""
+    fps = _fps(games)
+    found = [read_events(predictions / game.id / PREDICTIONS_NAME, key="predictions") for game in games]
+    both = zip(games, found, strict=True)
+    on_grid = [each for game, spots in both for _, each in games_of(game.events, spots, classes, fps)]
+    return evaluate(on_grid, classes, EvalSettings(fps=fps))
+
+
+def chance_of(games: Sequence[JudgedGame], classes: Sequence[str]) -> dict[str, float]:
+    """Name of each mean -> what predictions that know nothing reach, over the whole length of the games, 0 to 1."""
+    on_grid = []
+    for game in games:
+        matches = [(part, part.store.match(part.id)) for part in game.parts]
+        ends = [
+            Event(match.meta.grid.ms(match.num_rows - 1), classes[0], half=part.half or 1, confidence=0.0)
+            for part, match in matches
+        ]
+        on_grid += [each for _, each in games_of(game.events, ends, classes, _fps(games))]
+    settings = EvalSettings(fps=_fps(games), resampling=Resampling(num_resamples=0))
+    return {name: score.chance for name, score in evaluate(on_grid, classes, settings).means.items()}
+
+
+def _fps(games: Sequence[JudgedGame]) -> Fraction:
+    part = games[0].parts[0]
+    return part.store.match(part.id).meta.fps
+
+
+def _labelled(store: FeatureStore, game: SourceGame) -> JudgedGame:
+    parts = tuple(part for part in game.parts if isinstance(part, StoredPart))
+    events: list[Event] = []
+    for part in parts:
+        of_part = store.match(part.id).meta.events()
+        if of_part is None:
+            raise InputError(
+                f"{store.path}: match {part.id!r} has no labels, so it cannot judge",
+                cure="put Labels-ball.json beside its video and extract again, or choose another --split",
+            )
+        events += of_part
+    return JudgedGame(game.id, parts, tuple(events))
+
+
+def _known(task: RunTask, made_with: Mapping[str, str]) -> dict[str, Any] | None:
+    """Scores of these weights by these labels from another time."""
+    if not task.judged.is_file() or not (task.predictions / RECORD).is_file():
+        return None
+    record = read_json(task.judged)
+    if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("made_with") != made_with:
+        return None
+    means: dict[str, Any] = record["means"]
+    return means
+
+
+def shown_path(path: Path, out: Path) -> str:
+    """Relative to the ablation's folder where it lies inside, else absolute."""
+    full, folder = path.resolve(), out.resolve()
+    return str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)

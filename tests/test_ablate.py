@@ -1,0 +1,369 @@
+"""`bas ablate` from end to end: tiny trainings on small synthetic matches and stores, in processes as in real use."""
+
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from bas import ablate as ablate_module
+from bas.ablate import Reporter, ablate, default_jobs
+from bas.ablate_plan import AblateOptions, open_inputs, recipe_names
+from bas.ablate_run import RunTask, carry_out
+from bas.ablate_view import table_view
+from bas.cache.files import FileLock
+from bas.errors import InputError
+from bas.eval.ablation import SHEET, TABLE, Judged, Table
+from bas.heads.training.workers import Failure
+from bas.synthetic import write_match
+
+Cli = Callable[..., int]
+SPLITS = ("train", "valid", "test")
+SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
+
+
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests end processes, not machines."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the workers, so that figures are equal to the last digit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, pulse_store: Callable[..., Path]) -> Path:
+    return pulse_store(tmp_path_factory.mktemp("store") / "x3d.zarr")
+
+
+def in_turn(_work: object, tasks: Sequence[RunTask], *, ended: Callable[..., None], **_: object) -> None:
+    """In place of the workers, for what does not depend on them."""
+    for task in tasks:
+        try:
+            ended(task, carry_out(task))
+        except InputError as error:
+            ended(task, Failure(str(error)))
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No workers."""
+    monkeypatch.setattr(ablate_module, "side_by_side", in_turn)
+
+
+def tiny(*names: str, **changes: Any) -> AblateOptions:
+    base: dict[str, Any] = {
+        "recipes": recipe_names(",".join(names)),
+        "num_seeds": 1,
+        "epochs": 1,
+        "device": "cpu",
+        "jobs": 1,
+    }
+    return AblateOptions(**(base | changes))
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    """What must not depend on interruptions."""
+    for row in record["rows"]:
+        del row["seconds"]
+        for run in row["runs"]:
+            assert run.pop("seconds") > 0
+    return record
+
+
+def read(out: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((out / TABLE).read_text(), parse_constant=pytest.fail)
+    return record
+
+
+def shown(table: Table, *, width: int = 200) -> str:
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(table_view(table))
+    return capture.get()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_from_videos_to_the_table_and_again(
+    bas: Cli, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    for seed, split in enumerate(SPLITS):
+        write_match(data / split / f"game-{split}", seconds=8, seed=seed)
+    call = [data, "--out", out, "--recipes", "tcn,fc,regnety_002-fc", "--seeds", 2, "--epochs", 1, *SMALL_VIDEO]
+    call += [
+        "--weights",
+        "none",
+        "--weights",
+        f"regnety_002={tmp_path / 'nowhere.pth'}",
+        "--device",
+        "cpu",
+        "--jobs",
+        1,
+    ]
+    assert bas("ablate", *call, "--json") == 2
+    printed = capsys.readouterr()
+    record = read(out)
+    assert json.loads(printed.out) == record
+    assert [(row["recipe"], row["status"]) for row in record["rows"]] == [
+        ("regnety_002-fc", "failed"),
+        ("tcn", "done"),
+        ("fc", "done"),
+    ]
+    assert "nowhere.pth" in record["rows"][0]["error"]
+    assert "nowhere.pth" in printed.err
+    assert "4/4" in printed.err
+    assert record["sources"] == [str(data)]
+    tcn = record["rows"][1]
+    assert (tcn["backbone"], tcn["depth"], tcn["head"], tcn["weights"]) == ("x3d_s", 5, "tcn", "none")
+    assert tcn["published"] == {"map_10": 40.65, "map_12": 34.38, "source": "seed, X3D-S"}
+    assert [run["seed"] for run in tcn["runs"]] == [0, 1]
+    for run in tcn["runs"]:  # what the predictions say to `bas eval`, to the last digit
+        assert (out / run["run"] / "run.json").is_file()
+        assert (out / run["store"]).is_dir()
+        classes = ",".join(record["classes"])
+        options = ("--split", "test", "--classes", classes, "--json")
+        assert bas("eval", data, out / run["predictions"], *options) == 0
+        means = json.loads(capsys.readouterr().out)["means"]
+        assert {name: each["value"] for name, each in means.items()} == {n: m["value"] for n, m in run["means"].items()}
+        assert {name: each["low"] for name, each in means.items()} == {n: m["low"] for n, m in run["means"].items()}
+        assert {name: each["high"] for name, each in means.items()} == {n: m["high"] for n, m in run["means"].items()}
+    with (out / SHEET).open(newline="") as file:
+        assert [line["row"] for line in csv.DictReader(file)] == ["regnety_002-fc", "tcn", "fc", "chance"]
+
+    def nothing_left(_work: object, tasks: Sequence[RunTask], **_: object) -> None:
+        assert not tasks
+
+    monkeypatch.setattr(ablate_module, "side_by_side", nothing_left)
+    monkeypatch.setattr("bas.ablate_run.predict", pytest.fail)
+    assert bas("ablate", *call) == 2
+    assert read(out) == record
+    assert "regnety_002-fc failed" in " ".join(capsys.readouterr().out.split())
+    assert bas("ablate", *call, "--size", "32x32", "--epoch-steps", 99) == 2
+    assert "these differ: size, epoch_steps" in capsys.readouterr().err
+    assert read(out) == record
+
+
+def test_killed_midway_the_same_command_ends_with_the_same_table(
+    bas: Cli, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, whole = tmp_path / "cut", tmp_path / "whole"
+    call = [str(store), "--recipes", "tcn,fc", "--seeds", "2", "--epochs", "2", "--device", "cpu", "--jobs", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / ".typing")}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "bas", "ablate", *call, "--out", str(out)], env=environment, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 100
+    while len(list(out.glob("runs/*/run.json"))) < 2:  # one is finished, one has begun
+        assert time.monotonic() < deadline
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert any(run["status"] != "done" for run in read(out)["rows"])
+    wait_for_locks(out)
+    monkeypatch.setattr(ablate_module, "side_by_side", in_turn)
+    assert bas("ablate", *call, "--out", out) == 0
+    ablate([store], whole, tiny("tcn", "fc", num_seeds=2, epochs=2))
+    assert without_times(read(out)) == without_times(read(whole))
+
+
+def wait_for_locks(out: Path) -> None:
+    """Until the workers of a killed parent are gone."""
+    import fcntl
+
+    for path in (out / "runs").glob("*/.lock"):
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def test_a_killed_worker_fails_its_run_only_and_the_next_call_mends_it(store: Path, tmp_path: Path) -> None:
+    killed: list[str] = []
+
+    def kill_first(task: RunTask, _share: float) -> None:
+        if not killed:
+            killed.append(task.name)
+            [worker] = multiprocessing.active_children()
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+
+    heard: list[tuple[str, bool]] = []
+    report = Reporter(
+        progress=kill_first, ended=lambda task, result: heard.append((task.name, isinstance(result, Judged)))
+    )
+    options = tiny("fc", num_seeds=2, epochs=3)
+    table = ablate([store], tmp_path / "out", options, report)
+    assert killed == ["fc-0"]
+    assert heard == [("fc-0", False), ("fc-1", True)]
+    [row] = table.rows
+    assert row.status == "failed"
+    assert row.error.startswith("seed 0: its process was killed by SIGKILL")
+    assert [run.seed for run in row.runs] == [1]
+    assert "fc failed: seed 0: its process was killed by SIGKILL" in shown(table)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablate_module, "side_by_side", in_turn)
+        assert ablate([store], tmp_path / "out", options).complete
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_on_any_backbone_each_head_runs_once_on_each_store(
+    store: Path, pulse_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = pulse_store(tmp_path / "wide.zarr", backbone="i3d", depth=None, gap_rows=40)
+    options = tiny("regnety_002-fc", "x3d_m-fc", "fc", "tcn", any_backbone=True)
+    notes: list[str] = []
+    table = ablate([store, other], tmp_path / "out", options, Reporter(note=notes.append))
+    assert [(row.name, row.backbone, row.published is None) for row in table.rows] == [
+        ("tcn@x3d", "x3d_s", False),
+        ("tcn@wide", "i3d", True),
+        ("fc@x3d", "x3d_s", False),
+        ("fc@wide", "i3d", True),
+    ]
+    assert table.complete
+    assert {run.store for row in table.rows for run in row.runs} == {str(store), str(other)}
+    assert (tmp_path / "out" / "runs" / "fc@wide-0" / "run.json").is_file()
+    told = " ".join(notes)
+    assert "x3d_m-fc on wide.zarr is fc: they differ by their backbone only" in told
+    assert "wide.zarr: judged by other matches or labels than the first, so its rows do not compare" in told
+    text = shown(table)
+    assert "other backbone" in text
+    assert "published figures are SoccerNet's: on other data they are no measure" in text
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_the_table_that_people_see(store: Path, tmp_path: Path) -> None:
+    options = tiny("tcn", "x3d_m-ed", num_seeds=2)
+    table = ablate([store], tmp_path / "out", options)
+    lines = [" ".join(line.split()) for line in shown(table).splitlines()]
+    tcn, failed, chance = lines[2:5]
+    [row, _] = table.rows
+    mean, sd, low = row.over_seeds("value")["mAP"], (row.sd() or {})["mAP"], row.over_seeds("low")["mAP"]
+    assert tcn.startswith(f"tcn x3d_s, 5 blocks tcn 2/2 {100 * mean:.1f} ± {100 * sd:.1f} {100 * low:.1f} to ")
+    assert "40.65 34.38 seed 119 " in tcn  # 2 x (4 x 4 x 3 + 4) + 3 x (4 + 1)
+    assert failed.startswith("x3d_m-ed x3d_m, 5 blocks ed 0/2 - - 44.17 39.08 seed - -")
+    assert chance == f"chance {100 * table.chance['mAP']:.1f}"
+    assert 0 < table.chance["mAP"] < 1
+    text = " ".join(lines)
+    assert "x3d_m-ed failed: no store of x3d_m with 5 blocks; give the data set, or --any-backbone" in text
+    assert "epochs of 1,100 steps, shorter than the recipes': 1 row(s)" in text  # 22 windows of 50 in 300 rows
+    narrow = shown(table, width=70)
+    assert "a wider terminal shows more; ablation.csv holds all" in narrow
+    assert max(len(line) for line in narrow.splitlines()) <= 70
+    assert "44.17" in narrow
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_fault_in_one_backbone_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, pulse_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_match(tmp_path / "data" / "train" / "a", seconds=4, seed=0)
+    for split in ("valid", "test"):
+        shutil.copytree(tmp_path / "data" / "train" / "a", tmp_path / "data" / split / split)
+    classes = open_inputs([tmp_path / "data"], tiny("fc")).classes
+    given = pulse_store(tmp_path / "given.zarr", classes=classes)
+
+    def faulty(*_: object, **__: object) -> None:
+        raise MemoryError("no room for 9 GB")
+
+    monkeypatch.setattr(ablate_module, "extract", faulty)
+    table = ablate([tmp_path / "data", given], tmp_path / "out", tiny("x3d_m-fc", "fc"))
+    assert [(row.recipe, row.status) for row in table.rows] == [("x3d_m-fc", "failed"), ("fc", "done")]
+    assert table.rows[0].error == "MemoryError: no room for 9 GB"
+    assert "in faulty" in (tmp_path / "out" / "stores" / "x3d_m.zarr.traceback.txt").read_text()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_other_seeds_and_recipes_may_follow_and_what_is_trained_stays(store: Path, tmp_path: Path) -> None:
+    first = ablate([store], tmp_path / "out", tiny("fc"))
+    ended: list[str] = []
+    report = Reporter(ended=lambda task, _: ended.append(task.name))
+    second = ablate([store], tmp_path / "out", tiny("fc", "tcn", num_seeds=2), report)
+    assert sorted(ended) == ["fc-1", "tcn-0", "tcn-1"]
+    assert second.rows[-1].runs[0] == first.rows[0].runs[0]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_run_that_is_not_ours_fails_and_says_what_differs(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ablate([store], out, tiny("fc"))
+    (out / TABLE).unlink()  # so that nothing but the run itself knows its settings
+    shutil.copytree(out / "runs" / "fc-0", out / "runs" / "fc-1")
+    (out / ".lock").touch()
+    table = ablate([store], out, tiny("fc", num_seeds=2))
+    assert table.rows[0].error.splitlines()[0].endswith("fc-1: holds a run with other settings; these differ: seed")
+    assert len(table.rows[0].runs) == 1
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_judged_anew_where_the_labels_changed(
+    store: Path, tmp_path: Path, pulse_store: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(store, copy)
+    first = ablate([copy], tmp_path / "out", tiny("fc"))
+    shutil.rmtree(copy / "m-test")
+    other = pulse_store(tmp_path / "other.zarr", gap_rows=40)
+    shutil.copytree(other / "m-test", copy / "m-test")
+    monkeypatch.setattr("bas.heads.training.updates.Updater.update", pytest.fail)
+    second = ablate([copy], tmp_path / "out", tiny("fc"))
+    assert second.rows[0].runs[0].means != first.rows[0].runs[0].means
+    assert second.chance != first.chance
+
+
+def test_a_folder_that_is_not_ours_or_in_use_is_refused(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    with pytest.raises(InputError, match="not an ablation"):
+        ablate([store], tmp_path / "full", tiny("fc"))
+    (tmp_path / "used").mkdir()
+    lock = FileLock.acquire(tmp_path / "used" / ".lock", wait_seconds=0)
+    assert lock is not None
+    with lock, pytest.raises(InputError, match="in use"):
+        ablate([store], tmp_path / "used", tiny("fc"))
+
+
+REFUSED = {
+    "recipe": (("--recipes", "sota"), "no such recipe"),
+    "no recipe": (("--recipes", ","), "--recipes names none"),
+    "seeds": (("--seeds", 0), "--seeds or --jobs is not usable"),
+    "split": (("--split", "challenge"), "--split is not usable"),
+    "set": (("--recipes", "fc", "--set", "bigru.hidden=3"), "--set names a head that no recipe here has"),
+    "weights": (("--weights", "x3d=none"), "--weights names no backbone"),
+    "twice": (("--weights", "none", "--weights", "kinetics"), "--weights is not usable"),
+    "size": (("--size", "64"), "--size is not usable"),
+    "device": (("--device", "tpu"), "--device is not known"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_ends_with_code_2(
+    bas: Cli, capsys: pytest.CaptureFixture[str], store: Path, tmp_path: Path, options: tuple[object, ...], message: str
+) -> None:
+    assert bas("ablate", store, "--out", tmp_path / "out", *options) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err.splitlines()[0]
+    assert not printed.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_as_many_runs_side_by_side_as_cores_but_no_more_than_runs() -> None:
+    assert default_jobs("cpu", 0) == 1
+    assert default_jobs("cpu", 1) == 1
+    assert default_jobs("cpu", 1000) == len(os.sched_getaffinity(0))
