@@ -110,7 +110,10 @@ def _inside(x: float, y: float) -> tuple[float, float]:
 def choose_exit(rng: np.random.Generator, label: str, ball: Point, *, side: int) -> Exit:
     """Where the ball crosses a line after `label` by a player of `side`."""
     ahead, (x, y, _) = direction(side), ball
-    to_goal_line = {"SHOT": 1.0, "FREE KICK": 1.0, "CROSS": 0.6, "HIGH PASS": 0.4}.get(label, 0.0)
+    to_go = HALF_LENGTH - ahead * x
+    to_goal_line = {"SHOT": 1.0, "FREE KICK": 1.0, "CROSS": 0.6}.get(label, 0.0)
+    if label == "HIGH PASS" and to_go < 55:
+        to_goal_line = 0.55
     if label in (BLOCK, TACKLE, "HEADER", "DRIVE", "PASS") and HALF_LENGTH - abs(x) < 20:
         to_goal_line = 0.6
     if rng.random() >= to_goal_line:
@@ -120,7 +123,7 @@ def choose_exit(rng: np.random.Generator, label: str, ball: Point, *, side: int)
         return Exit((float(np.clip(x + ahead * along, -50, 50)), float(line_y), high), "touch")
     if label in ("SHOT", "FREE KICK", "CROSS", "HIGH PASS"):
         line_x = ahead * HALF_LENGTH
-        over = label == "SHOT" and rng.random() < 0.4
+        over = label == "SHOT" and to_go > 8 and rng.random() < 0.4
         aside = rng.uniform(0, 3.5) if over else rng.uniform(4.4, 11 if label == "SHOT" else 22)
         height = rng.uniform(2.9, 5.5) if over else rng.uniform(0.1, 2.5)
         return Exit((line_x, float(rng.choice((-1, 1)) * aside), float(height)), "goal")

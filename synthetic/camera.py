@@ -18,6 +18,8 @@ AnyFloats = npt.NDArray[np.floating[Any]]
 
 WIDTH, HEIGHT = 398, 224
 _MARGIN_PIXELS = 60
+_ABOVE_PIXELS = 60
+"""Rows of the panorama above the highest view of the far stand."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Camera:
     """Pixels per radian, and per unit of slope."""
     top: float
     """Slope pixels of row 0 below the horizon; negative above it."""
+    far_row: float
+    """Row of the far touchline at the halfway line."""
     columns: int
     rows: int
 
@@ -55,9 +59,9 @@ def make_camera(look: Look) -> Camera:
     near = look.focal_pixels * look.camera_height_metres / (look.camera_back_metres - 4)
     widest = np.arctan2(HALF_LENGTH + 3, look.camera_back_metres + 25)
     columns = int(2 * widest * look.focal_pixels + WIDTH + 2 * _MARGIN_PIXELS) // 2 * 2
-    top = far - look.top_pixels - 60
-    rows = int(max(near - top, look.top_pixels + 60 + HEIGHT + 90)) // 2 * 2
-    return Camera(look.camera_height_metres, y, look.focal_pixels, top, columns, rows)
+    top = far - look.top_pixels - _ABOVE_PIXELS
+    rows = int(near - top + _MARGIN_PIXELS) // 2 * 2
+    return Camera(look.camera_height_metres, y, look.focal_pixels, top, far - top, columns, rows)
 
 
 @dataclass(frozen=True)
@@ -78,23 +82,24 @@ def follow(camera: Camera, look: Look, ball: npt.NDArray[np.float32], rng: np.ra
         ball: (T, 3) metres.
         rng: the hand of the operator.
     """
-    column, row, _ = camera.pixels(ball.astype(np.float64) * (1, 1, 0.25))
-    lag = int(rng.integers(3, 6))
-    hand = 1.5 * _hand(rng, len(ball))
-    u = late(smooth(smooth(column, 5), 9), lag) + hand
-    v = late(smooth(smooth(row, 9), 17), lag)
-    base = float(rng.uniform(0.9, 1.02))
-    zoom = (
-        base + 0.1 * np.clip(smooth(smooth(np.abs(np.gradient(u)), 51), 75) / 3, 0, 1) + 0.015 * _hand(rng, len(ball))
-    )
+    num_frames, lag = len(ball), int(rng.integers(3, 6))
+    column, _, _ = camera.pixels(ball.astype(np.float64) * (1, 1, 0.25))
+    _, row, _ = camera.pixels(ball.astype(np.float64) * (1, 1, 0.1))
+    column = late(smooth(smooth(column, 5), 9), lag) + 1.5 * _unrest(rng, num_frames)
+    row = late(smooth(smooth(row, 9), 17), lag)
+    speed = smooth(smooth(np.abs(np.gradient(column)), 51), 75)
+    zoom = float(rng.uniform(0.9, 1.02)) + 0.1 * np.clip(speed / 3, 0, 1) + 0.015 * _unrest(rng, num_frames)
     zoom = np.clip(zoom, 0.82, 1.16)
-    far_row = 60 + look.top_pixels
-    top = far_row - look.top_pixels * zoom + 0.45 * np.clip(v - far_row - 0.45 * HEIGHT, -20, 200)
-    left = np.clip(u - zoom * WIDTH / 2, 2, camera.columns - zoom * WIDTH - 4)
+    high = camera.far_row - look.top_pixels * zoom  # shows the far stand, unless the ball is too near
+    top = high + np.maximum(0, 0.6 * (row - high - 0.45 * HEIGHT * zoom))
+    top = np.clip(top, row - (HEIGHT - 40) * zoom, row - 34 * zoom)
+    left = np.clip(column - zoom * WIDTH / 2, 2, camera.columns - zoom * WIDTH - 4)
     return Views(left, np.clip(top, 1, camera.rows - zoom * HEIGHT - 4), zoom)
 
 
-def _hand(rng: np.random.Generator, num_frames: int) -> Array:
-    """(T,) slow unrest of about 1."""
-    knots = rng.normal(0, 1, num_frames // 40 + 3)
-    return smooth(smooth(np.interp(np.arange(num_frames), 40 * np.arange(len(knots)), knots), 21), 21)
+def _unrest(rng: np.random.Generator, num_frames: int) -> Array:
+    """(T,) the operator's slow unrest, about 1."""
+    every = 40
+    knots = rng.normal(0, 1, num_frames // every + 3)
+    path = np.interp(np.arange(num_frames), every * np.arange(len(knots)), knots)
+    return smooth(smooth(path, 21), 21)

@@ -10,12 +10,12 @@ BLOCK, TACKLE = "BALL PLAYER BLOCK", "PLAYER SUCCESSFUL TACKLE"
 
 _NEXT: dict[str, dict[str, float]] = {
     "PASS": {
-        **{"DRIVE": 0.655, "PASS": 0.205, "OUT": 0.033, "HIGH PASS": 0.038, BLOCK: 0.014, "CROSS": 0.21},
-        **{"HEADER": 0.012, "SHOT": 0.055},
+        **{"DRIVE": 0.655, "PASS": 0.205, "OUT": 0.033, "HIGH PASS": 0.038, BLOCK: 0.016, "CROSS": 0.21},
+        **{"HEADER": 0.012, "SHOT": 0.06},
     },
     "DRIVE": {
-        **{"PASS": 0.77, "HIGH PASS": 0.115, "DRIVE": 0.034, "CROSS": 0.46, "SHOT": 0.10, TACKLE: 0.018},
-        **{"OUT": 0.008, FOUL: 0.036},
+        **{"PASS": 0.77, "HIGH PASS": 0.115, "DRIVE": 0.034, "CROSS": 0.46, "SHOT": 0.11, TACKLE: 0.0205},
+        **{"OUT": 0.008, FOUL: 0.038},
     },
     "HIGH PASS": {
         **{"HEADER": 0.41, "DRIVE": 0.27, "PASS": 0.16, "OUT": 0.105, "HIGH PASS": 0.025, BLOCK: 0.018},
@@ -26,10 +26,10 @@ _NEXT: dict[str, dict[str, float]] = {
     "THROW IN": {"DRIVE": 0.53, "PASS": 0.30, "HEADER": 0.15, "HIGH PASS": 0.02},
     BLOCK: {"OUT": 0.47, "DRIVE": 0.24, "PASS": 0.15, "HIGH PASS": 0.06, "HEADER": 0.06, "SHOT": 0.05},
     "CROSS": {
-        **{"HEADER": 0.33, BLOCK: 0.18, "DRIVE": 0.17, "PASS": 0.11, "SHOT": 0.10, "OUT": 0.08},
+        **{"HEADER": 0.33, BLOCK: 0.21, "DRIVE": 0.17, "PASS": 0.11, "SHOT": 0.10, "OUT": 0.08},
         **{"HIGH PASS": 0.04},
     },
-    "SHOT": {BLOCK: 0.41, "OUT": 0.32, "DRIVE": 0.17, "GOAL": 0.055, "HEADER": 0.02},
+    "SHOT": {BLOCK: 0.41, "OUT": 0.32, "DRIVE": 0.17, "GOAL": 0.065, "HEADER": 0.02},
     TACKLE: {"DRIVE": 0.48, "OUT": 0.28, "PASS": 0.17, "HIGH PASS": 0.07},
     "FREE KICK": {"HEADER": 0.72, "OUT": 0.08, "DRIVE": 0.08, BLOCK: 0.07, "GOAL": 0.05},
 }

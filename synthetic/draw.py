@@ -71,6 +71,11 @@ class Painter:
         self._luma[...] = grainy
         return self._frame.reshape(HEIGHT * 3 // 2, WIDTH)
 
+    def ball(self, index: int) -> npt.NDArray[np.float64]:
+        """(3,) metres: where the ball is in frame `index`."""
+        place: npt.NDArray[np.float64] = self._tracks.ball[index].astype(np.float64)
+        return place
+
     def place(self, index: int, points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
         """Column, row and pixels per metre in frame `index` of points (N, 3) in metres; (N,) each."""
         column, row, scale = self._camera.pixels(points)

@@ -286,7 +286,7 @@ class _Play:
             self._touch("run")
 
     def _throw_in(self, side: int, x: float, y: float) -> None:
-        seconds = float(np.clip(self.rng.lognormal(np.log(12.5), 0.55), 3.6, 36))
+        seconds = float(np.clip(self.rng.lognormal(np.log(13.5), 0.55), 3.6, 40))
         spot = (x, float(np.copysign(HALF_WIDTH + 0.4, y)), 0.0)
         self._fetch(spot, seconds)
         self.side = side
@@ -324,7 +324,7 @@ class _Play:
         self._roll_to((x + float(self.rng.normal(0, 2)), y + float(self.rng.normal(0, 2)), 0.0), 30)
         self._fetch((x, y, 0.0), float(np.clip(self.rng.normal(28, 10), 6, 55)))
         near_goal = direction(victim_side) * x > 12
-        if near_goal and self.rng.random() < 0.28:
+        if near_goal and self.rng.random() < 0.35:
             label = "FREE KICK"
         else:
             label = "PASS" if self.rng.random() < 0.6 else "HIGH PASS"

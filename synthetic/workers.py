@@ -3,9 +3,10 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -81,12 +82,21 @@ def _finish(process: SpawnProcess, connection: Connection, task: Task) -> None:
 
 def _child(task: Task, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _draw(task)
     except InputError as error:
         connection.send(error.got or error.what)
     else:
         connection.send("")
+
+
+def _end_with_parent() -> None:
+    """Also where the parent is killed, and can end nobody."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _draw(task: Task) -> None:
