@@ -18,6 +18,8 @@ _YAWS = np.array([-1.0, -0.6, 0.0, 0.6, 1.0])
 _HEAD, _CHEER = POSES.index("head"), POSES.index("cheer")
 _JUMP_METRES = 0.42
 _BALL = 22 + 1
+_SHUTTER = 0.5
+"""Share of a frame's time that the shutter is open: what the camera pans over in it is smeared."""
 
 
 class Painter:
@@ -64,6 +66,7 @@ class Painter:
         left, top, zoom = (float(each[index]) for each in (self._views.left, self._views.top, self._views.zoom))
         _cut(self._planes[0], self._luma, left, top, zoom)
         _cut(self._planes[1], self._chroma, left / 2, top / 2, zoom)
+        _smear(self._luma, _SHUTTER * abs(left - float(self._views.left[max(0, index - 1)])) / zoom)
         self._figures(index)
         row, column = self._grain_at[index % len(self._grain_at)]
         grainy = self._luma + self._grain[row : row + HEIGHT, column : column + WIDTH]
@@ -186,6 +189,19 @@ def _cut(planes: Plane, out: Plane, left: float, top: float, zoom: float) -> Non
     result += 64
     result >>= 7
     out[...] = result
+
+
+def _smear(planes: Plane, pixels: float) -> None:
+    """Average along the rows over 1 + `pixels` columns, in place: the blur of a camera that turns."""
+    whole, part = int(pixels), pixels % 1
+    if pixels < 0.05:
+        return
+    before = (whole + 1) // 2
+    padded = np.pad(planes.astype(np.int32), ((0, 0), (0, 0), (before + 1, whole + 2 - before)), mode="edge")
+    sums, columns = padded.cumsum(axis=2), planes.shape[2]
+    narrow = (sums[..., whole + 1 : whole + 1 + columns] - sums[..., :columns]) / (whole + 1)
+    wide = (sums[..., whole + 2 : whole + 2 + columns] - sums[..., :columns]) / (whole + 2)
+    planes[...] = np.round((1 - part) * narrow + part * wide)
 
 
 def _darken(

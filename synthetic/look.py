@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-_HOUSE = 18
+_HOUSE = 49
 """Seed of the look that matches without variety share."""
 
 Colour = tuple[float, float, float]
