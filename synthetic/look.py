@@ -34,6 +34,8 @@ class Look:
     stripes_across: bool
     """Stripes run across the pitch, else along it (or both, as checks)."""
     checks: bool
+    wear: float
+    """Standard deviation of the grass's brightness from square metre to square metre, share of it."""
     shade: float
     """Brightness of the part in the shadow of the stand, 0 to 1; 1: none."""
     shade_edge_metres: float
@@ -127,6 +129,7 @@ def _own_look(rng: np.random.Generator) -> Look:
         noise=float(rng.uniform(0.3, 2.5)),
         blur=float(rng.uniform(0.0, 0.16)),
         crf=int(rng.integers(21, 27)),
+        wear=float(rng.uniform(0.03, 0.08)),
     )
 
 

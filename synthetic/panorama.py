@@ -73,11 +73,11 @@ def _grass(look: Look, ground: _Ground, rng: np.random.Generator) -> Floats:
     inside = (np.abs(ground.x) < HALF_LENGTH + 3) & (np.abs(ground.y) < HALF_WIDTH + 3)
     stripe = np.where(inside, stripe, np.float32(0.6))
     light, dark = np.array(look.grass[0], np.float32), np.array(look.grass[1], np.float32)
-    patches = rng.standard_normal((64, 96), np.float32)
-    spot = patches[(ground.y / 1.7).astype(int) % 64, (ground.x / 2.3).astype(int) % 96]
+    patches = rng.standard_normal((191, 193), np.float32)
+    spot = patches[(ground.y / 0.9).astype(int) % 191, (ground.x / 1.1).astype(int) % 193]
     fine = rng.standard_normal(stripe.shape, np.float32)
     image: Floats = dark + (light - dark) * stripe[..., None]
-    image *= (1 + 0.012 * spot + 0.02 * fine)[..., None]
+    image *= (1 + np.float32(look.wear) * spot + 0.02 * fine)[..., None]
     return image
 
 
