@@ -46,7 +46,7 @@ class Exit:
 def team_places(formation: str, side: int, ball: tuple[float, float], *, has_ball: bool) -> Array:
     """Stations of one side for this ball, (11, 2) metres."""
     ball_x, ball_y, forward = np.array([ball[0]]), np.array([ball[1]]), np.array([1.0 if has_ball else -1.0])
-    places: Array = stations(formation, side, ball_x, ball_y, forward)[0]
+    places: Array = stations(formation, side, ball_x=ball_x, ball_y=ball_y, forward=forward)[0]
     return places
 
 
@@ -133,7 +133,7 @@ def choose_exit(rng: np.random.Generator, label: str, ball: Point, *, side: int)
     return Exit((float(line_x), float(aside), 0.0), "goal")
 
 
-def flight_frames(rng: np.random.Generator, label: str, origin: Point, to: Point) -> int:
+def flight_frames(rng: np.random.Generator, label: str, *, origin: Point, to: Point) -> int:
     """Frames that the ball is on its way from `origin` to `to` after `label`; at least 3."""
     metres = float(np.hypot(to[0] - origin[0], to[1] - origin[1]))
     ground_speed = {"PASS": 12.5, BLOCK: 9.0, TACKLE: 6.5, "SHOT": 20.0}

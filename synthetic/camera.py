@@ -73,7 +73,7 @@ class Views:
     zoom: Array
 
 
-def follow(camera: Camera, look: Look, ball: npt.NDArray[np.float32], rng: np.random.Generator) -> Views:
+def follow(camera: Camera, look: Look, *, ball: npt.NDArray[np.float32], rng: np.random.Generator) -> Views:
     """A view per frame: after the ball with a human lag, starting slightly before it moves.
 
     Args:

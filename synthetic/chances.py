@@ -37,7 +37,7 @@ _FIRST_TIME = {"DRIVE", "PASS", "HIGH PASS", "CROSS", "SHOT"}
 """What the player does whom the ball reaches; the others are done to the ball on its way."""
 
 
-def draw_next(rng: np.random.Generator, label: str, side: int, x: float, y: float) -> str:
+def draw_next(rng: np.random.Generator, label: str, *, side: int, x: float, y: float) -> str:
     """The label (or `FOUL`) that follows `label`, for the player of `side` who has the ball, or will, at (x, y)."""
     weights = _NEXT[label]
     names = list(weights)

@@ -14,7 +14,7 @@ from .match import LABELS_NAME
 from .workers import Task, draw_matches
 
 RECORD_NAME = "synthetic.json"
-VERSION = 7
+VERSION = 8
 """Goes up when the same settings no longer give the same matches."""
 _MAX_MATCHES = 1000
 _TOWNS = (

@@ -29,6 +29,7 @@ class Painter:
         self,
         look: Look,
         camera: Camera,
+        *,
         panorama: npt.NDArray[np.float32],
         tracks: Tracks,
         views: Views,
@@ -47,7 +48,7 @@ class Painter:
         tone = 255 * np.clip(look.gain * (np.arange(256) / 255) ** look.gamma, 0, 1)
         self._planes = _planes(_blurred(panorama, look.blur), tone)
         self._skin = rng.integers(0, len(_SKINS), 2 * NUM_PLAYERS + 1)
-        self._wardrobe = Wardrobe(look.kits, _SKINS, tone, soft=2 * look.blur)
+        self._wardrobe = Wardrobe(look.kits, _SKINS, tone=tone, soft=2 * look.blur)
         self._shadows = Shadows(look.sun, look.shadow)
         self._grain = np.round(rng.normal(0, look.noise, (3 * HEIGHT, 3 * WIDTH))).astype(np.int16)
         self._grain_at = rng.integers(0, (2 * HEIGHT, 2 * WIDTH), (997, 2))
@@ -64,8 +65,8 @@ class Painter:
     def draw(self, index: int) -> npt.NDArray[np.uint8]:
         """One frame as (336, 398) yuv420p, valid until the next call."""
         left, top, zoom = (float(each[index]) for each in (self._views.left, self._views.top, self._views.zoom))
-        _cut(self._planes[0], self._luma, left, top, zoom)
-        _cut(self._planes[1], self._chroma, left / 2, top / 2, zoom)
+        _cut(self._planes[0], self._luma, left=left, top=top, zoom=zoom)
+        _cut(self._planes[1], self._chroma, left=left / 2, top=top / 2, zoom=zoom)
         _smear(self._luma, _SHUTTER * abs(left - float(self._views.left[max(0, index - 1)])) / zoom)
         self._figures(index)
         row, column = self._grain_at[index % len(self._grain_at)]
@@ -112,7 +113,7 @@ class Painter:
         pose, moment = int(tracks.pose[index, player]), int(tracks.moment[index, player])
         vx, vy = (float(each) for each in tracks.velocity[index, player])
         speed = float(np.hypot(vx, vy))
-        key = pose_key(pose, moment, float(tracks.stride[index, player]), speed)
+        key = pose_key(pose, moment, stride_metres=float(tracks.stride[index, player]), speed=speed)
         facing = vx / speed if speed > 0.8 else float(np.sign(tracks.ball[index, 0] - tracks.players[index, player, 0]))
         yaw = float(_YAWS[np.abs(_YAWS - facing).argmin()])
         if pose in (_HEAD, _CHEER) and abs(moment) < 7:
@@ -160,7 +161,7 @@ def _blurred(image: npt.NDArray[np.float32], weight: float) -> npt.NDArray[np.fl
     return image
 
 
-def _cut(planes: Plane, out: Plane, left: float, top: float, zoom: float) -> None:
+def _cut(planes: Plane, out: Plane, *, left: float, top: float, zoom: float) -> None:
     """Fill `out` with the part of `planes` that begins at (top, left), `zoom` source pixels per pixel, bilinear.
 
     Args:
@@ -193,15 +194,19 @@ def _cut(planes: Plane, out: Plane, left: float, top: float, zoom: float) -> Non
 
 def _smear(planes: Plane, pixels: float) -> None:
     """Average along the rows over 1 + `pixels` columns, in place: the blur of a camera that turns."""
-    whole, part = int(pixels), pixels % 1
     if pixels < 0.05:
         return
-    before = (whole + 1) // 2
-    padded = np.pad(planes.astype(np.int32), ((0, 0), (0, 0), (before + 1, whole + 2 - before)), mode="edge")
-    sums, columns = padded.cumsum(axis=2), planes.shape[2]
-    narrow = (sums[..., whole + 1 : whole + 1 + columns] - sums[..., :columns]) / (whole + 1)
-    wide = (sums[..., whole + 2 : whole + 2 + columns] - sums[..., :columns]) / (whole + 2)
-    planes[...] = np.round((1 - part) * narrow + part * wide)
+    whole, part = int(pixels), pixels % 1
+    before, columns = (whole + 1) // 2, planes.shape[2]
+    around = ((0, 0), (0, 0), (before + 1, whole + 2 - before))
+    sums = np.pad(planes, around, mode="edge").cumsum(axis=2, dtype=np.float32)  # exact: far below 2^24
+    narrow = sums[..., whole + 1 : whole + 1 + columns] - sums[..., :columns]
+    wide = sums[..., whole + 2 : whole + 2 + columns] - sums[..., :columns]
+    narrow *= (1 - part) / (whole + 1)
+    wide *= part / (whole + 2)
+    narrow += wide
+    narrow += 0.5
+    planes[...] = narrow
 
 
 def _darken(

@@ -37,7 +37,7 @@ class _Posture:
     hip_height: float = 0.93
 
 
-def pose_key(pose: int, moment: int, stride_metres: float, speed: float) -> str:
+def pose_key(pose: int, moment: int, *, stride_metres: float, speed: float) -> str:
     """Which drawing shows a player: a few names, so that drawings can be kept.
 
     Args:

@@ -65,8 +65,9 @@ def make_painter(script: Script, seed: int, *, variety: float = 1.0) -> tuple[Pa
     rng = np.random.default_rng((seed, 2))
     tracks = make_tracks(script, rng)
     camera = make_camera(look)
-    views = follow(camera, look, tracks.ball, rng)
-    return Painter(look, camera, draw_panorama(camera, look, rng), tracks, views, rng), look.crf
+    views = follow(camera, look, ball=tracks.ball, rng=rng)
+    panorama = draw_panorama(camera, look, rng)
+    return Painter(look, camera, panorama=panorama, tracks=tracks, views=views, rng=rng), look.crf
 
 
 def _encode(path: Path, frames: Iterable[npt.NDArray[np.uint8]], *, crf: int) -> None:

@@ -41,7 +41,7 @@ def direction(side: int) -> int:
     return 1 if side == 0 else -1
 
 
-def stations(formation: str, side: int, ball_x: Array, ball_y: Array, forward: Array) -> Array:
+def stations(formation: str, side: int, *, ball_x: Array, ball_y: Array, forward: Array) -> Array:
     """Where the players of a side belong.
 
     Args:

@@ -80,7 +80,7 @@ class _Play:
         label, origin = self.label, self.ball
         teams = self._teams()
         receiver = choose_receiver(self.rng, label, origin, side=self.side, player=self.player, teams=teams)
-        following = draw_next(self.rng, label, receiver.side, receiver.x, receiver.y)
+        following = draw_next(self.rng, label, side=receiver.side, x=receiver.x, y=receiver.y)
         if following == "OUT":
             self._out(choose_exit(self.rng, label, origin, side=self.side))
         elif following == "GOAL":
@@ -98,7 +98,7 @@ class _Play:
 
     def _after_drive(self) -> None:
         self._carry()
-        following = draw_next(self.rng, "DRIVE", self.side, self.ball[0], self.ball[1])
+        following = draw_next(self.rng, "DRIVE", side=self.side, x=self.ball[0], y=self.ball[1])
         if following == TACKLE:
             self._tackle()
         elif following == FOUL:
@@ -146,7 +146,7 @@ class _Play:
 
     def _fly(self, to: Point) -> None:
         """On its way as the last label sends it."""
-        frames = flight_frames(self.rng, self.label, self.ball, to)
+        frames = flight_frames(self.rng, self.label, origin=self.ball, to=to)
         bend = float(self.rng.normal(0, 0.6)) if self.label in ("CROSS", "HIGH PASS", "FREE KICK") else 0.0
         flown = is_flown(self.label) or to[2] > 0.5 or self.ball[2] > 0.5
         self._send(to, frames, "fly" if flown else "roll", bend)

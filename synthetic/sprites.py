@@ -75,7 +75,7 @@ class _Shape:
 class Wardrobe:
     """All figures of a match; what it keeps is bounded, and the same for the same question whatever came before."""
 
-    def __init__(self, kits: tuple[Kit, ...], skins: tuple[Colour, ...], tone: Array, soft: float) -> None:
+    def __init__(self, kits: tuple[Kit, ...], skins: tuple[Colour, ...], *, tone: Array, soft: float) -> None:
         """
         Args:
             kits: what each group of players wears.

@@ -106,7 +106,8 @@ def _player_paths(script: Script, ball: npt.NDArray[np.float32], rng: np.random.
     paths = np.empty((num_frames, 2 * NUM_PLAYERS + 1, 2), np.float32)
     for side in (0, 1):
         sign = 1 - 2 * side
-        places = stations(script.formations[side], side, followed[:, 0], followed[:, 1], sign * forward)
+        x, y = followed.T
+        places = stations(script.formations[side], side, ball_x=x, ball_y=y, forward=sign * forward)
         paths[:, side * NUM_PLAYERS : (side + 1) * NUM_PLAYERS] = places
     paths[:, -1, 0] = 0.8 * followed[:, 0]
     paths[:, -1, 1] = 0.6 * followed[:, 1] - 7
