@@ -16,6 +16,7 @@ from .extract.backbones.registry import backbone_spec
 from .extract.datasets.sources import DataSet, find_sources
 from .extract.engines.choose import Device
 from .extract.options import DEFAULT_BACKBONE
+from .heads.inputs import INPUTS
 from .heads.recipes import RECIPES, SEED_TABLE, named_recipe
 from .heads.training.data import choose_matches
 from .heads.training.examples import one_pass_at_most
@@ -48,6 +49,7 @@ class AblateOptions:
     epochs: int | None = None
     """In place of every recipe's own, as the next two."""
     epoch_steps: int | None = None
+    inputs: str | None = None
     head_options: Mapping[str, Any] = field(default_factory=dict)
     """`bigru.hidden` -> value, for the recipes with that head."""
     device: Device = "auto"
@@ -60,6 +62,8 @@ class AblateOptions:
             raise InputError("--seeds or --jobs is not usable", got=f"{self.num_seeds}, {self.jobs}", wanted=">= 1")
         if self.split not in ("test", "valid"):
             raise InputError("--split is not usable", got=self.split, wanted="test or valid")
+        if self.inputs not in (None, *INPUTS):
+            raise InputError("--inputs is not usable", got=self.inputs, wanted=", ".join(INPUTS))
         heads = {part for name in self.recipes for part in named_recipe(name).head.split("+")}
         for path in self.head_options:
             if path.split(".")[0] not in heads:
@@ -74,7 +78,7 @@ class AblateOptions:
 
     def to_json(self) -> dict[str, Any]:
         """All that a figure depends on beside recipe, seed and split, as plain JSON."""
-        names = ("any_backbone", "weights", "size", "window", "hop", "epochs", "epoch_steps")
+        names = ("any_backbone", "weights", "size", "window", "hop", "epochs", "epoch_steps", "inputs")
         record = {**{name: getattr(self, name) for name in names}, "set": dict(self.head_options)}
         plain: dict[str, Any] = json.loads(json.dumps(record))
         return plain
@@ -84,7 +88,7 @@ class AblateOptions:
         base = named_recipe(recipe)
         heads = base.head.split("+")
         mine = {path: value for path, value in self.head_options.items() if path.split(".")[0] in heads}
-        given = {"epochs": self.epochs, "epoch_steps": self.epoch_steps}
+        given = {"epochs": self.epochs, "epoch_steps": self.epoch_steps, "inputs": self.inputs}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return replace(base, options={**base.options, **mine}, seed=0, **changes)
 

@@ -39,6 +39,7 @@ def ablate(
         int | None,
         typer.Option(help="Steps of an epoch; default: the recipe's, at most one pass over the training windows."),
     ] = None,
+    inputs: Annotated[str | None, typer.Option(help="raw, standard or scores, in place of each recipe's own.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of a head, as bigru.hidden=96; may be repeated.")
     ] = None,
@@ -70,6 +71,7 @@ def ablate(
         hop=hop,
         epochs=epochs,
         epoch_steps=epoch_steps,
+        inputs=inputs,
         head_options=head_options(set_),
         device=parse_choice(device, option="--device"),
         jobs=jobs,

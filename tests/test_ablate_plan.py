@@ -177,3 +177,10 @@ def test_every_recipe_has_features_to_run_on(data: Path) -> None:
     asked = options(",".join(RECIPES))
     found: Inputs = open_inputs([data], asked)
     assert all(entry.place is not None for entry in make_plan(found, Path("out"), asked).entries)
+
+
+def test_inputs_replace_those_of_every_recipe() -> None:
+    options = AblateOptions(recipes=("fc", "small"), inputs="standard")
+    assert [options.settings_of(name).inputs for name in options.recipes] == ["standard", "standard"]
+    with pytest.raises(InputError, match=r"--inputs is not usable[\s\S]*raw, standard, scores"):
+        AblateOptions(inputs="other")
