@@ -201,30 +201,33 @@ def weights(
         Console(highlight=False).print(weights_view(specs, with_addresses=bool(names)))
 
 
-@app.command()
+@app.command(epilog="Example: bas demo --minutes 30 --out longer-demo")
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the matches and the store.")] = Path("bas-demo"),
-    seconds: Annotated[float, typer.Option(help="Length of each of the two synthetic matches.")] = 12.0,
+    out: Annotated[Path, typer.Option(help="Folder for all that it makes; an unfinished one goes on.")] = Path(
+        "bas-demo"
+    ),
+    minutes: Annotated[float, typer.Option(help="Of synthetic video, seven matches together.")] = 14.0,
+    seed: Annotated[int, typer.Option(help="Another one gives other matches.")] = 0,
 ) -> None:
-    """Two synthetic matches through X3D-S into a feature store, and how to read it; needs no network."""
-    from rich.console import Console
+    """From video to a page to look at, on synthetic matches, offline: draw, extract, train two heads, judge, report."""
+    from .ablate_view import AblationView, table_view
+    from .demo import Reporters
+    from .demo import demo as run_demo
+    from .report_view import made_view, report_reporter
 
-    from .extract.datasets.check import check_data_set
-    from .extract.datasets.check_view import report_view
-    from .synthetic import write_match
-
-    console, data, store = Console(highlight=False), out / "matches", out / "x3d_s.zarr"
-    for split, seed in (("train", 1), ("test", 2)):
-        write_match(data / split / f"match-{seed}", seconds=seconds, seed=seed)
-    console.print(report_view(check_data_set(data)))
-    extract([data], out=store, backbone="x3d_s", weights="none")
-    console.rule()
-    cache_info(store)
+    with _progress("drawing matches") as drawing, AblationView() as ablating:
+        made = run_demo(out, minutes=minutes, seed=seed, reporters=Reporters(drawing, ablating, report_reporter()))
+    show(table_view(made.table), None, as_json=False)
+    show(made_view(made.page), None, as_json=False)
     print(f"""
-Random weights: these features are good for a look, not for spotting. Next:
-  python -c "from bas.cache.store import FeatureStore; print(FeatureStore.open('{store}').rows('match-1')[100:103])"
-  bas cache verify {store} --videos {data}
-  bas extract MY-MATCH.mp4 --out my.zarr --weights kinetics""")
+Synthetic matches and random weights: the figures say nothing about real football. Next:
+  bas data check {made.matches}
+  bas cache info {made.ablation}/stores/x3d_s.zarr
+  bas predict MY-MATCH.mp4 --run {made.ablation}/runs/demo-0 --out predictions
+  bas ablate {made.matches} --recipes fc,tcn,ed --seeds 1 --weights none --size 160x90 --inputs standard --out mine
+  bas extract SN-BAS-2025 --out x3d_s.zarr""")
+    if not made.table.complete:
+        raise typer.Exit(2)
 
 
 @cache_app.command("info")

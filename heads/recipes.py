@@ -63,6 +63,26 @@ _SCORES = TrainSettings(
 """500 updates of 16 windows of 41 s. Chosen by cross-validation over SoccerNet's four training games: longer training,
 other losses, more dropout and jittered scores were no better; the mean of several runs is (see README)."""
 
+_SMALL = TrainSettings(
+    head="tcn",
+    inputs="standard",
+    proj=64,
+    dilate=1,
+    clip_len=48,
+    stride=1,
+    hop_rows=4,
+    batch=8,
+    epochs=12,
+    epoch_steps=20_000,
+    warmup_epochs=1.0,
+    patience=0,
+    lr=1e-3,
+    weight_decay=0.05,
+    max_grad_norm=1.0,
+)
+
+_DEMO = replace(_SMALL, clip_len=100, epochs=10, epoch_steps=40_000)
+
 RECIPES: Mapping[str, Recipe] = {
     # SoccerNet, in the order of the published table
     "regnety_002-fc": Recipe("the baseline", _FC, Published(6.78, 8.13, "seed, RegNetY-002"), backbone="regnety_002"),
@@ -160,23 +180,12 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "small": Recipe(
         "for minutes of labelled video: every frame, short windows, few weights",
-        TrainSettings(
-            head="tcn",
-            inputs="standard",
-            proj=64,
-            dilate=1,
-            clip_len=48,
-            stride=1,
-            hop_rows=4,
-            batch=8,
-            epochs=12,
-            epoch_steps=20_000,
-            warmup_epochs=1.0,
-            patience=0,
-            lr=1e-3,
-            weight_decay=0.05,
-            max_grad_norm=1.0,
-        ),
+        _SMALL,
+    ),
+    "demo-fc": Recipe("what bas demo compares with: no look at neighbouring frames", replace(_DEMO, head="fc", proj=0)),
+    "demo": Recipe(
+        "a small GRU on windows of 4 s: what bas demo trains",
+        replace(_DEMO, head="bigru", options={"bigru.hidden": 64}),
     ),
     "scores": Recipe("confidences of another model, from bas cache import", _SCORES),
     "scores-gru": Recipe(

@@ -13,7 +13,7 @@ CODE_FOLDERS = ("cache", "eval", "extract", "heads", "synthetic")
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {
     *("__init__", "__main__", "cli", "cli_ablate", "cli_heads", "cli_report", "errors", "events"),
-    *("ablate", "ablate_plan", "ablate_run", "ablate_view", "predict", "predict_view"),
+    *("demo", "ablate", "ablate_plan", "ablate_run", "ablate_view", "predict", "predict_view"),
     *("report", "report_sources", "report_view"),
 }
 MAY_IMPORT = {
@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "report": {"errors", "events", "cache", "extract", "heads", "eval", "predict", "report_sources"},
     "report_sources": {"errors", "events", "heads", "eval"},
     "report_view": {"report", "predict_view", "eval"},
+    "demo": {"ablate", "ablate_plan", "report", "report_sources", "eval", "synthetic"},
 }
 """Part -> the parts that it may import: cli -> stages -> cache -> events."""
 
