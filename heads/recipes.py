@@ -81,7 +81,7 @@ _SMALL = TrainSettings(
     max_grad_norm=1.0,
 )
 
-_DEMO = replace(_SMALL, clip_len=100, epochs=10, epoch_steps=40_000)
+_DEMO = replace(_SMALL, clip_len=200, epochs=8, epoch_steps=60_000)
 
 RECIPES: Mapping[str, Recipe] = {
     # SoccerNet, in the order of the published table
@@ -184,8 +184,8 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "demo-fc": Recipe("what bas demo compares with: no look at neighbouring frames", replace(_DEMO, head="fc", proj=0)),
     "demo": Recipe(
-        "a small GRU on windows of 4 s: what bas demo trains",
-        replace(_DEMO, head="bigru", options={"bigru.hidden": 64}),
+        "a U-Net on windows of 8 s: what bas demo trains",
+        replace(_DEMO, head="unet"),
     ),
     "scores": Recipe("confidences of another model, from bas cache import", _SCORES),
     "scores-gru": Recipe(
