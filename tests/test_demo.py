@@ -1,0 +1,48 @@
+"""`bas demo` from end to end on seconds of synthetic video."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bas.cache.store import FeatureStore
+from bas.demo import HEADS
+
+Cli = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "out"
+
+
+def test_from_nothing_to_a_page(bas: Cli, capsys: pytest.CaptureFixture[str], made: Path) -> None:
+    assert bas("demo", "--minutes", 0.5, "--out", made) == 0
+    table = json.loads((made / "ablation" / "ablation.json").read_text())
+    assert [(row["recipe"], row["status"]) for row in table["rows"]] == [(name, "done") for name in HEADS]
+    store = FeatureStore.open(made / "ablation" / "stores" / "x3d_s.zarr")
+    videos = sorted((made / "matches").rglob("224p.mp4"))
+    assert len(store.matches()) == len(videos) == 7
+    page = (made / "report" / "index.html").read_text()
+    tests = [path.parent.name for path in videos if "/test/" in str(path)]
+    assert len(tests) == 2
+    assert all(name in page for name in (*HEADS, *tests))
+    said = capsys.readouterr().out
+    assert "say nothing about real football" in said
+    assert f"--run {made}/ablation/runs/demo-0" in said
+
+
+def test_again_does_nothing_anew(bas: Cli, made: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*.safetensors")}
+    before |= {path: path.stat().st_mtime_ns for path in made.rglob("*.mp4")}
+    assert len(before) > 7
+    assert bas("demo", "--minutes", 0.5, "--out", made) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    bas: Cli, capsys: pytest.CaptureFixture[str], made: Path
+) -> None:
+    assert bas("demo", "--minutes", 0.5, "--seed", 1, "--out", made) == 2
+    assert "other settings" in capsys.readouterr().err
