@@ -19,8 +19,8 @@ from bas.errors import InputError
 from bas.events import Event, write_json_atomic, write_predictions
 from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.settings import TrainSettings
-from bas.report import report
-from bas.report_sources import ReportOptions
+from bas.report.make import report
+from bas.report.sources import ReportOptions
 
 Cli = Callable[..., int]
 CLASSES, NUM_ROWS = ("PASS", "DRIVE"), 400

@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .cache.files import disk_errors
-from .cache.layout import METADATA
-from .cache.store import FeatureStore
-from .errors import InputError
-from .eval.ablation import TABLE
-from .eval.figures import METRIC, figures
-from .eval.files import Paired, find_predictions, load, pair, same_tail
-from .eval.page_data import PageMatch, Subject, page_data
-from .eval.page_file import require_own_page, write_page
-from .eval.report import EvalSettings
-from .eval.traps import file_warnings
-from .events import read_json
-from .extract.datasets.label_files import LabelSet, find_labels, game_of_folder, stored_labels
-from .extract.datasets.sources import find_sources as find_videos
-from .heads.training.checkpoint import BEST
-from .predict import PredictOptions, predict
-from .predict import Reporter as PredictReporter
-from .report_sources import DEFAULT_FPS, ReportOptions, Source, about_predictions, find_sources, read_record
+from ..cache.files import disk_errors
+from ..cache.layout import METADATA
+from ..cache.store import FeatureStore
+from ..errors import InputError
+from ..eval.ablation import TABLE
+from ..eval.figures import METRIC, figures
+from ..eval.files import Paired, find_predictions, load, pair, same_tail
+from ..eval.page_data import PageMatch, Subject, page_data
+from ..eval.page_file import require_own_page, write_page
+from ..eval.report import EvalSettings
+from ..eval.traps import file_warnings
+from ..events import read_json
+from ..extract.datasets.label_files import LabelSet, find_labels, game_of_folder, stored_labels
+from ..extract.datasets.sources import find_sources as find_videos
+from ..heads.training.checkpoint import BEST
+from ..predict import PredictOptions, predict
+from ..predict import Reporter as PredictReporter
+from .sources import DEFAULT_FPS, ReportOptions, Source, about_predictions, find_sources, read_record
 
 
 @dataclass(frozen=True)

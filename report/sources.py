@@ -6,14 +6,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .eval.ablation import TABLE
-from .eval.ablation_file import Ablation
-from .eval.files import PREDICTIONS_NAME
-from .eval.prediction_folder import RECORD
-from .events import Split, TimeGrid, read_json
-from .heads.training.checkpoint import RUN
-from .heads.training.record import RunRecord
+from ..errors import InputError
+from ..eval.ablation import TABLE
+from ..eval.ablation_file import Ablation
+from ..eval.files import PREDICTIONS_NAME
+from ..eval.prediction_folder import RECORD
+from ..events import Split, TimeGrid, read_json
+from ..heads.training.checkpoint import RUN
+from ..heads.training.record import RunRecord
 
 DEFAULT_SPLIT: Split = "test"
 DEFAULT_FPS = Fraction(25)
