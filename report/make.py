@@ -16,8 +16,8 @@ from ..errors import InputError
 from ..eval.ablation import TABLE
 from ..eval.figures import METRIC, figures
 from ..eval.files import Paired, find_predictions, load, pair, same_tail
-from ..eval.page_data import PageMatch, Subject, page_data
-from ..eval.page_file import require_own_page, write_page
+from ..eval.page.data import PageMatch, Subject, page_data
+from ..eval.page.file import require_own_page, write_page
 from ..eval.report import EvalSettings
 from ..eval.traps import file_warnings
 from ..events import read_json
