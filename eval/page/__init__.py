@@ -1,1 +1,1 @@
-"""The page of `bas report`: `data.py` says what it holds, `file.py` puts that and the scripts beside it into one file."""
+"""The page of `bas report`: what it holds (`data.py`), and the one file made of that, the scripts and the style."""
