@@ -19,7 +19,7 @@ from ..extract.options import RunOptions as ExtractRun
 from ..extract.run import Reporter as ExtractReporter
 from ..extract.run import extract
 from ..heads.training.loop import choose_device
-from ..heads.training.workers import Failure, side_by_side
+from ..workers import Failure, side_by_side
 from .plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
 from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256
 

@@ -15,7 +15,7 @@ from ..extract.progress_view import ExtractionView
 from ..extract.run import Reporter as ExtractReporter
 from ..heads.recipes import RECIPES
 from ..heads.training.train_view import duration
-from ..heads.training.workers import Failure
+from ..workers import Failure
 from .loop import Reporter
 from .plan import Place
 from .runs import RunTask

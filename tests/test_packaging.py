@@ -13,20 +13,21 @@ CODE_FOLDERS = ("ablate", "cache", "eval", "extract", "heads", "report", "synthe
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {
     *("__init__", "__main__", "cli", "cli_ablate", "cli_heads", "cli_report", "errors", "events"),
-    *("demo", "predict", "predict_view"),
+    *("demo", "predict", "predict_view", "workers"),
 }
 STAGES = {"errors", "events", "cache", "extract", "heads", "eval"}
 MAY_IMPORT = {
     "errors": set(),
     "events": {"errors"},
+    "workers": {"errors"},
     "cache": {"errors", "events"},
     "extract": {"errors", "events", "cache"},
     "heads": {"errors", "events", "cache", "eval"},
     "eval": {"errors", "events"},
-    "synthetic": {"errors", "events"},
+    "synthetic": {"errors", "events", "workers"},
     "predict": STAGES,
     "predict_view": {"predict", "extract", "heads", "eval"},
-    "ablate": STAGES | {"predict"},
+    "ablate": STAGES | {"predict", "workers"},
     "report": STAGES | {"predict", "predict_view"},
     "demo": {"ablate", "report", "eval", "synthetic"},
 }

@@ -9,12 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
 from bas.ablate import loop
@@ -25,9 +24,10 @@ from bas.ablate.view import table_view
 from bas.cache.files import FileLock
 from bas.errors import InputError
 from bas.eval.ablation import SHEET, TABLE, Judged, Table
-from bas.heads.training.workers import Failure
 from bas.synthetic import write_match
+from bas.workers import Failure
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]
 SPLITS = ("train", "valid", "test")
 SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
@@ -37,15 +37,6 @@ SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests end processes, not machines."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the workers, so that figures are equal to the last digit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

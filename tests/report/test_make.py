@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from bas.cache.match import MatchMeta
 from bas.cache.settings import FeatureSettings
@@ -24,6 +23,7 @@ from bas.heads.training.settings import TrainSettings
 from bas.report.make import report
 from bas.report.sources import ReportOptions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]
 CLASSES, NUM_ROWS = ("PASS", "DRIVE"), 400
 FEATURES = FeatureSettings.imported(kind="pulses", model="none", dim=4, fps="25")
@@ -45,15 +45,6 @@ GAMES = {"liga/a": "train", "liga/b": "valid", "liga/c & #c": "test", "liga/d": 
 def events_of(seed: int) -> list[Event]:
     generator = np.random.default_rng(seed)
     return [Event(40 * int(row), CLASSES[generator.integers(0, 2)]) for row in range(15, NUM_ROWS - 15, 24)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors are slower on many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
