@@ -210,10 +210,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Another one gives other matches.")] = 0,
 ) -> None:
     """From video to a page to look at, on synthetic matches, offline: draw, extract, train two heads, judge, report."""
-    from .ablate_view import AblationView, table_view
+    from .ablate.view import AblationView, table_view
     from .demo import Reporters
     from .demo import demo as run_demo
-    from .report_view import made_view, report_reporter
+    from .report.view import made_view, report_reporter
 
     with _progress("drawing matches") as drawing, AblationView() as ablating:
         made = run_demo(out, minutes=minutes, seed=seed, reporters=Reporters(drawing, ablating, report_reporter()))

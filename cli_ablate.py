@@ -53,9 +53,9 @@ def ablate(
 
     Each backbone is extracted once. A row that fails says why and does not stop the others; exit code 2 then.
     """
-    from .ablate import ablate as run_ablation
-    from .ablate_plan import AblateOptions, recipe_names
-    from .ablate_view import AblationView, table_view
+    from .ablate.loop import ablate as run_ablation
+    from .ablate.plan import AblateOptions, recipe_names
+    from .ablate.view import AblationView, table_view
     from .eval.ablation import SHEET, TABLE
     from .extract.backbones.registry import BACKBONES
     from .extract.options import parse_choice, parse_pair

@@ -31,9 +31,9 @@ def report(
 ) -> None:
     """One page to look at: table, curves, confusion, worst errors, and a timeline that plays the video at each."""
     from .extract.options import parse_choice
-    from .report import report as run_report
-    from .report_sources import ReportOptions
-    from .report_view import made_json, made_view, report_reporter
+    from .report.make import report as run_report
+    from .report.sources import ReportOptions
+    from .report.view import made_json, made_view, report_reporter
 
     options = ReportOptions(
         store=store,

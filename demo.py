@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .ablate import Reporter as AblateReporter
-from .ablate import ablate
-from .ablate_plan import AblateOptions
+from .ablate.loop import Reporter as AblateReporter
+from .ablate.loop import ablate
+from .ablate.plan import AblateOptions
 from .eval.ablation import Table
-from .report import Made, report
-from .report import Reporter as ReportReporter
-from .report_sources import ReportOptions
+from .report.make import Made, report
+from .report.make import Reporter as ReportReporter
+from .report.sources import ReportOptions
 from .synthetic import Settings, write_data_set
 
 HEADS = ("demo-fc", "demo")

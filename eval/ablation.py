@@ -15,6 +15,8 @@ from .report import Score
 FORMAT, TABLE, SHEET = "bas-ablation-1", "ablation.json", "ablation.csv"
 Status = Literal["done", "failed", "pending"]
 _MEASURES = ("value", "low", "high", "chance")
+_OWN = ("name", "recipe", "about", "backbone", "depth", "head", "weights", "epoch_steps", "num_seeds")
+"""Fields of a row that stand in the file as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,20 @@ class Judged:
     def plain(means: Mapping[str, Score]) -> dict[str, dict[str, float | None]]:
         """Scores of a report as `means` holds them."""
         return {name: {each: _number(getattr(score, each)) for each in _MEASURES} for name, score in means.items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Judged":
+        """What `vars` gave."""
+        means = record["means"].items()
+        return cls(
+            seed=int(record["seed"]),
+            run=str(record["run"]),
+            store=str(record["store"]),
+            predictions=str(record["predictions"]),
+            seconds=float(record["seconds"]),
+            parameters=int(record["parameters"]),
+            means={name: {each: _read_number(score[each]) for each in _MEASURES} for name, score in means},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +126,8 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        own = ("name", "recipe", "about", "backbone", "depth", "head", "weights", "epoch_steps")
         return {
-            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self, name) for name in _OWN},
             "published": None if self.published is None else dict(self.published),
             "runs": [dict(vars(run)) for run in self.runs],
             "mean": self.over_seeds("value"),
@@ -124,6 +139,22 @@ class Row:
             "status": self.status,
             "error": self.error,
         }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Row":
+        """What `to_json` gave, with its failures as one."""
+        runs = tuple(sorted(map(Judged.from_json, record["runs"]), key=lambda run: run.seed))
+        if len({tuple(run.means) for run in runs}) > 1:
+            raise ValueError("runs of one row with other means")
+        fields = {"num_seeds": len(runs) + (record["status"] == "pending"), **record}  # the first tables do not hold it
+        if not (isinstance(fields["name"], str) and isinstance(fields["num_seeds"], int)):
+            raise TypeError("name or num_seeds")
+        return cls(
+            **{name: fields[name] for name in _OWN},
+            published=None if record["published"] is None else dict(record["published"]),
+            runs=runs,
+            failures={"": str(record["error"])} if record["status"] == "failed" else {},
+        )
 
     def _values(self, measure: str) -> dict[str, list[float]]:
         names = self.runs[0].means if self.runs else ()
@@ -173,6 +204,32 @@ class Table:
             "notes": list(self.notes),
         }
 
+    @classmethod
+    def read(cls, folder: Path) -> "Table":
+        """From the folder that `write` was given, finished or under way.
+
+        Raises:
+            InputError: another format, or damaged.
+        """
+        path = folder / TABLE
+        record = read_json(path)
+        found = record.get("format") if isinstance(record, Mapping) else type(record).__name__
+        if found != FORMAT:
+            raise InputError(f"{path}: another format", got=found, wanted=FORMAT, cure="name another folder")
+        try:
+            return cls(
+                sources=tuple(map(str, record["sources"])),
+                split=str(record["split"]),
+                settings=dict(record["settings"]),
+                classes=tuple(map(str, record["classes"])),
+                rows=tuple(map(Row.from_json, record["rows"])),
+                chance={str(name): float(value) for name, value in record["chance"].items()},
+                notes=tuple(map(str, record["notes"])),
+            )
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            cure = "delete the file, then run bas ablate again: what is trained is kept"
+            raise InputError(f"{path}: damaged", got=repr(error)[:120], cure=cure) from None
+
     def write(self, folder: Path) -> None:
         """`ablation.json` and `ablation.csv` in a folder, each whole or not at all."""
         write_json_atomic(folder / TABLE, self.to_json())
@@ -211,18 +268,11 @@ def require_same_settings(folder: Path, table: Table) -> None:
     Raises:
         InputError: names what differs; or the stored table is damaged or of another format.
     """
-    path = folder / TABLE
-    if not path.exists():
+    if not (folder / TABLE).exists():
         return
-    record = read_json(path)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        got = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise InputError(f"{path}: another format", got=got, wanted=FORMAT, cure="name another --out")
-    mine = {"sources": list(table.sources), "split": table.split, **table.settings}
-    try:
-        theirs = {"sources": record["sources"], "split": record["split"], **record["settings"]}
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged", got=repr(error), cure="delete the file: what is trained is kept") from None
+    mine, theirs = (
+        {"sources": list(each.sources), "split": each.split, **each.settings} for each in (table, Table.read(folder))
+    )
     wrong = [name for name in mine if mine[name] != theirs.get(name)]
     if wrong:
         raise InputError(
@@ -243,6 +293,10 @@ def _shown(value: object) -> str:
 
 def _number(value: float) -> float | None:
     return value if value == value else None
+
+
+def _read_number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _percent(value: float | None) -> str:

@@ -131,12 +131,15 @@ def write_data_set(
         if not (root / match.folder / LABELS_NAME).exists()
     ]
     done = len(planned) - len(todo)
-    if on_progress is not None:
-        on_progress(done, len(planned))
-    for _ in draw_matches(todo, jobs=jobs or os.cpu_count() or 1):
-        done += 1
+
+    def tell(num_drawn: int) -> None:
+        nonlocal done
+        done += num_drawn
         if on_progress is not None:
             on_progress(done, len(planned))
+
+    tell(0)
+    draw_matches(todo, jobs=jobs or os.cpu_count() or 1, drawn=lambda _: tell(1))
     return planned
 
 

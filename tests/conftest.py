@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,6 +33,17 @@ def weights_dir() -> Path:
     if not WEIGHTS_DIR or not Path(WEIGHTS_DIR).is_dir():
         pytest.skip("REAL WEIGHTS MISSING: set BAS_WEIGHTS_DIR to a folder made by shared/tools/get_weights.py")
     return Path(WEIGHTS_DIR)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are slower on many threads, and much slower on busy cores; figures are those of the workers."""
+    import torch  # takes seconds, and not every test needs it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

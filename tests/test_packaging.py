@@ -9,31 +9,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE_FOLDERS = ("cache", "eval", "extract", "heads", "synthetic")
+CODE_FOLDERS = ("ablate", "cache", "eval", "extract", "heads", "report", "synthetic")
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {
     *("__init__", "__main__", "cli", "cli_ablate", "cli_heads", "cli_report", "errors", "events"),
-    *("demo", "ablate", "ablate_plan", "ablate_run", "ablate_view", "predict", "predict_view"),
-    *("report", "report_sources", "report_view"),
+    *("demo", "predict", "predict_view", "workers"),
 }
+STAGES = {"errors", "events", "cache", "extract", "heads", "eval"}
 MAY_IMPORT = {
     "errors": set(),
     "events": {"errors"},
+    "workers": {"errors"},
     "cache": {"errors", "events"},
     "extract": {"errors", "events", "cache"},
     "heads": {"errors", "events", "cache", "eval"},
     "eval": {"errors", "events"},
-    "synthetic": {"errors", "events"},
-    "predict": {"errors", "events", "cache", "extract", "heads", "eval"},
+    "synthetic": {"errors", "events", "workers"},
+    "predict": STAGES,
     "predict_view": {"predict", "extract", "heads", "eval"},
-    "ablate_run": {"predict", "errors", "events", "cache", "extract", "heads", "eval"},
-    "ablate_plan": {"ablate_run", "errors", "events", "cache", "extract", "heads", "eval"},
-    "ablate": {"ablate_plan", "ablate_run", "errors", "events", "cache", "extract", "heads", "eval"},
-    "ablate_view": {"ablate", "ablate_plan", "ablate_run", "extract", "heads", "eval"},
-    "report": {"errors", "events", "cache", "extract", "heads", "eval", "predict", "report_sources"},
-    "report_sources": {"errors", "events", "heads", "eval"},
-    "report_view": {"report", "predict_view", "eval"},
-    "demo": {"ablate", "ablate_plan", "report", "report_sources", "eval", "synthetic"},
+    "ablate": STAGES | {"predict", "workers"},
+    "report": STAGES | {"predict", "predict_view"},
+    "demo": {"ablate", "report", "eval", "synthetic"},
 }
 """Part -> the parts that it may import: cli -> stages -> cache -> events."""
 

@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,11 @@ from bas.heads.training.settings import TrainSettings
 from bas.predict import best_spots
 from bas.synthetic import write_match
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
 CLASSES = ("PASS", "DRIVE")
 RESULTS, SPOTS, RECORD = "results_spotting.json", "spots.csv", "prediction.json"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors are slower on many threads, and much slower on busy cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

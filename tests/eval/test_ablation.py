@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,25 @@ def test_the_json_file_holds_what_is_agreed(tmp_path: Path) -> None:
     assert (second["status"], second["error"], second["runs"], second["sd"]) == ("failed", "no store of i3d", [], None)
 
 
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    one = ROW.with_run(judged(2, 0.2, 0.3, low=None)).with_failure("no room", seed=0).with_failure("no room", seed=1)
+    table(DONE, one, replace(ROW, published=None)).write(tmp_path)
+    read = Table.read(tmp_path)
+    assert read.to_json() == json.loads((tmp_path / TABLE).read_text())
+    assert read.rows[0] == DONE
+    assert [row.status for row in read.rows] == ["done", "failed", "pending"]
+    assert read.rows[1].error == "seed 0, seed 1: no room"
+
+
+def test_rows_without_a_number_of_seeds_keep_their_status(tmp_path: Path) -> None:
+    table(DONE, replace(DONE, num_seeds=4)).write(tmp_path)
+    record = json.loads((tmp_path / TABLE).read_text())
+    for row in record["rows"]:
+        del row["num_seeds"]
+    (tmp_path / TABLE).write_text(json.dumps(record))
+    assert [row.status for row in Table.read(tmp_path).rows] == ["done", "pending"]
+
+
 def test_the_sheet_has_a_line_per_row_and_chance(tmp_path: Path) -> None:
     table(DONE, ROW.with_failure("why\nso")).write(tmp_path)
     with (tmp_path / SHEET).open(newline="") as file:
@@ -144,8 +164,24 @@ def test_a_table_that_is_not_ours_is_refused(tmp_path: Path, text: str, message:
         require_same_settings(tmp_path, table(DONE))
 
 
-def test_a_damaged_table_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / TABLE).write_text('{"format": "bas-ablation-1", "sources": []}')
-    with pytest.raises(InputError, match="damaged") as error:
-        require_same_settings(tmp_path, table(DONE))
-    assert "delete the file" in error.value.cure
+DAMAGES = {
+    "a name is missing": lambda record: record.pop("settings"),
+    "no list": lambda record: record.update(sources=3),
+    "a row's name": lambda record: record["rows"][0].update(name=3),
+    "an empty row": lambda record: record.update(rows=[{}]),
+    "chance": lambda record: record.update(chance={"mAP": "often"}),
+    "a score": lambda record: record["rows"][0]["runs"][0]["means"]["mAP-10"].update(value="high"),
+    "a mean of one seed": lambda record: record["rows"][0]["runs"][0]["means"].pop("mAP-10"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_table_says_what_to_do(tmp_path: Path, damage: Callable[[dict[str, Any]], object]) -> None:
+    table(DONE).write(tmp_path)
+    record = json.loads((tmp_path / TABLE).read_text())
+    damage(record)
+    (tmp_path / TABLE).write_text(json.dumps(record))
+    for read in (Table.read, lambda folder: require_same_settings(folder, table(DONE))):
+        with pytest.raises(InputError, match="damaged") as error:
+            read(tmp_path)
+        assert "delete the file" in error.value.cure

@@ -12,8 +12,8 @@ import pytest
 
 from bas.eval.figures import METRIC, figures
 from bas.eval.files import Clock, Loaded
-from bas.eval.page_data import PageMatch, Subject, page_data
-from bas.eval.page_file import write_page
+from bas.eval.page.data import PageMatch, Subject, page_data
+from bas.eval.page.file import write_page
 from bas.eval.report import EvalSettings
 from bas.eval.spots import Game, Spots
 from bas.eval.uncertainty import Resampling

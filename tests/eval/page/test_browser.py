@@ -10,7 +10,7 @@ import pytest
 
 from bas.errors import InputError
 from bas.eval.mistakes import Kind, sort_out
-from bas.eval.page_data import Subject
+from bas.eval.page.data import Subject
 from bas.events import SOCCERNET_BALL_CLASSES as CLASSES
 from bas.synthetic import write_match
 

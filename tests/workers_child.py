@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bas.errors import InputError
-from bas.heads.training.workers import Failure, side_by_side
+from bas.workers import Failure, side_by_side
 
 TASKS = ("well", "input", "fault", "memory", "killed", "left", "last")
 

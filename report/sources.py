@@ -6,14 +6,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .eval.ablation import TABLE
-from .eval.ablation_file import Ablation
-from .eval.files import PREDICTIONS_NAME
-from .eval.prediction_folder import RECORD
-from .events import Split, TimeGrid, read_json
-from .heads.training.checkpoint import RUN
-from .heads.training.record import RunRecord
+from ..errors import InputError
+from ..eval.ablation import TABLE, Table
+from ..eval.files import PREDICTIONS_NAME
+from ..eval.prediction_folder import RECORD
+from ..events import Split, TimeGrid, read_json
+from ..heads.training.checkpoint import RUN
+from ..heads.training.record import RunRecord
 
 DEFAULT_SPLIT: Split = "test"
 DEFAULT_FPS = Fraction(25)
@@ -55,7 +54,7 @@ class Source:
     about: Mapping[str, str] = field(default_factory=dict)
     videos: tuple[Path, ...] = ()
     """Data sets that it was made from."""
-    ablation: Ablation | None = None
+    ablation: Table | None = None
     """That it is a row of."""
 
 
@@ -77,7 +76,7 @@ def find_sources(paths: Sequence[Path], options: ReportOptions) -> list[Source]:
 
 def _sources(path: Path, options: ReportOptions) -> list[Source]:
     if (path / TABLE).is_file():
-        return _of_ablation(Ablation.read(path), options)
+        return _of_ablation(path, Table.read(path), options)
     if (path / RUN).is_file():
         return [_of_run(path, options)]
     if (path / RECORD).is_file() or (path.is_dir() and any(path.rglob(PREDICTIONS_NAME))):
@@ -134,20 +133,21 @@ def _of_predictions(path: Path, options: ReportOptions) -> Source:
     return replace(source, classes=classes, fps=fps, store=store, about=about_predictions(record))
 
 
-def _of_ablation(ablation: Ablation, options: ReportOptions) -> list[Source]:
+def _of_ablation(path: Path, table: Table, options: ReportOptions) -> list[Source]:
     """The first seed of every recipe that has one."""
+    videos = tuple(path / source for source in table.sources if (path / source).exists())
     found = []
-    for row in ablation.rows:
+    for row in table.rows:
         if not row.runs:
             continue
         first = row.runs[0]
-        source = _of_run(first.run, replace(options, store=options.store or first.store), split=ablation.split)
-        predictions = first.predictions if source.split == ablation.split else source.predictions
-        found.append(
-            replace(source, name=row.name, predictions=predictions, videos=ablation.sources, ablation=ablation)
+        source = _of_run(
+            path / first.run, replace(options, store=options.store or path / first.store), split=table.split
         )
+        predictions = path / first.predictions if source.split == table.split else source.predictions
+        found.append(replace(source, name=row.name, predictions=predictions, videos=videos, ablation=table))
     if not found:
-        raise InputError(f"{ablation.path}: no finished run", cure="let bas ablate finish one recipe first")
+        raise InputError(f"{path}: no finished run", cure="let bas ablate finish one recipe first")
     return found
 
 

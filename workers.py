@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from ...errors import InputError
+from .errors import InputError
 
 T = TypeVar("T")
 R = TypeVar("R")

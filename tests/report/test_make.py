@@ -3,43 +3,48 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from bas.cache.match import MatchMeta
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
+from bas.eval.ablation import Judged, Row, Table
 from bas.events import Event, write_json_atomic, write_predictions
 from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.settings import TrainSettings
-from bas.report import report
-from bas.report_sources import ReportOptions
+from bas.report.make import report
+from bas.report.sources import ReportOptions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]
 CLASSES, NUM_ROWS = ("PASS", "DRIVE"), 400
 FEATURES = FeatureSettings.imported(kind="pulses", model="none", dim=4, fps="25")
+RECIPE = Row(
+    name="fc",
+    recipe="fc",
+    about="a <baseline>",
+    backbone="x3d_s",
+    depth=5,
+    head="fc",
+    weights="none",
+    published={"map_10": 42.66, "map_12": 37.31, "source": "seed"},
+    epoch_steps=1280,
+    num_seeds=1,
+)
 GAMES = {"liga/a": "train", "liga/b": "valid", "liga/c & #c": "test", "liga/d": "test"}
 
 
 def events_of(seed: int) -> list[Event]:
     generator = np.random.default_rng(seed)
     return [Event(40 * int(row), CLASSES[generator.integers(0, 2)]) for row in range(15, NUM_ROWS - 15, 24)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors are slower on many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -220,44 +225,33 @@ def test_runs_side_by_side_have_different_names(trained: Path, store: Path, tmp_
     assert means(page, 0) == means(page, 1)
 
 
+def judged(*, run: str, store: object, predictions: str) -> Row:
+    """A row with one seed."""
+    means = {"mAP": {"value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1}}
+    places = {"run": run, "store": str(store), "predictions": predictions}
+    return RECIPE.with_run(Judged(seed=0, seconds=1.5, parameters=10, means=means, **places))
+
+
+def ablation(*rows: Row, split: str, sources: tuple[str, ...]) -> Table:
+    return Table(sources=sources, split=split, settings={}, classes=CLASSES, rows=rows, chance={"mAP": 0.1})
+
+
 def test_an_ablation_brings_its_table_runs_and_videos(run: Path, store: Path, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "ablation"
     shutil.copytree(run, folder / "runs" / "fc-0")
     report([folder / "runs" / "fc-0"], tmp_path / "first")  # so that it is predicted, as bas ablate does
-    trained_row = {
-        **{"recipe": "fc", "about": "a <baseline>", "backbone": "x3d_s", "depth": 5, "head": "fc", "weights": "none"},
-        "published": {"map_10": 42.66, "map_12": 37.31, "source": "seed"},
-        "runs": [
-            {
-                **{"seed": 0, "run": "runs/fc-0", "store": store.as_posix(), "seconds": 1.5, "parameters": 10},
-                "predictions": "runs/fc-0/predictions/test",
-                "means": {"mAP": {"value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1}},
-            }
-        ],
-        **{"mean": {"mAP": 0.5}, "sd": None, "low": {"mAP": 0.4}, "high": {"mAP": 0.6}, "parameters": 10},
-        **{"seconds": 1.5, "status": "done", "error": ""},
-    }
-    failed = trained_row | {"recipe": "ed", "runs": [], "mean": {}, "status": "failed", "error": "no store of x3d_m"}
-    record = {
-        **{"format": "bas-ablation-1", "sources": [data.as_posix(), "/nowhere"], "split": "test"},
-        **{"classes": list(CLASSES), "rows": [trained_row, failed], "chance": {"mAP": 0.1}},
-    }
-    write_json_atomic(folder / "ablation.json", record)
+    failed = replace(RECIPE, name="ed", recipe="ed").with_failure("no store of x3d_m")
+    row = judged(run="runs/fc-0", store=store, predictions="runs/fc-0/predictions/test")
+    table = ablation(row, failed, split="test", sources=(data.as_posix(), "/nowhere"))
+    table.write(folder)
     made = report([folder], tmp_path / "page")
     page = page_of(tmp_path / "page")
     assert page["ablation"]["rows"][1]["error"] == "no store of x3d_m"
     assert [each["name"] for each in page["runs"]] == ["fc"]
     assert made.num_videos == 2
-    damages: tuple[dict[str, Any], ...] = (
-        {"format": "bas-ablation-2"},
-        {"rows": [{}]},
-        {"sources": None},
-        {"rows": [failed]},
-    )
-    for damage in damages:
-        write_json_atomic(folder / "ablation.json", record | damage)
-        with pytest.raises(InputError):
-            report([folder], tmp_path / "page")
+    replace(table, rows=(failed,)).write(folder)
+    with pytest.raises(InputError, match="no finished run"):
+        report([folder], tmp_path / "page")
 
 
 def test_halves_have_their_own_clocks_and_videos(tmp_path: Path) -> None:
@@ -332,11 +326,8 @@ def test_damaged_folders_are_told_apart(bas: Cli, run: Path, store: Path, data: 
 
 
 def test_one_page_has_one_split(run: Path, tmp_path: Path) -> None:
-    ablation = {
-        **{"format": "bas-ablation-1", "sources": [], "split": "valid", "classes": [], "chance": {}},
-        "rows": [{"recipe": "fc", "runs": [{"seed": 0, "run": str(run), "store": "s", "predictions": "p"}]}],
-    }
-    write_json_atomic(tmp_path / "ablation" / "ablation.json", ablation)
+    row = judged(run=str(run), store="s", predictions="p")
+    ablation(row, split="valid", sources=()).write(tmp_path / "ablation")
     with pytest.raises(InputError, match="different splits") as error:
         report([run, tmp_path / "ablation"], tmp_path / "page")
     assert "--split" in error.value.cure

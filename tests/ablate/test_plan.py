@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bas.ablate_plan import AblateOptions, Inputs, Plan, make_plan, open_inputs, recipe_names, runs_of
+from bas.ablate.plan import AblateOptions, Inputs, Plan, make_plan, open_inputs, recipe_names, runs_of
 from bas.cli_ablate import _weights
 from bas.errors import InputError
 from bas.heads.recipes import RECIPES, SEED_TABLE, named_recipe

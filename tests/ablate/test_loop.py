@@ -9,25 +9,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
-from bas import ablate as ablate_module
-from bas.ablate import Reporter, ablate, default_jobs
-from bas.ablate_plan import AblateOptions, open_inputs, recipe_names
-from bas.ablate_run import RunTask, carry_out
-from bas.ablate_view import table_view
+from bas.ablate import loop
+from bas.ablate.loop import Reporter, ablate, default_jobs
+from bas.ablate.plan import AblateOptions, open_inputs, recipe_names
+from bas.ablate.runs import RunTask, carry_out
+from bas.ablate.view import table_view
 from bas.cache.files import FileLock
 from bas.errors import InputError
 from bas.eval.ablation import SHEET, TABLE, Judged, Table
-from bas.heads.training.workers import Failure
 from bas.synthetic import write_match
+from bas.workers import Failure
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]
 SPLITS = ("train", "valid", "test")
 SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
@@ -37,15 +37,6 @@ SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests end processes, not machines."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the workers, so that figures are equal to the last digit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +56,7 @@ def in_turn(_work: object, tasks: Sequence[RunTask], *, ended: Callable[..., Non
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """No workers."""
-    monkeypatch.setattr(ablate_module, "side_by_side", in_turn)
+    monkeypatch.setattr(loop, "side_by_side", in_turn)
 
 
 def tiny(*names: str, **changes: Any) -> AblateOptions:
@@ -151,8 +142,8 @@ def test_from_videos_to_the_table_and_again(
     def nothing_left(_work: object, tasks: Sequence[RunTask], **_: object) -> None:
         assert not tasks
 
-    monkeypatch.setattr(ablate_module, "side_by_side", nothing_left)
-    monkeypatch.setattr("bas.ablate_run.predict", pytest.fail)
+    monkeypatch.setattr(loop, "side_by_side", nothing_left)
+    monkeypatch.setattr("bas.ablate.runs.predict", pytest.fail)
     assert bas("ablate", *call) == 2
     assert read(out) == record
     assert "regnety_002-fc failed" in " ".join(capsys.readouterr().out.split())
@@ -166,7 +157,7 @@ def test_killed_midway_the_same_command_ends_with_the_same_table(
 ) -> None:
     out, whole = tmp_path / "cut", tmp_path / "whole"
     call = [str(store), "--recipes", "tcn,fc", "--seeds", "2", "--epochs", "2", "--device", "cpu", "--jobs", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / ".typing")}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / ".typing")}
     child = subprocess.Popen(
         [sys.executable, "-m", "bas", "ablate", *call, "--out", str(out)], env=environment, stderr=subprocess.DEVNULL
     )
@@ -179,7 +170,7 @@ def test_killed_midway_the_same_command_ends_with_the_same_table(
     child.wait()
     assert any(run["status"] != "done" for run in read(out)["rows"])
     wait_for_locks(out)
-    monkeypatch.setattr(ablate_module, "side_by_side", in_turn)
+    monkeypatch.setattr(loop, "side_by_side", in_turn)
     assert bas("ablate", *call, "--out", out) == 0
     ablate([store], whole, tiny("tcn", "fc", num_seeds=2, epochs=2))
     assert without_times(read(out)) == without_times(read(whole))
@@ -218,7 +209,7 @@ def test_a_killed_worker_fails_its_run_only_and_the_next_call_mends_it(store: Pa
     assert [run.seed for run in row.runs] == [1]
     assert "fc failed: seed 0: its process was killed by SIGKILL" in shown(table)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablate_module, "side_by_side", in_turn)
+        patch.setattr(loop, "side_by_side", in_turn)
         assert ablate([store], tmp_path / "out", options).complete
 
 
@@ -282,7 +273,7 @@ def test_a_fault_in_one_backbone_leaves_the_others(
     def faulty(*_: object, **__: object) -> None:
         raise MemoryError("no room for 9 GB")
 
-    monkeypatch.setattr(ablate_module, "extract", faulty)
+    monkeypatch.setattr(loop, "extract", faulty)
     table = ablate([tmp_path / "data", given], tmp_path / "out", tiny("x3d_m-fc", "fc"))
     assert [(row.recipe, row.status) for row in table.rows] == [("x3d_m-fc", "failed"), ("fc", "done")]
     assert table.rows[0].error == "MemoryError: no room for 9 GB"

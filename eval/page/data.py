@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .figures import METRIC, Figures, Tolerances
-from .files import Clock, Loaded
-from .metric import NUM_THRESHOLDS
-from .mistakes import MISTAKES, Kind, Matched
-from .spots import IntArray
+from ..figures import METRIC, Figures, Tolerances
+from ..files import Clock, Loaded
+from ..metric import NUM_THRESHOLDS
+from ..mistakes import MISTAKES, Kind, Matched
+from ..spots import IntArray
 
 FORMAT = "bas-report-1"
 MAX_PER_EVENT = 20

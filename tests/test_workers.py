@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CHILD = Path(__file__).with_name("workers_child.py")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3] / ".typing")}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / ".typing")}
 
 
 def test_every_task_ends_one_way_or_another() -> None:

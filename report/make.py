@@ -9,24 +9,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .cache.files import disk_errors
-from .cache.layout import METADATA
-from .cache.store import FeatureStore
-from .errors import InputError
-from .eval.ablation import TABLE
-from .eval.figures import METRIC, figures
-from .eval.files import Paired, find_predictions, load, pair, same_tail
-from .eval.page_data import PageMatch, Subject, page_data
-from .eval.page_file import require_own_page, write_page
-from .eval.report import EvalSettings
-from .eval.traps import file_warnings
-from .events import read_json
-from .extract.datasets.label_files import LabelSet, find_labels, game_of_folder, stored_labels
-from .extract.datasets.sources import find_sources as find_videos
-from .heads.training.checkpoint import BEST
-from .predict import PredictOptions, predict
-from .predict import Reporter as PredictReporter
-from .report_sources import DEFAULT_FPS, ReportOptions, Source, about_predictions, find_sources, read_record
+from ..cache.files import disk_errors
+from ..cache.layout import METADATA
+from ..cache.store import FeatureStore
+from ..errors import InputError
+from ..eval.figures import METRIC, figures
+from ..eval.files import Paired, find_predictions, load, pair, same_tail
+from ..eval.page.data import PageMatch, Subject, page_data
+from ..eval.page.file import require_own_page, write_page
+from ..eval.report import EvalSettings
+from ..eval.traps import file_warnings
+from ..extract.datasets.label_files import LabelSet, find_labels, game_of_folder, stored_labels
+from ..extract.datasets.sources import find_sources as find_videos
+from ..heads.training.checkpoint import BEST
+from ..predict import PredictOptions, predict
+from ..predict import Reporter as PredictReporter
+from .sources import DEFAULT_FPS, ReportOptions, Source, about_predictions, find_sources, read_record
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def report(
 
     matches, about_videos = _matches(subjects, sources, options, out)
     title = options.title or ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
-    ablation = next((read_json(source.ablation.path / TABLE) for source in sources if source.ablation), None)
+    ablation = next((source.ablation.to_json() for source in sources if source.ablation), None)
     notes = [*notes, *about_videos]
     data = page_data(subjects, matches, classes, title=title, fps=fps, ablation=ablation, notes=notes)
     with disk_errors(out):

@@ -10,15 +10,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .ablate import Reporter
-from .ablate_plan import Place
-from .ablate_run import RunTask
-from .eval.ablation import SHEET, Judged, Row, Table
-from .extract.progress_view import ExtractionView
-from .extract.run import Reporter as ExtractReporter
-from .heads.recipes import RECIPES
-from .heads.training.train_view import duration
-from .heads.training.workers import Failure
+from ..eval.ablation import SHEET, Judged, Row, Table
+from ..extract.progress_view import ExtractionView
+from ..extract.run import Reporter as ExtractReporter
+from ..heads.recipes import RECIPES
+from ..heads.training.train_view import duration
+from ..workers import Failure
+from .loop import Reporter
+from .plan import Place
+from .runs import RunTask
 
 _SPEED_SECONDS = 600.0
 """The time left is guessed from the last so many."""

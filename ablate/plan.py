@@ -6,21 +6,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .ablate_run import RunTask, judged_games
-from .cache.layout import METADATA
-from .cache.store import FeatureStore
-from .errors import InputError
-from .eval.ablation import Row
-from .events import Split
-from .extract.backbones.registry import backbone_spec
-from .extract.datasets.sources import DataSet, find_sources
-from .extract.engines.choose import Device
-from .extract.options import DEFAULT_BACKBONE
-from .heads.inputs import INPUTS
-from .heads.recipes import RECIPES, SEED_TABLE, named_recipe
-from .heads.training.data import choose_matches
-from .heads.training.examples import one_pass_at_most
-from .heads.training.settings import TrainSettings
+from ..cache.layout import METADATA
+from ..cache.store import FeatureStore
+from ..errors import InputError
+from ..eval.ablation import Row
+from ..events import Split
+from ..extract.backbones.registry import backbone_spec
+from ..extract.datasets.sources import DataSet, find_sources
+from ..extract.engines.choose import Device
+from ..extract.options import DEFAULT_BACKBONE
+from ..heads.inputs import INPUTS
+from ..heads.recipes import RECIPES, SEED_TABLE, named_recipe
+from ..heads.training.data import choose_matches
+from ..heads.training.examples import one_pass_at_most
+from ..heads.training.settings import TrainSettings
+from .runs import RunTask, judged_games
 
 STORES = "stores"
 _FIXED_COST = 50_000

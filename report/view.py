@@ -6,9 +6,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from .eval.report import Score
-from .predict_view import PredictionView
-from .report import Made, Reporter
+from ..eval.report import Score
+from ..predict_view import PredictionView
+from .make import Made, Reporter
 
 
 def report_reporter() -> Reporter:

@@ -6,22 +6,22 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .ablate_plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
-from .ablate_run import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256
-from .cache.files import FileLock, disk_errors
-from .cache.layout import METADATA
-from .cache.store import FeatureStore
-from .errors import InputError
-from .eval.ablation import TABLE, Judged, Row, Table, require_same_settings
-from .events import SOCCERNET_BALL_CLASSES, write_text_atomic
-from .extract.backbones.registry import backbone_spec
-from .extract.engines.choose import Device
-from .extract.options import ExtractOptions
-from .extract.options import RunOptions as ExtractRun
-from .extract.run import Reporter as ExtractReporter
-from .extract.run import extract
-from .heads.training.loop import choose_device
-from .heads.training.workers import Failure, side_by_side
+from ..cache.files import FileLock, disk_errors
+from ..cache.layout import METADATA
+from ..cache.store import FeatureStore
+from ..errors import InputError
+from ..eval.ablation import TABLE, Judged, Row, Table, require_same_settings
+from ..events import SOCCERNET_BALL_CLASSES, write_text_atomic
+from ..extract.backbones.registry import backbone_spec
+from ..extract.engines.choose import Device
+from ..extract.options import ExtractOptions
+from ..extract.options import RunOptions as ExtractRun
+from ..extract.run import Reporter as ExtractReporter
+from ..extract.run import extract
+from ..heads.training.loop import choose_device
+from ..workers import Failure, side_by_side
+from .plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
+from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256
 
 MAX_JOBS_ON_GPU = 4
 """Small heads leave a GPU idle between kernels, so several runs share it; each holds a bank of its own there."""

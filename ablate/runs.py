@@ -10,22 +10,22 @@ from typing import Any
 
 import torch
 
-from .cache.store import FeatureStore
-from .errors import InputError
-from .eval.ablation import Judged
-from .eval.files import PREDICTIONS_NAME, games_of, read_events
-from .eval.prediction_folder import RECORD
-from .eval.report import EvalSettings, Report, evaluate
-from .eval.uncertainty import Resampling
-from .events import Event, Split, read_json, write_json_atomic
-from .extract.datasets.games import Game as SourceGame
-from .extract.datasets.games import StoredPart, choose_games, find_games
-from .extract.engines.choose import Device
-from .heads.training.checkpoint import BEST, RUN
-from .heads.training.loop import Progress, Reporter, RunOptions, train
-from .heads.training.record import RunRecord
-from .heads.training.settings import TrainSettings
-from .predict import PredictOptions, predict
+from ..cache.store import FeatureStore
+from ..errors import InputError
+from ..eval.ablation import Judged
+from ..eval.files import PREDICTIONS_NAME, games_of, read_events
+from ..eval.prediction_folder import RECORD
+from ..eval.report import EvalSettings, Report, evaluate
+from ..eval.uncertainty import Resampling
+from ..events import Event, Split, read_json, write_json_atomic
+from ..extract.datasets.games import Game as SourceGame
+from ..extract.datasets.games import StoredPart, choose_games, find_games
+from ..extract.engines.choose import Device
+from ..heads.training.checkpoint import BEST, RUN
+from ..heads.training.loop import Progress, Reporter, RunOptions, train
+from ..heads.training.record import RunRecord
+from ..heads.training.settings import TrainSettings
+from ..predict import PredictOptions, predict
 
 FORMAT = "bas-judged-1"
 

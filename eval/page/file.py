@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..events import write_text_atomic
+from ...errors import InputError
+from ...events import write_text_atomic
 
 PAGE = "index.html"
-_TEMPLATE = Path(__file__).parent / "page"
+_TEMPLATE = Path(__file__).parent
 _SCRIPTS = ("dom", "data", "summary", "charts", "mistakes", "lanes", "timeline", "player", "main")
 """In order: all become one module script."""
 _MARK = "<!-- bas report -->"

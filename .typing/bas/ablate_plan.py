@@ -1,1 +1,0 @@
-../../ablate_plan.py

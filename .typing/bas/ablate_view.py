@@ -1,1 +1,0 @@
-../../ablate_view.py

@@ -1,1 +1,0 @@
-../../report_view.py

@@ -1,0 +1,1 @@
+"""`bas report`: runs to one page that shows what they found and missed. `make.py` is the main path."""
