@@ -32,7 +32,7 @@ DataRoot = Annotated[
 ]
 
 
-@data_app.command("check")
+@data_app.command("check", epilog="Example: bas data check SN-BAS-2025")
 def data_check(
     root: DataRoot,
     as_json: AsJson = False,
@@ -48,7 +48,7 @@ def data_check(
         raise typer.Exit(2)
 
 
-@data_app.command("ls")
+@data_app.command("ls", epilog="Example: bas data ls SN-BAS-2025 | cut -f1,2")
 def data_ls(root: DataRoot) -> None:
     """List the matches without opening a video; tab-separated where the output is not a terminal."""
     from rich.console import Console
@@ -179,7 +179,7 @@ def extract(
         raise typer.Exit(2)
 
 
-@app.command()
+@app.command(epilog="Example: bas weights x3d_s --fetch")
 def weights(
     names: Annotated[list[str] | None, typer.Argument(metavar="[BACKBONE...]", help="All by default.")] = None,
     fetch: Annotated[bool, typer.Option("--fetch", help="Put their weights into the cache now.")] = False,
@@ -230,7 +230,7 @@ Synthetic matches and random weights: the figures say nothing about real footbal
         raise typer.Exit(2)
 
 
-@cache_app.command("info")
+@cache_app.command("info", epilog="Example: bas cache info x3d_s.zarr")
 def cache_info(store: Store, as_json: AsJson = False) -> None:
     """Matches, frames, events and settings of a store."""
     from .cache.info import info

@@ -1,0 +1,42 @@
+"""Every command says what it does and shows how it is typed; the README's table has them all."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import typer.core
+
+from bas import cli
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(command, typer.core.TyperGroup):
+        for part, child in command.commands.items():
+            yield from commands(child, f"{name} {part}")
+    else:
+        yield name, command
+
+
+ALL = dict(commands(typer.main.get_command(cli.app), "bas"))
+
+
+def test_there_are_commands() -> None:
+    assert {"bas demo", "bas extract", "bas cache info", "bas data check", "bas report"} <= set(ALL)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_command_has_an_example_of_itself_and_a_line_in_the_readme(name: str) -> None:
+    assert (ALL[name].epilog or "").startswith(f"Example: {name} ")
+    assert f"| `{name} " in README.read_text()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_example_names_options_that_exist(name: str) -> None:
+    options = {option for parameter in ALL[name].params for option in parameter.opts}
+    typed = [word for word in (ALL[name].epilog or "").split() if word.startswith("--")]
+    assert set(typed) <= options
+    assert ALL[name].help
