@@ -17,8 +17,8 @@ HEADS = ("demo-fc", "demo")
 SIZE = (160, 90)
 """Pictures this small suffice for random weights, and three minutes for all."""
 WINDOW_STEPS = 50
-VARIETY = 0.25
-"""Of looks: with a quarter of an hour to learn from, every match cannot have a ground and a camera of its own."""
+VARIETY = 0.1
+"""Of looks: nearly one ground and one camera, as eight minutes to learn from teach random features no more."""
 
 
 @dataclass(frozen=True)

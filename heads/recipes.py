@@ -81,7 +81,7 @@ _SMALL = TrainSettings(
     max_grad_norm=1.0,
 )
 
-_DEMO = replace(_SMALL, clip_len=200, epochs=8, epoch_steps=60_000)
+_DEMO = replace(_SMALL, clip_len=200, epochs=8, epoch_steps=60_000, lr=5e-4, weight_decay=0.3)
 
 RECIPES: Mapping[str, Recipe] = {
     # SoccerNet, in the order of the published table
