@@ -5,29 +5,33 @@ import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
 from bas.extract.datasets.sources import find_sources
+from bas.extract.engines import openvino
 from bas.extract.options import ExtractOptions, RunOptions, share_out
 from bas.extract.run import Summary, extract
 from bas.synthetic import write_match
 
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
+LONG_FRAMES, SHORT_FRAMES = 325, 150
 Cli = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
 def data_set_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two matches of 22 and 12 s: 550 and 300 frames."""
+    """Two matches of 13 and 6 s: 325 and 150 frames; progress is saved after 256."""
     root = tmp_path_factory.mktemp("data")
-    write_match(root / "long", seconds=22, seed=1)
-    write_match(root / "short", seconds=12, seed=2)
+    write_match(root / "long", seconds=LONG_FRAMES / 25, seed=1)
+    write_match(root / "short", seconds=SHORT_FRAMES / 25, seed=2)
     (root / "splits.json").write_text(json.dumps({"train": ["long"], "test": ["short"]}))
     return root
 
@@ -38,6 +42,27 @@ def whole_store(data_set_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("whole") / "s.zarr"
     assert run(data_set_folder, path, views=("identity", "hflip")).complete
     return path
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[tuple[object, ...], Any]:
+    """What OpenVINO has converted."""
+    return {}
+
+
+@pytest.fixture
+def known_graphs(graphs: dict[tuple[object, ...], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal networks are converted once (2 s) for all tests that ask for this; the others convert anew."""
+    convert = openvino._graph
+
+    def graph(net: nn.Module, shape: tuple[int, ...]) -> Any:
+        tensors = (tensor.detach().numpy().tobytes() for tensor in (*net.parameters(), *net.buffers()))
+        key = (repr(net), shape, *map(hash, tensors))
+        if key not in graphs:
+            graphs[key] = convert(net, shape)
+        return graphs[key]
+
+    monkeypatch.setattr(openvino, "_graph", graph)
 
 
 def run(data: Path, store: Path, **how: object) -> Summary:
@@ -89,22 +114,25 @@ def test_rows_are_those_of_the_plain_network_on_each_window(whole_store: Path, d
 def test_hflip_is_another_view_with_its_own_features(whole_store: Path) -> None:
     store = FeatureStore.open(whole_store)
     assert store.views("long") == ["hflip", "identity"]
-    identity, hflip = (np.asarray(store.rows("long", view)[0:550], np.float32) for view in ("identity", "hflip"))
+    identity, hflip = (
+        np.asarray(store.rows("long", view)[0:LONG_FRAMES], np.float32) for view in ("identity", "hflip")
+    )
     assert np.abs(identity - hflip).max() > 1e-3
 
 
 def test_labels_split_time_and_classes_travel_with_the_store(whole_store: Path, data_set_folder: Path) -> None:
     store = FeatureStore.open(whole_store)
     info = store.match("short")
-    assert (info.num_rows, info.meta.split, int(info.meta.fps)) == (300, "test", 25)
+    assert (info.num_rows, info.meta.split, int(info.meta.fps)) == (SHORT_FRAMES, "test", 25)
     assert info.meta.events() == find_sources([data_set_folder]).events(find_sources([data_set_folder]).matches[1])
     seconds = [int(ticks) * info.meta.time_base for ticks in store.pts("short")]
-    assert seconds == [Fraction(frame, 25) for frame in range(300)]
+    assert seconds == [Fraction(frame, 25) for frame in range(SHORT_FRAMES)]
     assert store.valid("short").all()
     assert set(store.classes) == {"PASS", "DRIVE", *store.classes}
 
 
 @pytest.mark.parametrize("how", [{"batch": 1}, {"batch": 5}, {"decode_threads": 1}, {"decode_threads": 3}])
+@pytest.mark.usefixtures("known_graphs")
 def test_batch_and_threads_change_no_bit(
     how: dict[str, int], whole_store: Path, data_set_folder: Path, tmp_path: Path
 ) -> None:
@@ -112,6 +140,7 @@ def test_batch_and_threads_change_no_bit(
     assert tree(tmp_path / "s.zarr") == tree(whole_store)
 
 
+@pytest.mark.usefixtures("known_graphs")
 def test_sharing_out_and_adding_views_later_change_no_bit(
     whole_store: Path, data_set_folder: Path, tmp_path: Path
 ) -> None:
@@ -149,7 +178,7 @@ def test_options_left_out_follow_the_store(whole_store: Path, data_set_folder: P
     assert bas("extract", tmp_path / "more", "--out", tmp_path / "s.zarr") == 0
     store = FeatureStore.open(tmp_path / "s.zarr")
     assert store.matches() == ["long", "short", "third"]
-    assert np.array_equal(store.rows("third")[0:300], store.rows("short")[0:300])
+    assert np.array_equal(store.rows("third")[0:SHORT_FRAMES], store.rows("short")[0:SHORT_FRAMES])
 
 
 def test_a_bad_video_fails_alone_and_says_why(
@@ -168,6 +197,7 @@ def test_a_bad_video_fails_alone_and_says_why(
     assert FeatureStore.open(tmp_path / "s.zarr").matches() == ["good"]
 
 
+@pytest.mark.usefixtures("known_graphs")
 def test_a_damaged_video_needs_leave(data_set_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     damaged = bytearray((data_set_folder / "long" / "224p.mp4").read_bytes())
@@ -181,9 +211,10 @@ def test_a_damaged_video_needs_leave(data_set_folder: Path, tmp_path: Path) -> N
     allowed = run(tmp_path / "m", tmp_path / "s.zarr", max_bad_share=1.0).results[0]
     store = FeatureStore.open(tmp_path / "s.zarr")
     assert allowed.bad_rows == int((~store.valid("m")).sum())
-    assert 0 < allowed.bad_rows < 550
+    assert 0 < allowed.bad_rows < LONG_FRAMES
 
 
+@pytest.mark.usefixtures("known_graphs")
 def test_a_late_start_is_no_damage(data_set_folder: Path, tmp_path: Path) -> None:
     import av
 
@@ -196,9 +227,9 @@ def test_a_late_start_is_no_damage(data_set_folder: Path, tmp_path: Path) -> Non
                 packet.stream = copy
                 late.mux(packet)
     result = run(tmp_path / "late.mp4", tmp_path / "s.zarr", max_bad_share=0.0).results[0]
-    assert (result.status, result.num_rows, result.bad_rows) == ("extracted", 350, 50)
+    assert (result.status, result.num_rows, result.bad_rows) == ("extracted", 50 + SHORT_FRAMES, 50)
     store = FeatureStore.open(tmp_path / "s.zarr")
-    assert store.valid("late").tolist() == [False] * 50 + [True] * 300
+    assert store.valid("late").tolist() == [False] * 50 + [True] * SHORT_FRAMES
 
 
 def test_what_a_finetuned_checkpoint_was_trained_with_cannot_be_overruled(
@@ -222,6 +253,7 @@ def test_what_a_finetuned_checkpoint_was_trained_with_cannot_be_overruled(
     assert "--weights FILE" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("known_graphs")
 def test_verify_extracts_again_and_notices_other_features(
     whole_store: Path, data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,6 +324,6 @@ def test_the_device_scaler_sees_the_whole_picture_and_is_in_the_key(data_set_fol
         assert summary.complete, summary.results
         stores.append(FeatureStore.open(path))
     assert stores[0].settings.key() != stores[1].settings.key()
-    a, b = (np.asarray(store.rows("short")[0:300], np.float32) for store in stores)
+    a, b = (np.asarray(store.rows("short")[0:SHORT_FRAMES], np.float32) for store in stores)
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert 0.9 < cosine.min() < 0.999999
