@@ -13,6 +13,7 @@ from ..cache.files import disk_errors
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..errors import InputError
+from ..eval.ablation import TABLE
 from ..eval.figures import METRIC, figures
 from ..eval.files import Paired, find_predictions, load, pair, same_tail
 from ..eval.page.data import PageMatch, Subject, page_data
@@ -85,7 +86,9 @@ def report(
         subjects.append(Subject(source.name, source.about, loaded, drawn))
 
     matches, about_videos = _matches(subjects, sources, options, out)
-    title = options.title or ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
+    names = [run.resolve().name for run in runs if (run / TABLE).exists()]
+    names += [source.name for source in sources if source.ablation is None]
+    title = options.title or ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
     ablation = next((source.ablation.to_json() for source in sources if source.ablation), None)
     notes = [*notes, *about_videos]
     data = page_data(subjects, matches, classes, title=title, fps=fps, ablation=ablation, notes=notes)

@@ -10,6 +10,8 @@ from ..eval.report import Score
 from ..predict_view import PredictionView
 from .make import Made, Reporter
 
+_NUM_WARNINGS = 3
+
 
 def report_reporter() -> Reporter:
     """Lines on stderr: what is predicted first, and which run is judged."""
@@ -35,8 +37,11 @@ def made_view(made: Made) -> Group:
         for number, (name, score) in enumerate(report.means.items()):
             first = number == 0
             table.add_row(Text(subject.name if first else ""), name, *_cells(score), *(counts if first else ("", "")))
-    warnings = dict.fromkeys(each for subject in made.subjects for each in subject.figures.report.warnings)
-    lines = [Text(f"warning: {each}", "yellow") for each in warnings] + [Text(f"note: {each}") for each in made.notes]
+    warnings = list(dict.fromkeys(each for subject in made.subjects for each in subject.figures.report.warnings))
+    lines = [Text(f"warning: {each}", "yellow") for each in warnings[:_NUM_WARNINGS]]
+    if len(warnings) > _NUM_WARNINGS:
+        lines.append(Text(f"and {len(warnings) - _NUM_WARNINGS} more warnings: they are on the page", "yellow"))
+    lines += [Text(f"note: {each}") for each in made.notes]
     videos = f"{made.num_videos} of {len(made.matches)} matches with video"
     return Group(table, Text(""), *lines, Text(f"{made.page} ({videos}); open it in a browser"))
 
