@@ -109,8 +109,7 @@ def train_head(
     }
     settings = replace(chosen, **{name: value for name, value in given.items() if value is not None})
     features = FeatureStore.open(store)
-    if recipe and (note := other_features(recipe, features.settings)):
-        print(f"note: {note}", file=sys.stderr)
+    _note(other_features(recipe, features.settings) if recipe else "")
     with TrainingView() as report:
         record = train(
             features,
@@ -125,6 +124,11 @@ def train_head(
     show(run_view(record), record.to_json(), as_json=as_json)
     if not as_json:
         print(f"{out}: finished. Next: bas predict VIDEO-OR-STORE --run {out} --out predictions")
+
+
+def _note(text: str) -> None:
+    if text:
+        print(f"note: {text}", file=sys.stderr)
 
 
 def head_options(pairs: list[str] | None) -> dict[str, Any]:

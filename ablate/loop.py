@@ -98,8 +98,10 @@ def _extract_missing(place: Place, inputs: Inputs, options: AblateOptions, repor
     data_set = inputs.data_set
     assert data_set is not None
     wanted = {match.id for match in data_set.matches if match.split in options.splits}
-    if (place.store / METADATA).exists() and wanted <= set(FeatureStore.open(place.store).matches()):
-        return None
+    if (place.store / METADATA).exists():
+        stored = FeatureStore.open(place.store)
+        if wanted <= set(stored.matches()):
+            return _other_settings(stored, options)
     is_3d = backbone_spec(place.backbone).kind == "3d"
     asked = ExtractOptions(
         backbone=place.backbone,
@@ -119,6 +121,16 @@ def _extract_missing(place: Place, inputs: Inputs, options: AblateOptions, repor
     if not failed:
         return None
     return Failure(f"{len(failed)} match(es) not extracted; {failed[0].match_id}: {failed[0].message}")
+
+
+def _other_settings(store: FeatureStore, options: AblateOptions) -> Failure | None:
+    """Why features that are there are not those asked for: somebody put them into the ablation's folder by hand."""
+    made, is_3d = store.settings, backbone_spec(store.settings.backbone).kind == "3d"
+    pairs: dict[str, tuple[object, object]] = {"size": (options.size, (made.width, made.height))}
+    if is_3d:
+        pairs |= {"window": (options.window, made.window), "hop": (options.hop, made.hop)}
+    wrong = [f"{name} {got}, asked for {asked}" for name, (asked, got) in pairs.items() if asked not in (None, got)]
+    return Failure(f"{store.path}: extracted with other settings: {', '.join(wrong)}") if wrong else None
 
 
 class _Board:

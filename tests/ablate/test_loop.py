@@ -151,6 +151,11 @@ def test_from_videos_to_the_table_and_again(
     assert "these differ: size, epoch_steps" in capsys.readouterr().err
     assert read(out) == record
 
+    (out / TABLE).unlink()  # features of other settings that somebody left in the folder are not used
+    assert bas("ablate", *call, "--size", "32x32", "--window", 16) == 2
+    errors = {row["recipe"]: row["error"] for row in read(out)["rows"]}
+    assert "extracted with other settings: size (64, 36), asked for (32, 32), window 8, asked for 16" in errors["fc"]
+
 
 def test_killed_midway_the_same_command_ends_with_the_same_table(
     bas: Cli, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
