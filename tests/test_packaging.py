@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE_FOLDERS = ("ablate", "cache", "eval", "extract", "heads", "report", "synthetic")
+CODE_FOLDERS = ("ablate", "cache", "eval", "extract", "finetune", "heads", "report", "synthetic")
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {
     *("__init__", "__main__", "cli", "cli_ablate", "cli_heads", "cli_report", "errors", "events"),
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "synthetic": {"errors", "events", "workers"},
     "predict": STAGES,
     "predict_view": {"predict", "extract", "heads", "eval"},
+    "finetune": STAGES,
     "ablate": STAGES | {"predict", "workers"},
     "report": STAGES | {"predict", "predict_view"},
     "demo": {"ablate", "report", "eval", "synthetic"},

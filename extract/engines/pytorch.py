@@ -22,7 +22,7 @@ _CUDA_GROUPS_PER_CALL = 4
 
 
 class Normalised(nn.Module):
-    """A backbone that takes pictures as they come: uint8 (B, T, H, W, 3) -> float (B, T, C).
+    """A backbone that takes pictures as they come: (B, T, H, W, 3) -> float (B, T, C), uint8 or float RGB in [0, 255].
 
     Args:
         module: a backbone.
