@@ -22,7 +22,8 @@ from ..extract.datasets.games import Game as SourceGame
 from ..extract.datasets.games import StoredPart, choose_games, find_games
 from ..extract.engines.choose import Device
 from ..heads.training.checkpoint import BEST, RUN
-from ..heads.training.loop import Progress, Reporter, RunOptions, train
+from ..heads.training.epochs import Progress, Reporter
+from ..heads.training.loop import RunOptions, train
 from ..heads.training.record import RunRecord
 from ..heads.training.settings import TrainSettings
 from ..predict import PredictOptions, predict

@@ -33,7 +33,7 @@ from bas.eval.spots import Game, Spots
 from bas.eval.uncertainty import Resampling, chance_games
 from bas.heads.ensemble import Ensemble
 from bas.heads.recipes import RECIPES, default_recipe
-from bas.heads.training.data import LabelledMatch, labelled_matches
+from bas.heads.training.data import LabelledMatch, Matches, labelled_matches
 from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 
@@ -190,7 +190,7 @@ def judged_games(store: FeatureStore, runs: Sequence[Path], protocol: Protocol) 
 
 def judged_matches(store: FeatureStore, protocol: Protocol) -> list[LabelledMatch]:
     ids = [match_id for match_id in store.matches() if store.match(match_id).meta.split == protocol.split]
-    return labelled_matches(store, ids, store.classes)
+    return labelled_matches(Matches.of_store(store), ids, store.classes)
 
 
 def measure(games: Sequence[Game], classes: Sequence[str], fps: Fraction) -> dict[str, float]:

@@ -8,8 +8,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from ...errors import InputError
 from ...events import read_json, write_json_atomic
 from .judge import Verdict
 from .settings import TrainSettings
-from .updates import Updater
 
 FORMAT = "bas-run-1"
 RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.safetensors", "log.csv", "tensorboard"
@@ -43,6 +43,28 @@ class EpochLine:
     """Of the whole epoch."""
     valid_seconds: float
     """Of its validation."""
+    waiting_share: float = 0.0
+    """Share of the time of the updates that was spent waiting for their batches, 0 to 1."""
+
+
+class Trained(Protocol):
+    """The tensors that the next update depends on."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The weights."""
+
+    @property
+    def average(self) -> nn.Module | None:
+        """Averaged weights, where there are any."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Its state belongs to the model's parameters, in their order."""
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """Of fp16."""
 
 
 @dataclass
@@ -111,7 +133,7 @@ def read_weights(path: Path, model: nn.Module) -> None:
     _load(path, model, tensors)
 
 
-def write_state(path: Path, updater: Updater, state: LoopState) -> None:
+def write_state(path: Path, updater: Trained, state: LoopState) -> None:
     """Everything that the next update depends on, in one file."""
     tensors = {f"model.{name}": tensor for name, tensor in updater.model.state_dict().items()}
     if updater.average is not None:
@@ -122,7 +144,7 @@ def write_state(path: Path, updater: Updater, state: LoopState) -> None:
     _write_tensors(path, _portable(tensors), {"loop": json.dumps(asdict(state)), "scaler": json.dumps(scaler)})
 
 
-def read_state(path: Path, updater: Updater) -> LoopState | None:
+def read_state(path: Path, updater: Trained) -> LoopState | None:
     """Load what `write_state` wrote into the updater; None where there is no such file.
 
     Raises:

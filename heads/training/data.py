@@ -4,7 +4,7 @@ Legend: R rows of all matches one after the other, B clips, T steps, N = K + 1 o
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...eval.spots import Spots
-from ...events import Split
+from ...events import Event, Split, TimeGrid
 from ..targets import Targets, TargetSettings, clip_targets
 from .sampler import IntArray
 
@@ -41,7 +41,44 @@ class LabelledMatch:
         return Spots.collect(rows, classes, [1.0] * len(rows), num_classes=num_classes)
 
 
-def labelled_matches(store: FeatureStore, match_ids: Iterable[str], classes: Sequence[str]) -> list[LabelledMatch]:
+@dataclass(frozen=True)
+class MatchLabels:
+    """What is known of a match before training: its length, rate and labels."""
+
+    num_rows: int
+    grid: TimeGrid
+    events: Sequence[Event] | None
+    """None where it has no labels."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Matches to choose from: of a feature store, or of a data set of videos."""
+
+    where: str
+    """Path, for errors."""
+    classes: tuple[str, ...]
+    split_of: Mapping[str, str | None]
+    """By match id."""
+    labels: Callable[[str], MatchLabels]
+    """By match id; may take a while. InputError where the match cannot be read."""
+    again: str
+    """What to do once something beside the videos has been put right."""
+
+    @classmethod
+    def of_store(cls, store: FeatureStore) -> "Matches":
+        """The matches of a feature store."""
+        split_of = {match_id: store.match(match_id).meta.split for match_id in store.matches()}
+        again = "extract again (rows are kept)"
+        return cls(str(store.path), store.classes, split_of, lambda match_id: _stored_labels(store, match_id), again)
+
+
+def _stored_labels(store: FeatureStore, match_id: str) -> MatchLabels:
+    match = store.match(match_id)
+    return MatchLabels(match.num_rows, match.meta.grid, match.meta.events())
+
+
+def labelled_matches(source: Matches, match_ids: Iterable[str], classes: Sequence[str]) -> list[LabelledMatch]:
     """Read the labels of matches.
 
     Raises:
@@ -50,17 +87,16 @@ def labelled_matches(store: FeatureStore, match_ids: Iterable[str], classes: Seq
     class_id = {label: number for number, label in enumerate(classes, 1)}
     found = []
     for match_id in match_ids:
-        match = store.match(match_id)
-        events = match.meta.events()
-        if events is None:
+        match = source.labels(match_id)
+        if match.events is None:
             raise InputError(
-                f"{store.path}: match {match_id!r} has no labels",
-                cure="put Labels-ball.json beside its video and extract again (rows are kept), or leave the match out",
+                f"{source.where}: match {match_id!r} has no labels",
+                cure=f"put Labels-ball.json beside its video and {source.again}, or leave the match out",
             )
-        placed = [(match.meta.grid.frame(event.position_ms), event.label) for event in events]
+        placed = [(match.grid.frame(event.position_ms), event.label) for event in match.events]
         inside = [(row, class_id[label]) for row, label in placed if label in class_id and row < match.num_rows]
         num_hidden = sum(label not in class_id for _, label in placed)
-        found.append(LabelledMatch(match_id, match.num_rows, match.meta.fps, tuple(sorted(inside)), num_hidden))
+        found.append(LabelledMatch(match_id, match.num_rows, match.grid.fps, tuple(sorted(inside)), num_hidden))
     return found
 
 
@@ -87,18 +123,18 @@ class Chosen:
 
 
 def choose_matches(
-    store: FeatureStore,
+    source: Matches | FeatureStore,
     *,
     classes: Sequence[str] | None = None,
     valid: Sequence[str] = (),
     with_valid: bool = False,
     stride: int = 1,
 ) -> Chosen:
-    """Matches by the store's own splits, or with named ones for validation.
+    """Matches by the source's own splits, or with named ones for validation.
 
     Args:
-        store: the feature store.
-        classes: the class list; by default the store's.
+        source: a feature store, or other matches.
+        classes: the class list; by default the source's.
         valid: ids (or parts of ids) of matches of the splits train and valid that judge; the others of `train` train.
         with_valid: the others of `valid` train too: for a set of runs that each leave out one match of all.
         stride: rows per step of the run, to refuse one that leaves too few steps a second.
@@ -106,11 +142,12 @@ def choose_matches(
     Raises:
         InputError: an empty split, no labels, classes that do not fit, rates that differ, or a stride for other rows.
     """
-    names = _checked_classes(store, classes)
-    of_split = {match_id: store.match(match_id).meta.split for match_id in store.matches()}
+    source = Matches.of_store(source) if isinstance(source, FeatureStore) else source
+    names = _checked_classes(source, classes)
+    of_split = source.split_of
     in_train, in_valid = _of_split(of_split, "train"), _of_split(of_split, "valid")
     if valid:
-        named, in_valid = in_valid, _named(valid, in_train + in_valid, store=store)
+        named, in_valid = in_valid, _named(valid, in_train + in_valid, where=source.where)
         in_train = [match_id for match_id in in_train + named * with_valid if match_id not in in_valid]
     elif with_valid:
         raise InputError("--with-valid needs --valid", wanted="the matches that validate", cure="add --valid MATCH")
@@ -118,18 +155,18 @@ def choose_matches(
         if not ids:
             found = Counter(each or "no split" for each in of_split.values())
             raise InputError(
-                f"{store.path}: no match in the split {split!r}",
-                got=", ".join(f"{number} {name}" for name, number in sorted(found.items())) or "an empty store",
+                f"{source.where}: no match in the split {split!r}",
+                got=", ".join(f"{number} {name}" for name, number in sorted(found.items())) or "none at all",
                 wanted="at least one labelled match to train and one to validate",
-                cure="name validation matches with --valid, or add splits.json to the data set and extract again",
+                cure=f"name validation matches with --valid, or add splits.json to the data set and {source.again}",
             )
-    train, judges = (labelled_matches(store, ids, names) for ids in (in_train, in_valid))
-    fps = _one_rate(train + judges, store=store)
-    _check_stride(fps, stride, store=store)
+    train, judges = (labelled_matches(source, ids, names) for ids in (in_train, in_valid))
+    fps = _one_rate(train + judges, where=source.where)
+    _check_stride(fps, stride, where=source.where)
     for split, matches in (("train", train), ("valid", judges)):
         if not any(match.events for match in matches):
             raise InputError(
-                f"{store.path}: the split {split!r} has no event of the class list",
+                f"{source.where}: the split {split!r} has no event of the class list",
                 got=f"{sum(match.num_hidden for match in matches)} events of other classes",
                 wanted=", ".join(names),
                 cure="give the class list of the labels with --classes",
@@ -137,48 +174,48 @@ def choose_matches(
     return Chosen(tuple(train), tuple(judges), names, fps)
 
 
-def _checked_classes(store: FeatureStore, classes: Sequence[str] | None) -> tuple[str, ...]:
-    if not store.classes:
+def _checked_classes(source: Matches, classes: Sequence[str] | None) -> tuple[str, ...]:
+    if not source.classes:
         raise InputError(
-            f"{store.path}: no labels",
-            got="a store of unlabelled matches",
+            f"{source.where}: no labels",
+            got="unlabelled matches only",
             wanted="labelled matches",
-            cure="put Labels-ball.json beside the videos and extract again: rows that are stored are kept",
+            cure=f"put Labels-ball.json beside the videos and {source.again}",
         )
-    unknown = [label for label in classes or () if label not in store.classes]
+    unknown = [label for label in classes or () if label not in source.classes]
     if unknown:
         raise InputError(
-            f"{store.path}: the class list does not match",
+            f"{source.where}: the class list does not match",
             got=", ".join(unknown),
-            wanted=", ".join(store.classes),
-            cure="name only classes of the store, or leave --classes out",
+            wanted=", ".join(source.classes),
+            cure="name only classes that are labelled, or leave --classes out",
         )
-    return tuple(classes or store.classes)
+    return tuple(classes or source.classes)
 
 
 def _of_split(split_of: Mapping[str, str | None], split: Split) -> list[str]:
     return [match_id for match_id, of_match in split_of.items() if of_match == split]
 
 
-def _named(names: Sequence[str], known: Sequence[str], *, store: FeatureStore) -> list[str]:
+def _named(names: Sequence[str], known: Sequence[str], *, where: str) -> list[str]:
     found: list[str] = []
     for name in names:
         hits = [match_id for match_id in known if name == match_id] or [each for each in known if name in each]
         if len(hits) != 1:
             raise InputError(
-                f"{store.path}: --valid {name!r} names no single match of train and valid",
-                got=", ".join(hits[:4]) or "none",
+                f"{where}: --valid {name!r} names no single match of train and valid",
+                got=", ".join(hits[:4]) or "none at all",
                 wanted=", ".join(known[:4]) + (", ..." if len(known) > 4 else ""),
             )
         found += hits
     return list(dict.fromkeys(found))
 
 
-def _one_rate(matches: Sequence[LabelledMatch], *, store: FeatureStore) -> Fraction:
+def _one_rate(matches: Sequence[LabelledMatch], *, where: str) -> Fraction:
     rates = sorted({match.fps for match in matches})
     if len(rates) > 1:
         raise InputError(
-            f"{store.path}: matches of different frame rates",
+            f"{where}: matches of different frame rates",
             got=", ".join(map(str, rates)),
             wanted="one rate",
             cure="extract with --fps 25, so that every match lies on one grid",
@@ -186,10 +223,10 @@ def _one_rate(matches: Sequence[LabelledMatch], *, store: FeatureStore) -> Fract
     return rates[0]
 
 
-def _check_stride(fps: Fraction, stride: int, *, store: FeatureStore) -> None:
+def _check_stride(fps: Fraction, stride: int, *, where: str) -> None:
     if fps / stride < _MIN_STEPS_PER_SECOND:
         raise InputError(
-            f"{store.path}: made for another stride",
+            f"{where}: made for another stride",
             got=f"{fps} rows a second, of which --stride {stride} keeps {float(fps / stride):.1f}",
             wanted=f"at least {_MIN_STEPS_PER_SECOND} steps a second",
             cure="use --stride 1" if fps >= _MIN_STEPS_PER_SECOND else "extract with --fps 25",

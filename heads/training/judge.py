@@ -1,6 +1,6 @@
 """Validation on whole matches, and the choice of peaks and calibration at the end of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -44,46 +44,27 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """The validation matches; the bank ends with them."""
+class Referee:
+    """The validation matches' labels: judges confidences of their rows, (rows, K) of each match."""
 
-    bank: FeatureBank
-    matches: tuple[tuple[LabelledMatch, BankMatch], ...]
+    matches: tuple[LabelledMatch, ...]
     classes: tuple[str, ...]
     fps: Fraction
-    plan: ScoringPlan
 
     @classmethod
-    def over(cls, chosen: Chosen, bank: FeatureBank, settings: TrainSettings) -> "Judge":
-        """A judge of the validation matches."""
-        places = bank.matches[len(chosen.train) :]
-        return cls(
-            bank, tuple(zip(chosen.valid, places, strict=True)), chosen.classes, chosen.fps, settings.scoring_plan
-        )
+    def of(cls, chosen: Chosen) -> "Referee":
+        """Of the matches that judge."""
+        return cls(chosen.valid, chosen.classes, chosen.fps)
 
-    def verdict(self, model: SpottingModel) -> Verdict:
-        """Validation mAP with the default peaks; leaves the model in training mode."""
-        return self._measure(self._games([find_spots(scores, PeakSettings()) for scores in self.scores(model)]))
+    def verdict(self, scores: Sequence[FloatArray]) -> Verdict:
+        """Validation mAP with the default peaks."""
+        return self._measure(self._games([find_spots(each, PeakSettings()) for each in scores]))
 
-    def choose(self, model: SpottingModel) -> Choice:
+    def choose(self, scores: Sequence[FloatArray]) -> Choice:
         """The best peaks, and a calibration fitted on them."""
-        scores, events = self.scores(model), self._events()
-        chosen = choose_peaks(scores, events, fps=self.fps, num_headline=self._num_headline)
+        chosen = choose_peaks(scores, self._events(), fps=self.fps, num_headline=self._num_headline)
         games = self._games([find_spots(each, chosen.best) for each in scores])
         return Choice(chosen.best, fit_calibration(games), self._measure(games), chosen.table)
-
-    def scores(self, model: SpottingModel) -> list[FloatArray]:
-        """(rows, K) of each match."""
-        model.eval()
-        found = []
-        for _, place in self.matches:
-
-            def gather(index_bt: Tensor, first_row: int = place.first_row) -> Tensor:
-                return self.bank.gather(index_bt + first_row)
-
-            found.append(match_scores(model, gather, place.num_rows, self.plan, num_classes=len(self.classes)))
-        model.train()
-        return found
 
     def _games(self, spots: list[Spots]) -> list[Game]:
         return [Game(true, found) for true, found in zip(self._events(), spots, strict=True)]
@@ -98,4 +79,40 @@ class Judge:
         return next(iter(mean_groups(self.classes).values()))
 
     def _events(self) -> list[Spots]:
-        return [match.spots(len(self.classes)) for match, _ in self.matches]
+        return [match.spots(len(self.classes)) for match in self.matches]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The validation matches with their rows: the bank ends with them."""
+
+    bank: FeatureBank
+    places: tuple[BankMatch, ...]
+    referee: Referee
+    plan: ScoringPlan
+
+    @classmethod
+    def over(cls, chosen: Chosen, bank: FeatureBank, settings: TrainSettings) -> "Judge":
+        """A judge of the validation matches."""
+        return cls(bank, bank.matches[len(chosen.train) :], Referee.of(chosen), settings.scoring_plan)
+
+    def verdict(self, model: SpottingModel) -> Verdict:
+        """Validation mAP with the default peaks; leaves the model in training mode."""
+        return self.referee.verdict(self.scores(model))
+
+    def choose(self, model: SpottingModel) -> Choice:
+        """The best peaks, and a calibration fitted on them."""
+        return self.referee.choose(self.scores(model))
+
+    def scores(self, model: SpottingModel) -> list[FloatArray]:
+        """(rows, K) of each match."""
+        model.eval()
+        found = []
+        for place in self.places:
+
+            def gather(index_bt: Tensor, first_row: int = place.first_row) -> Tensor:
+                return self.bank.gather(index_bt + first_row)
+
+            found.append(match_scores(model, gather, place.num_rows, self.plan, num_classes=len(self.referee.classes)))
+        model.train()
+        return found

@@ -52,6 +52,8 @@ class RunLog:
         """A finished epoch, to both; the events lie at its last update."""
         self._lines.append(line)
         values = {"valid/headline_map": line.headline, "valid/map": line.mean, "train/epoch_loss": line.loss}
+        if line.waiting_share:
+            values["train/waiting_share"] = line.waiting_share
         self._scalars(line.epoch * self._updates_per_epoch - 1, values, flush=True)
         text = io.StringIO()
         writer = csv.DictWriter(text, [each.name for each in fields(EpochLine)], lineterminator="\n")
@@ -74,3 +76,13 @@ class RunLog:
 
         with disk_errors(self._folder):
             self._events.write_event(Event(wall_time=time.time(), step=update, **content))
+
+
+class SilentLog:
+    """Of a process that leaves the log to another."""
+
+    def update(self, update: int, *, loss: float, lr: float, flush: bool) -> None:
+        """Nothing."""
+
+    def epoch(self, line: EpochLine) -> None:
+        """Nothing."""

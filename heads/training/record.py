@@ -11,7 +11,6 @@ import torch
 
 from ... import __version__
 from ...cache.settings import FeatureSettings
-from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...eval.calibrate import FittedCalibration
 from ...eval.peaks import PeakSettings
@@ -20,7 +19,7 @@ from ...events import TimeGrid
 from .checkpoint import RUN, EpochLine, LoopState, read_run
 from .data import Chosen
 from .judge import Choice, Verdict
-from .settings import TrainSettings
+from .settings import FinetuneSettings, TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +55,26 @@ class RunRecord:
     """What they were chosen from, with headline and mean of each."""
     chosen: Verdict | None = None
     """Validation with these peaks, uncalibrated."""
+    start: FeatureSettings | None = None
+    """Of a finetuned run: the features that its backbone began with; `features` are those of the weights it kept."""
     store_hint: str = field(default="", compare=False)
     """Where the store lay when the run began or last went on: relative to the run's folder where that is possible.
     It may have moved since, and nothing depends on it."""
 
     @classmethod
-    def new(cls, settings: TrainSettings, chosen: Chosen, store: FeatureStore, *, num_parameters: int) -> "RunRecord":
-        """The record of a run that begins."""
+    def new(
+        cls,
+        settings: TrainSettings,
+        chosen: Chosen,
+        features: FeatureSettings,
+        *,
+        num_parameters: int,
+        **others: Any,
+    ) -> "RunRecord":
+        """The record of a run that begins; `others` are fields as they are."""
         return cls(
             settings=settings,
-            features=store.settings,
+            features=features,
             classes=chosen.classes,
             fps=chosen.fps,
             train_matches=tuple(match.id for match in chosen.train),
@@ -73,7 +82,18 @@ class RunRecord:
             num_train_events=dict(zip(chosen.classes, chosen.class_counts, strict=True)),
             num_parameters=num_parameters,
             software={"bas": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            **others,
         )
+
+    @property
+    def is_finetuned(self) -> bool:
+        """Whether the backbone was trained with the head: the run's folder holds it."""
+        return self.start is not None
+
+    @property
+    def began_with(self) -> FeatureSettings:
+        """Features of the first update."""
+        return self.start or self.features
 
     @property
     def finished(self) -> bool:
@@ -104,7 +124,10 @@ class RunRecord:
         """
         wrong = self.settings.differing(other.settings)
         mine, theirs = self.settings.to_json(), other.settings.to_json()
-        for name in ("features", "classes", "train_matches", "valid_matches"):
+        if self.began_with != other.began_with or self.is_finetuned != other.is_finetuned:
+            wrong.append("features")
+            mine["features"], theirs["features"] = "of these", "others"
+        for name in ("classes", "train_matches", "valid_matches"):
             if getattr(self, name) != getattr(other, name):
                 wrong.append(name)
                 mine[name], theirs[name] = "of this store", "of another"
@@ -125,6 +148,7 @@ class RunRecord:
             "settings": self.settings.to_json(),
             "features": self.features.to_json(),
             "features_key": self.features.key(),
+            "start": self.start.to_json() if self.start else None,
             "fps": str(self.fps),
             "peaks": self.peaks.to_json() if self.peaks else None,
             "calibration": None if self.calibration is None else self.calibration.to_json(),
@@ -139,8 +163,10 @@ class RunRecord:
         """
         record, where = read_run(folder), str(folder / RUN)
         try:
+            start = record.get("start")
+            kind = TrainSettings if start is None else FinetuneSettings
             return cls(
-                settings=TrainSettings.from_json(record["settings"], where=where),
+                settings=kind.from_json(record["settings"], where=where),
                 features=FeatureSettings.from_json(record["features"]),
                 classes=tuple(record["classes"]),
                 fps=TimeGrid.parse(record["fps"]).fps,
@@ -157,10 +183,11 @@ class RunRecord:
                 calibration=FittedCalibration.from_json(record["calibration"]) if record["calibration"] else None,
                 peaks_tried=tuple(record["peaks_tried"]),
                 chosen=Verdict(**record["chosen"]) if record["chosen"] else None,
+                start=None if start is None else FeatureSettings.from_json(start),
                 store_hint=str(record.get("store_hint", "")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: damaged", got=repr(error)[:120], cure="fetch the run again") from None
 
 
-_OWN_JSON = ("settings", "features", "fps", "peaks", "calibration")
+_OWN_JSON = ("settings", "features", "start", "fps", "peaks", "calibration")

@@ -13,6 +13,8 @@ from ..targets import TargetSettings
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Keep = Literal["best", "last"]
+Norm = Literal["auto", "batch", "frozen"]
+Augment = Literal["seed", "flip", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,3 +144,43 @@ class TrainSettings(ModelSettings):
         """Names of the fields whose values differ."""
         mine, theirs = self.to_json(), other.to_json()
         return [name for name in mine if mine[name] != theirs[name]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(TrainSettings):
+    """As `TrainSettings`, with the backbone learning too. Clips come from the videos, so `views` and the like of a
+    store stay at their defaults, and the backbone sees the same `clip_len` steps at `stride` as the head."""
+
+    unfreeze: int | None = None
+    """Blocks of the backbone that learn, counted from its end; None: all; 0: none, only the head learns."""
+    backbone_lr: float = 1.0
+    """Learning rate of the backbone, as a multiple of `lr`, > 0."""
+    norm: Norm = "auto"
+    """What BatchNorm of the blocks that learn uses: `batch`: the batch's own statistics (those stored follow them);
+    `frozen`: the stored ones, which stay; `auto`: `batch` where all blocks learn, else `frozen`. Blocks that do not
+    learn always use the stored ones. Other norms have no statistics."""
+    augment: Augment = "seed"
+    """Of the pictures, per clip: `seed` (colour, blur, flip), `flip`, or `none`."""
+    accumulate: int = 1
+    """Parts that a batch is cut into, one after the other: less memory; each part has its own loss and statistics."""
+    begun_from: str = ""
+    """SHA-256 of the head's weights that it began with; empty: random."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("unfreeze", self.unfreeze is None or self.unfreeze >= 0, "all, or a whole number >= 0")
+        self._require("backbone_lr", 0 < self.backbone_lr < 1e6, "a number > 0, such as 0.1")
+        self._require("norm", self.norm in get_args(Norm), ", ".join(get_args(Norm)))
+        self._require("augment", self.augment in get_args(Augment), ", ".join(get_args(Augment)))
+        divides = self.accumulate >= 1 and self.batch % self.accumulate == 0
+        self._require("accumulate", divides, f"a divisor of the batch, {self.batch}")
+
+    @classmethod
+    def of(cls, settings: TrainSettings, **changes: Any) -> "FinetuneSettings":
+        """A recipe with what finetuning adds to it."""
+        return cls(**{**{each.name: getattr(settings, each.name) for each in fields(settings)}, **changes})
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether BatchNorm of the blocks that learn uses the batch's statistics."""
+        return self.norm == "batch" or (self.norm == "auto" and self.unfreeze is None)

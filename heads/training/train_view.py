@@ -5,12 +5,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ...cache.bank import FeatureBank
 from ..recipes import RECIPES, SEED_TABLE, Recipe
 from ..registry import HEADS
 from .checkpoint import EpochLine, LoopState
-from .loop import Progress as Look
-from .loop import Reporter
+from .epochs import Progress as Look
+from .epochs import Reporter
 from .record import RunRecord
 
 
@@ -40,13 +39,11 @@ class TrainingView:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def _started(self, record: RunRecord, bank: FeatureBank, state: LoopState) -> None:
+    def _started(self, record: RunRecord, data: str, state: LoopState) -> None:
         self._headline = "mAP-10" if record.is_soccernet else "mAP"
         settings = record.settings
-        megabytes = bank.num_bytes / 1e6
         self._console.print(
-            f"{settings.head}: {record.num_parameters:,} parameters on {bank.device}; {bank.num_rows:,} rows of "
-            f"{bank.dim} ({megabytes:,.0f} MB, {bank.place}); {len(record.train_matches)} matches with "
+            f"{settings.head}: {record.num_parameters:,} parameters; {data}; {len(record.train_matches)} matches with "
             f"{sum(record.num_train_events.values()):,} events train, {len(record.valid_matches)} validate"
         )
         if record.num_lost:
@@ -59,12 +56,13 @@ class TrainingView:
 
     def _progress(self, look: Look) -> None:
         self._left = duration(look.seconds_left)
+        waiting = f"waiting for clips {100 * look.waiting_share:.0f} %, " if look.waiting_share else ""
         self._bar.update(
             self._task,
             description=f"epoch {look.epoch}/{look.epochs}",
             completed=look.updates,
             total=look.num_updates,
-            note=f"loss {look.loss:.4f}, {self._last}at most {self._left} left",
+            note=f"loss {look.loss:.4f}, {self._last}{waiting}at most {self._left} left",
         )
 
     def _validating(self) -> None:
@@ -74,9 +72,10 @@ class TrainingView:
         mark = " *" if state.best_epoch == line.epoch else ""
         self._last = f"{self._headline} {100 * line.headline:.2f}, "
         overall = f", mAP-12 {100 * line.mean:.2f}" if self._headline == "mAP-10" else ""
+        waiting = f", {100 * line.waiting_share:.0f} % of training waiting for clips" if line.waiting_share else ""
         self._console.print(
             f"epoch {line.epoch}: loss {line.loss:.4f}, {self._headline} {100 * line.headline:.2f}{overall}, "
-            f"{line.seconds:.1f} s, of which {line.valid_seconds:.1f} s validation{mark}"
+            f"{line.seconds:.1f} s, of which {line.valid_seconds:.1f} s validation{waiting}{mark}"
         )
 
 

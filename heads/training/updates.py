@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import InputError
 from ..losses import mixup
@@ -79,6 +79,11 @@ class Updater:
             autocast=_TYPES.get(precision),
         )
 
+    def start_average(self) -> None:
+        """Let the averaged weights begin at the weights."""
+        if self.average is not None:
+            self.average.load_state_dict(self.model.state_dict())
+
     @property
     def judged(self) -> SpottingModel:
         """The model that is validated and kept."""
@@ -112,23 +117,35 @@ class Updater:
         else:
             self.optimizer.step()
         if self.average is not None:
-            _follow(self.average, self.model, decay=self.settings.ema if decay is None else decay)
+            follow(self.average, self.model, decay=self.settings.ema if decay is None else decay)
         return loss.detach()
 
     def _loss(self, batch: Batch, *, seed: int) -> Tensor:
-        features_btc, mask_bt, parts = batch.features_btc, batch.mask_bt, [(1.0, batch.targets)]
-        if self.settings.mixup:
-            generator = torch.Generator().manual_seed(seed)
-            features_btc, mask_bt, parts = mixup(
-                features_btc, mask_bt, batch.targets, generator=generator, alpha=self.settings.mixup
-            )
-        with torch.autocast(features_btc.device.type, self.autocast) if self.autocast else nullcontext():
-            outputs = self.model(features_btc, mask_bt)
-            return torch.stack([share * self.model.loss(outputs, part) for share, part in parts]).sum()
+        with torch.autocast(batch.features_btc.device.type, self.autocast) if self.autocast else nullcontext():
+            return batch_loss(self.model, batch, mixup_alpha=self.settings.mixup, seed=seed)
+
+
+def batch_loss(model: SpottingModel, batch: Batch, *, mixup_alpha: float, seed: int) -> Tensor:
+    """The loss of a batch, a scalar.
+
+    Args:
+        model: in training mode.
+        batch: on its device.
+        mixup_alpha: of Beta(alpha, alpha); 0: no mixup.
+        seed: of mixup.
+    """
+    features_btc, mask_bt, parts = batch.features_btc, batch.mask_bt, [(1.0, batch.targets)]
+    if mixup_alpha:
+        generator = torch.Generator().manual_seed(seed)
+        features_btc, mask_bt, parts = mixup(
+            features_btc, mask_bt, batch.targets, generator=generator, alpha=mixup_alpha
+        )
+    outputs = model(features_btc, mask_bt)
+    return torch.stack([share * model.loss(outputs, part) for share, part in parts]).sum()
 
 
 @torch.no_grad()
-def _follow(average: SpottingModel, model: SpottingModel, *, decay: float) -> None:
+def follow(average: nn.Module, model: nn.Module, *, decay: float) -> None:
     """Exponential average of the weights and of BatchNorm's statistics."""
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):

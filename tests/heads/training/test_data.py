@@ -16,6 +16,7 @@ from bas.errors import InputError
 from bas.heads.targets import NO_EVENT_STEPS, TargetSettings
 from bas.heads.training.data import (
     LabelledMatch,
+    Matches,
     choose_matches,
     concatenate,
     labelled_matches,
@@ -107,12 +108,14 @@ def test_windows_point_to_the_last_row_where_they_are_padded() -> None:
 
 
 def test_labels_are_placed_on_the_grid(store: FeatureStore, plans: Any) -> None:
-    for found, plan in zip(labelled_matches(store, store.matches(), store.classes), plans, strict=True):
+    for found, plan in zip(
+        labelled_matches(Matches.of_store(store), store.matches(), store.classes), plans, strict=True
+    ):
         ids = {"PASS": 1, "DRIVE": 2}
         assert found.events == tuple((row, ids[label]) for row, label in plan.placed())
         assert (found.id, found.num_rows, found.num_hidden) == (plan.id, plan.num_rows, 0)
         assert found.fps == Fraction(25)
-    only = labelled_matches(store, ["liga/a"], ["DRIVE"])[0]
+    only = labelled_matches(Matches.of_store(store), ["liga/a"], ["DRIVE"])[0]
     num_drives = sum(label == "DRIVE" for _, label in plans[0].placed())
     assert (len(only.events), only.num_hidden) == (num_drives, len(plans[0].placed()) - num_drives)
     assert {class_id for _, class_id in only.events} == {1}
@@ -120,7 +123,7 @@ def test_labels_are_placed_on_the_grid(store: FeatureStore, plans: Any) -> None:
 
 def test_events_behind_the_last_row_are_left_out(make_store: Make, plan: Any, tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", [plan("a", num_rows=100, events=((50, "PASS"), (97, "PASS")), shift_rows=3)])
-    assert labelled_matches(store, ["a"], ["PASS"])[0].events == ((53, 1),)
+    assert labelled_matches(Matches.of_store(store), ["a"], ["PASS"])[0].events == ((53, 1),)
 
 
 def test_the_stores_splits_train_and_judge(store: FeatureStore) -> None:
@@ -218,7 +221,7 @@ def test_a_store_without_labels_or_matches_is_refused(make_store: Make, plan: An
     bare = make_store(tmp_path / "bare", [plan("a", num_rows=100, is_labelled=False)], classes=())
     with pytest.raises(InputError, match="bare: no labels"):
         choose_matches(bare)
-    with pytest.raises(InputError, match="an empty store"):
+    with pytest.raises(InputError, match="none at all"):
         choose_matches(make_store(tmp_path / "empty", []))
 
 

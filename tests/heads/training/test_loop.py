@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from bas.cache.files import FileLock
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
-from bas.heads.training import loop
+from bas.heads.training import epochs, loop
 from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, EpochLine, LoopState
 from bas.heads.training.data import choose_matches
+from bas.heads.training.epochs import Progress, Reporter
 from bas.heads.training.judge import Judge, Verdict
-from bas.heads.training.loop import Progress, Reporter, RunOptions, choose_device, train
+from bas.heads.training.loop import RunOptions, choose_device, train
 from bas.heads.training.record import RunRecord
 from bas.heads.training.settings import TrainSettings
 from bas.heads.training.updates import Updater, learning_rate
@@ -139,17 +140,17 @@ def test_the_history_says_what_was_done(store: FeatureStore, tiny: Tiny, tmp_pat
         return loss
 
     monkeypatch.setattr(Updater, "update", update)
-    monkeypatch.setattr(loop, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(epochs, "_LOOK_SECONDS", 0.0)
     looks: list[Progress] = []
     report = Reporter(
-        started=lambda record, bank, state: seen.append(("started", record.num_parameters, bank.num_rows, state.epoch)),
+        started=lambda record, data, state: seen.append(("started", record.num_parameters, data, state.epoch)),
         progress=looks.append,
         validating=lambda: seen.append("validating"),
         epoch=lambda line, state: seen.append(("epoch", line.epoch, state.best_epoch > 0)),
     )
     record = train(store, tmp_path / "run", settings, options=CPU, report=report)
     assert seen == [
-        ("started", record.num_parameters, 1510, 0),
+        ("started", record.num_parameters, "1,510 rows of 4 (0 MB, ram) on cpu", 0),
         *("validating", ("epoch", 1, True)),
         *("validating", ("epoch", 2, True)),
     ]
@@ -241,8 +242,8 @@ def test_states_are_saved_a_while_apart(
     def write_state(_path: Path, _updater: Updater, state: LoopState) -> None:
         saved.append((state.epoch, state.step))
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=monotonic))
-    monkeypatch.setattr(loop, "write_state", write_state)
+    monkeypatch.setattr(epochs, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(epochs, "write_state", write_state)
     settings = tiny(epochs=2, epoch_steps=16 * 4 * 10)
     train(store, tmp_path / "run", settings, options=RunOptions(device="cpu", save_seconds=3.5))
     assert saved == [(0, 4), (0, 8), (1, 0), (1, 4), (1, 8), (2, 0)]

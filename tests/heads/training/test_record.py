@@ -23,7 +23,7 @@ Tiny = Callable[..., TrainSettings]
 
 
 def record_of(store: FeatureStore, settings: TrainSettings, **changes: Any) -> RunRecord:
-    return RunRecord.new(settings, choose_matches(store, **changes), store, num_parameters=123)
+    return RunRecord.new(settings, choose_matches(store, **changes), store.settings, num_parameters=123)
 
 
 def done(record: RunRecord) -> RunRecord:

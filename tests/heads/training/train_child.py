@@ -19,24 +19,24 @@ from typing import Any
 import torch
 
 from bas.cache.store import FeatureStore
-from bas.heads.training import loop
+from bas.heads.training import epochs, loop
 from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN
 from bas.heads.training.judge import Judge
 from bas.heads.training.log import RunLog
 from bas.heads.training.settings import TrainSettings
 
 POINTS = {
-    "after a saving mid-epoch": (loop, "write_state", 9, True),
-    "between an update and its saving": (loop, "write_state", 9, False),
+    "after a saving mid-epoch": (epochs, "write_state", 9, True),
+    "between an update and its saving": (epochs, "write_state", 9, False),
     "after the last saving of an epoch, in its validation": (Judge, "verdict", 2, False),
     "before the best weights": (loop, "write_weights", 1, False),
     "between best and log": (loop, "write_weights", 1, True),
     "between log and last": (RunLog, "epoch", 2, True),
-    "between last and record": (loop, "write_run", 2, False),
-    "between the last epoch's state and its record": (loop, "write_run", 3, False),
+    "between last and record": (epochs, "write_run", 2, False),
+    "between the last epoch's state and its record": (epochs, "write_run", 3, False),
     "before the choice of peaks": (Judge, "choose", 1, False),
-    "before the finished record": (loop, "write_run", 4, False),
-    "after the first record": (loop, "write_run", 1, True),
+    "before the finished record": (epochs, "write_run", 4, False),
+    "after the first record": (epochs, "write_run", 1, True),
 }
 """Point -> where a function is looked up, its name, at which call of it to die, and whether after or before it."""
 
