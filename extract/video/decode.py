@@ -9,7 +9,7 @@ frame on, and on nothing else.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -111,6 +111,10 @@ class Decoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
     def _open(self) -> None:
@@ -128,11 +132,23 @@ class Decoder:
             wanted: table indices to make pictures of.
         """
         chosen = frozenset(wanted.tolist())
-        for entry, frame in self._sound_frames(first, last):
+        for entry, frame in self.sound_frames(first, last):
             if entry in chosen:
-                yield entry, self._make_picture(frame)
+                yield entry, self.picture(frame)
 
-    def _sound_frames(self, first: int, last: int) -> Iterator[tuple[int, VideoFrame]]:
+    def picture(self, frame: VideoFrame) -> Pixels:
+        """(height, width, 3) uint8 of a frame that `sound_frames` gave."""
+        return self._make_picture(frame)
+
+    def sound_frames(self, first: int, last: int) -> Generator[tuple[int, VideoFrame], None, None]:
+        """(table index, frame) of the frames that are not damaged, in presentation order; not yet pictures.
+
+        Close it to stop early; the decoder is good for another stretch after that.
+
+        Args:
+            first: table index of a group's start.
+            last: table index of a later group's start, or the number of frames.
+        """
         plan, sieve = self._plan, Sieve[VideoFrame](self._plan, self._rank, first=first, last=last)
         group, last_rank = int(plan.group_of[first]), max(self._rank[first:last])
         sieve.start_afresh(group)
