@@ -115,7 +115,7 @@ def data_proxy(
     settings = ProxySettings(width=width, height=height, gop=gop, crf=crf)
     with ProxyView() as report:
         summary = write_proxies(root, out, settings, jobs=jobs, max_bad_share=max_bad_share, report=report)
-    show(summary_view(summary), summary_json(summary), as_json=as_json)
+    show(summary_view(summary), summary_json(summary), as_json=as_json, piped_width=110)
     if not summary.complete:
         raise typer.Exit(2)
 

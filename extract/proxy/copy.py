@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,13 @@ from ..backbones.download import file_sha256
 from ..files import file_stamp, require_unchanged
 from ..video.picture import SCALERS, PictureFormat, Pixels, colour_of, inner_size, quarter_turns
 from ..video.reader import Video, open_video
-from ..video.timetable import Int64s, TimeTable, require_few_bad
+from ..video.timetable import Int64s, TimeTable, plan_grid, require_few_bad
 
 Float64s = npt.NDArray[np.float64]
 MIN_PSNR_DB = 25.0
 """A copy with a frame less like the source is refused: about 8 dB below the worst at the default quality."""
 _MAX_PSNR_DB = 99.0
-_MIN_TIMESCALE, _MAX_TIMESCALE = 10_000, 2**31 - 1
+_MAX_TIMESCALE = 2**31 - 1
 _REPORT_FRAMES = 50
 
 
@@ -43,7 +44,7 @@ class ProxySettings:
     """What decides the bytes of a copy."""
 
     width: int = 398
-    """Pixels that the picture may take at most; its aspect is kept, without bars."""
+    """Pixels that the picture may take at most; its aspect is kept, without bars, and none is made larger."""
     height: int = 224
     """Pixels that the picture may take at most."""
     gop: int = 12
@@ -146,9 +147,8 @@ def _stored_size(video: Video, settings: ProxySettings) -> tuple[int, int]:
     """Width and height of the copy as stored: even, square pixels, not yet turned upright."""
     info = video.info
     wanted = PictureFormat(width=settings.width, height=settings.height)
-    width, height = (
-        max(2, 2 * round(side / 2)) for side in inner_size(info.display_width, info.display_height, wanted)
-    )
+    shown = info.display_width, info.display_height
+    width, height = (max(2, 2 * round(side / 2)) for side in min(inner_size(*shown, wanted), shown))
     return (width, height) if quarter_turns(info.rotation_degrees) % 2 == 0 else (height, width)
 
 
@@ -241,11 +241,10 @@ def _times(source: Path, table: TimeTable) -> tuple[Int64s, Int64s]:
 
 
 def _open_target(target: Path, *, video: Video) -> OutputContainer:
-    """An mp4 file whose clock counts whole ticks of the source, also in the empty edit before a late start."""
-    timescale = video.table.time_base.denominator
-    while timescale < _MIN_TIMESCALE:
-        timescale *= 2
-    timescale = min(timescale, _MAX_TIMESCALE)  # a finer clock is refused when the times are compared
+    """An mp4 file whose clock is the source's (also in the empty edit before a late start), no finer and no coarser:
+    the grid's tolerance for rounded times is half a tick.
+    """
+    timescale = min(video.table.time_base.denominator, _MAX_TIMESCALE)  # beyond it the comparison of times fails
     options = {"movie_timescale": str(timescale), "video_track_timescale": str(timescale)}
     return av.open(str(target), "w", format="mp4", options=options)
 
@@ -258,12 +257,15 @@ def _add_stream(
     size: tuple[int, int],
     colour_number: int,
 ) -> VideoStream:
-    """One encoder thread and no code for one kind of processor only: equal sources give equal bytes."""
+    """One encoder thread and no code for one kind of processor only: equal sources give equal bytes.
+
+    `force-cfr` concerns what x264 says of the rate, not the times: without it the header's rate is lost.
+    """
     options = {
         "preset": settings.preset,
         "tune": "fastdecode",
         "crf": str(settings.crf),
-        "x264-params": f"keyint={settings.gop}:bframes=0:open-gop=0:cpu-independent=1:log-level=none",
+        "x264-params": f"keyint={settings.gop}:bframes=0:open-gop=0:cpu-independent=1:force-cfr=1:log-level=none",
     }
     stream = container.add_stream("libx264", rate=video.table.rate, options=options)
     stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -311,16 +313,20 @@ def _compare(source: Path, proxy: Path, *, video: Video, tell: Callable[[float],
 
 
 def _require_same_times(source: Path, ours: TimeTable, theirs: TimeTable) -> None:
-    """Every frame, and the end, at the same time after time 0, as exact fractions."""
+    """Every frame, and the end, at the same time after time 0, as exact fractions; and the same frame at each step."""
     scale = theirs.time_base / ours.time_base
-    wanted, end = _times(source, theirs)[0], theirs.header_end_ticks - theirs.origin_ticks
-    got = ours.pts_ticks - ours.origin_ticks
-    same = scale.denominator == 1 and np.array_equal(got, wanted * scale.numerator)
-    if not (same and ours.end_ticks - ours.origin_ticks == end * scale):
+    got, end = ours.pts_ticks - ours.origin_ticks, ours.end_ticks - ours.origin_ticks
+    wanted, wanted_end = _times(source, theirs)[0], theirs.header_end_ticks - theirs.origin_ticks
+    same_times = scale.denominator == 1 and np.array_equal(got, wanted * scale.numerator) and end == wanted_end * scale
+    same_steps = [
+        np.array_equal(plan_grid(ours, fps).frame_of_step, plan_grid(theirs, fps).frame_of_step)
+        for fps in (None, Fraction(25))
+    ]
+    if not (same_times and all(same_steps)):
         raise InputError(
             f"{source}: mp4 does not hold its times",
-            got=f"{len(got)} frames to {float((ours.end_ticks - ours.origin_ticks) * ours.time_base):.6f} s",
-            wanted=f"{len(wanted)} frames to {float(end * theirs.time_base):.6f} s, each at its time",
+            got=f"{len(got)} frames at {ours.rate} a second, {float(end * ours.time_base):.6f} s",
+            wanted=f"{len(wanted)} frames at {theirs.rate} a second, {float(wanted_end * theirs.time_base):.6f} s",
             cure="remux the source to another container; or use it as it is",
         )
 
