@@ -19,6 +19,8 @@ from .timetable import TimeTable
 
 _ZERO_IS_ZERO = frozenset({"mov", "mp4", "matroska", "webm"})
 """Formats whose own time line starts at 0, whatever the first frame's time."""
+_NO_OWN_TIMES = frozenset({"avi"})
+"""Formats that store no presentation time: what is made up for them is wrong where frames are reordered."""
 _MAX_READ_ERRORS = 1000
 _UNKNOWN = -(2**63)
 
@@ -112,7 +114,8 @@ def read_source(path: Path) -> Source:
             packets.is_key.append(packet.is_keyframe)
             packets.is_shown.append(not packet.is_discard)
         by_order = False
-        if _UNKNOWN in packets.pts_ticks:
+        is_untimed = stream.codec_context.has_b_frames and bool(_NO_OWN_TIMES & set(container.format.name.split(",")))
+        if is_untimed or _UNKNOWN in packets.pts_ticks:
             if not stream.codec_context.has_b_frames and _UNKNOWN not in packets.dts_ticks:
                 packets.pts_ticks = packets.dts_ticks
             else:

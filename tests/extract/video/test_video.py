@@ -38,6 +38,7 @@ def same(frame: GridFrame, other: GridFrame) -> bool:
         ("plain.mkv", {}),
         ("plain.ts", {"time_base": Fraction(1, 90000)}),
         ("mpeg4.avi", {"codec": "mpeg4", "time_base": Fraction(1, 25)}),
+        ("reordered.avi", {"time_base": Fraction(1, 25)}),
         ("bare.h264", {"options": {"x264-params": "log-level=none"}}),
         ("ten.mp4", {"pixel_format": "yuv420p10le"}),
         ("422.mp4", {"pixel_format": "yuv422p"}),
