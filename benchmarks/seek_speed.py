@@ -5,8 +5,9 @@
 The videos are joined (and repeated, where they are too short) to long ones of 25 frames/s, encoded as named in the
 table (x264, medium, crf 23), and copied as `bas data proxy` does it. A clip is 50 steps with stride 2, 398x224 RGB: a
 stretch of 100 frames. `random` counts these 100 frames of each clip, of which 50 are handed out; `sequential` decodes
-from the start and hands out every frame; `every 2nd` makes a picture of every second frame only, which is what a clip
-does, and so its limit. Rates are medians of rounds in which every file has its turn.
+from the start and hands out every frame; `at keys` are clips that begin at key frames, with nothing to decode before
+them: the limit for a clip. There are no key frames at cuts, so that groups are as long as named. Rates are medians of
+rounds in which every file has its turn.
 """
 
 import argparse
@@ -89,7 +90,7 @@ def make_files(sources: list[Path], folder: Path, arguments: argparse.Namespace)
 def encode(sources: list[Path], target: Path, source: Source, *, num_frames: int) -> None:
     """The videos one after the other, again and again, at 25 frames/s."""
     width = PICTURE.width if source.height == PICTURE.height else source.height * 16 // 9
-    options = {"crf": "23", "x264-params": f"{source.params}:log-level=none"}
+    options = {"crf": "23", "x264-params": f"{source.params}:scenecut=0:log-level=none"}
     with av.open(str(target), "w") as container:
         stream = container.add_stream("libx264", rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = width, source.height, "yuv420p"
@@ -130,13 +131,14 @@ def measure(files: dict[str, Path], *, threads: int, repeats: int, num_clips: in
             reader = stack.enter_context(ClipReader([video], threads=threads, ahead=2 * threads))
             rng = np.random.default_rng(number)
             tasks[f"{name}, sequential"] = partial(sequential, video)
-            tasks[f"{name}, every 2nd"] = partial(every_second, video, reader, threads=threads)
-            tasks[f"{name}, random"] = partial(random_clips, video, reader, rng, num_clips=num_clips * threads)
+            clips = partial(random_clips, video, reader, rng, num_clips=num_clips * threads)
+            tasks[f"{name}, at keys"] = partial(clips, at_keys=True)
+            tasks[f"{name}, random"] = partial(clips, at_keys=False)
         rates = interleaved(tasks, repeats=repeats)
-    titles = f"{'sequential':>12}{'every 2nd':>12}{'random (min to max)':>30}{'of its limit':>14}{'x its source':>14}"
+    titles = f"{'sequential':>12}{'at keys':>12}{'random (min to max)':>30}{'of its limit':>14}{'x its source':>14}"
     print(f"\n{threads} thread(s); frames/s\n{'file':<18}{titles}")
     for name in files:
-        random, limit = rates[f"{name}, random"], rates[f"{name}, every 2nd"]
+        random, limit = rates[f"{name}, random"], rates[f"{name}, at keys"]
         source = f"{name.removeprefix('proxy of ')[:4]} keyint 250"
         print(
             f"{name:<18}{statistics.median(rates[f'{name}, sequential']):>12,.0f}{statistics.median(limit):>12,.0f}"
@@ -150,19 +152,12 @@ def sequential(video: Video) -> float:
     return float(sum(1 for _ in video.frames(0, SEQUENTIAL_FRAMES)))
 
 
-def every_second(video: Video, reader: ClipReader, *, threads: int) -> float:
-    """Frames passed by long clips from the first frame of a group, one for each thread."""
-    starts = np.flatnonzero(video.table.is_key)
-    last = np.searchsorted(starts, video.num_steps - SEQUENTIAL_FRAMES, side="right")
-    chosen = starts[: last : max(1, last // threads)][:threads]
-    places = [ClipPlace(0, int(start), SEQUENTIAL_FRAMES // STRIDE, STRIDE) for start in chosen]
-    return float(sum(len(clip) * STRIDE for clip in reader.clips(places)))
-
-
-def random_clips(video: Video, reader: ClipReader, rng: np.random.Generator, *, num_clips: int) -> float:
+def random_clips(video: Video, reader: ClipReader, rng: np.random.Generator, *, num_clips: int, at_keys: bool) -> float:
     """Frames that the clips span."""
-    starts = rng.integers(0, video.num_steps - CLIP_FRAMES, num_clips)
-    places = [ClipPlace(0, int(start), CLIP_STEPS, STRIDE) for start in starts]
+    starts = np.arange(video.num_steps - CLIP_FRAMES)
+    if at_keys:
+        starts = starts[video.table.is_key[: len(starts)]]
+    places = [ClipPlace(0, int(start), CLIP_STEPS, STRIDE) for start in rng.choice(starts, num_clips)]
     return float(sum(len(clip) * STRIDE for clip in reader.clips(places)))
 
 
