@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_ablate, cli_heads, cli_report
+from . import cli_ablate, cli_finetune, cli_heads, cli_report
 from .cli_heads import AsJson, Store, show
 from .errors import InputError
 
@@ -301,6 +301,9 @@ def cache_verify(
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
 app.command("ablate", epilog="Example: bas ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation")(
     cli_ablate.ablate
+)
+app.command("finetune", epilog="Example: bas finetune SN-BAS-2025 --backbone x3d_s --head ed --out runs/ed-x3d_s")(
+    cli_finetune.finetune
 )
 app.command("predict", epilog="Example: bas predict MY-MATCH.mp4 --run runs/ed --out predictions")(cli_heads.predict)
 app.command("eval", epilog="Example: bas eval SN-BAS-2025 predictions --split test --metric at1")(cli_heads.evaluate)
