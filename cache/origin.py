@@ -1,6 +1,6 @@
 """Where the backbone's weights of a store came from. It changes no number, so it is no part of the settings key."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,10 +62,15 @@ class WeightsOrigin:
             f"{_listed(self.train_matches)}; chosen on {_listed(self.valid_matches)}"
         )
 
-    def trained_on(self, match_ids: Iterable[str]) -> list[str]:
-        """Those of the matches that the backbone was finetuned on: figures on them flatter."""
-        trained = set(self.train_matches)
-        return [match_id for match_id in match_ids if match_id in trained]
+    def flattery(self, match_ids: Sequence[str]) -> str:
+        """In one line, which of the matches the backbone was finetuned on; empty where it was on none."""
+        seen = [match_id for match_id in match_ids if match_id in self.train_matches]
+        if not seen:
+            return ""
+        return (
+            f"{len(seen)} of {len(match_ids)} validation matches trained the backbone of these features (run "
+            f"{self.name}), so figures on them flatter: {', '.join(seen)}"
+        )
 
 
 def _listed(match_ids: tuple[str, ...]) -> str:
