@@ -217,6 +217,11 @@ def test_a_backbone_that_the_run_does_not_tell_of_is_refused(
     assert not (tmp_path / "s.zarr").exists()
 
 
+def test_rows_are_named_as_the_run_names_them(edited: Callable[..., Path], run: Path) -> None:
+    features = replace(FinetunedRun.read(run).features, weights="x3d-1").to_json()
+    assert load_weights("x3d_xs", 4, str(edited(features=features)))[1].weights == "x3d-1"
+
+
 def test_another_backbone_is_refused(run: Path) -> None:
     with torch.no_grad(), pytest.raises(InputError, match="another depth"):
         load_weights("x3d_xs", 5, str(run))
