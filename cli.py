@@ -101,7 +101,10 @@ def extract(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="kinetics, imagenet, none (random) or a FILE; default: what the backbone is known by."),
+        typer.Option(
+            help="kinetics, imagenet, none (random), a FILE, or the folder of a finetuned run, whose settings it "
+            "follows; default: what the backbone is known by."
+        ),
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
     size: Annotated[str | None, typer.Option(help="Width x height fed to the backbone; default: 398x224.")] = None,
@@ -279,7 +282,9 @@ def cache_verify(
     store: Store,
     match: Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")] = None,
     videos: Annotated[list[Path] | None, typer.Option(help="Extract a sample of rows again from these videos.")] = None,
-    weights: Annotated[str | None, typer.Option(help="The weights file, where the store was made with one.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The weights file or finetuned run that the store was made with.")
+    ] = None,
     sample: Annotated[int, typer.Option(help="Places per match that are extracted again.")] = 2,
     as_json: AsJson = False,
 ) -> None:
