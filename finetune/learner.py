@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..extract.backbones.run_folder import BACKBONE
 from ..extract.backbones.weights import WeightsRecord, load_weights, save_backbone_checkpoint
 from ..heads.training.checkpoint import BEST, read_weights, write_weights
 from ..heads.training.judge import Choice, Verdict
@@ -24,8 +25,6 @@ from .net import FinetuneNet, Lesson, num_processes
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-BACKBONE = "backbone.safetensors"
-"""The finetuned backbone in a run's folder: what `bas extract --weights RUN` loads."""
 _FIT_CLIPS = 64
 """Clips that the inputs' mean and deviation are taken from, at most."""
 

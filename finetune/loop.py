@@ -22,6 +22,7 @@ from ..heads.training.loop import begun_record, owned
 from ..heads.training.record import RunRecord
 from ..heads.training.settings import FinetuneSettings
 from .clips import TrainingClips
+from .depthwise import quicken
 from .devices import Devices
 from .judge import VideoJudge
 from .learner import ClipLearner, ClipUpdater
@@ -119,6 +120,8 @@ def _network(
     start: Start, settings: FinetuneSettings, classes: Sequence[str], options: RunOptions, fabric: "Fabric"
 ) -> FinetuneNet:
     backbone = copy.deepcopy(start.backbone)  # the one it began with stays as it is
+    if fabric.device.type == "cpu":
+        backbone = quicken(backbone)
     if fabric.world_size > 1 and settings.uses_batch_statistics:
         backbone = synchronised(backbone, device=fabric.device)
     return FinetuneNet(

@@ -11,12 +11,12 @@ from torch import nn
 from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from ..extract.backbones.registry import backbone_spec
+from ..extract.backbones.run_folder import BACKBONE
 from ..extract.backbones.weights import WeightsRecord, load_weights
 from ..extract.options import ExtractOptions, choose_weights, resolve_settings
 from ..heads.ensemble import Member
 from ..heads.model import SpottingModel
 from ..heads.training.settings import FinetuneSettings
-from .learner import BACKBONE
 
 _MODEL_FIELDS = ("head", "options", "proj", "loss", "inputs")
 
