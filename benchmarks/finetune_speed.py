@@ -4,7 +4,7 @@
 
 `time`: frames per second of an update of backbone and head `ed`, the variants in turn. On a CPU also with PyTorch's
 own gradient of depthwise 3-D convolutions in place of ours. `memory`: what one update needs at most, beyond what the
-process holds before it, for the whole batch at once, in parts, with blocks computed twice, and with the last block only.
+process holds before it, for the whole batch at once, in parts, with blocks computed twice, and for the last block only.
 """
 
 import argparse

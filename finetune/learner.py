@@ -106,7 +106,8 @@ class ClipUpdater:
     def _learn(self, part: Part, *, seed: int, parts: int) -> Tensor:
         """Gradients of one part of a batch; returns its loss."""
         device = self.fabric.device
-        pixels = part.pixels.to(device, non_blocking=True)
+        pixels = part.pixels.pin_memory() if device.type == "cuda" else part.pixels
+        pixels = pixels.to(device, non_blocking=True)
         pixels = augment(pixels, named_augment(self.settings.augment), seeds=part.seeds)
         loss: Tensor = self.wrapped(Lesson(pixels, part.mask_bt, part.targets, seed=seed))
         self.fabric.backward(loss / parts)

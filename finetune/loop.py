@@ -13,6 +13,7 @@ from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from ..extract.datasets.sources import DataSet
 from ..extract.engines.choose import EngineKind
+from ..extract.engines.pytorch import lay_channels_last
 from ..extract.extractor import Extractor
 from ..extract.run import RowsDone
 from ..heads.training.checkpoint import LAST, LoopState, read_state
@@ -121,7 +122,9 @@ def _network(
 ) -> FinetuneNet:
     backbone = copy.deepcopy(start.backbone)  # the one it began with stays as it is
     if fabric.device.type == "cpu":
-        backbone = quicken(backbone)
+        quicken(backbone)
+    else:
+        lay_channels_last(backbone)
     if fabric.world_size > 1 and settings.uses_batch_statistics:
         backbone = synchronised(backbone, device=fabric.device)
     return FinetuneNet(
