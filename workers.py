@@ -1,5 +1,7 @@
 """Runs side by side, each worker a process of its own: one that dies fails its run, and the others go on."""
 
+import contextlib
+import glob
 import multiprocessing
 import os
 import signal
@@ -8,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from .errors import InputError
@@ -86,6 +89,16 @@ def side_by_side(
     finally:
         for worker in workers:
             worker.end()
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what processes that were killed have left of a file: `.<name>.<process id>` beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(ValueError, PermissionError):
+            try:
+                os.kill(int(left.suffix[1:]), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
 
 
 class _Worker(Generic[T]):

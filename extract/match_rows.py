@@ -19,8 +19,9 @@ from ..errors import InputError
 from .backbones.download import file_sha256
 from .datasets.games import StoredPart, VideoPart
 from .extractor import Extractor
+from .files import file_stamp, require_unchanged
 from .options import parse_views
-from .run import RowsDone, file_stamp, require_unchanged
+from .run import RowsDone
 from .stream import Waits
 from .video.reader import Video
 from .video.timetable import require_few_bad

@@ -1,8 +1,8 @@
 """`bas extract`: videos into a feature store. The match is the unit of work; each has one owner."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,7 @@ from .backbones.weights import load_weights, weights_origin
 from .datasets.sources import DataSet, Match
 from .engines.choose import Fidelity
 from .extractor import Extractor
+from .files import file_stamp, reading, require_unchanged
 from .options import ExtractOptions, RunOptions, choose_weights, follow_run, resolve_settings, share_out
 from .stream import Waits
 from .video.reader import Video, probe_video
@@ -264,37 +265,10 @@ def _check_engine(shared: _Extraction, video: Video) -> None:
         shared.engine_checked = True
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        cure = "it was there when the run began: bring it back and run the same command again"
-        raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure) from error
-
-
-def file_stamp(path: Path) -> tuple[int, int, int]:
-    """What changes with a file: its number, size and time of writing. InputError where it cannot be read."""
-    with _reading(path):
-        status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def require_unchanged(path: Path, stamp: tuple[int, int, int]) -> None:
-    """Refuse a file that is no longer as it was at `file_stamp`.
-
-    Raises:
-        InputError: it was written to, replaced or taken away.
-    """
-    if file_stamp(path) != stamp:
-        cure = "run the same command again once nothing writes to it: rows of another video are begun anew"
-        raise InputError(f"{path}: the video changed while it was read", cure=cure)
-
-
 def _match_meta(data_set: DataSet, match: Match, video: Video) -> MatchMeta:
     """What the store keeps of a match beside its rows."""
     events, path, info = data_set.events(match), match.require_video(), video.info
-    with _reading(path):
+    with reading(path):
         num_bytes, sha256 = path.stat().st_size, file_sha256(path)
     return MatchMeta(
         fps=video.grid.fps,

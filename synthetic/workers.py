@@ -1,13 +1,11 @@
 """Draws matches side by side, each in a process of its own that ends with this one."""
 
-import contextlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..workers import Failure, side_by_side
+from ..workers import Failure, remove_stale, side_by_side
 from .match import VIDEO_NAME, write_match
 
 
@@ -51,24 +49,14 @@ def draw_matches(tasks: Sequence[Task], *, jobs: int, drawn: Callable[[Task], No
         side_by_side(_draw, tasks, jobs=jobs, progress=lambda *_: None, ended=ended)
     finally:
         for task in tasks:
-            _remove_stale(task.folder)
+            remove_stale(task.folder / VIDEO_NAME)
 
 
 def _draw(task: Task, _tell: Callable[[float], None] | None = None) -> Failure | None:
     """Write one match; what kept it from being written, where something did."""
-    _remove_stale(task.folder)
+    remove_stale(task.folder / VIDEO_NAME)
     try:
         write_match(task.folder, seconds=task.seconds, seed=task.seed, variety=task.variety, url_local=task.url_local)
     except (OSError, InputError) as error:  # no room, no permission
         return Failure(str(error))
     return None
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove what a process that was killed left here."""
-    for path in folder.glob(f".{VIDEO_NAME}.*"):
-        with contextlib.suppress(ValueError, PermissionError):
-            try:
-                os.kill(int(path.suffix[1:]), 0)
-            except ProcessLookupError:
-                path.unlink(missing_ok=True)

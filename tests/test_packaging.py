@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "events": {"errors"},
     "workers": {"errors"},
     "cache": {"errors", "events"},
-    "extract": {"errors", "events", "cache"},
+    "extract": {"errors", "events", "cache", "workers"},
     "heads": {"errors", "events", "cache", "eval"},
     "eval": {"errors", "events"},
     "synthetic": {"errors", "events", "workers"},

@@ -1,0 +1,338 @@
+"""Copies one video: small, H.264 in short closed groups without B-frames, every frame at its own time.
+
+Without B-frames a frame's decoding time is its presentation time, so that mp4 holds any times as they are; and
+x264's `fastdecode` (no arithmetic coding, no deblocking) reads twice as fast as the same file without it (see
+benchmarks/RESULTS.md).
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.container.output import OutputContainer
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+
+from ...errors import InputError
+from ..backbones.download import file_sha256
+from ..files import file_stamp, require_unchanged
+from ..video.picture import SCALERS, PictureFormat, Pixels, colour_of, inner_size, quarter_turns
+from ..video.reader import Video, open_video
+from ..video.timetable import Int64s, TimeTable, plan_grid, require_few_bad
+
+Float64s = npt.NDArray[np.float64]
+MIN_PSNR_DB = 25.0
+"""A copy with a frame less like the source is refused: about 8 dB below the worst at the default quality."""
+_MAX_PSNR_DB = 99.0
+_MAX_TIMESCALE = 2**31 - 1
+_REPORT_FRAMES = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxySettings:
+    """What decides the bytes of a copy."""
+
+    width: int = 398
+    """Pixels that the picture may take at most; its aspect is kept, without bars, and none is made larger."""
+    height: int = 224
+    """Pixels that the picture may take at most."""
+    gop: int = 12
+    """Frames from one key frame to the next at most, >= 1."""
+    crf: int = 18
+    """x264's constant rate factor, 0 (lossless) to 51; 6 more halve the size."""
+    preset: str = "veryfast"
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height) < 16:
+            raise InputError("--size is not usable", got=f"{self.width}x{self.height}", wanted="16x16 or more")
+        if self.gop < 1:
+            raise InputError("--gop is not usable", got=self.gop, wanted="1 or more frames")
+        if not 0 <= self.crf <= 51:
+            raise InputError("--crf is not usable", got=self.crf, wanted="0 (lossless) to 51 (worst)")
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyReport:
+    """How a copy came out, over all of its frames."""
+
+    num_frames: int
+    bad_frames: int
+    """Frames that are damaged in the source; the copy shows the last good picture in their place."""
+    width: int
+    """Pixels as stored."""
+    height: int
+    """Pixels as stored."""
+    source_bytes: int
+    source_sha256: str
+    proxy_bytes: int
+    mean_psnr_db: float
+    """Of RGB pictures, against the source scaled to the same size; 99 for equal ones."""
+    worst_psnr_db: float
+    worst_frame: int
+    """The frame of `worst_psnr_db`, from 0."""
+    seconds: float
+
+
+def copy_video(
+    source: Path,
+    target: Path,
+    settings: ProxySettings,
+    *,
+    max_bad_share: float,
+    tell: Callable[[float], None] = lambda _: None,
+) -> CopyReport:
+    """Write a copy, read it again, hold every frame against the source, and only then give it its name.
+
+    Args:
+        source: any video that `open_video` reads.
+        target: an mp4 file; its folder is made.
+        settings: size, groups, quality.
+        max_bad_share: of damaged and missing steps that is put up with, 0 to 1.
+        tell: hears the share that is done, 0 to 1.
+
+    Raises:
+        InputError: the source cannot be read, is too damaged, has times that mp4 does not hold, or changes meanwhile;
+            no room; the copy is not like the source.
+    """
+    started, stamp = time.perf_counter(), file_stamp(source)
+    video = open_video(source, fps=None, picture=PictureFormat(width=16, height=16), threads=1)
+    size = _stored_size(video, settings)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        lost = _encode(source, temporary, settings, video=video, size=size, tell=lambda share: tell(0.6 * share))
+        _require_sound(source, video, lost, max_bad_share=max_bad_share)
+        psnr_db = _compare(source, temporary, video=video, tell=lambda share: tell(0.6 + 0.4 * share))
+        sha256 = file_sha256(source)
+        require_unchanged(source, stamp)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except (OSError, av.error.FFmpegError) as error:
+        raise InputError(f"{target}: cannot be written", got=error, cure="is there room, and permission?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    worst = int(np.argmin(psnr_db))
+    return CopyReport(
+        num_frames=len(psnr_db),
+        bad_frames=len(lost),
+        width=size[0],
+        height=size[1],
+        source_bytes=stamp[1],
+        source_sha256=sha256,
+        proxy_bytes=target.stat().st_size,
+        mean_psnr_db=round(float(np.mean(psnr_db)), 2),
+        worst_psnr_db=round(float(psnr_db[worst]), 2),
+        worst_frame=worst,
+        seconds=round(time.perf_counter() - started, 1),
+    )
+
+
+def _stored_size(video: Video, settings: ProxySettings) -> tuple[int, int]:
+    """Width and height of the copy as stored: even, square pixels, not yet turned upright."""
+    info = video.info
+    wanted = PictureFormat(width=settings.width, height=settings.height)
+    shown = info.display_width, info.display_height
+    width, height = (max(2, 2 * round(side / 2)) for side in min(inner_size(*shown, wanted), shown))
+    return (width, height) if quarter_turns(info.rotation_degrees) % 2 == 0 else (height, width)
+
+
+def _encode(
+    source: Path,
+    target: Path,
+    settings: ProxySettings,
+    *,
+    video: Video,
+    size: tuple[int, int],
+    tell: Callable[[float], None],
+) -> list[int]:
+    """Write all frames; gives the table indices of those that are damaged."""
+    ticks, durations = _times(source, video.table)
+    duration_at = dict(zip(ticks.tolist(), durations.tolist(), strict=True))
+    scale, lost = _Scaler(*size), list[int]()
+    frames = every_frame(video, source)
+    head = next(frames)
+    with closing(frames), _open_target(target, video=video) as container:
+        stream = _add_stream(container, settings, video=video, size=size, colour_number=colour_of(head[1]).number)
+
+        def write(frame: VideoFrame | None) -> None:
+            for packet in stream.encode(frame):
+                packet.duration = duration_at[packet.pts]
+                container.mux(packet)
+
+        for entry, frame, is_own in chain([head], frames):
+            lost += [] if is_own else [entry]
+            scaled = scale(frame)
+            scaled.pts, scaled.time_base, scaled.pict_type = int(ticks[entry]), video.table.time_base, PictureType.NONE
+            write(scaled)
+            if entry % _REPORT_FRAMES == 0:
+                tell(entry / len(ticks))
+        write(None)
+    return lost
+
+
+def every_frame(video: Video, path: Path) -> Generator[tuple[int, VideoFrame, bool], None, None]:
+    """(table index, frame, whether it is its own) of all frames in order; the last good one stands in for a damaged
+    one (the first one, before any).
+
+    Raises:
+        InputError: no frame can be decoded.
+    """
+    num_frames, held, place = video.table.num_frames, None, 0
+    with video.open_decoder() as decoder, closing(decoder.sound_frames(0, num_frames)) as frames:
+        for entry, frame in frames:
+            yield from ((lost, held or frame, False) for lost in range(place, entry))
+            yield entry, frame, True
+            held, place = frame, entry + 1
+    if held is None:
+        raise InputError(f"{path}: no frame can be decoded", got="only damaged packets", cure="fetch the file again")
+    yield from ((lost, held, False) for lost in range(place, num_frames))
+
+
+class _Scaler:
+    """Brings frames to 8-bit limited-range 4:2:0 of one size, in the colour matrix that they have."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._width, self._height = width, height
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> VideoFrame:
+        colour = colour_of(frame)
+        return self._reformatter.reformat(
+            frame,
+            self._width,
+            self._height,
+            "yuv420p",
+            src_colorspace=colour.matrix,
+            dst_colorspace=colour.matrix or Colorspace.ITU601,
+            src_color_range=colour.range,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=SCALERS["swscale-bicubic"],
+            threads=1,
+        )
+
+
+def _times(source: Path, table: TimeTable) -> tuple[Int64s, Int64s]:
+    """(N,) start and duration of each frame in ticks after time 0. The last one ends where the header says.
+
+    Raises:
+        InputError: a frame is before time 0.
+    """
+    ticks = table.pts_ticks - table.origin_ticks
+    if ticks[0] < 0:
+        got = f"the first frame at {float(ticks[0] * table.time_base):.3f} s"
+        raise InputError(f"{source}: a copy cannot hold its times", got=got, wanted="0 or later", cure="remux the file")
+    return ticks, np.diff(ticks, append=table.header_end_ticks - table.origin_ticks)
+
+
+def _open_target(target: Path, *, video: Video) -> OutputContainer:
+    """An mp4 file whose clock is the source's (also in the empty edit before a late start), no finer and no coarser:
+    the grid's tolerance for rounded times is half a tick.
+    """
+    timescale = min(video.table.time_base.denominator, _MAX_TIMESCALE)  # beyond it the comparison of times fails
+    options = {"movie_timescale": str(timescale), "video_track_timescale": str(timescale)}
+    return av.open(str(target), "w", format="mp4", options=options)
+
+
+def _add_stream(
+    container: OutputContainer,
+    settings: ProxySettings,
+    *,
+    video: Video,
+    size: tuple[int, int],
+    colour_number: int,
+) -> VideoStream:
+    """One encoder thread and no code for one kind of processor only: equal sources give equal bytes.
+
+    `force-cfr` concerns what x264 says of the rate, not the times: without it the header's rate is lost.
+    """
+    options = {
+        "preset": settings.preset,
+        "tune": "fastdecode",
+        "crf": str(settings.crf),
+        "x264-params": f"keyint={settings.gop}:bframes=0:open-gop=0:cpu-independent=1:force-cfr=1:log-level=none",
+    }
+    stream = container.add_stream("libx264", rate=video.table.rate, options=options)
+    stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+    stream.thread_count = 1
+    stream.codec_context.time_base = video.table.time_base
+    stream.codec_context.colorspace = colour_number
+    stream.codec_context.color_range = ColorRange.MPEG
+    turns = quarter_turns(video.info.rotation_degrees)
+    if turns:
+        stream.set_display_rotation(90 * turns)
+    return stream
+
+
+def _require_sound(source: Path, video: Video, lost: list[int], *, max_bad_share: float) -> None:
+    """Refuse a source of which too much is damaged, or missing at its end."""
+    grid = video.grid
+    is_bad = np.isin(grid.frame_of_step, lost) | (~grid.is_covered & (grid.frame_of_step >= 0))
+    require_few_bad(int(is_bad.sum()), grid.num_steps, max_bad_share=max_bad_share, what=str(source))
+
+
+def _compare(source: Path, proxy: Path, *, video: Video, tell: Callable[[float], None]) -> Float64s:
+    """(N,) likeness of every frame in dB, both decoded anew; the times are compared exactly.
+
+    Raises:
+        InputError: a frame of the copy does not decode, is at another time, or is less like than `MIN_PSNR_DB`.
+    """
+    info = open_video(proxy, fps=None, picture=PictureFormat(width=16, height=16), threads=1).info
+    picture = PictureFormat(width=info.display_width, height=info.display_height, fit="stretch")
+    ours, theirs = (open_video(path, fps=None, picture=picture, threads=1) for path in (proxy, source))
+    _require_same_times(source, ours.table, video.table)
+    psnr_db = np.empty(ours.table.num_frames)
+    with ours.open_decoder() as decoder, theirs.open_decoder() as other:
+        pairs = zip(every_frame(ours, proxy), every_frame(theirs, source), strict=True)
+        for (entry, frame, is_own), (_, wanted, _) in pairs:
+            psnr_db[entry] = psnr_db_of(decoder.picture(frame), other.picture(wanted)) if is_own else 0
+            if psnr_db[entry] < MIN_PSNR_DB:
+                got = f"frame {entry} does not decode" if not is_own else f"frame {entry}: {psnr_db[entry]:.1f} dB"
+                cure = "a lower --crf; if that does not help, this is a fault of bas: please report it"
+                raise InputError(
+                    f"{source}: its copy is not like it", got=got, wanted=f"{MIN_PSNR_DB} dB or more", cure=cure
+                )
+            if entry % _REPORT_FRAMES == 0:
+                tell(entry / len(psnr_db))
+    return psnr_db
+
+
+def _require_same_times(source: Path, ours: TimeTable, theirs: TimeTable) -> None:
+    """Every frame, and the end, at the same time after time 0, as exact fractions; and the same frame at each step."""
+    scale = theirs.time_base / ours.time_base
+    got, end = ours.pts_ticks - ours.origin_ticks, ours.end_ticks - ours.origin_ticks
+    wanted, wanted_end = _times(source, theirs)[0], theirs.header_end_ticks - theirs.origin_ticks
+    same_times = scale.denominator == 1 and np.array_equal(got, wanted * scale.numerator) and end == wanted_end * scale
+    same_steps = [
+        np.array_equal(plan_grid(ours, fps).frame_of_step, plan_grid(theirs, fps).frame_of_step)
+        for fps in (None, Fraction(25))
+    ]
+    if not (same_times and all(same_steps)):
+        raise InputError(
+            f"{source}: mp4 does not hold its times",
+            got=f"{len(got)} frames at {ours.rate} a second, {float(end * ours.time_base):.6f} s",
+            wanted=f"{len(wanted)} frames at {theirs.rate} a second, {float(wanted_end * theirs.time_base):.6f} s",
+            cure="remux the source to another container; or use it as it is",
+        )
+
+
+def psnr_db_of(image: Pixels, other: Pixels) -> float:
+    """Peak signal to noise ratio of two pictures of one shape, at most 99."""
+    difference = np.subtract(image, other, dtype=np.float32).ravel()
+    square = float(np.dot(difference, difference)) / difference.size
+    return min(_MAX_PSNR_DB, 10 * math.log10(255**2 / square)) if square else _MAX_PSNR_DB
