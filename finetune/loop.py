@@ -19,7 +19,7 @@ from ..extract.run import RowsDone
 from ..heads.training.checkpoint import LAST, LoopState, read_state
 from ..heads.training.data import choose_matches
 from ..heads.training.epochs import Reporter, RunFiles, run_epochs
-from ..heads.training.loop import begun_record, owned
+from ..heads.training.loop import begun_record, owned, path_from
 from ..heads.training.record import RunRecord
 from ..heads.training.settings import FinetuneSettings
 from .clips import TrainingClips
@@ -95,7 +95,14 @@ def finetune(
     with _owned(out, fabric):
         torch.manual_seed(settings.seed)
         net = _network(start, settings, chosen.classes, options, fabric)
-        new = RunRecord.new(settings, chosen, start.features, start=start.features, num_parameters=_learning(net))
+        new = RunRecord.new(
+            settings,
+            chosen,
+            start.features,
+            start=start.features,
+            num_parameters=_learning(net),
+            store_hint=path_from(out, data_set.root),
+        )
         record = begun_record(out, new)
         if record.finished:
             return record

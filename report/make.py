@@ -115,7 +115,9 @@ def _labels(sources: Sequence[Source], options: ReportOptions) -> LabelSet:
             wanted="the feature store, or the data set",
             cure="--store STORE or --labels DATA-SET",
         )
-    return stored_labels(FeatureStore.open(path), split=split)
+    if (path / METADATA).exists():
+        return stored_labels(FeatureStore.open(path), split=split)
+    return find_labels(path, splits=(split,) if split else ())
 
 
 def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str]:
@@ -131,7 +133,7 @@ def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str
         raise InputError(
             f"{source.run}: its feature store is not known",
             got=f"no predictions in {source.predictions}, and run.json does not say where the store is now",
-            cure="--store STORE",
+            cure="--store STORE, or for a finetuned run --labels DATA-SET",
         )
     assert source.split is not None
     options = PredictOptions.parse(split=[source.split], engine="auto", device="auto", nms="run", calibrate="none")
