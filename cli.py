@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_ablate, cli_heads, cli_report
+from . import cli_ablate, cli_finetune, cli_heads, cli_report
 from .cli_heads import AsJson, Store, show
 from .errors import InputError
 
@@ -132,7 +132,10 @@ def extract(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="kinetics, imagenet, none (random) or a FILE; default: what the backbone is known by."),
+        typer.Option(
+            help="kinetics, imagenet, none (random), a FILE, or the folder of a finetuned run, whose settings it "
+            "follows; default: what the backbone is known by."
+        ),
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
     size: Annotated[str | None, typer.Option(help="Width x height fed to the backbone; default: 398x224.")] = None,
@@ -310,7 +313,9 @@ def cache_verify(
     store: Store,
     match: Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")] = None,
     videos: Annotated[list[Path] | None, typer.Option(help="Extract a sample of rows again from these videos.")] = None,
-    weights: Annotated[str | None, typer.Option(help="The weights file, where the store was made with one.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The weights file or finetuned run that the store was made with.")
+    ] = None,
     sample: Annotated[int, typer.Option(help="Places per match that are extracted again.")] = 2,
     as_json: AsJson = False,
 ) -> None:
@@ -332,6 +337,9 @@ def cache_verify(
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
 app.command("ablate", epilog="Example: bas ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation")(
     cli_ablate.ablate
+)
+app.command("finetune", epilog="Example: bas finetune SN-BAS-2025 --backbone x3d_s --head ed --out runs/ed-x3d_s")(
+    cli_finetune.finetune
 )
 app.command("predict", epilog="Example: bas predict MY-MATCH.mp4 --run runs/ed --out predictions")(cli_heads.predict)
 app.command("eval", epilog="Example: bas eval SN-BAS-2025 predictions --split test --metric at1")(cli_heads.evaluate)

@@ -121,6 +121,7 @@ def train_head(
             options=RunOptions.parse(device=device, place=bank),
             report=report,
         )
+    _note(features.origin.flattery(record.valid_matches) if features.origin else "")
     show(run_view(record), record.to_json(), as_json=as_json)
     if not as_json:
         print(f"{out}: finished. Next: bas predict VIDEO-OR-STORE --run {out} --out predictions")
@@ -169,7 +170,8 @@ def predict(
         Path | None, typer.Option(help="Keep the features of videos in this store; else they are forgotten.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="The backbone's weights FILE, where the run's features were made with one.")
+        str | None,
+        typer.Option(help="Weights FILE or finetuned run that made the features; a finetuned run has its own."),
     ] = None,
     nms: Annotated[
         str, typer.Option(help="run: the peaks chosen on the run's validation; seed: those of the seed recipes.")

@@ -15,6 +15,7 @@ from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
 from .eval.prediction_folder import PartSpots, PredictionFolder
 from .eval.spots import Spots
 from .events import Event, Split, TimeGrid
+from .extract.backbones.run_folder import has_backbone
 from .extract.datasets.games import Game, Part, StoredPart, VideoPart, choose_games, find_games
 from .extract.engines.choose import Device, EngineKind, Fidelity
 from .extract.extractor import Extractor
@@ -43,7 +44,7 @@ class PredictOptions:
     keep: Path | None = None
     """A feature store for the rows of videos; None: they are forgotten after each match."""
     weights: str | None = None
-    """The backbone's weights file, where the run's features were made with one."""
+    """The backbone's weights file or finetuned run, where the features were made with one; None: a run's own."""
     engine: EngineKind = "auto"
     """Which library runs the backbone."""
     device: Device = "auto"
@@ -340,7 +341,8 @@ def _extractor(ensemble: Ensemble, options: PredictOptions) -> Extractor:
             got=f"{features.backbone} of the model {features.weights}",
             cure="bas cache import the rows of this match too, and name that store in place of the video",
         )
-    return Extractor.like(features, weights=options.weights, kind=options.engine, device=options.device)
+    own = next((str(member.folder.resolve()) for member in ensemble.members if has_backbone(member.folder)), None)
+    return Extractor.like(features, weights=options.weights or own, kind=options.engine, device=options.device)
 
 
 def _require_rate(fps: Fraction, ensemble: Ensemble, match_id: str) -> None:

@@ -94,8 +94,8 @@ class ClipFiles(Dataset[dict[str, Tensor]]):
     """What one would write without a feature store: an HDF5 file per match, a clip per item."""
 
     def __init__(self, folder: Path, examples: Examples) -> None:
-        self.folder, self.settings = folder, examples.settings
-        self.first, self.targets = examples.first_row_w, examples.targets
+        self.folder, self.settings = folder, examples.windows.settings
+        self.first, self.targets = examples.windows.first_row_w, examples.windows.targets
         self.starts = [match.first_row for match in examples.bank.matches]
         self.names = [match.id for match in examples.bank.matches]
         self.files: dict[str, Any] = {}
@@ -176,9 +176,8 @@ def updates_by_loader(
 
 
 def loader_alone(folder: Path, examples: Examples) -> Callable[[], float]:
-    loader = DataLoader(
-        ClipFiles(folder, examples), examples.settings.batch, shuffle=True, num_workers=2, persistent_workers=True
-    )
+    files, batch = ClipFiles(folder, examples), examples.windows.settings.batch
+    loader = DataLoader(files, batch, shuffle=True, num_workers=2, persistent_workers=True)
     batches = iter(loader)
     return lambda: only_load(batches, 200)
 

@@ -43,6 +43,8 @@ class StoreInfo:
     """Class names."""
     software: dict[str, str]
     """Versions that the store was made with."""
+    weights_origin: dict[str, Any] | None
+    """The weights file or finetuned run, plain JSON; None where that was not written down."""
     matches: tuple[MatchLine, ...]
     """Lines of the table, in order of id."""
 
@@ -58,7 +60,8 @@ def info(store: FeatureStore) -> StoreInfo:
         InputError: a match is damaged.
     """
     lines = tuple(_line(store, match_id) for match_id in store.matches())
-    return StoreInfo(store.settings.to_json(), store.settings.key(), store.classes, store.software, lines)
+    origin = store.origin.to_json() if store.origin else None
+    return StoreInfo(store.settings.to_json(), store.settings.key(), store.classes, store.software, origin, lines)
 
 
 def _line(store: FeatureStore, match_id: str) -> MatchLine:

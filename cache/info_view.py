@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .info import StoreInfo
+from .origin import WeightsOrigin
 from .settings import IMPORTED
 from .verify import Finding
 
@@ -53,6 +54,9 @@ def _settings_table(about: StoreInfo) -> Table:
         settings = {name: settings[name] for name in ("backbone", "weights", "dim", "fps", "dtype")}
     for name, value in settings.items():
         table.add_row(name, Text(" ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    if about.weights_origin is not None:
+        origin = WeightsOrigin.from_json(about.weights_origin, where="weights_origin")
+        table.add_row("weights from", Text(origin.told()))
     table.add_row("key", about.settings_key)
     table.add_row("classes", Text(", ".join(about.classes)))
     table.add_row("software", Text(", ".join(f"{name} {version}" for name, version in about.software.items())))

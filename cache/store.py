@@ -30,12 +30,14 @@ from .layout import (
     inside,
 )
 from .match import MatchInfo, MatchMeta, read_match
+from .origin import WeightsOrigin
 from .partial import sweep
 from .rows import Rows, open_rows, read_plain
 from .settings import FeatureSettings
 from .writer import MatchWriter
 
 _ROOT_WAIT_SECONDS = 30.0
+_ORIGIN = "weights_origin"
 
 
 class FeatureStore:
@@ -50,6 +52,8 @@ class FeatureStore:
         """Class names of the labels, in the order of their ids 1..; may be empty."""
         self.software: dict[str, str] = dict(record["software"])
         """Versions that the store was made with."""
+        self.origin: WeightsOrigin | None = _origin(path, record)
+        """Where the backbone's weights came from; None where that was not written down."""
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureStore":
@@ -79,11 +83,18 @@ class FeatureStore:
 
     @classmethod
     def create_or_open(
-        cls, path: Path | str, settings: FeatureSettings, *, classes: Sequence[str], software: Mapping[str, str]
+        cls,
+        path: Path | str,
+        settings: FeatureSettings,
+        *,
+        classes: Sequence[str],
+        software: Mapping[str, str],
+        origin: WeightsOrigin | None = None,
     ) -> "FeatureStore":
         """Open a store for writing, make it where there is none, and clear away what a kill left of finished matches.
 
-        Several processes may call it at once. A store that was made without labels takes over the classes.
+        Several processes may call it at once. A store that was made without labels takes over the classes; one that
+        does not name the run that its weights came from takes over the origin (its tensors are the same).
 
         Raises:
             InputError: the store has other settings (names them) or other classes, the folder holds something else,
@@ -100,11 +111,17 @@ class FeatureStore:
                 raise InputError(f"{path}: in use", got=FileLock.owner(path / PARTIAL / "root.lock"), cure="try again")
             with lock:
                 if not (path / METADATA).exists():
-                    _write_root(path, _new_record(settings, classes=classes, software=software))
+                    new = _new_record(settings, classes=classes, software=software)
+                    _write_root(path, _with_origin(new, None, origin))
                 else:
-                    settings.require_equal(cls.open(path).settings, store=str(path))  # before anything is written
-                    if classes and not (record := _root_record(path)).get("classes"):
-                        _write_root(path, {**record, "classes": list(classes)})
+                    stored = cls.open(path)
+                    settings.require_equal(stored.settings, store=str(path))  # before anything is written
+                    before = _root_record(path)
+                    record = _with_origin(before, stored.origin, origin)
+                    if classes and not stored.classes:
+                        record = {**record, "classes": list(classes)}
+                    if record != before:
+                        _write_root(path, record)
                 sweep(path)
         store = cls.open(path)
         if not set(classes) <= set(store.classes):
@@ -228,6 +245,20 @@ def _new_record(settings: FeatureSettings, *, classes: Sequence[str], software: 
         "classes": list(classes),
         "software": dict(software),
     }
+
+
+def _origin(path: Path, record: Mapping[str, Any]) -> WeightsOrigin | None:
+    held = record.get(_ORIGIN)
+    return None if held is None else WeightsOrigin.from_json(held, where=str(path / METADATA))
+
+
+def _with_origin(
+    record: Mapping[str, Any], stored: WeightsOrigin | None, origin: WeightsOrigin | None
+) -> Mapping[str, Any]:
+    """The record with the origin, unless the stored one says as much already."""
+    if origin is None or (stored is not None and (stored.is_run or not origin.is_run)):
+        return record
+    return {**record, _ORIGIN: origin.to_json()}
 
 
 def _write_root(path: Path, record: Mapping[str, Any]) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from ..cache.origin import WeightsOrigin
 from ..cache.settings import FeatureSettings
 from ..errors import InputError
-from .backbones.weights import load_weights
+from .backbones.weights import load_weights, weights_origin
 from .engines.choose import REFERENCE_ENGINE, Device, Engine, EngineKind, Fidelity, check_fidelity, make_engine
 from .options import ExtractOptions, choose_weights
 from .stream import RowBlock, Waits, stream_rows
@@ -30,6 +31,8 @@ class Extractor:
     """What the rows are made with."""
     kind: EngineKind = "auto"
     device: Device = "auto"
+    origin: WeightsOrigin | None = None
+    """Where its weights came from."""
     _engines: dict[tuple[int, int], Engine] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -40,14 +43,16 @@ class Extractor:
 
         Args:
             settings: of rows that exist.
-            weights: the weights file where they were made with one, whatever its name is now.
+            weights: the weights file where they were made with one, whatever its name is now, or the folder of the
+                finetuned run.
             kind: engine.
             device: where it runs.
 
         Raises:
             InputError: the rows were imported, no weights file is named where one is needed, or it holds others.
         """
-        module, record = load_weights(*choose_weights(ExtractOptions(weights=weights), settings))
+        name, depth, weights = choose_weights(ExtractOptions(weights=weights), settings)
+        module, record = load_weights(name, depth, weights)
         if record.weights_sha256 != settings.weights_sha256:
             raise InputError(
                 "other weights than these features were made with",
@@ -55,7 +60,7 @@ class Extractor:
                 wanted=f"{settings.weights}, {settings.weights_sha256[:12]}...",
                 cure="--weights FILE",
             )
-        return cls(module, settings, kind, device)
+        return cls(module, settings, kind, device, weights_origin(weights, record))
 
     def open(self, path: Path, *, threads: int = 0) -> Video:
         """The video on the settings' grid, its pictures as the engine takes them. Raises as `open_video`."""

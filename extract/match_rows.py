@@ -82,25 +82,52 @@ def streamed_rows(
     stamp = file_stamp(path)
     video = extractor.open(path)
     opened(video)
-    rows_rc = _room(video.num_steps, extractor.settings.dim, part.id)
-    num_rows, num_valid, started, waits = len(rows_rc), 0, time.perf_counter(), Waits()
-    with closing(extractor.rows(video, views=parse_views(view), waits=waits)) as blocks:  # its threads end here
-        for block in blocks:
-            stop, shape = block.start + len(block.valid), (len(block.valid), rows_rc.shape[1])
-            rows_rc[block.start : stop] = cast_rows(
-                block.rows[view], shape, rows_rc.dtype, where=f"match {part.id!r}", first_row=block.start
-            )
-            num_valid += int(block.valid.sum())
-            on_progress(RowsDone(part.id, stop, num_rows, 0, time.perf_counter() - started, waits.bottleneck))
-    num_bad = num_rows - num_valid - video.num_steps_before_start  # a late start is no damage
-    require_few_bad(num_bad, num_rows, max_bad_share=max_bad_share, what=str(path))
+    rows_rc, num_invalid = collect_rows(video, extractor, view=view, match_id=part.id, on_progress=on_progress)
+    num_bad = num_invalid - video.num_steps_before_start  # a late start is no damage
+    require_few_bad(num_bad, len(rows_rc), max_bad_share=max_bad_share, what=str(path))
     about = {
-        "invalid_rows": num_rows - num_valid,
+        "invalid_rows": num_invalid,
         "video": {"name": path.name, "sha256": file_sha256(path)},
         "engine": extractor.engine(video.picture_size).describe(),
     }
     require_unchanged(path, stamp)
     return MatchRows(bank_of_rows(rows_rc, match_id=part.id, device=device), video.grid.fps, about)
+
+
+def collect_rows(
+    video: Video,
+    extractor: Extractor,
+    *,
+    view: str,
+    match_id: str,
+    on_progress: Callable[[RowsDone], None] = lambda _: None,
+) -> tuple[np.typing.NDArray[np.float16], int]:
+    """Rows of a video that `extractor.open` gave, as a store would hold them.
+
+    Args:
+        video: of the extractor's picture size.
+        extractor: makes the rows.
+        view: which fixed augmentation.
+        match_id: for errors and progress.
+        on_progress: called after every block of rows.
+
+    Returns:
+        (R, C) float16, and the number of rows whose own frame could not be decoded.
+
+    Raises:
+        InputError: the rows do not fit into memory, or hold no numbers.
+    """
+    rows_rc = _room(video.num_steps, extractor.settings.dim, match_id)
+    num_rows, num_valid, started, waits = len(rows_rc), 0, time.perf_counter(), Waits()
+    with closing(extractor.rows(video, views=parse_views(view), waits=waits)) as blocks:  # its threads end here
+        for block in blocks:
+            stop, shape = block.start + len(block.valid), (len(block.valid), rows_rc.shape[1])
+            rows_rc[block.start : stop] = cast_rows(
+                block.rows[view], shape, rows_rc.dtype, where=f"match {match_id!r}", first_row=block.start
+            )
+            num_valid += int(block.valid.sum())
+            on_progress(RowsDone(match_id, stop, num_rows, 0, time.perf_counter() - started, waits.bottleneck))
+    return rows_rc, num_rows - num_valid
 
 
 def _room(num_rows: int, dim: int, match_id: str) -> np.typing.NDArray[np.float16]:

@@ -1,13 +1,14 @@
 """What the user asked of `bas extract`, and how it becomes the settings of a store."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
 from ..cache.settings import Blend, FeatureSettings, Fit, Scaler
 from ..errors import InputError
 from ..events import SPLITS
 from .backbones.registry import BackboneSpec, backbone_spec
+from .backbones.run_folder import BACKBONE, KNOWN_NAMES, finetuned_run
 from .backbones.weights import WeightsRecord
 from .engines.choose import Device, EngineKind
 from .views import VIEWS, View
@@ -28,7 +29,7 @@ class ExtractOptions:
     depth: int | None = None
     """Trunk blocks kept, where the backbone has several depths."""
     weights: str | None = None
-    """`kinetics`, `imagenet`, `none`, or a file; default: what the backbone was trained on."""
+    """`kinetics`, `imagenet`, `none`, a file, or a finetuned run's folder; default: what the backbone is known by."""
     size: tuple[int, int] | None = None
     """Width and height fed to the backbone, pixels; default 398x224."""
     fit: Fit | None = None
@@ -126,6 +127,46 @@ def parse_pair(text: str, *, option: str, separator: str, example: str) -> tuple
     return int(parts[0]), int(parts[1])
 
 
+def follow_run(options: ExtractOptions) -> ExtractOptions:
+    """The options, and, where the weights are a finetuned run, all that the run was trained with.
+
+    Raises:
+        InputError: an option contradicts the run (names each), or the folder is no finished run with a backbone.
+    """
+    run = finetuned_run(options.weights)
+    if run is None:
+        return options
+    features = run.features
+    held: dict[str, Any] = {
+        "backbone": features.backbone,
+        "depth": features.depth,
+        "size": (features.width, features.height),
+        "fit": features.fit,
+        "scaler": features.scaler,
+        "fps": features.fps,
+        "window": features.window,
+        "hop": features.hop,
+        "blend": features.blend,
+        "stride": features.stride,
+    }
+    asked = {name: getattr(options, name) for name in held}
+    wrong = [name for name, value in asked.items() if value is not None and value != held[name]]
+    if wrong:
+        raise InputError(
+            f"{run.folder}: the run was trained with other settings: {', '.join(f'--{name}' for name in wrong)}",
+            got=", ".join(f"{name}={_option(asked[name])}" for name in wrong),
+            wanted=", ".join(f"{name}={_option(held[name])}" for name in wrong),
+            cure=f"leave these options out to follow the run; its head fits no other rows "
+            f"(--weights {run.backbone} takes the backbone alone, and binds less)",
+        )
+    return replace(options, **held)
+
+
+def _option(value: object) -> str:
+    """As it is typed."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> tuple[str, int | None, str]:
     """Backbone, depth and weights to load: options first, then the store, then defaults.
 
@@ -143,11 +184,11 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
     if options.weights is not None:
         return backbone, depth, options.weights
     if stored is not None:
-        if stored.weights not in ("kinetics", "imagenet", "none"):
+        if stored.weights not in KNOWN_NAMES:
             raise InputError(
                 "these features were made with a weights file, and none is named",
                 wanted=f"the file {stored.weights}, tensors SHA-256 {stored.weights_sha256[:12]}...",
-                cure="--weights FILE",
+                cure="--weights FILE" + (", or the folder of the finetuned run" if stored.weights == BACKBONE else ""),
             )
         return backbone, depth, stored.weights
     return backbone, depth, next(iter(backbone_spec(backbone).urls))

@@ -18,12 +18,12 @@ from ..errors import InputError
 from ..events import Split
 from .backbones.download import file_sha256
 from .backbones.registry import backbone_spec
-from .backbones.weights import load_weights
+from .backbones.weights import load_weights, weights_origin
 from .datasets.sources import DataSet, Match
 from .engines.choose import Fidelity
 from .extractor import Extractor
 from .files import file_stamp, reading, require_unchanged
-from .options import ExtractOptions, RunOptions, choose_weights, resolve_settings, share_out
+from .options import ExtractOptions, RunOptions, choose_weights, follow_run, resolve_settings, share_out
 from .stream import Waits
 from .video.reader import Video, probe_video
 from .video.timetable import require_few_bad
@@ -137,9 +137,11 @@ def extract(
     """
     matches = _chosen(data_set, split, run)
     stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
-    module, record = load_weights(*choose_weights(options, stored.settings if stored else None))
+    options = follow_run(options)
+    name, depth, weights = choose_weights(options, stored.settings if stored else None)
+    module, record = load_weights(name, depth, weights)
     settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
-    extractor = Extractor(module, settings, run.engine, run.device)
+    extractor = Extractor(module, settings, run.engine, run.device, weights_origin(weights, record))
     return extract_matches(extractor, data_set, matches, store_path, run, report=report)
 
 
@@ -160,7 +162,9 @@ def extract_matches(
     report, settings = report or Reporter(), extractor.settings
     stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
     classes = data_set.classes or (stored.classes if stored else ())
-    store = FeatureStore.create_or_open(store_path, settings, classes=classes, software=software_versions())
+    store = FeatureStore.create_or_open(
+        store_path, settings, classes=classes, software=software_versions(), origin=extractor.origin
+    )
     engine = extractor.engine().name
     report.started(settings, engine, len(matches))
     shared = _Extraction(data_set, store, extractor, run, report)

@@ -118,17 +118,18 @@ def augment(pixels: Tensor, settings: Augment, *, seeds: Sequence[int]) -> Tenso
         seeds: one per clip, >= 0, such as a hash of (seed, epoch, index).
 
     Returns:
-        (B, T, H, W, 3) float32 in [0, 255] on the same device, without gradient. A clip that is left as it is, or
-        flipped only, keeps its values exactly.
+        (B, T, H, W, 3) float32 in [0, 255] on the same device, contiguous, without gradient. A clip that is left as it
+        is, or flipped only, keeps its values exactly.
     """
     if pixels.ndim != 5 or pixels.shape[-1] != 3 or len(seeds) != len(pixels):
         raise ValueError(f"{len(seeds)} seeds and clips {tuple(pixels.shape)}: one per clip of (B, T, H, W, 3)")
-    frames_btchw = pixels.detach().permute(0, 1, 4, 2, 3)
-    out = torch.empty(frames_btchw.shape, dtype=torch.float32, device=pixels.device)
+    out = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-        for clip, frames_tchw, seed in zip(out, frames_btchw, seeds, strict=True):
-            clip.copy_(changed(frames_tchw, drawn_change(settings, seed), blur_kernel=settings.blur_kernel))
-    return out.permute(0, 1, 3, 4, 2)
+        for into, clip, seed in zip(out, pixels, seeds, strict=True):
+            frames_tchw = clip.permute(0, 3, 1, 2)
+            frames_tchw = changed(frames_tchw, drawn_change(settings, seed), blur_kernel=settings.blur_kernel)
+            into.copy_(frames_tchw.permute(0, 2, 3, 1))
+    return out
 
 
 def changed(frames: Tensor, change: Change, *, blur_kernel: int) -> Tensor:

@@ -132,10 +132,12 @@ class Ensemble:
         ):
             if got != wanted:
                 differing[name] = (got, wanted)
+        is_other_backbone = "weights_sha256" in differing
         if differing:
             raise InputError(
                 f"{member.folder}: does not go together with {self.members[0].folder}: other {', '.join(differing)}",
                 got="; ".join(f"{name} {got}" for name, (got, _) in differing.items()),
                 wanted="; ".join(f"{name} {wanted}" for name, (_, wanted) in differing.items()),
-                cure="name runs that were trained on the same features with the same class list",
+                cure="name runs that were trained on the same features with the same class list"
+                + ("; runs of bas finetune go one by one, each has its own backbone" if is_other_backbone else ""),
             )

@@ -107,15 +107,17 @@ def _labels(sources: Sequence[Source], options: ReportOptions) -> LabelSet:
     split = next((source.split for source in sources if source.split is not None), None)
     if options.labels is not None:
         return find_labels(options.labels, splits=(split,) if split else ())
-    path = next((source.store for source in sources if source.store is not None), None)
-    if path is None:
+    found = next((source for source in sources if source.store is not None), None)
+    if found is None or found.store is None:
         raise InputError(
             f"{sources[0].name}: no labels to judge by",
             got="neither the run nor the options say where they are",
             wanted="the feature store, or the data set",
             cure="--store STORE or --labels DATA-SET",
         )
-    return stored_labels(FeatureStore.open(path), split=split)
+    if found.store in found.videos:  # of a finetuned run, made from videos
+        return find_labels(found.store, splits=(split,) if split else ())
+    return stored_labels(FeatureStore.open(found.store), split=split)
 
 
 def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str]:
@@ -131,7 +133,7 @@ def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str
         raise InputError(
             f"{source.run}: its feature store is not known",
             got=f"no predictions in {source.predictions}, and run.json does not say where the store is now",
-            cure="--store STORE",
+            cure="--store STORE, or for a finetuned run --labels DATA-SET",
         )
     assert source.split is not None
     options = PredictOptions.parse(split=[source.split], engine="auto", device="auto", nms="run", calibrate="none")

@@ -45,7 +45,7 @@ class Source:
     run: Path | None = None
     """A finished run; None: the predictions are there."""
     store: Path | None = None
-    """Its features and labels, where that is known."""
+    """Its features and labels, where that is known; of a finetuned run the data set."""
     split: str | None = None
     """That it is judged on; None: the games that the predictions hold."""
     classes: tuple[str, ...] = ()
@@ -91,13 +91,17 @@ def _sources(path: Path, options: ReportOptions) -> list[Source]:
 def _of_run(path: Path, options: ReportOptions, *, split: str = DEFAULT_SPLIT) -> Source:
     record = RunRecord.read(path)
     if not record.finished:
-        raise InputError(f"{path}: the run is not finished", cure="give the same `bas train-head` again: it goes on")
+        raise InputError(
+            f"{path}: the run is not finished", cure=f"give the same `bas {record.command}` again: it goes on"
+        )
     chosen = options.split or split
+    store = options.store or _hinted_store(path, record) or (options.labels if record.is_finetuned else None)
     return Source(
         name=path.resolve().name,
         predictions=path / _PREDICTIONS / chosen,
         run=path,
-        store=options.store or _hinted_store(path, record),
+        store=store,
+        videos=(store,) if record.is_finetuned and store is not None else (),
         split=chosen,
         classes=record.classes,
         fps=record.fps,

@@ -1,4 +1,4 @@
-"""Trained weights into a backbone: by name, from a file, or from a finetuned checkpoint of ours."""
+"""Trained weights into a backbone: by name, from a file, or from a finetuned checkpoint or run of ours."""
 
 import hashlib
 import json
@@ -15,9 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ...cache.origin import WeightsOrigin
 from ...errors import InputError
 from .download import download, file_sha256, weights_cache
 from .registry import BackboneSpec, Rgb, backbone_spec
+from .run_folder import FinetunedRun, finetuned_run
 
 RANDOM_SEED = 0
 """Seed of `--weights none`."""
@@ -104,14 +106,16 @@ def load_weights(name: str, depth: int | None, weights: str) -> tuple[nn.Module,
         name: backbone.
         depth: trunk blocks kept; None: the default.
         weights: `kinetics`, `imagenet` (whichever the backbone has), `none` (random, seed 0), or the path of a
-            .safetensors, .pt, .pth or .pyth file, which may be a checkpoint by `save_backbone_checkpoint`.
+            .safetensors, .pt, .pth or .pyth file, which may be a checkpoint by `save_backbone_checkpoint`, or of the
+            folder of a finetuned run.
 
     Returns:
         The module in eval mode, and what is known of its weights.
 
     Raises:
         InputError: no such backbone, depth, weights or file; a file that is damaged, would execute code, or whose
-            tensors do not fit; an address that cannot be reached.
+            tensors do not fit; an address that cannot be reached; a run that is not finished, has no backbone, or
+            whose backbone is not the one that it tells of.
     """
     spec = backbone_spec(name)
     depth = spec.depth(depth)
@@ -131,9 +135,21 @@ def load_weights(name: str, depth: int | None, weights: str) -> tuple[nn.Module,
         record = replace(record, source=f"seed {RANDOM_SEED}")
     elif weights in spec.urls:
         record = _load_named(module, spec, record)
+    elif (run := finetuned_run(weights)) is not None:
+        record = _load_run(module, spec, record, run)
     else:
         record = _load_file(module, spec, record, _existing_file(weights, name, spec))
     return module, replace(record, weights_sha256=tensors_sha256(module))
+
+
+def weights_origin(weights: str, record: WeightsRecord) -> WeightsOrigin | None:
+    """Where weights that `load_weights` gave came from, for the store; None where there was no file."""
+    run = finetuned_run(weights)
+    if run is not None:
+        return run.origin
+    if record.file_sha256 is None:
+        return None
+    return WeightsOrigin(name=record.weights, file_sha256=record.file_sha256)
 
 
 def save_backbone_checkpoint(path: Path, module: nn.Module, record: WeightsRecord) -> None:
@@ -188,7 +204,7 @@ def _existing_file(weights: str, name: str, spec: BackboneSpec) -> Path:
         raise InputError(
             f"no weights {weights!r} for {name}",
             got="neither a known name nor a file",
-            wanted=f"{', '.join(spec.urls)}, none, or a .safetensors, .pt, .pth or .pyth file",
+            wanted=f"{', '.join(spec.urls)}, none, a .safetensors, .pt, .pth or .pyth file, or the folder of a run",
             cure=f"--weights {next(iter(spec.urls))}",
         )
     return path
@@ -232,6 +248,23 @@ def _load_file(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, pat
         record = _bind(record, bound, path)
     fit_tensors(module, tensors, head_prefixes=spec.head_prefixes, source=str(path))
     return record
+
+
+def _load_run(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, run: FinetunedRun) -> WeightsRecord:
+    """The backbone in a run's folder, which must be the one that its `run.json` tells of."""
+    loaded = replace(_load_file(module, spec, record, run.backbone), weights_sha256=tensors_sha256(module))
+    held, told = loaded.to_json(), run.features.to_json()
+    names = ["weights_sha256", "dim", "width", "height", "mean", "std"]
+    names += ["window", "stride"] if spec.kind == "3d" else []  # a 2-D backbone has no window plan
+    wrong = [name for name in names if held[name] != told[name]]
+    if wrong:
+        raise InputError(
+            f"{run.backbone}: not the backbone that the run's own run.json tells of; these differ: {', '.join(wrong)}",
+            got=", ".join(f"{name}={held[name]}" for name in wrong),
+            wanted=", ".join(f"{name}={told[name]}" for name in wrong),
+            cure="fetch the run's folder again, whole",
+        )
+    return replace(loaded, weights=run.features.weights)
 
 
 def _bind(record: WeightsRecord, bound: Mapping[str, Any], path: Path) -> WeightsRecord:

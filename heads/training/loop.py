@@ -88,7 +88,7 @@ def train(
         bank = open_bank(store, chosen.ids, views=settings.views, device=device, place=options.place)
         learner = HeadLearner(Examples.of(chosen, bank, settings), updater, Judge.over(chosen, bank, settings))
         state = read_state(out / LAST, updater) or _first_state(learner)
-        record = replace(record, num_lost=learner.examples.num_lost).after(state)
+        record = replace(record, num_lost=learner.examples.windows.num_lost).after(state)
         report.started(record, _in_words(bank), state)
         files = RunFiles(out)
         files.record(record)

@@ -58,8 +58,8 @@ class RunRecord:
     start: FeatureSettings | None = None
     """Of a finetuned run: the features that its backbone began with; `features` are those of the weights it kept."""
     store_hint: str = field(default="", compare=False)
-    """Where the store lay when the run began or last went on: relative to the run's folder where that is possible.
-    It may have moved since, and nothing depends on it."""
+    """Where the store (of a finetuned run the data set) lay when the run began or last went on: relative to the run's
+    folder where that is possible. It may have moved since, and nothing depends on it."""
 
     @classmethod
     def new(
@@ -89,6 +89,11 @@ class RunRecord:
     def is_finetuned(self) -> bool:
         """Whether the backbone was trained with the head: the run's folder holds it."""
         return self.start is not None
+
+    @property
+    def command(self) -> str:
+        """What makes such a run, and goes on with it."""
+        return "finetune" if self.is_finetuned else "train-head"
 
     @property
     def began_with(self) -> FeatureSettings:

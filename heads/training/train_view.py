@@ -65,6 +65,10 @@ class TrainingView:
             note=f"loss {look.loss:.4f}, {self._last}{waiting}at most {self._left} left",
         )
 
+    def note(self, text: str) -> None:
+        """Show something at the bar's end."""
+        self._bar.update(self._task, note=text)
+
     def _validating(self) -> None:
         self._bar.update(self._task, note=f"validating; at most {self._left} left")
 

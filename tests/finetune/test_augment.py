@@ -123,6 +123,7 @@ def test_autocast_around_it_changes_no_bit(clips: Tensor) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(augment(clips, settings, seeds=range(4)), plain)
     assert plain.dtype == torch.float32
+    assert plain.is_contiguous()
 
 
 def test_the_backbone_takes_it_as_it_takes_pictures(clips: Tensor) -> None:

@@ -43,7 +43,7 @@ def assert_same_targets(first: Targets, second: Targets) -> None:
 def test_batches_are_what_one_builds_by_hand(store: FeatureStore, tiny: Tiny, stride: int, place: Place) -> None:
     settings = tiny(stride=stride, hop_rows=7, views=("identity", "hflip"), seed=5)
     examples, chosen = examples_of(store, settings, place), choose_matches(store)
-    order = epoch_order(examples.num_windows, num_clips=24, seed=5, epoch=1)
+    order = epoch_order(examples.windows.num_windows, num_clips=24, seed=5, epoch=1)
     views = epoch_views(2, num_batches=6, seed=5, epoch=1)
     batches = list(examples.epoch(1))
     assert len(batches) == 6
@@ -51,7 +51,7 @@ def test_batches_are_what_one_builds_by_hand(store: FeatureStore, tiny: Tiny, st
     for number, batch in enumerate(batches):
         assert batch.mask_bt is None
         for clip, window in enumerate(order.reshape(6, 4)[number]):
-            first = int(examples.first_row_w[window])
+            first = int(examples.windows.first_row_w[window])
             match_number = int(first >= chosen.train[0].num_rows)
             match = chosen.train[match_number]
             start = first - match_number * chosen.train[0].num_rows
@@ -123,7 +123,7 @@ def test_events_that_softmax_cannot_show_are_counted(make_store: Any, plan: Any,
     crowded = plan("a", num_rows=90, events=((20, "PASS"), (20, "DRIVE"), (50, "PASS"), (50, "DRIVE"), (70, "PASS")))
     other = plan("b", num_rows=90, events=((20, "PASS"), (20, "DRIVE")))
     store = make_store(tmp_path / "s", [crowded, other, plan("v", "valid", num_rows=90)])
-    assert examples_of(store, tiny()).num_lost == 3
+    assert examples_of(store, tiny()).windows.num_lost == 3
 
 
 def test_inputs_are_fitted_on_training_rows_spread_evenly(

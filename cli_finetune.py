@@ -1,0 +1,182 @@
+"""The command `finetune`. Nothing here imports torch before it runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli_heads import AsJson, head_options, show
+from .errors import InputError
+
+
+def finetune(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="DATASET...", help="Data set folders: videos, labels, splits.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an unfinished one goes on.")],
+    backbone: Annotated[str | None, typer.Option(help="Backbone; default: that of --from, or x3d_s.")] = None,
+    depth: Annotated[int | None, typer.Option(help="X3D: trunk blocks kept, 4 or 5; default: 5.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="kinetics, imagenet, none (from scratch), a FILE, or a finetuned RUN to begin with."),
+    ] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Begin with the head of this finished run.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="ed, bigru, tcn+sgp, ed+disp, ...")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting of a head, as bigru.hidden=96; may be repeated.")
+    ] = None,
+    unfreeze: Annotated[
+        str, typer.Option(help="Blocks that learn, from the backbone's end: all, or a number.")
+    ] = "all",
+    norm: Annotated[
+        str | None,
+        typer.Option(
+            help="BatchNorm of blocks that learn: batch (its own statistics), frozen (the stored ones), auto (batch "
+            "where all blocks learn)."
+        ),
+    ] = None,
+    augment: Annotated[str | None, typer.Option(help="Of pictures, per clip: seed, flip or none.")] = None,
+    size: Annotated[str | None, typer.Option(help="Width x height fed to the backbone; default: 398x224.")] = None,
+    fps: Annotated[str | None, typer.Option(help="Frames a second of the grid; default: 25.")] = None,
+    proj: Annotated[int | None, typer.Option(help="Project features to this width first; 0: never.")] = None,
+    inputs: Annotated[str | None, typer.Option(help="raw or standard.")] = None,
+    loss: Annotated[str | None, typer.Option(help="ce, focal or bce; default: the head's own.")] = None,
+    clip_len: Annotated[int | None, typer.Option(help="Steps of a clip.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Frames per step.")] = None,
+    hop: Annotated[int | None, typer.Option(help="Frames between the starts of clips.")] = None,
+    dilate: Annotated[int | None, typer.Option(help="Steps to each side of an event that carry its label.")] = None,
+    mixup_alpha: Annotated[float | None, typer.Option(help="Blend clips' features by Beta(alpha, alpha).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
+    epoch_steps: Annotated[int | None, typer.Option(help="Steps (frames seen) of an epoch.")] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(help="The learning rate rises over so many.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Epochs without improvement before it stops; 0: never.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Clips per update, over all devices.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Parts that a batch is cut into: less memory.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
+    backbone_lr: Annotated[float | None, typer.Option(help="That of the backbone, as a multiple of --lr.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    max_grad_norm: Annotated[float | None, typer.Option(help="Scale gradients down to this norm; 0: never.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of averaged weights per update; 0: none.")] = None,
+    keep: Annotated[str | None, typer.Option(help="Weights to keep: of the best epoch, or the last.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation, dropout and mixup.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="A,B,...: learn only these; default: all that are labelled.")
+    ] = None,
+    valid: Annotated[
+        list[str] | None, typer.Option(help="Validate on this match, in place of the split valid; may be repeated.")
+    ] = None,
+    with_valid: Annotated[
+        bool, typer.Option("--with-valid", help="With --valid: the other matches of the split valid train too.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Devices of this machine; for several machines use torchrun.")] = 1,
+    engine: Annotated[str, typer.Option(help="Of the backbone in validation: auto, torch or openvino.")] = "auto",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Compute blocks twice: less memory, more time.")
+    ] = False,
+    decode_threads: Annotated[int, typer.Option(help="Decoders of each process; 0: one per core.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train backbone and head end to end, straight from videos; resumes exactly. Then `bas extract --weights RUN`."""
+    from dataclasses import replace
+
+    from .eval.files import parse_classes
+    from .extract.datasets.sources import find_sources
+    from .extract.options import ExtractOptions, parse_choice, parse_pair
+    from .finetune.devices import Devices, is_first_process
+    from .finetune.loop import RunOptions
+    from .finetune.loop import finetune as run_finetune
+    from .finetune.start import Start, lender, model_of
+    from .finetune.view import finetune_view
+    from .heads.recipes import default_recipe, named_recipe
+    from .heads.training.settings import FinetuneSettings
+    from .heads.training.train_view import run_view
+
+    member = lender(from_) if from_ is not None else None
+    chosen = named_recipe(recipe) if recipe else default_recipe(head or "ed")
+    if member is not None:
+        chosen = replace(chosen, **model_of(member))
+    given: dict[str, Any] = {
+        "head": head,
+        "options": {**chosen.options, **head_options(set_)} if set_ else None,
+        "proj": proj,
+        "inputs": inputs,
+        "loss": loss,
+        "clip_len": clip_len,
+        "stride": stride,
+        "hop_rows": hop,
+        "dilate": dilate,
+        "mixup": mixup_alpha,
+        "epochs": epochs,
+        "epoch_steps": epoch_steps,
+        "warmup_epochs": warmup_epochs,
+        "patience": patience,
+        "batch": batch,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "max_grad_norm": max_grad_norm,
+        "ema": ema,
+        "keep": keep,
+        "precision": precision,
+        "seed": seed,
+        "unfreeze": _blocks(unfreeze),
+        "norm": norm,
+        "augment": augment,
+        "accumulate": accumulate,
+        "backbone_lr": backbone_lr,
+        "begun_from": member.weights_sha256 if member else None,
+    }
+    settings = FinetuneSettings.of(chosen, **{name: value for name, value in given.items() if value is not None})
+    options = RunOptions(
+        devices=Devices(place=parse_choice(device, option="--device"), count=devices),
+        engine=parse_choice(engine, option="--engine"),
+        checkpointing=checkpointing,
+        decode_threads=decode_threads,
+    )
+    asked = ExtractOptions(
+        backbone=backbone,
+        depth=depth,
+        weights=weights,
+        size=parse_pair(size, option="--size", separator="x", example="398x224") if size else None,
+        fps=fps,
+    )
+    data_set = find_sources(sources)
+    data_set.raise_errors()
+    with finetune_view() as (report, on_rows):
+        record = run_finetune(
+            data_set,
+            out,
+            settings,
+            Start.of(settings, asked, member),
+            classes=parse_classes(classes) if classes is not None else None,
+            valid=valid or (),
+            with_valid=with_valid,
+            options=options,
+            report=report,
+            on_rows=on_rows,
+        )
+    if not is_first_process():
+        return
+    show(run_view(record), record.to_json(), as_json=as_json)
+    if not as_json:
+        print(f"{out}: finished. Next: bas extract DATASET --weights {out} --out STORE")
+        print(f"          or straight away: bas predict VIDEO --run {out} --out predictions")
+
+
+def _blocks(text: str) -> int | None:
+    """Blocks that learn; None: all.
+
+    Raises:
+        InputError: neither `all` nor a whole number.
+    """
+    if text == "all":
+        return None
+    if not text.isdigit():
+        raise InputError("--unfreeze is not usable", got=text, wanted="all, or a whole number >= 0")
+    return int(text)

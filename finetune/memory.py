@@ -1,0 +1,59 @@
+"""What to do when the memory does not suffice: tried out, not guessed."""
+
+import gc
+from collections.abc import Callable
+
+import torch
+
+from ..errors import InputError
+from ..heads.training.settings import FinetuneSettings
+
+_CPU_SIGNS = ("can't allocate memory", "not enough memory", "could not allocate", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device or the machine has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _CPU_SIGNS)
+
+
+def free_memory() -> None:
+    """Give back what a failed update held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(
+    settings: FinetuneSettings, *, num_clips: int, fits: Callable[[int], bool] | None, checkpointing: bool
+) -> InputError:
+    """The error that says which option to lower and by how much.
+
+    Args:
+        settings: of the run.
+        num_clips: clips that went through the network at once, in this process, when the memory ran out.
+        fits: whether so many clips go through now; None where it cannot be tried.
+        checkpointing: whether blocks are computed twice already.
+    """
+    parts_now = settings.accumulate
+    cures = [f"--accumulate {parts_now * 2}" if num_clips > 1 else ""]
+    if fits is not None:
+        fitting = next((clips for clips in range(num_clips - 1, 0, -1) if num_clips % clips == 0 and fits(clips)), 0)
+        cures = []
+        if fitting:
+            parts = parts_now * num_clips // fitting
+            clips = "one clip" if fitting == 1 else f"{fitting} clips"
+            cures = [f"--accumulate {parts} ({clips} at once: tried just now, it fits)"]
+    if not checkpointing:
+        cures.append("--checkpointing (blocks are computed twice)")
+    if not any("fits" in cure for cure in cures):
+        cures.append(
+            f"--clip-len {max(1, settings.clip_len // 2)} or a --size of half the pixels (half the memory each)"
+        )
+    return InputError(
+        "out of memory",
+        got=f"{num_clips} clips of {settings.clip_len} steps at once",
+        wanted="a part of a batch that fits" if num_clips > 1 else "a clip that fits",
+        cure="; or ".join(cure for cure in cures if cure),
+    )

@@ -1,0 +1,131 @@
+"""What a run begins with: backbone and head, from weights, from a run, or random."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..cache.settings import FeatureSettings
+from ..errors import InputError
+from ..extract.backbones.registry import backbone_spec
+from ..extract.backbones.run_folder import BACKBONE
+from ..extract.backbones.weights import WeightsRecord, load_weights
+from ..extract.options import ExtractOptions, choose_weights, resolve_settings
+from ..heads.ensemble import Member
+from ..heads.model import SpottingModel
+from ..heads.training.settings import FinetuneSettings
+
+_MODEL_FIELDS = ("head", "options", "proj", "loss", "inputs")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A backbone with its weights, and perhaps a head."""
+
+    backbone: nn.Module
+    """On the CPU, in eval mode."""
+    record: WeightsRecord
+    """Where its weights came from, and what the run's own backbone will bind: stride, window and size."""
+    features: FeatureSettings
+    """Of the rows that it makes."""
+    head: Member | None
+    """A finished run whose head is begun with; None: a random one."""
+
+    @classmethod
+    def of(cls, settings: FinetuneSettings, asked: ExtractOptions, head: Member | None) -> "Start":
+        """Load the backbone.
+
+        Args:
+            settings: steps and stride of the clips.
+            asked: backbone, weights and how pictures are brought to size; what is left out follows the head's run,
+                then the default. Its window and stride are the settings' own.
+            head: a run that lends its head.
+
+        Raises:
+            InputError: there are no such weights, they bind other settings, or the head does not fit.
+        """
+        stored = head.record.features if head else None
+        if stored is not None and stored.is_imported:
+            raise InputError(
+                "--from names a run that was trained on imported rows: it has no backbone to go on with",
+                got=f"{stored.backbone} of the model {stored.weights}",
+                wanted="a run on features of `bas extract`, or of `bas finetune`",
+            )
+        if head is not None and head.record.is_finetuned and asked.weights is None:
+            asked = replace(asked, weights=str(head.folder / BACKBONE))
+        module, record = load_weights(*choose_weights(asked, stored))
+        spec = backbone_spec(record.backbone)
+        if spec.kind == "3d":
+            asked = replace(asked, window=settings.clip_len, stride=settings.stride)
+        features = resolve_settings(asked, record, spec, _pictures(stored, settings))
+        if features.scaler == "torch-bilinear":
+            raise InputError("--scaler torch-bilinear is not for finetuning", cure="leave --scaler out")
+        bound = replace(
+            record, stride=features.stride, window=features.window, width=features.width, height=features.height
+        )
+        start = cls(module, bound, features, head)
+        start._require_fitting_head(settings)
+        return start
+
+    def spotting(self, settings: FinetuneSettings, classes: Sequence[str]) -> SpottingModel:
+        """The head with its inputs: that of the run it begins from, else random from torch's global generator.
+
+        Raises:
+            InputError: the run has another class list.
+        """
+        model = settings.build(dim=self.features.dim, num_classes=len(classes))
+        if self.head is not None:
+            if tuple(classes) != self.head.record.classes:
+                raise InputError(
+                    f"--from {self.head.folder}: its head knows other classes",
+                    got=", ".join(self.head.record.classes),
+                    wanted=", ".join(classes),
+                    cure="leave --from out, or give the run's own list with --classes",
+                )
+            model.load_state_dict({name: tensor.cpu() for name, tensor in self.head.model.state_dict().items()})
+        return model
+
+    def _require_fitting_head(self, settings: FinetuneSettings) -> None:
+        if self.head is None:
+            return
+        lent, theirs, mine = self.head.record.settings, self.head.record.features, self.features
+        wrong = [name for name in ("backbone", "depth", "dim", "weights_sha256") if name in mine.differing(theirs)]
+        if wrong:
+            raise InputError(
+                f"--from {self.head.folder}: its head is for another backbone; these differ: {', '.join(wrong)}",
+                got=", ".join(f"{name}={getattr(theirs, name)}" for name in wrong),
+                wanted=", ".join(f"{name}={getattr(mine, name)}" for name in wrong),
+                cure="leave --backbone and --depth out to follow that run; --weights FILE where it had a file",
+            )
+        changed = [name for name in _MODEL_FIELDS if getattr(settings, name) != getattr(lent, name)]
+        if changed:
+            raise InputError(
+                f"--from {self.head.folder}: its head has other settings; these differ: {', '.join(changed)}",
+                cure="leave these options out: they follow that run",
+            )
+
+
+def lender(folder: Path) -> Member:
+    """The finished run that lends its head.
+
+    Raises:
+        InputError: no run, not finished, or damaged.
+    """
+    return Member.load(folder, torch.device("cpu"))
+
+
+def model_of(head: Member) -> dict[str, Any]:
+    """The settings of a run that decide what its network is, and its windows."""
+    settings = head.record.settings
+    names = (*_MODEL_FIELDS, "clip_len", "stride", "hop_rows", "dilate", "sigma")
+    return {name: getattr(settings, name) for name in names}
+
+
+def _pictures(stored: FeatureSettings | None, settings: FinetuneSettings) -> FeatureSettings | None:
+    """How a run's pictures were brought to size; its windows are replaced by those of the clips."""
+    if stored is None or stored.window == 1:
+        return stored
+    return replace(stored, window=settings.clip_len, hop=max(1, settings.clip_len // 2), stride=settings.stride)
