@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_ablate, cli_finetune, cli_heads, cli_report
+from . import cli_ablate, cli_finetune, cli_heads, cli_proxy, cli_report
 from .cli_heads import AsJson, Store, show
 from .errors import InputError
 
@@ -87,37 +87,6 @@ def data_synthetic(
     for match in planned:
         print(f"{match.split}\t{match.seconds / 60:.1f} min\t{out / match.folder}")
     print(f"{len(planned)} synthetic matches in {out}; next: bas data check '{out}'")
-
-
-@data_app.command("proxy", epilog="Example: bas data proxy SN-BAS-2025 SN-BAS-2025-small")
-def data_proxy(
-    root: DataRoot,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or one that this command began.")],
-    size: Annotated[str, typer.Option(help="Width x height that a picture takes at most.")] = "398x224",
-    gop: Annotated[int, typer.Option(help="Frames from one key frame to the next.")] = 12,
-    crf: Annotated[int, typer.Option(help="x264's quality: 0 (lossless) to 51; 6 more halve the size.")] = 18,
-    jobs: Annotated[int, typer.Option(help="Videos copied side by side; 0: one per core.")] = 0,
-    max_bad_share: Annotated[
-        float, typer.Option(help="Share of undecodable frames that is put up with, 0 to 1.")
-    ] = 0.05,
-    as_json: AsJson = False,
-) -> None:
-    """Copy a data set with small videos that are quick to read at random places, for training on clips. Resumes.
-
-    Labels and times stay as they are; each copy is read again and compared with its source, frame for frame.
-    """
-    from .extract.options import parse_pair
-    from .extract.proxy.copy import ProxySettings
-    from .extract.proxy.data_set import write_proxies
-    from .extract.proxy.view import ProxyView, summary_json, summary_view
-
-    width, height = parse_pair(size, option="--size", separator="x", example="398x224")
-    settings = ProxySettings(width=width, height=height, gop=gop, crf=crf)
-    with ProxyView() as report:
-        summary = write_proxies(root, out, settings, jobs=jobs, max_bad_share=max_bad_share, report=report)
-    show(summary_view(summary), summary_json(summary), as_json=as_json, piped_width=110)
-    if not summary.complete:
-        raise typer.Exit(2)
 
 
 @app.command(epilog="Example: bas extract SN-BAS-2025 --out x3d_s.zarr --views identity,hflip")
@@ -334,6 +303,7 @@ def cache_verify(
         raise typer.Exit(2)
 
 
+data_app.command("proxy", epilog="Example: bas data proxy SN-BAS-2025 SN-BAS-2025-small")(cli_proxy.data_proxy)
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
 app.command("ablate", epilog="Example: bas ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation")(
     cli_ablate.ablate

@@ -12,7 +12,18 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = ("ablate", "cache", "eval", "extract", "finetune", "heads", "report", "synthetic")
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {
-    *("__init__", "__main__", "cli", "cli_ablate", "cli_finetune", "cli_heads", "cli_report", "errors", "events"),
+    *(
+        "__init__",
+        "__main__",
+        "cli",
+        "cli_ablate",
+        "cli_finetune",
+        "cli_heads",
+        "cli_proxy",
+        "cli_report",
+        "errors",
+        "events",
+    ),
     *("demo", "predict", "predict_view", "workers"),
 }
 STAGES = {"errors", "events", "cache", "extract", "heads", "eval"}
