@@ -1,7 +1,12 @@
 """Devices, precision and processes, through Lightning Fabric."""
 
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
@@ -13,12 +18,40 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Place = Literal["auto", "cpu", "cuda"]
+_LONGEST_WAIT = timedelta(days=2)
+"""For the other processes: one of them may have a long validation match alone."""
 _FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 def is_first_process() -> bool:
     """Whether this is the one of several processes that speaks; true where there is one only."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Of several processes that fail the first says why; the others, which fail alike or miss it, end in silence.
+
+    Raises:
+        SystemExit: with code 2, in these others.
+    """
+    try:
+        yield
+    except BaseException as error:
+        is_own_failure = isinstance(error, Exception)  # a signal comes to all at once
+        if not (_fails_first() if is_own_failure else is_first_process()):
+            raise SystemExit(2) from None
+        raise
+
+
+def _fails_first() -> bool:
+    if not torch.distributed.is_initialized():
+        return True
+    store = torch.distributed.distributed_c10d._get_default_store()
+    try:
+        return bool(store.add("bas/failed", 1) == 1)
+    except RuntimeError:  # the store's process has ended: it was the first
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +86,9 @@ class Devices:
             InputError: fp16 on a CPU.
         """
         from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
 
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of each choice of ours
         if precision == "auto":
             precision = "fp16" if self.kind == "cuda" else "fp32"
         if precision == "fp16" and self.kind == "cpu":
@@ -66,8 +101,9 @@ class Devices:
             accelerator=self.kind,
             devices=count,
             num_nodes=nodes,
-            strategy="ddp" if count * nodes > 1 else "auto",
+            strategy=DDPStrategy(timeout=_LONGEST_WAIT) if count * nodes > 1 else "auto",
             precision=_FABRIC_PRECISION[precision],
         )
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels, where nothing is lost by it
         fabric.launch()
         return fabric

@@ -97,7 +97,8 @@ class ClipUpdater:
         if not losses:  # outside the handler: what the failed pass held is free by now
             raise self._out_of_memory(batch[0])
         if self.settings.max_grad_norm:
-            self.fabric.clip_gradients(self.wrapped, self.fabric_optimizer, max_norm=self.settings.max_grad_norm)
+            norm = self.settings.max_grad_norm
+            self.fabric.clip_gradients(self.wrapped, self.fabric_optimizer, max_norm=norm, error_if_nonfinite=False)
         self.fabric_optimizer.step()
         if self.average is not None:
             follow(self.average, self.model, decay=self.settings.ema if decay is None else decay)
@@ -159,6 +160,13 @@ class ClipLearner:
     def waited_seconds(self) -> float:
         """Time so far that updates stood waiting for clips."""
         return self.clips.waited_seconds
+
+    @property
+    def bad_loss_cure(self) -> str:
+        """Another recipe; what was kept is good to begin with."""
+        cures = "another --out with a lower --lr or --backbone-lr, or --max-grad-norm 1"
+        is_half = "mixed" in str(self.updater.fabric.strategy.precision.precision)
+        return f"{cures}, or --precision fp32" if is_half else cures
 
     @property
     def looks_always(self) -> bool:

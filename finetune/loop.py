@@ -24,7 +24,7 @@ from ..heads.training.record import RunRecord
 from ..heads.training.settings import FinetuneSettings
 from .clips import TrainingClips
 from .depthwise import quicken
-from .devices import Devices
+from .devices import Devices, one_voice
 from .judge import VideoJudge
 from .learner import ClipLearner, ClipUpdater
 from .net import FinetuneNet
@@ -55,6 +55,7 @@ class RunOptions:
             raise InputError("--decode-threads is not usable", got=self.decode_threads, wanted="a whole number >= 0")
 
 
+@one_voice()
 def finetune(
     data_set: DataSet,
     out: Path,
@@ -87,7 +88,8 @@ def finetune(
     options, report = options or RunOptions(), report or Reporter()
     fabric = options.devices.launch(settings.precision)
     _require_divisible(settings, fabric)
-    report = report if fabric.is_global_zero else Reporter()
+    if not fabric.is_global_zero:
+        report, on_rows = Reporter(), lambda _: None
     source = VideoSource(data_set, Extractor(start.backbone, start.features, options.engine, options.devices.place))
     chosen = choose_matches(
         source.matches(), classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride

@@ -37,7 +37,8 @@ def out_of_memory(
         checkpointing: whether blocks are computed twice already.
     """
     parts_now = settings.accumulate
-    cures = [f"--accumulate {parts_now * 2}" if num_clips > 1 else ""]
+    fewest_parts = next((parts for parts in range(2, num_clips + 1) if num_clips % parts == 0), 0)
+    cures = [f"--accumulate {parts_now * fewest_parts}"] if fewest_parts else []
     if fits is not None:
         fitting = next((clips for clips in range(num_clips - 1, 0, -1) if num_clips % clips == 0 and fits(clips)), 0)
         cures = []
@@ -55,5 +56,5 @@ def out_of_memory(
         "out of memory",
         got=f"{num_clips} clips of {settings.clip_len} steps at once",
         wanted="a part of a batch that fits" if num_clips > 1 else "a clip that fits",
-        cure="; or ".join(cure for cure in cures if cure),
+        cure="; or ".join(cures),
     )

@@ -18,7 +18,7 @@ from ..heads.targets import Targets
 from ..heads.training.examples import Batch
 from ..heads.training.settings import FinetuneSettings
 from ..heads.training.updates import batch_loss
-from .blocks import batch_norms, checkpoint_blocks, trunk_blocks
+from .blocks import batch_norms, checkpoint_blocks, trunk_blocks, used_parameters
 
 Found = TypeVar("Found")
 
@@ -61,13 +61,17 @@ class FinetuneNet(nn.Module):
         self.seen = Normalised(backbone, mean=features.mean, std=features.std)
         self.spotting = spotting
         self._mixup_alpha = settings.mixup
-        blocks = trunk_blocks(backbone)
+        backbone.eval().requires_grad_(True)
+        used = used_parameters(backbone, torch.zeros(1, 3, 1, features.height, features.width))
+        blocks = trunk_blocks(backbone, used)
         first = 0 if settings.unfreeze is None else max(0, len(blocks) - settings.unfreeze)
         self.num_blocks, self.num_learning = len(blocks), len(blocks) - first
         learning = [part for block in blocks[first:] for part in block]
         backbone.requires_grad_(first == 0)  # also what belongs to no block, such as a transformer's positions
         for part in learning:
             part.requires_grad_(True)
+        for parameter in backbone.parameters():
+            parameter.requires_grad &= id(parameter) in used
         kept = {id(norm) for norm in batch_norms(learning)} if settings.uses_batch_statistics else set()
         self._unmoved = [part for block in blocks[:first] for part in block]
         self._unmoved += [norm for norm in batch_norms([backbone]) if id(norm) not in kept]
@@ -90,8 +94,9 @@ class FinetuneNet(nn.Module):
 
     def forward(self, lesson: Lesson) -> Tensor:
         """The loss of the whole batch, a scalar, the same in every process."""
-        features_btc = _of_all(self.rows(lesson.pixels))
-        torch.manual_seed(lesson.seed)  # the head's dropout does not depend on what the backbone drew
+        torch.manual_seed(lesson.seed ^ process_index())  # clips of two processes do not drop alike
+        features_btc = _of_all(self.rows(lesson.pixels).contiguous())  # dropout draws in the order of memory
+        torch.manual_seed(lesson.seed)  # the head drops alike in all, whatever their backbones drew
         batch = Batch(features_btc, lesson.mask_bt, lesson.targets)
         return batch_loss(self.spotting, batch, mixup_alpha=self._mixup_alpha, seed=lesson.seed)
 

@@ -16,7 +16,7 @@ from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from .model import SpottingModel
 from .scoring import FloatArray, match_scores
-from .training.checkpoint import BEST, read_weights
+from .training.checkpoint import BEST, COMMANDS, read_weights
 from .training.record import RunRecord
 
 
@@ -40,10 +40,11 @@ class Member:
         """
         record = RunRecord.read(folder)
         if not record.finished:
+            command = "finetune" if record.is_finetuned else "train-head"
             raise InputError(
                 f"{folder}: the run is not finished",
                 got=f"{len(record.history)} of up to {record.settings.epochs} epochs, and no peaks chosen",
-                cure=f"give the same `bas train-head ... --out {folder}` again: it goes on where it stopped",
+                cure=f"give the same `bas {command} ... --out {folder}` again: it goes on where it stopped",
             )
         model = record.settings.build(dim=record.features.dim, num_classes=len(record.classes))
         read_weights(folder / BEST, model)
@@ -66,7 +67,7 @@ class Ensemble:
             InputError: none, one that cannot be used, or runs that do not fit together (names what differs).
         """
         if not folders:
-            raise InputError("no run", wanted="the folder that `bas train-head --out` made", cure="--run FOLDER")
+            raise InputError("no run", wanted=f"the folder that {COMMANDS} made", cure="--run FOLDER")
         ensemble = cls(tuple(Member.load(folder, device) for folder in folders), device)
         for member in ensemble.members[1:]:
             ensemble._require_fits(member)

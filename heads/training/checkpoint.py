@@ -23,6 +23,8 @@ from .settings import TrainSettings
 
 FORMAT = "bas-run-1"
 RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.safetensors", "log.csv", "tensorboard"
+COMMANDS = "`bas train-head --out` or `bas finetune --out`"
+"""What makes such a folder."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder}: not a run",
             got="no such folder" if not folder.exists() else f"a folder without {RUN}",
-            wanted="the folder that `bas train-head --out` made",
+            wanted=f"the folder that {COMMANDS} made",
         )
     record = read_json(folder / RUN)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -212,7 +214,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, s
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file", cure="train the run to the end of an epoch: bas train-head")
+        raise InputError(f"{path}: no such file", cure="give the command that began the run again")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

@@ -48,6 +48,10 @@ class Learner(Protocol):
         """Time so far that updates stood waiting for their batch."""
 
     @property
+    def bad_loss_cure(self) -> str:
+        """What to try where the loss is no number."""
+
+    @property
     def looks_always(self) -> bool:
         """Whether the loss is looked at after every update, as several processes must stop at the same one."""
 
@@ -143,13 +147,14 @@ def run_epochs(
         The record with all epochs; the best weights are in the folder.
 
     Raises:
-        InputError: the loss is no number.
+        InputError: the loss, or a weight, is no number; what was kept before stays.
     """
     settings = learner.settings
     with files.log(state, settings) as log:
         while not state.is_over(settings):
             watch = _Watch(learner, state, report, log, save_seconds=save_seconds)
             _train_epoch(learner, watch, state, files)
+            _require_numbers(learner, state)
             report.validating()
             verdict = learner.verdict()
             line = watch.line(verdict)
@@ -171,7 +176,19 @@ def _train_epoch(learner: Learner, watch: "_Watch", state: LoopState, files: Run
         seed = update_seed(settings, state.epoch, state.step)
         loss = learner.updater.update(batch, lr=lr, seed=seed, decay=decay)
         if watch.count(loss, lr):
+            _require_numbers(learner, state)
             files.state(learner.updater, state)
+
+
+def _require_numbers(learner: Learner, state: LoopState) -> None:
+    """No weights are judged or saved that the next loss would show to be ruined."""
+    for name, tensor in learner.updater.model.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                f"weights are no numbers after epoch {state.epoch + 1}, update {state.step}",
+                got=name,
+                cure=learner.bad_loss_cure,
+            )
 
 
 class _Watch:
@@ -246,7 +263,7 @@ class _Watch:
                 raise InputError(
                     f"the loss is no number in epoch {state.epoch + 1}, update {step}",
                     got=loss,
-                    cure="lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify",
+                    cure=self._learner.bad_loss_cure,
                 )
             state.loss_sum += loss
         self._pending.clear()

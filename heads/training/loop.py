@@ -110,6 +110,7 @@ class HeadLearner:
     judge: Judge
     waited_seconds: float = 0.0
     """Windows are gathered, not waited for."""
+    bad_loss_cure: str = "lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify"
     looks_always: bool = False
 
     @property

@@ -127,17 +127,23 @@ class RunRecord:
         Raises:
             InputError: names what differs.
         """
+        if self.is_finetuned != other.is_finetuned:
+            raise InputError(
+                f"{out}: holds a run of another kind",
+                got="bas finetune" if other.is_finetuned else "bas train-head",
+                cure="name another --out",
+            )
         wrong = self.settings.differing(other.settings)
         mine, theirs = self.settings.to_json(), other.settings.to_json()
-        if self.began_with != other.began_with or self.is_finetuned != other.is_finetuned:
-            wrong.append("features")
-            mine["features"], theirs["features"] = "of these", "others"
+        for name in self.began_with.differing(other.began_with):
+            wrong.append(f"features.{name}")
+            mine[wrong[-1]], theirs[wrong[-1]] = getattr(self.began_with, name), getattr(other.began_with, name)
         for name in ("classes", "train_matches", "valid_matches"):
             if getattr(self, name) != getattr(other, name):
                 wrong.append(name)
-                mine[name], theirs[name] = "of this store", "of another"
+                mine[name], theirs[name] = "of this data", "of another"
         if self.num_train_events != other.num_train_events and not wrong:
-            wrong, mine["labels"], theirs["labels"] = ["labels"], "of this store", "others"
+            wrong, mine["labels"], theirs["labels"] = ["labels"], "of this data", "others"
         if wrong:
             raise InputError(
                 f"{out}: holds a run with other settings; these differ: {', '.join(wrong)}",

@@ -14,9 +14,13 @@ from .record import RunRecord
 
 
 class TrainingView:
-    """A progress bar on stderr and a line per epoch. Use it in a `with`."""
+    """A progress bar on stderr and a line per epoch. Use it in a `with`.
 
-    def __init__(self) -> None:
+    Args:
+        first: what is done before the first update.
+    """
+
+    def __init__(self, first: str = "reading features") -> None:
         self._console = Console(stderr=True, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -27,7 +31,7 @@ class TrainingView:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("reading features", total=None, note="")
+        self._task = self._bar.add_task(first, total=None, note="")
         self._headline = "mAP"
         self._last = ""
         self._left = ""

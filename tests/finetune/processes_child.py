@@ -1,0 +1,51 @@
+"""Run by the tests of several processes, by `torchrun`: one run after the other, of the jobs in a file.
+
+processes_child.py JOBS-JSON
+    Each job names data, out, settings and what is asked of the backbone. Every process writes the losses that it saw
+    to OUT.<process>.json.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bas.extract.datasets.sources import find_sources
+from bas.extract.options import ExtractOptions
+from bas.finetune.devices import Devices
+from bas.finetune.learner import ClipUpdater
+from bas.finetune.loop import RunOptions, finetune
+from bas.finetune.start import Start
+from bas.heads.training.settings import FinetuneSettings
+
+
+def main(job: dict[str, Any]) -> None:
+    """One run."""
+    settings = FinetuneSettings(**job["settings"] | {"views": tuple(job["settings"]["views"])})
+    asked = ExtractOptions(**job["asked"] | {"size": tuple(job["asked"]["size"])})
+    losses: list[float] = []
+    real_update = ClipUpdater.update
+
+    def update(*arguments: Any, **options: Any) -> torch.Tensor:
+        loss = real_update(*arguments, **options)
+        losses.append(float(loss))
+        return loss
+
+    ClipUpdater.update = update  # type: ignore[method-assign]
+    options = RunOptions(devices=Devices(place="cpu"), engine="torch", decode_threads=1, **job.get("options", {}))
+    record = finetune(
+        find_sources([Path(job["data"])]), Path(job["out"]), settings, Start.of(settings, asked, None), options=options
+    )
+    ClipUpdater.update = real_update  # type: ignore[method-assign]
+    seen = {"losses": losses, "headlines": [line.headline for line in record.history], "peaks": str(record.peaks)}
+    rank = os.environ.get("RANK", "0")
+    Path(f"{job['out']}.{rank}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for each in json.loads(Path(sys.argv[1]).read_text()):
+        main(each)
