@@ -180,7 +180,9 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
             cure="extract into another --out; verify it without --videos",
         )
     backbone = options.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
-    depth = options.depth if options.depth is not None or stored is None else stored.depth
+    depth = options.depth
+    if depth is None and stored is not None and stored.backbone == backbone:
+        depth = stored.depth
     if options.weights is not None:
         return backbone, depth, options.weights
     if stored is not None:

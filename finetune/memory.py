@@ -8,7 +8,13 @@ import torch
 from ..errors import InputError
 from ..heads.training.settings import FinetuneSettings
 
-_CPU_SIGNS = ("can't allocate memory", "not enough memory", "could not allocate", "bad_alloc")
+_CPU_SIGNS = (
+    "can't allocate memory",
+    "not enough memory",
+    "could not allocate",
+    "bad_alloc",
+    "could not create a memory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
