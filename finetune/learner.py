@@ -122,9 +122,7 @@ class ClipUpdater:
             some = Part(part.pixels[:clips], part.seeds[:clips], mask_bt, part.targets.select(torch.arange(clips)))
             try:
                 self._learn(some, seed=0, parts=1)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
+            except (RuntimeError, MemoryError):
                 return False
             finally:
                 self.optimizer.zero_grad(set_to_none=True)

@@ -27,6 +27,7 @@ from .depthwise import quicken
 from .devices import Devices, one_voice
 from .judge import VideoJudge
 from .learner import ClipLearner, ClipUpdater
+from .memory import memory_told
 from .net import FinetuneNet
 from .source import VideoSource
 from .start import Start
@@ -94,7 +95,7 @@ def finetune(
     chosen = choose_matches(
         source.matches(), classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride
     )
-    with _owned(out, fabric):
+    with _owned(out, fabric), memory_told(settings):
         torch.manual_seed(settings.seed)
         net = _network(start, settings, chosen.classes, options, fabric)
         new = RunRecord.new(

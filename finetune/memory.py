@@ -1,7 +1,8 @@
 """What to do when the memory does not suffice: tried out, not guessed."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -9,11 +10,8 @@ from ..errors import InputError
 from ..heads.training.settings import FinetuneSettings
 
 _CPU_SIGNS = (
-    "can't allocate memory",
-    "not enough memory",
-    "could not allocate",
-    "bad_alloc",
-    "could not create a memory",
+    *("can't allocate memory", "not enough memory", "could not allocate", "bad_alloc"),
+    *("could not create a", "could not execute a"),  # oneDNN's primitives: unsupported ones it is never asked for
 )
 
 
@@ -55,12 +53,37 @@ def out_of_memory(
     if not checkpointing:
         cures.append("--checkpointing (blocks are computed twice)")
     if not any("fits" in cure for cure in cures):
-        cures.append(
-            f"--clip-len {max(1, settings.clip_len // 2)} or a --size of half the pixels (half the memory each)"
-        )
+        cures.append(_smaller_clips(settings))
     return InputError(
         "out of memory",
         got=f"{num_clips} clips of {settings.clip_len} steps at once",
         wanted="a part of a batch that fits" if num_clips > 1 else "a clip that fits",
         cure="; or ".join(cures),
     )
+
+
+@contextmanager
+def memory_told(settings: FinetuneSettings) -> Iterator[None]:
+    """Outside of updates: where clips are read, or matches validated.
+
+    Raises:
+        InputError: the memory does not suffice.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        got = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    else:
+        return
+    raise InputError(
+        "out of memory between two updates",
+        got=got,
+        wanted=f"room for {2 * settings.batch} clips of pictures beside the network",
+        cure=f"--batch {max(1, settings.batch // 2)}; or {_smaller_clips(settings)}",
+    )
+
+
+def _smaller_clips(settings: FinetuneSettings) -> str:
+    return f"--clip-len {max(1, settings.clip_len // 2)} or a --size of half the pixels (half the memory each)"

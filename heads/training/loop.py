@@ -152,6 +152,8 @@ def begun_record(out: Path, new: RunRecord) -> RunRecord:
     if not (out / RUN).exists():
         return new
     before = RunRecord.read(out)
+    if not before.history and not (out / LAST).exists():  # nothing is trained yet, as where the memory ran out
+        return new
     new.require_same(before, out=out)
     return replace(before, store_hint=new.store_hint)
 

@@ -1,14 +1,25 @@
 """What is said where the memory does not suffice."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
-from bas.finetune.memory import is_out_of_memory, out_of_memory
+from bas.errors import InputError
+from bas.finetune.memory import is_out_of_memory, memory_told, out_of_memory
 from bas.heads.training.settings import FinetuneSettings
 
 Tiny = Callable[..., FinetuneSettings]
+ENVIRONMENT = {
+    "PYTHONPATH": str(Path(__file__).resolve().parents[2] / ".typing"),
+    "PATH": os.environ["PATH"],
+    "OMP_NUM_THREADS": "1",
+}
 
 
 @pytest.mark.parametrize(
@@ -72,3 +83,36 @@ def test_several_processes_try_nothing_and_name_the_next_part_that_divides(
     if named is not None:
         assert error.cure.startswith(f"--accumulate {named}; or --clip-len")
         assert per_process % named == 0
+
+
+def test_errors_between_updates_are_told_too(tiny: Tiny) -> None:
+    with (
+        pytest.raises(
+            InputError, match="out of memory between two updates\n  got:    Unable to allocate 8 GiB"
+        ) as error,
+        memory_told(tiny(batch=6)),
+    ):
+        raise MemoryError("Unable to allocate 8 GiB")
+    assert error.value.cure.startswith("--batch 3; or --clip-len 4")
+    with pytest.raises(RuntimeError, match="shapes"), memory_told(tiny()):
+        raise RuntimeError("shapes do not fit")
+
+
+@pytest.mark.slow
+def test_the_cure_that_is_named_works(videos: Path, tmp_path: Path) -> None:
+    """In a process whose memory is cut down once the libraries are loaded."""
+    room_mib, how = "1000", "--backbone x3d_xs --weights none --size 96x64 --clip-len 32 --hop 4 --head fc --proj 0 "
+    how += "--epochs 1 --epoch-steps 512 --batch 16 --warmup-epochs 0 --device cpu --engine torch --decode-threads 1"
+
+    def finetune(*more: str) -> subprocess.CompletedProcess[str]:
+        child = [sys.executable, str(Path(__file__).with_name("memory_child.py")), room_mib]
+        command = [*child, "finetune", str(videos), "--out", str(tmp_path / "run"), *how.split(), *more]
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300)
+
+    done = finetune()
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "bas: error: out of memory\n  got:    16 clips of 32 steps at once" in done.stderr
+    named = re.search(r"--accumulate (\d+) \((?:\d+ clips|one clip) at once: tried just now, it fits\)", done.stderr)
+    assert named is not None, done.stderr
+    done = finetune("--accumulate", named[1])  # into the same folder: nothing was trained yet
+    assert done.returncode == 0, done.stderr[-2000:]
