@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .cli_heads import AsJson, head_options, show
+from .cli_heads import show
+from .cli_options import AsJson, head_options
 from .errors import InputError
 
 WIDTH_PIPED = 200

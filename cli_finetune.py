@@ -1,11 +1,41 @@
 """The command `finetune`. Nothing here imports torch before it runs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from .cli_heads import AsJson, head_options, show
+from .cli_heads import show
+from .cli_options import (
+    AsJson,
+    Classes,
+    ClipLen,
+    Dilate,
+    Ema,
+    Epochs,
+    EpochSteps,
+    Head,
+    HeadSettings,
+    Hop,
+    Inputs,
+    Keep,
+    Loss,
+    MaxGradNorm,
+    MixupAlpha,
+    Patience,
+    Precision,
+    Projection,
+    Recipe,
+    Seed,
+    Sigma,
+    Stride,
+    Valid,
+    WarmupEpochs,
+    WeightDecay,
+    WithValid,
+    given,
+    head_options,
+)
 from .errors import InputError
 
 
@@ -23,13 +53,9 @@ def finetune(
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Begin with the head of this finished run.")
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
-    ] = None,
-    head: Annotated[str | None, typer.Option(help="ed, bigru, tcn+sgp, ed+disp, ...")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting of a head, as bigru.hidden=96; may be repeated.")
-    ] = None,
+    recipe: Recipe = None,
+    head: Head = None,
+    set_: HeadSettings = None,
     unfreeze: Annotated[
         str, typer.Option(help="Blocks that learn, from the backbone's end: all, or a number.")
     ] = "all",
@@ -43,37 +69,32 @@ def finetune(
     augment: Annotated[str | None, typer.Option(help="Of pictures, per clip: seed, flip or none.")] = None,
     size: Annotated[str | None, typer.Option(help="Width x height fed to the backbone; default: 398x224.")] = None,
     fps: Annotated[str | None, typer.Option(help="Frames a second of the grid; default: 25.")] = None,
-    proj: Annotated[int | None, typer.Option(help="Project features to this width first; 0: never.")] = None,
-    inputs: Annotated[str | None, typer.Option(help="raw or standard.")] = None,
-    loss: Annotated[str | None, typer.Option(help="ce, focal or bce; default: the head's own.")] = None,
-    clip_len: Annotated[int | None, typer.Option(help="Steps of a clip.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Frames per step.")] = None,
-    hop: Annotated[int | None, typer.Option(help="Frames between the starts of clips.")] = None,
-    dilate: Annotated[int | None, typer.Option(help="Steps to each side of an event that carry its label.")] = None,
-    mixup_alpha: Annotated[float | None, typer.Option(help="Blend clips' features by Beta(alpha, alpha).")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
-    epoch_steps: Annotated[int | None, typer.Option(help="Steps (frames seen) of an epoch.")] = None,
-    warmup_epochs: Annotated[float | None, typer.Option(help="The learning rate rises over so many.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Epochs without improvement before it stops; 0: never.")] = None,
+    proj: Projection = None,
+    inputs: Inputs = None,
+    loss: Loss = None,
+    clip_len: ClipLen = None,
+    stride: Stride = None,
+    hop: Hop = None,
+    dilate: Dilate = None,
+    sigma: Sigma = None,
+    mixup_alpha: MixupAlpha = None,
+    epochs: Epochs = None,
+    epoch_steps: EpochSteps = None,
+    warmup_epochs: WarmupEpochs = None,
+    patience: Patience = None,
     batch: Annotated[int | None, typer.Option(help="Clips per update, over all devices.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Parts that a batch is cut into: less memory.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
     backbone_lr: Annotated[float | None, typer.Option(help="That of the backbone, as a multiple of --lr.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    max_grad_norm: Annotated[float | None, typer.Option(help="Scale gradients down to this norm; 0: never.")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of averaged weights per update; 0: none.")] = None,
-    keep: Annotated[str | None, typer.Option(help="Weights to keep: of the best epoch, or the last.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation, dropout and mixup.")] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="A,B,...: learn only these; default: all that are labelled.")
-    ] = None,
-    valid: Annotated[
-        list[str] | None, typer.Option(help="Validate on this match, in place of the split valid; may be repeated.")
-    ] = None,
-    with_valid: Annotated[
-        bool, typer.Option("--with-valid", help="With --valid: the other matches of the split valid train too.")
-    ] = False,
+    weight_decay: WeightDecay = None,
+    max_grad_norm: MaxGradNorm = None,
+    ema: Ema = None,
+    keep: Keep = None,
+    precision: Precision = None,
+    seed: Seed = None,
+    classes: Classes = None,
+    valid: Valid = None,
+    with_valid: WithValid = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(help="Devices of this machine; for several machines use torchrun.")] = 1,
     engine: Annotated[str, typer.Option(help="Of the backbone in validation: auto, torch or openvino.")] = "auto",
@@ -102,37 +123,40 @@ def finetune(
     chosen = named_recipe(recipe) if recipe else default_recipe(head or "ed")
     if member is not None:
         chosen = replace(chosen, **model_of(member))
-    given: dict[str, Any] = {
-        "head": head,
-        "options": {**chosen.options, **head_options(set_)} if set_ else None,
-        "proj": proj,
-        "inputs": inputs,
-        "loss": loss,
-        "clip_len": clip_len,
-        "stride": stride,
-        "hop_rows": hop,
-        "dilate": dilate,
-        "mixup": mixup_alpha,
-        "epochs": epochs,
-        "epoch_steps": epoch_steps,
-        "warmup_epochs": warmup_epochs,
-        "patience": patience,
-        "batch": batch,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "max_grad_norm": max_grad_norm,
-        "ema": ema,
-        "keep": keep,
-        "precision": precision,
-        "seed": seed,
-        "unfreeze": _blocks(unfreeze),
-        "norm": norm,
-        "augment": augment,
-        "accumulate": accumulate,
-        "backbone_lr": backbone_lr,
-        "begun_from": member.weights_sha256 if member else None,
-    }
-    settings = FinetuneSettings.of(chosen, **{name: value for name, value in given.items() if value is not None})
+    settings = FinetuneSettings.of(
+        chosen,
+        **given(
+            head=head,
+            options={**chosen.options, **head_options(set_)} if set_ else None,
+            proj=proj,
+            inputs=inputs,
+            loss=loss,
+            clip_len=clip_len,
+            stride=stride,
+            hop_rows=hop,
+            dilate=dilate,
+            sigma=sigma,
+            mixup=mixup_alpha,
+            epochs=epochs,
+            epoch_steps=epoch_steps,
+            warmup_epochs=warmup_epochs,
+            patience=patience,
+            batch=batch,
+            lr=lr,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            ema=ema,
+            keep=keep,
+            precision=precision,
+            seed=seed,
+            unfreeze=_blocks(unfreeze),
+            norm=norm,
+            augment=augment,
+            accumulate=accumulate,
+            backbone_lr=backbone_lr,
+            begun_from=member.weights_sha256 if member else None,
+        ),
+    )
     options = RunOptions(
         devices=Devices(place=parse_choice(device, option="--device"), count=devices),
         engine=parse_choice(engine, option="--engine"),

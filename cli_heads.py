@@ -3,61 +3,81 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .cli_options import (
+    AsJson,
+    Batch,
+    Classes,
+    ClipLen,
+    Dilate,
+    Ema,
+    Epochs,
+    EpochSteps,
+    Head,
+    HeadSettings,
+    Hop,
+    Inputs,
+    Keep,
+    LearningRate,
+    Loss,
+    MaxGradNorm,
+    MixupAlpha,
+    Patience,
+    Precision,
+    Projection,
+    Recipe,
+    Seed,
+    Sigma,
+    Stride,
+    Valid,
+    WeightDecay,
+    WithValid,
+    given,
+    head_options,
+)
 from .errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
 
 
 def train_head(
     store: Annotated[Path | None, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; an unfinished one goes on.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
-    ] = None,
-    head: Annotated[str | None, typer.Option(help="ed, bigru, tcn+sgp, ed+disp, ...")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting of a head, as bigru.hidden=96; may be repeated.")
-    ] = None,
-    proj: Annotated[int | None, typer.Option(help="Project features to this width first; 0: never.")] = None,
-    inputs: Annotated[str | None, typer.Option(help="raw, standard, or scores (for confidences).")] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="ce, focal or bce (a sigmoid per class); default: the head's own.")
-    ] = None,
-    clip_len: Annotated[int | None, typer.Option(help="Steps of a training window.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Rows (frames) per step.")] = None,
-    hop: Annotated[int | None, typer.Option(help="Rows between the starts of windows.")] = None,
-    dilate: Annotated[int | None, typer.Option(help="Steps to each side of an event that carry its label.")] = None,
-    sigma: Annotated[float | None, typer.Option(help="Gaussian soft labels of this width in steps.")] = None,
+    recipe: Recipe = None,
+    head: Head = None,
+    set_: HeadSettings = None,
+    proj: Projection = None,
+    inputs: Inputs = None,
+    loss: Loss = None,
+    clip_len: ClipLen = None,
+    stride: Stride = None,
+    hop: Hop = None,
+    dilate: Dilate = None,
+    sigma: Sigma = None,
     mixup: Annotated[bool | None, typer.Option(help="Blend pairs of windows by Beta(0.2, 0.2), or never.")] = None,
-    mixup_alpha: Annotated[float | None, typer.Option(help="Blend them by Beta(alpha, alpha); 0: never.")] = None,
+    mixup_alpha: MixupAlpha = None,
     views: Annotated[str | None, typer.Option(help="Views of the store to draw from: identity,hflip.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
-    epoch_steps: Annotated[int | None, typer.Option(help="Steps (frames seen) of an epoch.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Epochs without improvement before it stops; 0: never.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Windows per update.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    max_grad_norm: Annotated[float | None, typer.Option(help="Scale gradients down to this norm; 0: never.")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of averaged weights per update; 0: none.")] = None,
-    keep: Annotated[str | None, typer.Option(help="Weights to keep: of the best epoch, or the last.")] = None,
+    epochs: Epochs = None,
+    epoch_steps: EpochSteps = None,
+    patience: Patience = None,
+    batch: Batch = None,
+    lr: LearningRate = None,
+    weight_decay: WeightDecay = None,
+    max_grad_norm: MaxGradNorm = None,
+    ema: Ema = None,
+    keep: Keep = None,
     score_len: Annotated[int | None, typer.Option(help="Steps of windows over a match; 0: --clip-len.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order, dropout and mixup.")] = None,
-    classes: Annotated[str | None, typer.Option(help="A,B,...: learn only these; default: the store's.")] = None,
-    valid: Annotated[
-        list[str] | None, typer.Option(help="Validate on this match, in place of the split valid; may be repeated.")
-    ] = None,
-    with_valid: Annotated[
-        bool, typer.Option("--with-valid", help="With --valid: the other matches of the split valid train too.")
-    ] = False,
+    precision: Precision = None,
+    seed: Seed = None,
+    classes: Classes = None,
+    valid: Valid = None,
+    with_valid: WithValid = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     bank: Annotated[str, typer.Option(help="Where features lie: auto, device, ram or mapped.")] = "auto",
     list_: Annotated[bool, typer.Option("--list", help="List the recipes and heads, and stop.")] = False,
@@ -81,33 +101,33 @@ def train_head(
     if store is None or out is None:
         raise InputError("STORE and --out are needed", cure="bas train-head x3d_s.zarr --head ed --out runs/ed")
     chosen = named_recipe(recipe) if recipe else default_recipe(head or "ed")
-    given: dict[str, Any] = {
-        "head": head,
-        "options": {**chosen.options, **head_options(set_)} if set_ else None,
-        "proj": proj,
-        "inputs": inputs,
-        "loss": loss,
-        "clip_len": clip_len,
-        "stride": stride,
-        "hop_rows": hop,
-        "dilate": dilate,
-        "sigma": sigma,
-        "mixup": mixup_alpha if mixup is None or mixup_alpha is not None else MIXUP_ALPHA * mixup,
-        "views": tuple(views.split(",")) if views else None,
-        "epochs": epochs,
-        "epoch_steps": epoch_steps,
-        "patience": patience,
-        "batch": batch,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "max_grad_norm": max_grad_norm,
-        "ema": ema,
-        "keep": keep,
-        "score_len": score_len,
-        "precision": precision,
-        "seed": seed,
-    }
-    settings = replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    asked = given(
+        head=head,
+        options={**chosen.options, **head_options(set_)} if set_ else None,
+        proj=proj,
+        inputs=inputs,
+        loss=loss,
+        clip_len=clip_len,
+        stride=stride,
+        hop_rows=hop,
+        dilate=dilate,
+        sigma=sigma,
+        mixup=mixup_alpha if mixup is None or mixup_alpha is not None else MIXUP_ALPHA * mixup,
+        views=tuple(views.split(",")) if views else None,
+        epochs=epochs,
+        epoch_steps=epoch_steps,
+        patience=patience,
+        batch=batch,
+        lr=lr,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        ema=ema,
+        keep=keep,
+        score_len=score_len,
+        precision=precision,
+        seed=seed,
+    )
+    settings = replace(chosen, **asked)
     features = FeatureStore.open(store)
     _note(other_features(recipe, features.settings) if recipe else "")
     with TrainingView() as report:
@@ -130,24 +150,6 @@ def train_head(
 def _note(text: str) -> None:
     if text:
         print(f"note: {text}", file=sys.stderr)
-
-
-def head_options(pairs: list[str] | None) -> dict[str, Any]:
-    """Settings of heads from `NAME=VALUE`; a value that is no JSON is text.
-
-    Raises:
-        InputError: no `=`.
-    """
-    options = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise InputError("--set is not usable", got=pair, wanted="HEAD.FIELD=VALUE, such as bigru.hidden=96")
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
-    return options
 
 
 def predict(

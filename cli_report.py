@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .cli_heads import AsJson, show
+from .cli_heads import show
+from .cli_options import AsJson
 
 
 def report(

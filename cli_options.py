@@ -1,0 +1,70 @@
+"""Options that commands share."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from .errors import InputError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+Recipe = Annotated[
+    str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
+]
+Head = Annotated[str | None, typer.Option(help="ed, bigru, tcn+sgp, ed+disp, ...")]
+HeadSettings = Annotated[
+    list[str] | None, typer.Option("--set", help="Setting of a head, as bigru.hidden=96; may be repeated.")
+]
+Projection = Annotated[int | None, typer.Option(help="Project features to this width first; 0: never.")]
+Inputs = Annotated[str | None, typer.Option(help="raw, standard, or scores (for confidences).")]
+Loss = Annotated[str | None, typer.Option(help="ce, focal or bce (a sigmoid per class); default: the head's own.")]
+ClipLen = Annotated[int | None, typer.Option(help="Steps of a training window.")]
+Stride = Annotated[int | None, typer.Option(help="Rows (frames) per step.")]
+Hop = Annotated[int | None, typer.Option(help="Rows (frames) between the starts of windows.")]
+Dilate = Annotated[int | None, typer.Option(help="Steps to each side of an event that carry its label.")]
+Sigma = Annotated[float | None, typer.Option(help="Gaussian soft labels of this width in steps.")]
+MixupAlpha = Annotated[float | None, typer.Option(help="Blend pairs of windows by Beta(alpha, alpha); 0: never.")]
+Epochs = Annotated[int | None, typer.Option(help="At most so many.")]
+EpochSteps = Annotated[int | None, typer.Option(help="Steps (frames seen) of an epoch.")]
+WarmupEpochs = Annotated[float | None, typer.Option(help="The learning rate rises over so many epochs.")]
+Patience = Annotated[int | None, typer.Option(help="Epochs without improvement before it stops; 0: never.")]
+Batch = Annotated[int | None, typer.Option(help="Windows per update.")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+WeightDecay = Annotated[float | None, typer.Option(help="Of AdamW.")]
+MaxGradNorm = Annotated[float | None, typer.Option(help="Scale gradients down to this norm; 0: never.")]
+Ema = Annotated[float | None, typer.Option(help="Decay of averaged weights per update; 0: none.")]
+Keep = Annotated[str | None, typer.Option(help="Weights to keep: of the best epoch, or the last.")]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order, augmentation, dropout and mixup.")]
+Classes = Annotated[str | None, typer.Option(help="A,B,...: learn only these; default: all that are labelled.")]
+Valid = Annotated[
+    list[str] | None,
+    typer.Option(help="Validate on this match, in place of the split valid; may be repeated."),
+]
+WithValid = Annotated[
+    bool, typer.Option("--with-valid", help="With --valid: the other matches of the split valid train too.")
+]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were named."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def head_options(pairs: list[str] | None) -> dict[str, Any]:
+    """Settings of heads from `NAME=VALUE`; a value that is no JSON is text.
+
+    Raises:
+        InputError: no `=`.
+    """
+    options = {}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError("--set is not usable", got=pair, wanted="HEAD.FIELD=VALUE, such as bigru.hidden=96")
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text
+    return options
