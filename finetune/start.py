@@ -11,7 +11,7 @@ from torch import nn
 from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from ..extract.backbones.registry import backbone_spec
-from ..extract.backbones.run_folder import BACKBONE
+from ..extract.backbones.run_folder import BACKBONE, finetuned_run
 from ..extract.backbones.weights import WeightsRecord, load_weights
 from ..extract.options import ExtractOptions, choose_weights, resolve_settings
 from ..heads.ensemble import Member
@@ -40,14 +40,16 @@ class Start:
 
         Args:
             settings: steps and stride of the clips.
-            asked: backbone, weights and how pictures are brought to size; what is left out follows the head's run,
-                then the default. Its window and stride are the settings' own.
+            asked: backbone, weights and how pictures are brought to size; what is left out follows the head's run, or
+                the finetuned run that the weights are of, then the default. Window and stride are the settings' own,
+                whatever the weights were trained with: they go on learning.
             head: a run that lends its head.
 
         Raises:
-            InputError: there are no such weights, they bind other settings, or the head does not fit.
+            InputError: there are no such weights, or the head does not fit.
         """
-        stored = head.record.features if head else None
+        run = finetuned_run(asked.weights)
+        stored = head.record.features if head else run.features if run else None
         if stored is not None and stored.is_imported:
             raise InputError(
                 "--from names a run that was trained on imported rows: it has no backbone to go on with",
@@ -57,12 +59,17 @@ class Start:
         if head is not None and head.record.is_finetuned and asked.weights is None:
             asked = replace(asked, weights=str(head.folder / BACKBONE))
         module, record = load_weights(*choose_weights(asked, stored))
-        spec = backbone_spec(record.backbone)
+        spec, record, asked = backbone_spec(record.backbone), *_unbound(record, asked)
         if spec.kind == "3d":
             asked = replace(asked, window=settings.clip_len, stride=settings.stride)
         features = resolve_settings(asked, record, spec, _pictures(stored, settings))
         if features.scaler == "torch-bilinear":
-            raise InputError("--scaler torch-bilinear is not for finetuning", cure="leave --scaler out")
+            raise InputError(
+                "pictures that the device resizes are not for finetuning",
+                got="the scaler torch-bilinear",
+                wanted="swscale-bicubic, while decoding",
+                cure="begin without --from, or from a head on features of `bas extract --scaler swscale-bicubic`",
+            )
         bound = replace(
             record, stride=features.stride, window=features.window, width=features.width, height=features.height
         )
@@ -122,6 +129,13 @@ def model_of(head: Member) -> dict[str, Any]:
     settings = head.record.settings
     names = (*_MODEL_FIELDS, "clip_len", "stride", "hop_rows", "dilate", "sigma")
     return {name: getattr(settings, name) for name in names}
+
+
+def _unbound(record: WeightsRecord, asked: ExtractOptions) -> tuple[WeightsRecord, ExtractOptions]:
+    """Weights that bind nothing; the size that they were trained with is asked for where none is."""
+    if asked.size is None and record.width and record.height:
+        asked = replace(asked, size=(record.width, record.height))
+    return replace(record, stride=None, window=None, width=None, height=None), asked
 
 
 def _pictures(stored: FeatureSettings | None, settings: FinetuneSettings) -> FeatureSettings | None:

@@ -239,7 +239,7 @@ def test_bf16_names_its_own_cure(train: Train, tiny: Tiny, tmp_path: Path, monke
     ("changes", "asked", "message"),
     [
         ({"precision": "fp16"}, {}, "setting 'precision' is not usable\n  got:    fp16 on cpu"),
-        ({}, {"scaler": "torch-bilinear"}, "torch-bilinear is not for finetuning"),
+        ({}, {"scaler": "torch-bilinear"}, "pictures that the device resizes are not for finetuning"),
         ({"stride": 6}, {}, "made for another stride"),
         ({"head": "edd"}, {}, "no such head"),
     ],
