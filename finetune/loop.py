@@ -79,8 +79,7 @@ def finetune(
         start: backbone and head to begin with.
         classes, valid, with_valid: which labels and matches, see `choose_matches`.
         options: devices and the like.
-        report: hears how it goes.
-        on_rows: hears of the rows of validation matches.
+        report, on_rows: hear how it goes, and of the rows of validation matches.
 
     Raises:
         InputError: the videos cannot be trained on, `out` holds another run, the memory does not suffice, or the loss
@@ -96,7 +95,6 @@ def finetune(
         source.matches(), classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride
     )
     with _owned(out, fabric), memory_told(settings):
-        torch.manual_seed(settings.seed)
         net = _network(start, settings, chosen.classes, options, fabric)
         new = RunRecord.new(
             settings,
@@ -137,6 +135,7 @@ def _network(
         lay_channels_last(backbone)
     if fabric.world_size > 1 and settings.uses_batch_statistics:
         backbone = synchronised(backbone, device=fabric.device)
+    torch.manual_seed(settings.seed)  # of the head
     return FinetuneNet(
         backbone,
         start.spotting(settings, classes),
