@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_heads import show
-from .cli_options import AsJson, head_options
+from .cli_shared import AsJson, head_options, show
 from .errors import InputError
 
 WIDTH_PIPED = 200

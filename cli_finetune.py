@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_heads import show
-from .cli_options import (
+from .cli_shared import (
     AsJson,
     Classes,
     ClipLen,
@@ -35,6 +34,7 @@ from .cli_options import (
     WithValid,
     given,
     head_options,
+    show,
 )
 from .errors import InputError
 

@@ -1,13 +1,12 @@
 """The commands of stage two: `train-head`, `predict`, `eval`. Nothing imports torch before a command needs it."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import (
+from .cli_shared import (
     AsJson,
     Batch,
     Classes,
@@ -37,11 +36,12 @@ from .cli_options import (
     WithValid,
     given,
     head_options,
+    show,
 )
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    pass
 
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
 
@@ -259,13 +259,3 @@ def evaluate(
     warnings = (*found.problems, *file_warnings(paired, loaded, names))
     report = run_evaluation(loaded.games, names, settings, warnings=warnings)
     show(report_view(report), report.to_json(), as_json=as_json)
-
-
-def show(view: "RenderableType", record: object, *, as_json: bool, piped_width: int | None = None) -> None:
-    """A result on stdout: for people, `piped_width` columns wide where that is no terminal, or as one JSON document."""
-    from rich.console import Console
-
-    if as_json:
-        print(json.dumps(record, indent=1))
-    else:
-        Console(highlight=False, width=None if sys.stdout.isatty() else piped_width).print(view)

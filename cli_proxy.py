@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_heads import show
-from .cli_options import AsJson
+from .cli_shared import AsJson, show
 
 
 def data_proxy(

@@ -19,7 +19,7 @@ ROOT_MODULES = {
         "cli_ablate",
         "cli_finetune",
         "cli_heads",
-        "cli_options",
+        "cli_shared",
         "cli_proxy",
         "cli_report",
         "errors",

@@ -1,11 +1,15 @@
-"""Options that commands share."""
+"""What commands share: options, and how a result is shown. Nothing imports torch."""
 
 import json
-from typing import Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -68,3 +72,13 @@ def head_options(pairs: list[str] | None) -> dict[str, Any]:
         except ValueError:
             options[name] = text
     return options
+
+
+def show(view: "RenderableType", record: object, *, as_json: bool, piped_width: int | None = None) -> None:
+    """A result on stdout: for people, `piped_width` columns wide where that is no terminal, or as one JSON document."""
+    from rich.console import Console
+
+    if as_json:
+        print(json.dumps(record, indent=1))
+    else:
+        Console(highlight=False, width=None if sys.stdout.isatty() else piped_width).print(view)
