@@ -12,8 +12,7 @@ from typing import Annotated
 import typer
 
 from . import cli_ablate, cli_finetune, cli_heads, cli_proxy, cli_report
-from .cli_heads import Store
-from .cli_shared import AsJson, show
+from .cli_shared import AsJson, Store, show
 from .errors import InputError
 
 app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)

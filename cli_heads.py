@@ -43,8 +43,6 @@ from .errors import InputError
 if TYPE_CHECKING:
     pass
 
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
-
 
 def train_head(
     store: Annotated[Path | None, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")] = None,

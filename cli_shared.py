@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 Recipe = Annotated[
