@@ -1,10 +1,11 @@
 """Updates of end-to-end training on random pictures: time side by side, and peak memory, each variant in a process.
 
-    python benchmarks/finetune_speed.py [--parts time,memory] [--backbone x3d_s] [--size 112x64] [--batch 4]
+    python benchmarks/finetune_speed.py [--parts time,kept,memory] [--backbone x3d_s] [--size 112x64] [--batch 4]
 
 `time`: frames per second of an update of backbone and head `ed`, the variants in turn. On a CPU also with PyTorch's
-own gradient of depthwise 3-D convolutions in place of ours. `memory`: what one update needs at most, beyond what the
-process holds before it, for the whole batch at once, in parts, with blocks computed twice, and for the last block only.
+own gradient of depthwise 3-D convolutions in place of ours. `kept` (CPU): with and without keeping the memory that an
+update frees for the next. `memory`: what one update needs at most, beyond what the process holds before it, for the
+whole batch at once, in parts, with blocks computed twice, and for the last block only.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -26,6 +28,7 @@ from bas.finetune.clips import Part
 from bas.finetune.depthwise import quicken
 from bas.finetune.devices import Devices
 from bas.finetune.learner import ClipUpdater
+from bas.finetune.memory import keep_freed_memory
 from bas.finetune.net import FinetuneNet
 from bas.finetune.start import Start
 from bas.heads.targets import clip_targets
@@ -45,29 +48,38 @@ class Variant:
     checkpointing: bool = False
     is_quick: bool = True
     """On a CPU: our gradient of depthwise convolutions."""
+    is_kept: bool = False
+    """Memory is kept from update to update, as `bas finetune` does on a CPU."""
 
 
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="time,memory")
+    parser.add_argument("--parts", default="time,kept,memory")
     parser.add_argument("--backbone", default="x3d_s")
     parser.add_argument("--size", default="112x64")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
-    parser.add_argument("--child", help="a variant of the part `memory`, as JSON")
+    parser.add_argument("--child", help="a variant that is measured in this process, as JSON")
+    parser.add_argument("--measure", default="memory", help="of the child: memory or rate")
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(peak_bytes(arguments, Variant(**json.loads(arguments.child)))))
+        variant = Variant(**json.loads(arguments.child))
+        if variant.is_kept:
+            keep_freed_memory()
+        measure = frames_per_second if arguments.measure == "rate" else peak_bytes
+        print(json.dumps(measure(arguments, variant)))
         return
     half: Precision = "fp16" if Devices(place=arguments.device).kind == "cuda" else "bf16"
     print(machine(), f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"{arguments.backbone} and ed, {arguments.batch} clips of 50 steps of {arguments.size}")
     if "time" in arguments.parts:
         show_time(arguments, half)
+    if "kept" in arguments.parts:
+        show_kept(arguments, half)
     if "memory" in arguments.parts:
-        show_memory(half)
+        show_memory(arguments, half)
 
 
 def show_time(arguments: argparse.Namespace, half: Precision) -> None:
@@ -124,14 +136,35 @@ def made(arguments: argparse.Namespace, variant: Variant) -> tuple[ClipUpdater, 
     return ClipUpdater.of(settings, net, fabric), (part,) * settings.accumulate
 
 
-def show_memory(half: Precision) -> None:
+def show_kept(arguments: argparse.Namespace, half: Precision) -> None:
+    """Frames per second with and without the memory kept from update to update, in processes in turn."""
+    variants = [Variant("given back", half), Variant("kept", half, is_kept=True)]
+    rates: dict[str, list[float]] = {each.name: [] for each in variants}
+    for _ in range(arguments.repeats):
+        for each in variants:
+            command = [sys.executable, __file__, *sys.argv[1:], "--child", json.dumps(vars(each)), "--measure", "rate"]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            rates[each.name].append(float(json.loads(done.stdout)))
+    for each in variants:
+        ratio = median_ratio(rates[each.name], rates[variants[0].name])
+        print(f"{each.name:26} {spread(rates[each.name])} frames/s, {ratio:.2f}x the first")
+
+
+def frames_per_second(arguments: argparse.Namespace, variant: Variant) -> float:
+    """Of two updates, after one that is not counted."""
+    work = task(arguments, variant)
+    work()
+    started = time.perf_counter()
+    frames = work() + work()
+    return frames / (time.perf_counter() - started)
+
+
+def show_memory(arguments: argparse.Namespace, half: Precision) -> None:
     """Peak of each variant, and ratios to the first."""
     whole = Variant(half, half)
     variants = [Variant("fp32"), whole, replace(whole, name=f"{half}, blocks twice", checkpointing=True)]
-    variants += [
-        replace(whole, name=f"{half}, 2 parts", accumulate=2),
-        replace(whole, name=f"{half}, 4 parts", accumulate=4),
-    ]
+    parts = sorted({2, arguments.batch})
+    variants += [replace(whole, name=f"{half}, {number} parts", accumulate=number) for number in parts]
     variants += [replace(whole, name=f"{half}, last block", unfreeze=1)]
     peaks = []
     for each in variants:

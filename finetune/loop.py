@@ -27,7 +27,7 @@ from .depthwise import quicken
 from .devices import Devices, one_voice
 from .judge import VideoJudge
 from .learner import ClipLearner, ClipUpdater
-from .memory import memory_told
+from .memory import keep_freed_memory, memory_told
 from .net import FinetuneNet
 from .source import VideoSource
 from .start import Start
@@ -87,6 +87,8 @@ def finetune(
     """
     options, report = options or RunOptions(), report or Reporter()
     fabric = options.devices.launch(settings.precision)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     _require_divisible(settings, fabric)
     if not fabric.is_global_zero:
         report, on_rows = Reporter(), lambda _: None

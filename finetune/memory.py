@@ -1,6 +1,8 @@
-"""What to do when the memory does not suffice: tried out, not guessed."""
+"""Memory: kept from update to update on a CPU; and what to do when it does not suffice, tried out, not guessed."""
 
+import ctypes
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,10 +11,31 @@ import torch
 from ..errors import InputError
 from ..heads.training.settings import FinetuneSettings
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Names of settings in malloc.h."""
 _CPU_SIGNS = (
     *("can't allocate memory", "not enough memory", "could not allocate", "bad_alloc"),
     *("could not create a", "could not execute a"),  # oneDNN's primitives: unsupported ones it is never asked for
 )
+
+
+def keep_freed_memory() -> None:
+    """Let the C library (glibc) keep what an update frees for the next one, in this process from now on.
+
+    It would give every large block back to the system, which clears each page of it again: up to 45 % of the time of
+    an update on a CPU. The process holds about a fifth more in return, so nothing is kept where its address space is
+    limited (ulimit -v). Elsewhere than on glibc nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    import resource  # not there on Windows
+
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)  # no block of its own for a large request
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def is_out_of_memory(error: BaseException) -> bool:
