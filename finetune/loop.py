@@ -17,7 +17,7 @@ from ..extract.engines.pytorch import lay_channels_last
 from ..extract.extractor import Extractor
 from ..extract.run import RowsDone
 from ..heads.training.checkpoint import LAST, LoopState, read_state
-from ..heads.training.data import choose_matches
+from ..heads.training.data import Chosen, choose_matches
 from ..heads.training.epochs import Reporter, RunFiles, run_epochs
 from ..heads.training.loop import begun_record, owned, path_from
 from ..heads.training.record import RunRecord
@@ -98,15 +98,7 @@ def finetune(
     )
     with _owned(out, fabric), memory_told(settings):
         net = _network(start, settings, chosen.classes, options, fabric)
-        new = RunRecord.new(
-            settings,
-            chosen,
-            start.features,
-            start=start.features,
-            num_parameters=_learning(net),
-            store_hint=path_from(out, data_set.root),
-        )
-        record = begun_record(out, new)
+        record = begun_record(out, _new_record(start, settings, chosen, net, hint=path_from(out, data_set.root)))
         if record.finished:
             return record
         clips = TrainingClips(chosen, source, settings, threads=options.decode_threads, device=fabric.device)
@@ -153,8 +145,10 @@ def _first_state(learner: ClipLearner, start: Start) -> LoopState:
     return LoopState()
 
 
-def _learning(net: FinetuneNet) -> int:
-    return sum(parameter.numel() for parameter in net.learning(net))
+def _new_record(start: Start, settings: FinetuneSettings, chosen: Chosen, net: FinetuneNet, *, hint: str) -> RunRecord:
+    num_parameters = sum(parameter.numel() for parameter in net.learning(net))
+    features = start.features
+    return RunRecord.new(settings, chosen, features, start=features, num_parameters=num_parameters, store_hint=hint)
 
 
 def _in_words(net: FinetuneNet, features: FeatureSettings, fabric: "Fabric") -> str:
