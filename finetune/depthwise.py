@@ -1,8 +1,8 @@
 """Depthwise 3-D convolutions whose gradient is quick on a CPU.
 
-oneDNN computes them quickly forwards, but their gradient by a plain loop: a third of the time of an X3D's update in fp32, most of it in bf16. The
-gradient of the input is itself a forward convolution (of the gradient, by the mirrored kernel): 8 to 23 times faster.
-That of the kernel is computed in fp32, in which the loop is 5 times faster than in bf16.
+oneDNN computes them quickly forwards, but their gradient by a plain loop: a third of the time of an X3D's update in
+fp32, most of it in bf16. The gradient of the input is itself a forward convolution (of the gradient, by the mirrored
+kernel): 8 to 23 times faster. That of the kernel is computed in fp32, in which the loop is 5 times faster than in bf16.
 """
 
 from typing import Any
