@@ -32,8 +32,7 @@ from .cli_shared import (
     WarmupEpochs,
     WeightDecay,
     WithValid,
-    given,
-    head_options,
+    changed,
     show,
 )
 from .errors import InputError
@@ -105,6 +104,7 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Train backbone and head end to end, straight from videos; resumes exactly. Then `bas extract --weights RUN`."""
+    options = dict(locals())
     from dataclasses import replace
 
     from .eval.files import parse_classes
@@ -123,41 +123,13 @@ def finetune(
     chosen = named_recipe(recipe) if recipe else default_recipe(head or "ed")
     if member is not None:
         chosen = replace(chosen, **model_of(member))
-    settings = FinetuneSettings.of(
-        chosen,
-        **given(
-            head=head,
-            options={**chosen.options, **head_options(set_)} if set_ else None,
-            proj=proj,
-            inputs=inputs,
-            loss=loss,
-            clip_len=clip_len,
-            stride=stride,
-            hop_rows=hop,
-            dilate=dilate,
-            sigma=sigma,
-            mixup=mixup_alpha,
-            epochs=epochs,
-            epoch_steps=epoch_steps,
-            warmup_epochs=warmup_epochs,
-            patience=patience,
-            batch=batch,
-            lr=lr,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
-            ema=ema,
-            keep=keep,
-            precision=precision,
-            seed=seed,
-            unfreeze=_blocks(unfreeze),
-            norm=norm,
-            augment=augment,
-            accumulate=accumulate,
-            backbone_lr=backbone_lr,
-            begun_from=member.weights_sha256 if member else None,
-        ),
+    settings = changed(
+        FinetuneSettings.of(chosen),
+        options,
+        unfreeze=_blocks(unfreeze),
+        begun_from=member.weights_sha256 if member else None,
     )
-    options = RunOptions(
+    run_options = RunOptions(
         devices=Devices(place=parse_choice(device, option="--device"), count=devices),
         engine=parse_choice(engine, option="--engine"),
         checkpointing=checkpointing,
@@ -181,7 +153,7 @@ def finetune(
             classes=parse_classes(classes) if classes is not None else None,
             valid=valid or (),
             with_valid=with_valid,
-            options=options,
+            options=run_options,
             report=report,
             on_rows=on_rows,
         )

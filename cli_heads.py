@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -34,14 +34,10 @@ from .cli_shared import (
     Valid,
     WeightDecay,
     WithValid,
-    given,
-    head_options,
+    changed,
     show,
 )
 from .errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 def train_head(
@@ -82,8 +78,7 @@ def train_head(
     as_json: AsJson = False,
 ) -> None:
     """Train a head on cached features; validates on whole matches every epoch, stops early, resumes exactly."""
-    from dataclasses import replace
-
+    options = dict(locals())
     from rich.console import Console
 
     from .cache.store import FeatureStore
@@ -99,33 +94,12 @@ def train_head(
     if store is None or out is None:
         raise InputError("STORE and --out are needed", cure="bas train-head x3d_s.zarr --head ed --out runs/ed")
     chosen = named_recipe(recipe) if recipe else default_recipe(head or "ed")
-    asked = given(
-        head=head,
-        options={**chosen.options, **head_options(set_)} if set_ else None,
-        proj=proj,
-        inputs=inputs,
-        loss=loss,
-        clip_len=clip_len,
-        stride=stride,
-        hop_rows=hop,
-        dilate=dilate,
-        sigma=sigma,
+    settings = changed(
+        chosen,
+        options,
         mixup=mixup_alpha if mixup is None or mixup_alpha is not None else MIXUP_ALPHA * mixup,
         views=tuple(views.split(",")) if views else None,
-        epochs=epochs,
-        epoch_steps=epoch_steps,
-        patience=patience,
-        batch=batch,
-        lr=lr,
-        weight_decay=weight_decay,
-        max_grad_norm=max_grad_norm,
-        ema=ema,
-        keep=keep,
-        score_len=score_len,
-        precision=precision,
-        seed=seed,
     )
-    settings = replace(chosen, **asked)
     features = FeatureStore.open(store)
     _note(other_features(recipe, features.settings) if recipe else "")
     with TrainingView() as report:

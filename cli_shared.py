@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -11,6 +13,10 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from .heads.training.settings import TrainSettings
+
+Settings = TypeVar("Settings", bound="TrainSettings")
 
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -53,9 +59,24 @@ WithValid = Annotated[
 ]
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were named."""
-    return {name: value for name, value in options.items() if value is not None}
+_FIELDS = {"hop": "hop_rows", "mixup_alpha": "mixup", "set_": "options"}
+"""Options that are called otherwise than the setting that they change."""
+
+
+def changed(recipe: Settings, options: Mapping[str, Any], **computed: Any) -> Settings:
+    """The recipe with the settings that the command line names.
+
+    Args:
+        recipe: a dataclass.
+        options: parameters of a command; None: not named. Those that are no setting are left alone.
+        computed: settings that take more than a look at one parameter; they come before the parameter.
+    """
+    named = {_FIELDS.get(name, name): value for name, value in options.items()}
+    if named.get("options") is not None:
+        named["options"] = {**recipe.options, **head_options(named["options"])}
+    named |= computed
+    known = {each.name for each in fields(recipe)}
+    return replace(recipe, **{name: value for name, value in named.items() if name in known and value is not None})
 
 
 def head_options(pairs: list[str] | None) -> dict[str, Any]:

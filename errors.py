@@ -1,5 +1,7 @@
 """The one error that a user can cause."""
 
+from collections.abc import Iterable, Mapping
+
 
 class InputError(ValueError):
     """Input that cannot be used. The command line prints it and exits with code 2.
@@ -18,3 +20,8 @@ class InputError(ValueError):
         lines += [f"  wanted: {wanted}"] if wanted is not None else []
         lines += [f"  cure:   {cure}"] if cure else []
         super().__init__("\n".join(lines))
+
+
+def named_values(names: Iterable[str], values: Mapping[str, object]) -> str:
+    """`width=398, hop=25`: some of the values by name, for what was got and wanted."""
+    return ", ".join(f"{name}={values[name]}" for name in names)

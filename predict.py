@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from .cache.files import disk_errors
 from .cache.store import FeatureStore
-from .errors import InputError
+from .errors import InputError, named_values
 from .eval.calibrate import FittedCalibration
 from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
 from .eval.prediction_folder import PartSpots, PredictionFolder
@@ -319,8 +319,8 @@ def _shared(ensemble: Ensemble, games: Sequence[Game], options: PredictOptions, 
             got, wanted = store.settings.to_json(), features.to_json()
             raise InputError(
                 f"{store.path}: rows of other settings than the run was trained on; these differ: {', '.join(wrong)}",
-                got=", ".join(f"{name}={got[name]}" for name in wrong),
-                wanted=", ".join(f"{name}={wanted[name]}" for name in wrong),
+                got=named_values(wrong, got),
+                wanted=named_values(wrong, wanted),
                 cure="name a store of the settings that the run was trained on, or the videos themselves",
             )
     peaks = SEED_PEAKS if options.nms == "seed" else first.peaks

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from ..errors import InputError
+from ..errors import InputError, named_values
 from ..events import TimeGrid
 
 Blend = Literal["hann", "mean", "centre"]
@@ -174,7 +174,7 @@ class FeatureSettings:
         if wrong:
             raise InputError(
                 f"{store}: made with other settings; these differ: {', '.join(wrong)}",
-                got=", ".join(f"{name}={mine[name]}" for name in wrong),
-                wanted=", ".join(f"{name}={theirs[name]}" for name in wrong),
+                got=named_values(wrong, mine),
+                wanted=named_values(wrong, theirs),
                 cure="leave these options out to follow the store, or name another --out",
             )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..cache.settings import FeatureSettings
-from ..errors import InputError
+from ..errors import InputError, named_values
 from ..extract.backbones.registry import backbone_spec
 from ..extract.backbones.run_folder import BACKBONE, finetuned_run
 from ..extract.backbones.weights import WeightsRecord, load_weights
@@ -103,8 +103,8 @@ class Start:
         if wrong:
             raise InputError(
                 f"--from {self.head.folder}: its head is for another backbone; these differ: {', '.join(wrong)}",
-                got=", ".join(f"{name}={getattr(theirs, name)}" for name in wrong),
-                wanted=", ".join(f"{name}={getattr(mine, name)}" for name in wrong),
+                got=named_values(wrong, vars(theirs)),
+                wanted=named_values(wrong, vars(mine)),
                 cure="leave --backbone and --depth out to follow that run; --weights FILE where it had a file",
             )
         changed = [name for name in _MODEL_FIELDS if getattr(settings, name) != getattr(lent, name)]

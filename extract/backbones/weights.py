@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...cache.origin import WeightsOrigin
-from ...errors import InputError
+from ...errors import InputError, named_values
 from .download import download, file_sha256, weights_cache
 from .registry import BackboneSpec, Rgb, backbone_spec
 from .run_folder import FinetunedRun, finetuned_run
@@ -93,8 +93,8 @@ class WeightsRecord:
         if wrong:
             raise InputError(
                 f"the weights {self.weights} were trained with other settings: {', '.join(wrong)}",
-                got=", ".join(f"{name}={value}" for name, value in wrong.items()),
-                wanted=", ".join(f"{name}={bound[name]}" for name in wrong),
+                got=named_values(wrong, wrong),
+                wanted=named_values(wrong, bound),
                 cure="leave these options out to follow the weights, or use other weights",
             )
 
@@ -260,8 +260,8 @@ def _load_run(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, run:
     if wrong:
         raise InputError(
             f"{run.backbone}: not the backbone that the run's own run.json tells of; these differ: {', '.join(wrong)}",
-            got=", ".join(f"{name}={held[name]}" for name in wrong),
-            wanted=", ".join(f"{name}={told[name]}" for name in wrong),
+            got=named_values(wrong, held),
+            wanted=named_values(wrong, told),
             cure="fetch the run's folder again, whole",
         )
     return replace(loaded, weights=run.features.weights)

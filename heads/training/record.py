@@ -11,7 +11,7 @@ import torch
 
 from ... import __version__
 from ...cache.settings import FeatureSettings
-from ...errors import InputError
+from ...errors import InputError, named_values
 from ...eval.calibrate import FittedCalibration
 from ...eval.peaks import PeakSettings
 from ...eval.report import mean_groups
@@ -147,8 +147,8 @@ class RunRecord:
         if wrong:
             raise InputError(
                 f"{out}: holds a run with other settings; these differ: {', '.join(wrong)}",
-                got=", ".join(f"{name}={mine[name]}" for name in wrong),
-                wanted=", ".join(f"{name}={theirs[name]}" for name in wrong),
+                got=named_values(wrong, mine),
+                wanted=named_values(wrong, theirs),
                 cure="name another --out, or use the run's own settings to go on with it",
             )
 
