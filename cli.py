@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from . import cli_ablate, cli_finetune, cli_heads, cli_proxy, cli_report
-from .cli_shared import AsJson, Store, show
+from . import cli_ablate, cli_cache, cli_finetune, cli_heads, cli_proxy, cli_report
+from .cli_shared import AsJson, progress_bar, show
 from .errors import InputError
 
 app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
@@ -41,7 +41,7 @@ def data_check(
     from .extract.datasets.check import check_data_set
     from .extract.datasets.check_view import report_view
 
-    with _progress("reading videos") as on_progress:
+    with progress_bar("reading videos") as on_progress:
         report = check_data_set(root, on_progress=on_progress)
     show(report_view(report), report.to_json(), as_json=as_json)
     if report.errors:
@@ -82,7 +82,7 @@ def data_synthetic(
     """
     from .synthetic import Settings, write_data_set
 
-    with _progress("drawing matches") as on_progress:
+    with progress_bar("drawing matches") as on_progress:
         planned = write_data_set(out, Settings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress)
     for match in planned:
         print(f"{match.split}\t{match.seconds / 60:.1f} min\t{out / match.folder}")
@@ -218,7 +218,7 @@ def demo(
     from .demo import demo as run_demo
     from .report.view import made_view, report_reporter
 
-    with _progress("drawing matches") as drawing, AblationView() as ablating:
+    with progress_bar("drawing matches") as drawing, AblationView() as ablating:
         made = run_demo(out, minutes=minutes, seed=seed, reporters=Reporters(drawing, ablating, report_reporter()))
     show(table_view(made.table), None, as_json=False)
     show(made_view(made.page), None, as_json=False)
@@ -233,76 +233,11 @@ Synthetic matches and random weights: the figures say nothing about real footbal
         raise typer.Exit(2)
 
 
-@cache_app.command("info", epilog="Example: bas cache info x3d_s.zarr")
-def cache_info(store: Store, as_json: AsJson = False) -> None:
-    """Matches, frames, events and settings of a store."""
-    from .cache.info import info
-    from .cache.info_view import info_view
-    from .cache.store import FeatureStore
-
-    about = info(FeatureStore.open(store))
-    show(info_view(about), about.to_json(), as_json=as_json)
-
-
-@cache_app.command("import", epilog="Example: bas cache import other-model --out scores.zarr --model NAME")
-def cache_import(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of <match>/1_scores.npz and 2_scores.npz.")],
-    out: Annotated[Path, typer.Option(help="The store; made where it does not exist, added to where it does.")],
-    offsets: Annotated[
-        Path | None,
-        typer.Option(help="JSON that names half1_offset_frames per game; default: the one in ROOT, else derived."),
-    ] = None,
-    split_file: Annotated[
-        Path | None, typer.Option(help="A splits.json; default: ROOT's, else SoccerNet's own.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="What made the scores; one per store. Default: the store's, else unknown.")
-    ] = None,
-    fps: Annotated[str | None, typer.Option(help="Scores per second; default: the store's, else 25.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Per-frame scores of another model into a feature store. Resumes; what is stored is left alone.
-
-    <match>/scores.npz is a match in one piece. Labels and splits are found as `bas data ls ROOT` finds them.
-    """
-    from .cache.importing_view import summary_json, summary_view
-    from .extract.imports import import_scores
-
-    with _progress("importing") as on_progress:
-        summary = import_scores(
-            root, out, model=model, fps=fps, offsets_file=offsets, splits_file=split_file, on_progress=on_progress
-        )
-    show(summary_view(summary), summary_json(summary), as_json=as_json)
-    if not summary.complete:
-        raise typer.Exit(2)
-
-
-@cache_app.command("verify", epilog="Example: bas cache verify x3d_s.zarr --videos SN-BAS-2025")
-def cache_verify(
-    store: Store,
-    match: Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")] = None,
-    videos: Annotated[list[Path] | None, typer.Option(help="Extract a sample of rows again from these videos.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="The weights file or finetuned run that the store was made with.")
-    ] = None,
-    sample: Annotated[int, typer.Option(help="Places per match that are extracted again.")] = 2,
-    as_json: AsJson = False,
-) -> None:
-    """Check hashes, shapes, values and, with --videos, the features themselves; exit code 2 on errors."""
-    from .cache.info_view import findings_view
-    from .cache.verify import verify
-
-    findings = verify(store, matches=match)
-    if videos and not any(finding.severity == "error" for finding in findings):
-        from .extract.again import extract_again
-        from .extract.datasets.sources import find_sources
-
-        findings += extract_again(store, find_sources(videos), weights=weights, num_places=sample, matches=match)
-    show(findings_view(store, findings), [finding.to_json() for finding in findings], as_json=as_json)
-    if any(finding.severity == "error" for finding in findings):
-        raise typer.Exit(2)
-
-
+cache_app.command("info", epilog="Example: bas cache info x3d_s.zarr")(cli_cache.cache_info)
+cache_app.command("import", epilog="Example: bas cache import other-model --out scores.zarr --model NAME")(
+    cli_cache.cache_import
+)
+cache_app.command("verify", epilog="Example: bas cache verify x3d_s.zarr --videos SN-BAS-2025")(cli_cache.cache_verify)
 data_app.command("proxy", epilog="Example: bas data proxy SN-BAS-2025 SN-BAS-2025-small")(cli_proxy.data_proxy)
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
 app.command("ablate", epilog="Example: bas ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation")(
@@ -314,19 +249,6 @@ app.command("finetune", epilog="Example: bas finetune SN-BAS-2025 --backbone x3d
 app.command("predict", epilog="Example: bas predict MY-MATCH.mp4 --run runs/ed --out predictions")(cli_heads.predict)
 app.command("eval", epilog="Example: bas eval SN-BAS-2025 predictions --split test --metric at1")(cli_heads.evaluate)
 app.command("report", epilog="Example: bas report runs/ed --videos SN-BAS-2025 --out report")(cli_report.report)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Progress bar on stderr, gone at the end; nothing where stderr is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 class _Stopped(BaseException):

@@ -17,6 +17,7 @@ ROOT_MODULES = {
         "__main__",
         "cli",
         "cli_ablate",
+        "cli_cache",
         "cli_finetune",
         "cli_heads",
         "cli_shared",
