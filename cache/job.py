@@ -95,13 +95,9 @@ class MatchJob:
             InputError: a view is there already, the match's id is the folder of other matches or lies inside a match,
                 or the stored match has other frames or another video.
         """
-        for folder in list((self.root / self.match_id).parents)[: self.match_id.count("/")]:
-            if (folder / FEATURES).exists():
-                raise InputError(f"match {self.match_id!r} lies inside a match", got=folder, cure="rename one of them")
+        require_own_place(self.root, self.match_id)
         target = self.root / self.match_id
         if not (target / FEATURES).is_dir():
-            if target.is_dir() and any(entry.is_dir() for entry in target.iterdir()):
-                raise InputError(f"match id {self.match_id!r} is a folder of other matches", cure="rename one of them")
             return False
         there = [view for view in self.views if (target / FEATURES / view).exists()]
         if there:
@@ -119,6 +115,20 @@ class MatchJob:
             raise InputError(f"match {self.match_id!r}: another video", got=mine, wanted=theirs, cure=cure)
         if read_plain(self.root, f"{self.match_id}/{PTS}").tobytes() != self.pts_bytes:
             raise InputError(f"match {self.match_id!r}: stored with other frames (pts differ)", cure=cure)
+
+
+def require_own_place(root: Path, match_id: str) -> None:
+    """Refuse a match that would lie inside another match, or around others.
+
+    Raises:
+        InputError: as said.
+    """
+    for folder in list((root / match_id).parents)[: match_id.count("/")]:
+        if (folder / FEATURES).exists():
+            raise InputError(f"match {match_id!r} lies inside a match", got=folder, cure="rename one of them")
+    target = root / match_id
+    if not (target / FEATURES).is_dir() and target.is_dir() and any(entry.is_dir() for entry in target.iterdir()):
+        raise InputError(f"match id {match_id!r} is a folder of other matches", cure="rename one of them")
 
 
 def cast_rows(

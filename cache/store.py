@@ -46,6 +46,8 @@ class FeatureStore:
     def __init__(self, path: Path, record: Mapping[str, Any]) -> None:
         self.path = path
         """The store's folder."""
+        self.record: Mapping[str, Any] = record
+        """The object `bas` of the root attributes."""
         self.settings = FeatureSettings.from_json(record["settings"])
         """What the features were made with."""
         self.classes: tuple[str, ...] = tuple(record["classes"])
@@ -63,7 +65,15 @@ class FeatureStore:
             InputError: missing, not a store, another format, or its settings do not fit their hash.
         """
         path = Path(path)
-        record = _root_record(path)
+        return cls.of_record(path, _root_record(path))
+
+    @classmethod
+    def of_record(cls, path: Path, record: Mapping[str, Any]) -> "FeatureStore":
+        """The store at a path whose root attributes are known; they are not trusted.
+
+        Raises:
+            InputError: damaged, or the settings do not fit their hash.
+        """
         try:
             store = cls(path, record)
         except (LookupError, TypeError, ValueError) as error:
@@ -116,22 +126,29 @@ class FeatureStore:
                 else:
                     stored = cls.open(path)
                     settings.require_equal(stored.settings, store=str(path))  # before anything is written
-                    before = _root_record(path)
-                    record = _with_origin(before, stored.origin, origin)
-                    if classes and not stored.classes:
-                        record = {**record, "classes": list(classes)}
-                    if record != before:
+                    record = stored.joined_record(classes, origin)
+                    if record != stored.record:
                         _write_root(path, record)
                 sweep(path)
-        store = cls.open(path)
-        if not set(classes) <= set(store.classes):
+        return cls.open(path)
+
+    def joined_record(self, classes: Sequence[str], origin: WeightsOrigin | None) -> Mapping[str, Any]:
+        """The root's record with classes and origin of matches that are to come; the same where nothing changes.
+
+        Raises:
+            InputError: other classes.
+        """
+        record = _with_origin(self.record, self.origin, origin)
+        if classes and not self.classes:
+            return {**record, "classes": list(classes)}
+        if not set(classes) <= set(self.classes):
             raise InputError(
-                f"{path}: made with other classes",
+                f"{self.path}: made with other classes",
                 got=", ".join(classes),
-                wanted=", ".join(store.classes),
+                wanted=", ".join(self.classes),
                 cure="use the store's class list, or name another folder",
             )
-        return store
+        return record
 
     def matches(self) -> list[str]:
         """Ids of all matches, sorted. Reads no metadata: a folder with `features` in it is a match."""

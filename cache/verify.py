@@ -65,7 +65,7 @@ def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[Fi
         if match_id not in known:
             findings.append(Finding("error", match_id, "", "the store has no such match"))
         else:
-            findings += _check_match(store, match_id)
+            findings += check_match(store, match_id)
     return findings
 
 
@@ -100,7 +100,8 @@ def compare_rows(
     return [Finding("error", match, view, f"{message} of its length (allowed {tolerance:g})")]
 
 
-def _check_match(store: FeatureStore, match_id: str) -> Iterator[Finding]:
+def check_match(store: FeatureStore, match_id: str) -> Iterator[Finding]:
+    """What is wrong with one match of a store."""
     try:
         info = store.match(match_id)
     except InputError as error:

@@ -1,0 +1,1 @@
+"""Stores shared between people and machines: manifests, places that hold a store, push, pull, merge."""

@@ -1,0 +1,191 @@
+"""One match on its way into a store on this machine: staged under `.partial`, checked, then seen whole.
+
+What arrives is trusted in nothing: sizes and hashes have to be those of the manifest, shapes and types those of the
+store, and every check of `bas cache verify` has to pass before the match appears.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ...errors import InputError
+from ..files import AppendFile, FileLock, MatchBusy, disk_errors, replace_synced, sync_folder
+from ..job import require_own_place
+from ..layout import METADATA, PARTIAL, PTS, VALID, canonical_json, plain_metadata, same_layout, shard_metadata
+from ..match import read_match
+from ..partial import JOURNAL, TREE, publish, read_journal
+from ..rows import array_metadata
+from ..shard import DTYPES, ShardLayout
+from ..store import FeatureStore
+from ..verify import check_match
+from .manifest import FileEntry, MatchManifest, view_files
+from .place import DamagedInTransit, OnBytes
+from .source import Source
+
+_LOCK_WAIT_SECONDS = 1.0
+_OLD = "old"
+"""Folder of the replaced match, until the new one is in its place."""
+
+
+class Arrival:
+    """A match on its way; use it in a `with`: it holds the match's lock. Leaving it keeps what has arrived."""
+
+    def __init__(self, store: FeatureStore, manifest: MatchManifest, *, adding: bool, replacing: bool) -> None:
+        """Take the match's lock, and keep what has arrived of the same content before.
+
+        Args:
+            store: where it goes.
+            manifest: whole; of the views that are to arrive.
+            adding: the store has the match, and gets further views of it.
+            replacing: the store has the match with other content, which goes.
+
+        Raises:
+            InputError: the match cannot have this place in the store, or the disk refuses.
+            MatchBusy: another process writes it.
+        """
+        self._store, self._manifest, self._adding, self._replacing = store, manifest, adding, replacing
+        self._folder = store.path / PARTIAL / hashlib.sha256(manifest.match_id.encode()).hexdigest()
+        lock_path = self._folder.with_suffix(".lock")
+        with disk_errors(lock_path):
+            lock = FileLock.acquire(lock_path, wait_seconds=_LOCK_WAIT_SECONDS)
+        if lock is None:
+            raise MatchBusy(
+                f"match {manifest.match_id!r} is being written by another process",
+                got=FileLock.owner(lock_path),
+                cure="wait for it, or stop it; each match has one writer at a time",
+            )
+        self._lock = lock
+        try:
+            with disk_errors(self._folder):
+                require_own_place(store.path, manifest.match_id)
+                self._begin()
+        except BaseException:
+            lock.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def receive(self, source: Source, path: str, on_bytes: OnBytes) -> None:
+        """Bring one file, from where an earlier run was cut off; a file that comes wrong is fetched once more.
+
+        Raises:
+            DamagedInTransit: it is not what the manifest says; names both.
+            InputError: the place cannot be reached, or the disk refuses.
+        """
+        entry, target = self._manifest.files[path], self._folder / TREE / path
+        kept = min(target.stat().st_size, entry.num_bytes) if target.is_file() else 0
+        on_bytes(kept)
+        got = self._fetch(source, path, kept, on_bytes)
+        if got != entry:
+            got = self._fetch(source, path, 0, lambda _: None)
+        if got != entry:
+            raise DamagedInTransit(
+                f"{source.name}: {self._manifest.match_id}/{path} is not what its manifest says",
+                got=f"{got.num_bytes} bytes, SHA-256 {got.sha256}",
+                wanted=f"{entry.num_bytes} bytes, SHA-256 {entry.sha256}",
+                cure="it was damaged there, or is being replaced: try again, or have it pushed again with --replace",
+            )
+
+    def require_fitting(self) -> None:
+        """Hold what the metadata says against the store's settings and the manifest, before the values are fetched.
+
+        Raises:
+            InputError: shapes, types, sizes or the match's record do not fit.
+        """
+        manifest, settings = self._manifest, self._store.settings
+        info = read_match(self._folder, TREE)
+        said = (info.num_rows, info.meta.split, None if info.meta.labels is None else len(info.meta.labels))
+        if said != (manifest.num_rows, manifest.split, manifest.num_events):
+            raise self._unfit("the match's record", said, (manifest.num_rows, manifest.split, manifest.num_events))
+        layout = ShardLayout(manifest.num_rows, settings.dim, DTYPES[settings.dtype])
+        wanted = {view_files(view): (shard_metadata(layout, {}), layout.file_bytes) for view in manifest.views}
+        for name, dtype in ((PTS, "int64"), (VALID, "uint8")):
+            metadata = plain_metadata(manifest.num_rows, DTYPES[dtype], {})
+            wanted[f"{name}/{METADATA}", f"{name}/c/0"] = metadata, manifest.num_rows * DTYPES[dtype].itemsize
+        for (document, values), (metadata, num_bytes) in wanted.items():
+            if not same_layout(array_metadata(self._folder, f"{TREE}/{document.removesuffix(METADATA)}"), metadata):
+                raise self._unfit(document, "another array", f"{metadata['data_type']} {tuple(metadata['shape'])}")
+            if manifest.files[values].num_bytes != num_bytes:
+                raise self._unfit(values, f"{manifest.files[values].num_bytes} bytes", f"{num_bytes} bytes")
+
+    def publish(self) -> None:
+        """Check everything that has arrived, then let it appear in the store.
+
+        Raises:
+            InputError: a check of `bas cache verify` fails; nothing appears then.
+        """
+        staged = FeatureStore(self._folder, self._store.record)
+        errors = [finding.message for finding in check_match(staged, TREE) if finding.severity == "error"]
+        if errors:
+            raise DamagedInTransit(
+                f"match {self._manifest.match_id!r}: what arrived is not usable",
+                got="; ".join(errors)[:400],
+                cure="have its owner run `bas cache verify`",
+            )
+        root, match_id = self._store.path, self._manifest.match_id
+        with disk_errors(self._folder):
+            for parent, _, _ in os.walk(self._folder / TREE, topdown=False):
+                sync_folder(Path(parent))
+            self._write_journal(committing=True)
+            if self._replacing:
+                (root / match_id).rename(self._folder / _OLD)
+            publish(root, self._folder, match_id, adding=self._adding)
+            shutil.rmtree(self._folder)
+
+    def _begin(self) -> None:
+        """Keep the staged files where they are of the same content, else begin empty."""
+        journal = read_journal(self._folder)
+        if journal is None or journal["fingerprint"] != self._fingerprint or journal["adding"] != self._adding:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
+            self._write_journal(committing=False)
+
+    @property
+    def _fingerprint(self) -> dict[str, Any]:
+        views = [f"{view} (replaced)" for view in self._manifest.views] if self._replacing else self._manifest.views
+        return {"manifest": self._manifest.name, "views": list(views)}
+
+    def _write_journal(self, *, committing: bool) -> None:
+        journal = {
+            "match": self._manifest.match_id,
+            "adding": self._adding,
+            "committing": committing,
+            "fingerprint": self._fingerprint,
+            "rows_done": 0,
+            "crc32c": {},
+        }
+        data = canonical_json(journal, where=self._manifest.match_id)
+        replace_synced(self._folder / f"{JOURNAL}.new", self._folder / JOURNAL, data)
+
+    def _fetch(self, source: Source, path: str, kept: int, on_bytes: OnBytes) -> FileEntry:
+        """Append to the first `kept` bytes; size and hash of what is there then. Never more than announced."""
+        limit = self._manifest.files[path].num_bytes
+        file = AppendFile(self._folder / TREE / path, keep_bytes=kept)
+        try:
+            if kept < limit:
+                for block in source.stream(self._manifest.match_id, path, start=kept, num_bytes=limit):
+                    if file.num_bytes + len(block) > limit:
+                        return FileEntry(file.num_bytes + len(block), "longer than announced")
+                    file.append(block)
+                    on_bytes(len(block))
+            file.sync()
+            return FileEntry(file.num_bytes, file.sha256)
+        finally:
+            file.close()
+
+    def _unfit(self, what: str, got: object, wanted: object) -> InputError:
+        return InputError(
+            f"match {self._manifest.match_id!r}: {what} does not fit",
+            got=got,
+            wanted=wanted,
+            cure="do not trust this store; have its owner run `bas cache verify` and push the match again",
+        )

@@ -1,0 +1,266 @@
+"""What a place that shares a store says of each match: its files with sizes and SHA-256. Pure; nothing is trusted.
+
+Next to the plain Zarr hierarchy a shared store has a folder `__manifest__` with one small JSON document per match,
+written last: a match without one is not there yet. A document is never changed, as its name holds its own hash.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ...errors import InputError
+from ...events import SPLITS
+from ..layout import FEATURES, METADATA, PTS, VALID, canonical_json, check_id, check_view
+
+FORMAT = 1
+"""Version of the documents."""
+MANIFESTS = "__manifest__"
+"""Folder of the documents; no Zarr node and no match can have such a name."""
+INDEX = "index.json"
+"""All documents in one file, for places that cannot list a folder (HTTP) and for a quick start everywhere."""
+MAX_DOCUMENT_BYTES = 1 << 20
+MAX_INDEX_BYTES = 64 << 20
+MAX_JSON_BYTES = 16 << 20
+"""Largest `zarr.json` that is fetched: 100,000 labels."""
+MATCH_FILES = (
+    METADATA,
+    f"{FEATURES}/{METADATA}",
+    f"{PTS}/{METADATA}",
+    f"{PTS}/c/0",
+    f"{VALID}/{METADATA}",
+    f"{VALID}/c/0",
+)
+"""Files of a match beside its views."""
+_NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{32})\.json")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_BYTES = 1 << 50
+_MAX_VIEWS = 100
+
+
+def view_files(view: str) -> tuple[str, str]:
+    """Files of one view within its match: metadata, then the shard."""
+    return f"{FEATURES}/{view}/{METADATA}", f"{FEATURES}/{view}/c/0/0"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a match."""
+
+    num_bytes: int
+    """>= 0."""
+    sha256: str
+    """Hex digest of the file; empty in an outline, which knows the hashes of JSON files only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchManifest:
+    """All files of a match."""
+
+    match_id: str
+    split: str | None
+    num_rows: int
+    """T."""
+    num_events: int | None
+    """Labels; None where the match is unlabelled."""
+    settings_key: str
+    """Of the store that it belongs to."""
+    files: Mapping[str, FileEntry]
+    """Path within the match's folder -> entry: `MATCH_FILES` and those of each view, no other."""
+
+    def __post_init__(self) -> None:
+        check_id(self.match_id)
+        if not self.views:
+            raise InputError(f"manifest of {self.match_id!r}: no view")
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names, sorted."""
+        return tuple(sorted({path.split("/")[1] for path in self.files if path.endswith("/c/0/0")}))
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all files."""
+        return sum(entry.num_bytes for entry in self.files.values())
+
+    def files_of(self, views: Iterable[str]) -> dict[str, FileEntry]:
+        """The match's own files and those of some of its views."""
+        paths = [*MATCH_FILES, *(path for view in views for path in view_files(view))]
+        return {path: self.files[path] for path in paths}
+
+    def only(self, views: Iterable[str]) -> "MatchManifest":
+        """With some of its views."""
+        return replace(self, files=self.files_of(views))
+
+    def joined(self, other: "MatchManifest") -> "MatchManifest":
+        """With the views of both; the match's own files are the same."""
+        return replace(self, files={**self.files, **other.files})
+
+    def differing(self, other: "MatchManifest") -> list[str]:
+        """In what they differ, in words, as far as both have it; empty: the same content.
+
+        The JSON files are enough: each array's holds the hash of its values.
+        """
+        parts = {"labels, split or video": METADATA, "pts": f"{PTS}/{METADATA}", "valid": f"{VALID}/{METADATA}"}
+        parts |= {f"view {view}": view_files(view)[0] for view in set(self.views) & set(other.views)}
+        return [name for name, path in parts.items() if self.files[path].sha256 != other.files[path].sha256]
+
+    @cached_property
+    def document(self) -> bytes:
+        """As it lies in `MANIFESTS`."""
+        files = {path: [entry.num_bytes, entry.sha256] for path, entry in sorted(self.files.items())}
+        record = {
+            "format": FORMAT,
+            "match": self.match_id,
+            "split": self.split,
+            "num_rows": self.num_rows,
+            "num_events": self.num_events,
+            "settings_key": self.settings_key,
+            "files": files,
+        }
+        return canonical_json(record, where=self.match_id)
+
+    @property
+    def name(self) -> str:
+        """Of the document's file: which match, and which content."""
+        return f"{id_hash(self.match_id)}.{hashlib.sha256(self.document).hexdigest()[:32]}.json"
+
+    @classmethod
+    def parse(cls, document: bytes, *, name: str, where: str) -> "MatchManifest":
+        """From its document.
+
+        Args:
+            document: as fetched from anywhere.
+            name: of its file: its hash has to fit.
+            where: place, for the error.
+
+        Raises:
+            InputError: damaged, or it says what no manifest of ours says.
+        """
+        where = f"{where}: manifest {name}"
+        try:
+            record = json.loads(document)
+            if record["format"] != FORMAT:
+                raise ValueError(f"format {record['format']!r}"[:80])
+            made = cls(
+                match_id=_text(record["match"]),
+                split=record["split"],
+                num_rows=_count(record["num_rows"]),
+                num_events=None if record["num_events"] is None else _count(record["num_events"]),
+                settings_key=_hash(record["settings_key"]),
+                files={
+                    _text(path): FileEntry(_count(entry[0]), _hash(entry[1])) for path, entry in record["files"].items()
+                },
+            )
+        except InputError as error:
+            raise InputError(f"{where}: {error.what}", got=error.got, wanted=error.wanted) from None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{where}: damaged", got=repr(error)[:120], cure="push the match again") from None
+        made._check(name, where)
+        return made
+
+    def _check(self, name: str, where: str) -> None:
+        if self.split is not None and self.split not in SPLITS:
+            raise InputError(f"{where}: split is not known", got=repr(self.split)[:80], wanted=", ".join(SPLITS))
+        if len(self.views) > _MAX_VIEWS:
+            raise InputError(f"{where}: too many views", got=len(self.views), wanted=f"at most {_MAX_VIEWS}")
+        for view in self.views:
+            check_view(view)
+        wanted = {*MATCH_FILES, *(path for view in self.views for path in view_files(view))}
+        if set(self.files) != wanted:
+            wrong = sorted(wanted ^ set(self.files))
+            raise InputError(f"{where}: files of a match are missing, or others named", got=", ".join(wrong[:3])[:200])
+        large = [
+            path for path, entry in self.files.items() if path.endswith(METADATA) and entry.num_bytes > MAX_JSON_BYTES
+        ]
+        if large:
+            raise InputError(f"{where}: {large[0]} is too large", wanted=f"at most {MAX_JSON_BYTES} bytes")
+        if name != self.name:
+            raise InputError(f"{where}: does not fit its own hash", got=self.name, cure="push the match again")
+
+
+def id_hash(match_id: str) -> str:
+    """First half of the names of a match's documents."""
+    return hashlib.sha256(match_id.encode()).hexdigest()[:32]
+
+
+def is_manifest(name: str) -> bool:
+    """Whether a file of `MANIFESTS` is a match's document."""
+    return _NAME.fullmatch(name) is not None
+
+
+def index_document(documents: Mapping[str, bytes]) -> bytes:
+    """`INDEX` of documents by name."""
+    record = {"format": FORMAT, "manifests": {name: json.loads(text) for name, text in documents.items()}}
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def parse_index(document: bytes, *, where: str) -> dict[str, bytes]:
+    """Documents by name from `INDEX`; each is still to be parsed.
+
+    Raises:
+        InputError: damaged.
+    """
+    try:
+        record = json.loads(document)
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {record['format']!r}"[:80])
+        manifests = record["manifests"].items()
+        return {name: canonical_json(each, where=name) for name, each in manifests if is_manifest(name)}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{where}/{MANIFESTS}/{INDEX}: damaged", got=repr(error)[:120], cure="push again") from None
+
+
+def choose(
+    manifests: Collection[MatchManifest],
+    *,
+    match_ids: Collection[str] = (),
+    splits: Collection[str] = (),
+    views: Collection[str] = (),
+    where: str,
+) -> list[MatchManifest]:
+    """Those asked for, in order of id, with the views asked for; empty: all.
+
+    Raises:
+        InputError: a match is not there, none is left, or a match lacks a view.
+    """
+    known = {each.match_id: each for each in manifests}
+    missing = sorted(set(match_ids) - set(known))
+    if missing:
+        some = ", ".join(sorted(known)[:3])
+        raise InputError(
+            f"{where}: no match {missing[0]!r}", got=f"{len(known)} matches: {some}", cure="bas cache info"
+        )
+    chosen = [
+        known[match_id]
+        for match_id in sorted(known)
+        if (not match_ids or match_id in match_ids) and (not splits or known[match_id].split in splits)
+    ]
+    if not chosen:
+        have = ", ".join(sorted({str(each.split) for each in manifests})) or "no match at all"
+        raise InputError(f"{where}: no match to take", got=f"splits: {have}", wanted=", ".join(splits) or "a match")
+    for each in chosen:
+        lacking = sorted(set(views) - set(each.views))
+        if lacking:
+            raise InputError(f"{where}: match {each.match_id!r} has no view {lacking[0]!r}", got=", ".join(each.views))
+    return [each.only(views) if views else each for each in chosen]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text"[:80])
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_BYTES:
+        raise ValueError(f"{value!r} is no count"[:80])
+    return value
+
+
+def _hash(value: object) -> str:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise ValueError(f"{value!r} is no SHA-256"[:80])
+    return value

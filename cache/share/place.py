@@ -1,0 +1,130 @@
+"""Places that hold a shared store, by URL: folder, S3-compatible and other object stores, HTTP, Hugging Face hub."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ...errors import InputError
+from .manifest import MatchManifest
+
+OnBytes = Callable[[int], None]
+"""Called with the bytes that have just travelled."""
+HUB_SCHEME = "hf"
+MATCHES_AT_ONCE = 4
+"""Matches under way at a time; the files of each travel side by side."""
+_OBJECT_SCHEMES = ("s3", "gs", "az", "http", "https")
+
+
+class DamagedInTransit(InputError):  # noqa: N818 (an InputError by nature)
+    """What arrived is not what was announced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """One match on its way to a place: its files first, its manifest last."""
+
+    manifest: MatchManifest
+    """All that the place has of the match afterwards."""
+    folder: Path
+    """The match's folder on this machine."""
+    paths: tuple[str, ...]
+    """Files to bring, within the match's folder: values before metadata."""
+    groups: tuple[str, ...]
+    """Folders above the match, that need a group's metadata."""
+    outdated: tuple[str, ...] = ()
+    """Names of manifests of the same match that the new one replaces."""
+    overwrite: bool = False
+    """Files that the place has are of other content, and replaced."""
+
+
+class Place(Protocol):
+    """Where a shared store lies. Paths are relative to the store's root, parts joined by `/`. Thread-safe.
+
+    Every method raises InputError where the place cannot be reached or refuses.
+    """
+
+    url: str
+    uploads_at_once: int
+    """Matches that `publish` takes best in one call."""
+    publishers: int
+    """Calls of `publish` that may run side by side."""
+
+    def read(self, path: str, *, max_bytes: int) -> bytes | None:
+        """A small file whole; None where it does not exist.
+
+        Raises:
+            InputError: it is longer.
+        """
+
+    def stream(self, path: str, *, start: int, num_bytes: int) -> Iterator[bytes | memoryview]:
+        """Bytes `start` to `num_bytes` of a file in order, at most so many.
+
+        Raises:
+            InputError: no such file.
+        """
+
+    def manifests(self) -> list[str] | None:
+        """Names of the match manifests there; None where the place cannot list."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small file unless it exists; False where it does."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a small file, whole or not at all."""
+
+    def publish(self, uploads: Sequence[Upload], on_bytes: OnBytes) -> None:
+        """Bring matches there, each seen by readers whole or not at all. What is there already does not travel."""
+
+
+def open_place(url: str) -> Place:
+    """The place at a URL that is no folder.
+
+    Args:
+        url: s3://BUCKET/PATH, gs://, az://, http(s)://, hf://datasets/USER/NAME[/PATH].
+
+    Raises:
+        InputError: not such a URL, or what it needs is not installed.
+    """
+    scheme = scheme_of(url)
+    if scheme == HUB_SCHEME:
+        from .hub import HubPlace
+
+        return HubPlace(url)
+    if scheme in _OBJECT_SCHEMES:
+        from .objects import ObjectPlace
+
+        return ObjectPlace(url)
+    raise InputError(
+        "not a place for stores",
+        got=url,
+        wanted="a folder, s3://BUCKET/PATH, gs://..., az://..., https://..., hf://datasets/USER/NAME",
+    )
+
+
+def scheme_of(url: str) -> str:
+    """`s3` of `s3://...`; empty for a folder."""
+    scheme, separator, _ = url.partition("://")
+    return scheme.lower() if separator else ""
+
+
+def is_folder(url: str) -> bool:
+    """Whether a place is a folder on this machine or a network share."""
+    return scheme_of(url) in ("", "file")
+
+
+def folder_of(url: str) -> Path:
+    """The folder that `is_folder` found."""
+    if scheme_of(url) != "file":
+        return Path(url)
+    rest = url[len("file://") :]
+    if not rest.startswith("/"):
+        raise InputError("not a folder", got=url, wanted="file:///PATH, or the plain path")
+    from urllib.parse import unquote
+
+    return Path(unquote(rest))
+
+
+def in_order(paths: Mapping[str, object]) -> tuple[str, ...]:
+    """Paths of a match in the order in which they must become visible: values, arrays, groups, the match itself."""
+    return tuple(sorted(paths, key=lambda path: (path.endswith(".json"), -path.count("/"), path)))

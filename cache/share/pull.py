@@ -1,0 +1,284 @@
+"""`bas cache pull`, `bas cache merge`, and `bas cache push` to a folder: matches into a store on this machine."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from ...errors import InputError, named_values
+from ..files import MatchBusy
+from ..layout import METADATA
+from ..settings import FeatureSettings
+from ..store import FeatureStore
+from .arrival import Arrival
+from .manifest import MatchManifest, choose
+from .place import MATCHES_AT_ONCE, OnBytes
+from .source import Source, StoreSource, open_source
+
+Status = Literal["sent", "received", "views added", "replaced", "already there", "busy elsewhere", "differs", "failed"]
+_SPARE_BYTES = 256 << 20
+"""Left free on the disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which part of a store travels; empty: all."""
+
+    matches: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """How it travels."""
+
+    replace: bool = False
+    """Matches that are there with other content are replaced."""
+    jobs: int = 8
+    """Files under way at a time, >= 1."""
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise InputError("--jobs is not usable", got=self.jobs, wanted="a whole number >= 1")
+
+
+@dataclass(frozen=True)
+class MatchOutcome:
+    """How one match ended."""
+
+    match: str
+    split: str
+    status: Status
+    views: tuple[str, ...] = ()
+    """Views that travelled."""
+    bytes: int = 0
+    """Size of the files that were needed."""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a transfer ended."""
+
+    source: str
+    target: str
+    results: tuple[MatchOutcome, ...]
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """True where every match asked for is there."""
+        return all(result.status not in ("failed", "busy elsewhere", "differs") for result in self.results)
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """What the command line wants to hear."""
+
+    planned: Callable[[int, int], None] = lambda *_: None
+    """Called once: (matches that travel, bytes)."""
+    on_bytes: Callable[[int], None] = lambda _: None
+    """Called with the bytes that have just travelled, from any thread."""
+    finished: Callable[[MatchOutcome], None] = lambda _: None
+    """Called after every match, from any thread."""
+
+
+def pull(
+    url: str,
+    out: Path,
+    selection: Selection,
+    transfer: Transfer,
+    report: Reporter,
+) -> tuple[MatchOutcome, ...]:
+    """Bring matches of a shared store into a store on this machine; what is there does not travel.
+
+    Args:
+        url: folder or URL.
+        out: the store; made where it does not exist.
+        selection: which matches and views.
+        transfer: how.
+        report: hears of progress.
+
+    Raises:
+        InputError: the source is no store, the store here is of other settings or classes, nothing is chosen, or the
+            disk has no room. A match that fails is in the result instead.
+    """
+    return receive(open_source(url), out, selection, transfer, report)
+
+
+def receive(
+    source: Source, out: Path, selection: Selection, transfer: Transfer, report: Reporter
+) -> tuple[MatchOutcome, ...]:
+    """As `pull`, from a source that is open."""
+    theirs = FeatureStore.of_record(Path(source.name), source.record())
+    chosen = choose(
+        source.manifests(),
+        match_ids=selection.matches,
+        splits=selection.splits,
+        views=selection.views,
+        where=source.name,
+    )
+    foreign = [each.match_id for each in chosen if each.settings_key != theirs.settings.key()]
+    if foreign:
+        cure = "have its owner push it again with --replace, or leave it out by --match"
+        raise InputError(f"{source.name}: {foreign[0]} is of other settings than its store", cure=cure)
+    store = _open_or_make(out, theirs)
+    plans = [_plan(store, each, transfer) for each in chosen]
+    num_bytes = sum(plan.outline.num_bytes for plan in plans if plan.outline)
+    _require_room(out, num_bytes)
+    report.planned(sum(plan.outline is not None for plan in plans), num_bytes)
+    with _Threads(transfer.jobs, report) as threads:
+        return tuple(threads.matches.map(lambda plan: _carry_out(source, store, plan, threads), plans))
+
+
+def merge(sources: Sequence[Path], out: Path, transfer: Transfer, report: Reporter) -> tuple[MatchOutcome, ...]:
+    """Bring all matches of several stores into one.
+
+    Raises:
+        InputError: as `pull`; all stores are looked at before the first match is copied.
+    """
+    first, *others = [FeatureStore.open(path) for path in sources]
+    for each in others:
+        require_same_rows(first.settings, each.settings, here=str(first.path), there=str(each.path))
+    results: list[MatchOutcome] = []
+    for path in sources:
+        results += receive(StoreSource(path), out, Selection(), transfer, report)
+    return tuple(results)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done for one match."""
+
+    outcome: MatchOutcome
+    """As it ends where all goes well."""
+    outline: MatchManifest | None = None
+    """What travels; None: nothing."""
+    adding: bool = False
+    replacing: bool = False
+
+
+def _plan(store: FeatureStore, offered: MatchManifest, transfer: Transfer) -> _Plan:
+    """Compare what is offered with what the store has; metadata only."""
+    match_id, split = offered.match_id, offered.split or ""
+    if not store.views(match_id):
+        outcome = MatchOutcome(match_id, split, "received", offered.views, offered.num_bytes)
+        return _Plan(outcome, offered)
+    try:
+        here = StoreSource(store.path).outline(match_id)
+        differing = here.differing(offered)
+    except InputError as error:
+        differing = [f"what is here is damaged: {error}"]
+    if differing and transfer.replace:
+        outcome = MatchOutcome(match_id, split, "replaced", offered.views, offered.num_bytes)
+        return _Plan(outcome, offered, replacing=True)
+    if differing:
+        message = f"{', '.join(differing)}; --replace takes the other's"
+        return _Plan(MatchOutcome(match_id, split, "differs", message=message))
+    new = [view for view in offered.views if view not in here.views]
+    if not new:
+        return _Plan(MatchOutcome(match_id, split, "already there"))
+    part = offered.only(new)
+    return _Plan(MatchOutcome(match_id, split, "views added", part.views, part.num_bytes), part, adding=True)
+
+
+def _carry_out(source: Source, store: FeatureStore, plan: _Plan, threads: "_Threads") -> MatchOutcome:
+    """A match that fails does not stop the others."""
+    outcome = plan.outcome
+    try:
+        if plan.outline is not None:
+            _receive(source, store, plan, plan.outline, threads)
+    except MatchBusy as error:
+        outcome = MatchOutcome(outcome.match, outcome.split, "busy elsewhere", message=str(error))
+    except InputError as error:
+        outcome = MatchOutcome(outcome.match, outcome.split, "failed", message=str(error))
+    threads.report.finished(outcome)
+    return outcome
+
+
+def _receive(source: Source, store: FeatureStore, plan: _Plan, outline: MatchManifest, threads: "_Threads") -> None:
+    """One match: stage its metadata, hold it against the store, stage its values, check all, publish."""
+    manifest = source.whole(outline)
+    metadata = [path for path in manifest.files if path.endswith(METADATA)]
+    values = [path for path in manifest.files if not path.endswith(METADATA)]
+    with Arrival(store, manifest, adding=plan.adding, replacing=plan.replacing) as arrival:
+        threads.all(arrival.receive, source, metadata)
+        arrival.require_fitting()
+        threads.all(arrival.receive, source, values)
+        arrival.publish()
+
+
+class _Threads:
+    """Threads for matches and for their files. Left by an error (Ctrl-C), those under way stop at their next bytes."""
+
+    def __init__(self, jobs: int, report: Reporter) -> None:
+        self.report = report
+        self.matches, self._files = ThreadPoolExecutor(MATCHES_AT_ONCE), ThreadPoolExecutor(jobs)
+        self._stopped = False
+
+    def all(self, bring: Callable[[Source, str, OnBytes], None], source: Source, paths: Sequence[str]) -> None:
+        """Bring files side by side; the first error after all have ended."""
+        futures = [self._files.submit(bring, source, path, self._on_bytes) for path in paths]
+        wait(futures)
+        for future in futures:
+            future.result()
+
+    def __enter__(self) -> "_Threads":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = error is not None
+        self.matches.shutdown(cancel_futures=self._stopped)
+        self._files.shutdown()
+
+    def _on_bytes(self, num_bytes: int) -> None:
+        if self._stopped:
+            raise InputError("stopped")
+        self.report.on_bytes(num_bytes)
+
+
+def _open_or_make(out: Path, theirs: FeatureStore) -> FeatureStore:
+    """The store here, made or held against the settings of what is to come.
+
+    Raises:
+        InputError: it holds rows of other settings; names them.
+    """
+    settings = theirs.settings
+    if (out / METADATA).exists():
+        settings = FeatureStore.open(out).settings
+        require_same_rows(settings, theirs.settings, here=str(out), there=str(theirs.path))
+    return FeatureStore.create_or_open(
+        out, settings, classes=theirs.classes, software=theirs.software, origin=theirs.origin
+    )
+
+
+def require_same_rows(mine: FeatureSettings, theirs: FeatureSettings, *, here: str, there: str) -> None:
+    """Refuse to mix rows of two settings; the name of a weights file does not matter.
+
+    Raises:
+        InputError: names what differs.
+    """
+    wrong = mine.differing_rows(theirs)
+    if wrong:
+        raise InputError(
+            f"{here} and {there} hold features of other settings; these differ: {', '.join(wrong)}",
+            got=named_values(wrong, theirs.to_json()),
+            wanted=named_values(wrong, mine.to_json()),
+            cure="keep them in stores of their own",
+        )
+
+
+def _require_room(out: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(out).free
+    if num_bytes > free - _SPARE_BYTES:
+        raise InputError(
+            f"{out}: no room for what would travel",
+            got=f"{num_bytes / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free",
+            cure="free some space, or choose less by --split, --match, --view",
+        )

@@ -1,0 +1,146 @@
+"""`bas cache push`: matches of a store to a place that shares it. Different matches may come from many at once."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from ...errors import InputError
+from ..layout import METADATA, canonical_json, group_metadata
+from ..store import FeatureStore
+from .folder import write_manifests
+from .index import update_index
+from .manifest import MatchManifest, choose, view_files
+from .place import Place, Upload, folder_of, in_order, is_folder, open_place
+from .pull import MatchOutcome, Reporter, Selection, Transfer, receive, require_same_rows
+from .source import StoreSource, documents, root_record
+
+
+def push(
+    store_path: Path, url: str, selection: Selection, transfer: Transfer, report: Reporter
+) -> tuple[MatchOutcome, ...]:
+    """Bring matches of a store to a folder or URL; what is there does not travel.
+
+    Args:
+        store_path: the store.
+        url: where to; see `open_place`. A folder becomes a store like any other.
+        selection: which matches and views.
+        transfer: how.
+        report: hears of progress.
+
+    Raises:
+        InputError: no store, the place holds features of other settings or classes, nothing is chosen, or the place
+            cannot be written. A match that fails is in the result instead.
+    """
+    source, store = StoreSource(store_path), FeatureStore.open(store_path)
+    if is_folder(url):
+        results = receive(source, folder_of(url), selection, transfer, report)
+        write_manifests(folder_of(url))
+        return results
+    place = open_place(url)
+    offered = choose(
+        source.manifests(),
+        match_ids=selection.matches,
+        splits=selection.splits,
+        views=selection.views,
+        where=source.name,
+    )
+    settings_key = settle_root(place, store)
+    there = documents(place)
+    plans = [_plan(replace(each, settings_key=settings_key), there.get(each.match_id), transfer) for each in offered]
+    travelling = [plan for plan in plans if plan.offered]
+    report.planned(len(travelling), sum(plan.outcome.bytes for plan in travelling))
+    batches = [travelling[at : at + place.uploads_at_once] for at in range(0, len(travelling), place.uploads_at_once)]
+    with ThreadPoolExecutor(place.publishers) as pool:
+        sent = pool.map(lambda batch: _send_or_explain(source, store, place, batch, report), batches)
+        outcomes = {outcome.match: outcome for batch in sent for outcome in batch}
+    update_index(place)
+    return tuple(outcomes.get(plan.outcome.match, plan.outcome) for plan in plans)
+
+
+def settle_root(place: Place, store: FeatureStore) -> str:
+    """Make the root of a shared store, or hold ours against it; the key of its settings.
+
+    Raises:
+        InputError: it is of other settings or classes.
+    """
+    record = root_record(place)
+    if record is None:
+        place.create(METADATA, _root_document(store.record))
+        record = root_record(place)  # another may have come first
+        if record is None:
+            raise InputError(f"{place.url}: what was just written there cannot be read", cure="check the rights")
+    theirs = FeatureStore.of_record(Path(place.url), record)
+    require_same_rows(theirs.settings, store.settings, here=place.url, there=str(store.path))
+    joined = theirs.joined_record(store.classes, store.origin)
+    if joined != record:
+        place.write(METADATA, _root_document(joined))
+    return theirs.settings.key()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done for one match."""
+
+    outcome: MatchOutcome
+    """As it ends where all goes well."""
+    offered: MatchManifest | None = None
+    """Outline of what travels; None: nothing."""
+    there: MatchManifest | None = None
+    """What the place has of the match."""
+    overwrite: bool = False
+
+
+def _plan(offered: MatchManifest, there: MatchManifest | None, transfer: Transfer) -> _Plan:
+    """Compare what is offered with what the place has; metadata only."""
+    match_id, split = offered.match_id, offered.split or ""
+    if there is None:
+        return _Plan(MatchOutcome(match_id, split, "sent", offered.views, offered.num_bytes), offered)
+    differing = offered.differing(there)
+    if differing and transfer.replace:
+        outcome = MatchOutcome(match_id, split, "replaced", offered.views, offered.num_bytes)
+        return _Plan(outcome, offered, there, overwrite=True)
+    if differing:
+        message = f"there it has other {', '.join(differing)}; --replace puts yours in its place"
+        return _Plan(MatchOutcome(match_id, split, "differs", message=message))
+    new = [view for view in offered.views if view not in there.views]
+    if not new:
+        return _Plan(MatchOutcome(match_id, split, "already there"))
+    num_bytes = sum(offered.files[path].num_bytes for view in new for path in view_files(view))
+    return _Plan(MatchOutcome(match_id, split, "views added", tuple(new), num_bytes), offered.only(new), there)
+
+
+def _send_or_explain(
+    source: StoreSource, store: FeatureStore, place: Place, batch: Sequence[_Plan], report: Reporter
+) -> list[MatchOutcome]:
+    """Matches that fail do not stop the others."""
+    try:
+        place.publish([_upload(source, store, plan) for plan in batch], report.on_bytes)
+        outcomes = [plan.outcome for plan in batch]
+    except InputError as error:
+        outcomes = [replace(plan.outcome, status="failed", bytes=0, message=str(error)) for plan in batch]
+    for outcome in outcomes:
+        report.finished(outcome)
+    return outcomes
+
+
+def _upload(source: StoreSource, store: FeatureStore, plan: _Plan) -> Upload:
+    """What is to travel, every file hashed."""
+    assert plan.offered is not None
+    manifest, paths = source.whole(plan.offered), in_order(plan.offered.files)
+    match_id = manifest.match_id
+    if plan.there is not None and not plan.overwrite:
+        paths = in_order({path: None for view in manifest.views for path in view_files(view)})
+        manifest = plan.there.joined(manifest)
+    return Upload(
+        manifest=manifest,
+        folder=store.path / match_id,
+        paths=paths,
+        groups=tuple(parent.as_posix() for parent in reversed(PurePosixPath(match_id).parents) if parent.name),
+        outdated=(plan.there.name,) if plan.there else (),
+        overwrite=plan.overwrite,
+    )
+
+
+def _root_document(record: object) -> bytes:
+    return canonical_json(group_metadata({"bas": record}), where=METADATA)

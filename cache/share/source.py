@@ -1,0 +1,241 @@
+"""Where matches come from: a store on this machine, or a place that shares one; manifests say what it has."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...errors import InputError
+from ...events import read_json
+from ..layout import FEATURES, FORMAT, METADATA, inside
+from ..store import FeatureStore
+from .manifest import (
+    INDEX,
+    MANIFESTS,
+    MATCH_FILES,
+    MAX_DOCUMENT_BYTES,
+    MAX_INDEX_BYTES,
+    MAX_JSON_BYTES,
+    FileEntry,
+    MatchManifest,
+    parse_index,
+    view_files,
+)
+from .place import Place, folder_of, is_folder, open_place
+
+_BLOCK_BYTES = 4 << 20
+_MANIFESTS_AT_ONCE = 32
+
+
+class Source(Protocol):
+    """A store to take matches from."""
+
+    name: str
+    """Path or URL."""
+
+    def record(self) -> Mapping[str, Any]:
+        """The object `bas` of its root attributes. Raises InputError where it is no store."""
+
+    def manifests(self) -> list[MatchManifest]:
+        """Of all its matches; outlines where hashing takes a look at every byte. Raises InputError."""
+
+    def whole(self, outline: MatchManifest) -> MatchManifest:
+        """With the hash of every file."""
+
+    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes | memoryview]:
+        """Bytes of a match's file. Raises InputError."""
+
+
+def open_source(url: str) -> Source:
+    """The store at a path or URL."""
+    return StoreSource(folder_of(url)) if is_folder(url) else PlaceSource(open_place(url))
+
+
+class StoreSource:
+    """A store in a folder: what it holds is what its folders hold."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._store = FeatureStore.open(path)
+
+    def record(self) -> Mapping[str, Any]:
+        """The root's record."""
+        record: Mapping[str, Any] = read_json(self._store.path / METADATA)["attributes"]["bas"]
+        return record
+
+    def manifests(self) -> list[MatchManifest]:
+        """Outlines: the hashes of JSON files only."""
+        return [self.outline(match_id) for match_id in self._store.matches()]
+
+    def outline(self, match_id: str) -> MatchManifest:
+        """Of one match.
+
+        Raises:
+            InputError: a file is missing, or it is not laid out in our way.
+        """
+        store = self._store
+        info, paths = store.match(match_id), [*MATCH_FILES]
+        for view in store.views(match_id):
+            paths += view_files(view)
+        return MatchManifest(
+            match_id=match_id,
+            split=info.meta.split,
+            num_rows=info.num_rows,
+            num_events=None if info.meta.labels is None else len(info.meta.labels),
+            settings_key=store.settings.key(),
+            files={path: self._entry(match_id, path) for path in paths},
+        )
+
+    def whole(self, outline: MatchManifest) -> MatchManifest:
+        """Reads every byte of the match's files."""
+        files = {
+            path: entry if entry.sha256 else FileEntry(entry.num_bytes, self._sha256(outline.match_id, path))
+            for path, entry in outline.files.items()
+        }
+        return replace(outline, files=files)
+
+    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
+        """Reads the file."""
+        place = inside(self._store.path, f"{match_id}/{path}")
+        try:
+            with place.open("rb") as file:
+                file.seek(start)
+                left = num_bytes - start
+                while left > 0 and (block := file.read(min(_BLOCK_BYTES, left))):
+                    left -= len(block)
+                    yield block
+        except OSError as error:
+            raise InputError(f"{place}: cannot be read", got=error.strerror) from None
+
+    def _entry(self, match_id: str, path: str) -> FileEntry:
+        place = inside(self._store.path, f"{match_id}/{path}")
+        try:
+            if path.endswith(METADATA):
+                data = place.read_bytes()
+                _require_hash(place, path, data)
+                return FileEntry(len(data), hashlib.sha256(data).hexdigest())
+            return FileEntry(place.stat().st_size, "")
+        except FileNotFoundError:
+            raise InputError(
+                f"{place}: missing",
+                wanted="an array as bas writes it",
+                cure="run `bas cache verify`; a store of another layout cannot be shared",
+            ) from None
+
+    def _sha256(self, match_id: str, path: str) -> str:
+        place = inside(self._store.path, f"{match_id}/{path}")
+        with place.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class PlaceSource:
+    """A shared store at a place; nothing that it says is trusted."""
+
+    def __init__(self, place: Place) -> None:
+        self.name, self.place = place.url, place
+
+    def record(self) -> Mapping[str, Any]:
+        """The root's record."""
+        record = root_record(self.place)
+        if record is None:
+            raise InputError(
+                f"{self.name}: no store there",
+                got=f"no {METADATA}",
+                wanted="a store that `bas cache push` brought",
+                cure=f"check the address; to bring one there: bas cache push STORE {self.name}",
+            )
+        return record
+
+    def manifests(self) -> list[MatchManifest]:
+        """As the documents there say."""
+        return list(documents(self.place).values())
+
+    def whole(self, outline: MatchManifest) -> MatchManifest:
+        """It is whole already."""
+        return outline
+
+    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes | memoryview]:
+        """Fetches it."""
+        return self.place.stream(f"{match_id}/{path}", start=start, num_bytes=num_bytes)
+
+
+def root_record(place: Place) -> dict[str, Any] | None:
+    """The object `bas` of a shared store's root attributes; None where there is no store.
+
+    Raises:
+        InputError: something else is there, or another format.
+    """
+    data = place.read(METADATA, max_bytes=MAX_JSON_BYTES)
+    if data is None:
+        return None
+    try:
+        record = json.loads(data)["attributes"]["bas"]
+        if not isinstance(record, dict):
+            raise TypeError("no object")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(f"{place.url}: not a store of bas", got=repr(error)[:120]) from None
+    if record.get("format") != FORMAT:
+        raise InputError(
+            f"{place.url}: the store has another format", got=repr(record.get("format"))[:80], wanted=FORMAT
+        )
+    return record
+
+
+def documents(place: Place) -> dict[str, MatchManifest]:
+    """Manifests of the matches at a place by match id. The index saves fetching each; what it lacks is fetched.
+
+    Raises:
+        InputError: a document is damaged, or the place can neither list nor has an index.
+    """
+    names = place.manifests()
+    index = place.read(f"{MANIFESTS}/{INDEX}", max_bytes=MAX_INDEX_BYTES)
+    packed = {} if index is None else parse_index(index, where=place.url)
+    if names is None:
+        if index is None:
+            raise InputError(
+                f"{place.url}: no index of matches",
+                wanted=f"{MANIFESTS}/{INDEX}",
+                cure="serve a folder that `bas cache push STORE FOLDER` made",
+            )
+        names = list(packed)
+    known = {name: packed[name] for name in names if name in packed}
+    known |= _fetched(place, [name for name in names if name not in packed])
+    found: dict[str, MatchManifest] = {}
+    for name in names:  # in this order: the newest of one match comes last
+        if name in known:
+            made = MatchManifest.parse(known[name], name=name, where=place.url)
+            found[made.match_id] = made
+    return found
+
+
+def _fetched(place: Place, names: list[str]) -> dict[str, bytes]:
+    """Documents by name; without those that were replaced just now."""
+
+    def fetch(name: str) -> bytes | None:
+        return place.read(f"{MANIFESTS}/{name}", max_bytes=MAX_DOCUMENT_BYTES)
+
+    if not names:
+        return {}
+    with ThreadPoolExecutor(_MANIFESTS_AT_ONCE) as pool:
+        return {name: data for name, data in zip(names, pool.map(fetch, names), strict=True) if data is not None}
+
+
+def _require_hash(place: Path, path: str, data: bytes) -> None:
+    """Arrays name the hash of their values, so that metadata is enough to tell contents apart.
+
+    Raises:
+        InputError: this one does not.
+    """
+    if path in (METADATA, f"{FEATURES}/{METADATA}"):
+        return
+    try:
+        named = json.loads(data)["attributes"]["sha256"]
+    except (ValueError, LookupError, TypeError):
+        named = None
+    if not isinstance(named, str):
+        raise InputError(
+            f"{place}: names no sha256 of its values", cure="a store that bas did not write cannot be shared"
+        )
