@@ -190,7 +190,7 @@ def liar(tmp_path: Path) -> Iterator[Liar]:
     (tmp_path / "lies").mkdir()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 (http.server's name)
+        def do_GET(self) -> None:
             path = unquote(self.path).lstrip("/")
             for end, trick in made.tricks.items():
                 if path.endswith(end):
