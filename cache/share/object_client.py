@@ -22,9 +22,8 @@ _PARTS_AT_ONCE = 3
 _ATTEMPTS = 3
 _TIMEOUTS = {"timeout": "10m", "connect_timeout": "10s", "read_timeout": "60s"}
 """Of one request (many travel side by side, so that one may take long on a slow line), and of silence within it."""
-_RETRIES = 6
 _RETRY_SECONDS = 90
-"""Of one request by obstore itself; a server that is silent for `read_timeout` is asked once more."""
+"""Of one request by obstore itself, at most ten times; a server silent for `read_timeout` is asked once more."""
 
 
 class Missing(InputError):  # noqa: N818 (an InputError by nature)
@@ -45,7 +44,7 @@ class ObjectClient:
         self.url = url.rstrip("/")
         self.is_http = scheme_of(url) in ("http", "https")
         options: Any = {**_TIMEOUTS, "allow_http": _allows_http(url)}
-        retries: Any = {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)}
+        retries: Any = {"max_retries": 10, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)}
         try:
             provider = _credentials(url)
             arguments = {} if provider is None else {"credential_provider": provider}

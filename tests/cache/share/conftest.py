@@ -25,42 +25,43 @@ from bas.cache.share.push import push
 from bas.cache.share.transfer import Outcome, Reporter, Selection, Transfer
 
 KEY = {"accessKey": "k", "secretKey": "s"}
+BUCKET = "shared"
+"""One for all tests: SeaweedFS makes volumes for each."""
 _CHILD = Path(__file__).with_name("share_child.py")
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """An empty bucket of the S3 server; `client` is boto3's, for what only an attacker would do."""
+    """An empty prefix of the S3 server; `client` is boto3's, for what only an attacker would do."""
 
-    name: str
+    prefix: str
     client: Any
 
     @property
     def url(self) -> str:
-        """Of a store in it."""
-        return f"s3://{self.name}/team/x.zarr"
+        """Of a store there."""
+        return f"s3://{BUCKET}/{self.prefix}"
 
-    def keys(self) -> dict[str, bytes]:
-        """All objects below the store, by path."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix="team/x.zarr/")
-        keys = [each["Key"] for page in pages for each in page.get("Contents", [])]
-        return {key.removeprefix("team/x.zarr/"): self.get(key) for key in keys if not key.endswith("/")}
+    def keys(self) -> list[str]:
+        """Paths of all objects below the store."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{self.prefix}/")
+        keys = [each["Key"].removeprefix(f"{self.prefix}/") for page in pages for each in page.get("Contents", [])]
+        return [key for key in keys if key and not key.endswith("/")]
 
-    def get(self, key: str) -> bytes:
+    def get(self, path: str) -> bytes:
         """One object."""
-        body = self.client.get_object(Bucket=self.name, Key=key)["Body"]
-        with body:
+        with self.client.get_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")["Body"] as body:
             data: bytes = body.read()
         return data
 
     def put(self, path: str, data: bytes) -> None:
         """One object below the store."""
-        self.client.put_object(Bucket=self.name, Key=f"team/x.zarr/{path}", Body=data)
+        self.client.put_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}", Body=data)
 
     def delete(self, path: str) -> None:
         """One object below the store."""
-        self.client.delete_object(Bucket=self.name, Key=f"team/x.zarr/{path}")
+        self.client.delete_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     identity = {"name": "t", "credentials": [KEY], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     master, volume, filer, s3 = (_free_port() for _ in range(4))
-    options = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3}
+    options: dict[str, object] = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3}
     options |= {"dir": folder, "ip": "127.0.0.1", "s3.config": folder / "s3.json", "volume.max": 20}
     options |= {"master.volumeSizeLimitMB": 64, "s3.port.iceberg": 0, "s3.port.lance": 0}  # those have fixed ports
     command = [weed, "server", "-s3", *(f"-{name}={value}" for name, value in options.items())]
@@ -113,8 +114,8 @@ def s3_client(s3_endpoint: str) -> Iterator[Any]:
     deadline = time.monotonic() + 30
     while True:  # the gateway answers a little before it can write
         try:
-            client.create_bucket(Bucket="first")
-            client.put_object(Bucket="first", Key="x", Body=b"x")
+            client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="x", Body=b"x")
             break
         except client.exceptions.ClientError:
             if time.monotonic() > deadline:
@@ -126,10 +127,8 @@ def s3_client(s3_endpoint: str) -> Iterator[Any]:
 
 @pytest.fixture
 def bucket(s3_client: Any, s3_environment: None) -> Bucket:  # noqa: ARG001 (sets the environment)
-    """An empty bucket."""
-    made = Bucket(f"bucket{next(_numbers)}", s3_client)
-    s3_client.create_bucket(Bucket=made.name)
-    return made
+    """An empty place."""
+    return Bucket(f"team {next(_numbers)}/x.zarr", s3_client)
 
 
 @dataclass(frozen=True)
