@@ -43,7 +43,7 @@ class Bucket:
         """Of a store there."""
         return f"s3://{BUCKET}/{self.prefix}"
 
-    def keys(self) -> list[str]:
+    def paths(self) -> list[str]:
         """Paths of all objects below the store."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{self.prefix}/")
         keys = [each["Key"].removeprefix(f"{self.prefix}/") for page in pages for each in page.get("Contents", [])]

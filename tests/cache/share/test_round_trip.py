@@ -141,7 +141,7 @@ def where_files(url: object, request: Any) -> list[str]:
     """Paths of all files at a place."""
     if isinstance(url, Path):
         return [path.relative_to(url).as_posix() for path in url.rglob("*")]
-    return list(request.getfixturevalue("bucket").keys())
+    return list(request.getfixturevalue("bucket").paths())
 
 
 @pytest.mark.parametrize("where", ["folder", "s3"])
