@@ -18,7 +18,7 @@ from .arrival import Arrival
 from .manifest import MatchManifest, choose
 from .place import MATCHES_AT_ONCE, OnBytes
 from .source import Source, StoreSource, open_source
-from .transfer import MatchOutcome, Outcome, Reporter, Selection, Transfer
+from .transfer import MatchOutcome, Outcome, Reporter, Selection, Transfer, size_text
 
 _SPARE_BYTES = 256 << 20
 """Left free on the disk."""
@@ -222,6 +222,6 @@ def _require_room(out: Path, num_bytes: int) -> None:
     if num_bytes > free - _SPARE_BYTES:
         raise InputError(
             f"{out}: no room for what would travel",
-            got=f"{num_bytes / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free",
+            got=f"{size_text(num_bytes)}; {size_text(free)} are free",
             cure="free some space, or choose less by --split, --match, --view",
         )
