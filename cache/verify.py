@@ -17,7 +17,7 @@ from ..errors import InputError
 from .layout import FEATURES, MANIFESTS, METADATA, PARTIAL, PTS, VALID, plain_metadata, same_layout, shard_layout
 from .match import MatchInfo
 from .partial import read_journal
-from .rows import Rows, array_metadata, open_rows, read_plain
+from .rows import Rows, array_metadata, first_not_finite, open_rows, read_plain
 from .settings import FeatureSettings
 from .shard import DTYPES
 from .store import FeatureStore
@@ -189,9 +189,8 @@ def _read_all(rows: Rows) -> tuple[str, int]:
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS])
         digest.update(block.data if block.size else b"")
-        finite = np.isfinite(block).all(axis=1)
-        if not_finite < 0 and not finite.all():
-            not_finite = start + int(np.argmin(finite))
+        if not_finite < 0 and (row := first_not_finite(block)) >= 0:
+            not_finite = start + row
     return digest.hexdigest(), not_finite
 
 

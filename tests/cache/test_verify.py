@@ -170,3 +170,13 @@ def test_rows_made_again(maker: Any) -> None:
     assert "2 of 40 rows differ from the video's; row 109" in compare(again)[0].message
     assert "made again (40, 6), stored (20, 6)" in compare(rows[100:140], 580)[0].message
     assert compare(np.zeros((1, 6)))[0].severity == "error"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_first_row_that_is_not_finite(dtype: type, value: float) -> None:
+    rows = np.array([[65504, -65504], [0, -0.0], [6e-8, 1]], dtype)
+    assert first_not_finite(rows) == -1
+    rows[1:, 1] = value
+    assert first_not_finite(rows) == 1
+    assert first_not_finite(rows[:, ::-1]) == 1
