@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bas.cache.rows import first_not_finite
 from bas.cache.verify import Finding, compare_rows, verify
 
 LONG_ID = "england_efl/2019-2020/2019-10-01 - Reading - Fulham"
