@@ -17,8 +17,7 @@ from .reduction import NUM_LEVELS, FloatArray, Reduction
 
 Float64 = npt.NDArray[np.float64]
 READ_ROWS = 8192
-_MAX_SAMPLED_ROWS = 1 << 20
-"""Ranges are taken from at most so many rows, evenly spread: what must be kept of the tails stays bounded."""
+LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +30,8 @@ class FitSettings:
     """Keep rows in 8 bits."""
     split: Split = "train"
     """Fitted on its matches and on no others."""
-    tail_share: float = 0.0005
-    """Share of the values of a channel, at each end, that the 256 levels need not reach; 0: least to greatest."""
+    margin: float = 0.25
+    """Share of a channel's range over the rows that it was fitted on by which the levels reach further at each end."""
 
     def __post_init__(self) -> None:
         if self.dim is None and not self.quantize:
@@ -41,8 +40,8 @@ class FitSettings:
             raise InputError(
                 "--dim is not usable", got=self.dim, wanted="channels, such as 64, or a share such as 0.95"
             )
-        if not 0 <= self.tail_share < 0.5:
-            raise InputError("the share of the tails is not usable", got=self.tail_share, wanted="0 to 0.5")
+        if not 0 <= self.margin <= 10:
+            raise InputError("the margin of the levels is not usable", got=self.margin, wanted="0 to 10")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -88,30 +87,27 @@ class SplitRows:
 
 
 class Ranges:
-    """Lowest and highest value of each channel, the outermost values left out; exact over the rows that it looks at."""
+    """Lowest and highest value of each channel."""
 
-    def __init__(self, num_rows: int, tail_share: float) -> None:
-        self._step = -(-num_rows // _MAX_SAMPLED_ROWS)
-        self._num_kept = 1 + int(tail_share * -(-num_rows // self._step))
-        self._num_seen = 0
-        self._low_kd = self._high_kd = np.empty((0, 0))
+    def __init__(self, dim: int) -> None:
+        self._low_d, self._high_d = np.full(dim, np.inf), np.full(dim, -np.inf)
 
     def add(self, values_nd: Float64) -> None:
         """Look at further rows."""
-        sampled = values_nd[-self._num_seen % self._step :: self._step]
-        self._num_seen += len(values_nd)
-        low, high = (
-            np.concatenate([kept, sampled]) if kept.size else sampled for kept in (self._low_kd, self._high_kd)
-        )
-        count = min(self._num_kept, len(low))
-        self._low_kd = np.partition(low, count - 1, axis=0)[:count]
-        self._high_kd = np.partition(high, len(high) - count, axis=0)[len(high) - count :]
+        self._low_d = np.minimum(self._low_d, values_nd.min(0))
+        self._high_d = np.maximum(self._high_d, values_nd.max(0))
 
-    def levels(self) -> tuple[FloatArray, FloatArray]:
-        """(scale, offset), each (D,): 256 levels over the range; a step of 1 where a channel never changes."""
-        low_d, high_d = self._low_kd.max(0), self._high_kd.min(0)
-        scale_d = ((high_d - low_d) / (NUM_LEVELS - 1)).astype(np.float32)
-        return np.where(scale_d > 0, scale_d, np.float32(1)), low_d.astype(np.float32)
+    def levels(self, margin: float) -> tuple[FloatArray, FloatArray]:
+        """(scale, offset), each (D,): 256 levels over the range and a share of it beyond each end.
+
+        A channel that hardly ever changes, as many of a backbone do on one kind of video, gets steps of at least
+        `LEAST_SHARE` of the median step: other videos may move it. The middle of its range lies on a level.
+        """
+        scale_d = (self._high_d - self._low_d) * (1 + 2 * margin) / (NUM_LEVELS - 1)
+        changing = scale_d[scale_d > 0]
+        scale_d = scale_d.clip(min=LEAST_SHARE * float(np.median(changing)) if len(changing) else 1.0)
+        middle = NUM_LEVELS / 2
+        return scale_d.astype(np.float32), ((self._low_d + self._high_d) / 2 - middle * scale_d).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -146,10 +142,10 @@ def fit(
     plain = Reduction(source=store.settings, mean=mean, components=components) if components is not None else None
     scale = offset = None
     if settings.quantize:
-        ranges = Ranges(train.num_rows, settings.tail_share)
+        ranges = Ranges(store.settings.dim if plain is None else plain.dim)
         for block in _told(train.blocks(READ_ROWS), on_rows):
             ranges.add(block if plain is None else plain.project(block))
-        scale, offset = ranges.levels()
+        scale, offset = ranges.levels(settings.margin)
     bare = Reduction(source=store.settings, mean=mean, components=components, scale=scale, offset=offset)
     return Reduction(source=store.settings, **bare.arrays, about=_about(bare, train, settings, on_rows))
 
