@@ -6,10 +6,11 @@
     python benchmarks/reduce_cost.py --memory 100000 1000000
 
 The first makes the reduced stores and runs `bas ablate` over them and the full one: peaks chosen on validation, the
-split test judged; mean and deviation over seeds, mean ends of the seeds' bootstrap intervals. All is kept in DIR and not
-done again. `--levels` holds ranges of the 256 levels against each other. `--speed` holds our fit and transform against scikit-learn's IncrementalPCA on the same rows in memory.
-`--memory` reduces stores of random rows (192 channels) and polls the process's anonymous memory: mapped rows of the store
-lie in the page cache, which the system takes back when it needs it.
+split test judged; mean and deviation over seeds, mean ends of the seeds' bootstrap intervals. All is kept in DIR and
+not done again. `--levels` holds ranges of the 256 levels against each other. `--speed` holds our fit and transform
+against scikit-learn's IncrementalPCA on the same rows in memory. `--memory` reduces stores of random rows (192
+channels) and polls the process's anonymous memory: mapped rows of the store lie in the page cache, which the system
+takes back when it needs it.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -127,7 +129,7 @@ def levels(store: FeatureStore, *, dim: int = 64) -> None:
             show_kept(name, "float16", bare, splits)
         blocks = splits["train"].blocks(READ_ROWS)
         values = np.concatenate([block if bare is None else bare.project(block) for block in blocks])
-        arrays = {} if bare is None else bare.arrays
+        arrays: dict[str, Any] = {} if bare is None else dict(bare.arrays)
         ends = np.quantile(values, [0.0005, 0.9995], axis=0)
         by_range = {"0.05 to 99.95 % of the values": (0.0, ranges_of(ends))}
         by_range |= {

@@ -29,7 +29,7 @@ def test_it_is_the_pca_of_all_valid_training_rows(
 ) -> None:
     monkeypatch.setattr(fit_module, "READ_ROWS", block_rows)
     found, rows = fit(full, FitSettings(dim=3), view="identity"), training_rows(full)
-    np.testing.assert_allclose(found.mean, rows.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.arrays["mean"], rows.mean(0), rtol=1e-6)
     values, vectors = np.linalg.eigh(np.cov(rows.T))
     wanted = vectors[:, ::-1][:, :3].T
     components = components_of(found)

@@ -78,7 +78,8 @@ def test_the_name_tells_every_array_and_the_source(reduction: Reduction) -> None
     for name, array in reduction.arrays.items():
         changed = array.copy()
         changed.flat[0] = np.nextafter(changed.flat[0], np.float32(9))
-        names.add(replace(reduction, **{name: changed}).name)
+        change: dict[str, Any] = {name: changed}
+        names.add(replace(reduction, **change).name)
     names.add(replace(reduction, source=replace(reduction.source, stride=2)).name)
     assert len(names) == 6
     assert replace(reduction, about={"rows": 5}).name == reduction.name
