@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--both", default="64", help="channels of the stores that are in 8 bits as well")
     parser.add_argument("--recipes", default="small")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--inputs", default="standard")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--epoch-steps", type=int)
     parser.add_argument("--jobs", type=int, default=1)
@@ -79,7 +80,7 @@ def cost(arguments: argparse.Namespace) -> None:
         recipes=tuple(arguments.recipes.split(",")),
         num_seeds=arguments.seeds,
         any_backbone=True,
-        inputs="standard",
+        inputs=arguments.inputs,
         epochs=arguments.epochs,
         epoch_steps=arguments.epoch_steps,
         jobs=arguments.jobs,

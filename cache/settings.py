@@ -134,6 +134,11 @@ class FeatureSettings:
         """Whether another program made the rows."""
         return self.backbone.startswith(IMPORTED)
 
+    @property
+    def is_principal(self) -> bool:
+        """Whether the channels are principal components: their proportions say how much each of them matters."""
+        return self.reduction is not None and self.reduction.startswith("pca-")
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, in field order; without `reduction` where there is none."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -117,6 +117,7 @@ class FeatureStore:
                 raise InputError(f"{path}: in use", got=FileLock.owner(path / PARTIAL / "root.lock"), cure="try again")
             with lock:
                 if not (path / METADATA).exists():
+                    _require_reduction(settings, reduction, path)
                     if reduction is not None:
                         write_reduction(path, reduction)  # before the root: a store without it would be of no use
                     new = _new_record(settings, classes=classes, software=software)
@@ -263,6 +264,17 @@ def _new_record(settings: FeatureSettings, *, classes: Sequence[str], software: 
         "classes": list(classes),
         "software": dict(software),
     }
+
+
+def _require_reduction(settings: FeatureSettings, reduction: Reduction | None, path: Path) -> None:
+    """A new store of reduced rows is made with their components, and no other store with any."""
+    if settings.reduction != (reduction.name if reduction else None):
+        raise InputError(
+            f"{path}: reduced rows and components do not go together",
+            got=reduction.name if reduction else "no components",
+            wanted=settings.reduction or "none",
+            cure="make it by bas cache pca, or copy the group `reduction` along",
+        )
 
 
 def _origin(path: Path, record: Mapping[str, Any]) -> WeightsOrigin | None:

@@ -90,6 +90,15 @@ def test_reduced_store_full_store_and_video_give_the_same_bytes(
     assert FeatureStore.open(tmp_path / "keep.zarr").settings == FeatureStore.open(full).settings
 
 
+def test_components_keep_their_proportions_and_channels_do_not(full: Path, run: Path, tmp_path: Path) -> None:
+    principal = load_file(run / "best.safetensors")["inputs.std_d"]
+    assert (principal == principal[0]).all()
+    only = full.with_name("levels.zarr")
+    assert reduce_store(full, only, ReduceOptions(fit=FitSettings(quantize=True))).complete
+    plain = load_file(trained(only, tmp_path / "plain") / "best.safetensors")["inputs.std_d"]
+    assert len(np.unique(plain)) > 10
+
+
 def test_runs_on_full_and_on_reduced_rows_do_not_go_together(
     predict: Cli, capsys: pytest.CaptureFixture[str], full: Path, small: Path, run: Path, tmp_path: Path
 ) -> None:

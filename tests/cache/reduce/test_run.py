@@ -223,6 +223,18 @@ def test_options_that_cannot_be_are_an_input_error(
     assert not out.exists()
 
 
+def test_a_new_store_of_reduced_rows_needs_their_components(full: FeatureStore, out: Path, tmp_path: Path) -> None:
+    reduction = reduced(full, out).reduction
+    for settings, given in ((reduction.settings, None), (full.settings, reduction)):
+        with pytest.raises(InputError, match="do not go together"):
+            FeatureStore.create_or_open(tmp_path / "n", settings, classes=(), software={}, reduction=given)
+    store = FeatureStore.create_or_open(
+        tmp_path / "n", reduction.settings, classes=(), software={}, reduction=reduction
+    )
+    assert store.reduction is not None
+    assert store.reduction.about == reduction.about
+
+
 def test_extraction_into_a_reduced_store_says_the_cure(full: FeatureStore, out: Path) -> None:
     reduced(full, out)
     with pytest.raises(InputError, match=r"(?s)reduction.*bas cache pca"):
