@@ -1,4 +1,4 @@
-"""The commands `bas cache info`, `import` and `verify`. Imports nothing heavy before a command needs it."""
+"""The commands `bas cache info`, `import`, `verify` and `pca`. Imports nothing heavy before a command needs it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -77,4 +77,38 @@ def cache_verify(
         findings += extract_again(store, find_sources(videos), weights=weights, num_places=sample, matches=match)
     show(findings_view(store, findings), [finding.to_json() for finding in findings], as_json=as_json)
     if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(2)
+
+
+def cache_pca(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="The reduced store; made where it does not exist, added to where it does.")],
+    dim: Annotated[
+        str | None, typer.Option(help="Channels to keep by PCA, or a share of the variance, such as 0.95.")
+    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="uint8: 256 levels per channel, with or without --dim.")] = None,
+    fit_split: Annotated[
+        str | None, typer.Option(help="Fit on the matches of this split and no others; default: train.")
+    ] = None,
+    view: Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated. Default: all.")] = None,
+    components: Annotated[
+        Path | None, typer.Option(help="Take the components of this reduced store; nothing is fitted.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reduce the rows of a store by PCA, to 8 bits, or both, into a new store. Resumes.
+
+    Components and levels are fitted on valid rows of training matches only, and kept in the new store. Where it exists,
+    they are used again, and what is missing is added.
+    """
+    from .cache.reduce.run import ReduceOptions, parse_fit, reduce_store
+    from .cache.reduce.view import summary_view
+
+    options = ReduceOptions(
+        fit=parse_fit(dim=dim, quantize=quantize, split=fit_split), components=components, views=tuple(view or ())
+    )
+    with progress_bar("reducing") as on_progress:
+        summary = reduce_store(store, out, options, on_progress=on_progress)
+    show(summary_view(summary), summary.to_json(), as_json=as_json)
+    if not summary.complete:
         raise typer.Exit(2)

@@ -16,6 +16,8 @@ from .shard import DTYPES, ShardLayout
 FORMAT = 1
 """Version of the layout, in the root attributes."""
 FEATURES, PTS, VALID = "features", "pts", "valid"
+REDUCTION = "reduction"
+"""Group at the root of a reduced store: how its rows were made from full ones."""
 PARTIAL = ".partial"
 """Folder of unfinished work inside a store; gone when there is none."""
 MANIFESTS = "__manifest__"
@@ -35,8 +37,10 @@ def check_id(match_id: str) -> str:
     Raises:
         InputError: empty, absolute, `.` or `..`, a reserved name, or characters that some system refuses.
     """
-    for part in match_id.split("/"):
+    for number, part in enumerate(match_id.split("/")):
         trouble = _part_trouble(part)
+        if part == REDUCTION and number == 0:
+            trouble = f"name {part!r} is reserved"
         if trouble:
             raise InputError(
                 f"match id is not usable: {trouble}",
@@ -94,10 +98,11 @@ def shard_metadata(layout: ShardLayout, attributes: Mapping[str, Any]) -> dict[s
     )
 
 
-def plain_metadata(num_rows: int, dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """`zarr.json` of a (T,) array in one uncompressed chunk."""
+def plain_metadata(shape: int | tuple[int, ...], dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """`zarr.json` of an array in one uncompressed chunk; a number is the shape (T,)."""
+    sizes = (shape,) if isinstance(shape, int) else shape
     codec = {"name": "bytes", "configuration": {"endian": "little"}}
-    return _array_metadata(shape=(num_rows,), chunk_shape=(num_rows,), dtype=dtype, codec=codec, attributes=attributes)
+    return _array_metadata(shape=sizes, chunk_shape=sizes, dtype=dtype, codec=codec, attributes=attributes)
 
 
 def _array_metadata(

@@ -6,6 +6,7 @@ T: rows (frames of the grid), C: channels of a feature row.
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .layout import (
     METADATA,
     PARTIAL,
     PTS,
+    REDUCTION,
     VALID,
     canonical_json,
     check_id,
@@ -32,6 +34,8 @@ from .layout import (
 from .match import MatchInfo, MatchMeta, read_match
 from .origin import WeightsOrigin
 from .partial import sweep
+from .reduce.files import read_reduction, write_reduction
+from .reduce.reduction import Reduction
 from .rows import Rows, open_rows, read_plain
 from .settings import FeatureSettings
 from .writer import MatchWriter
@@ -100,11 +104,13 @@ class FeatureStore:
         classes: Sequence[str],
         software: Mapping[str, str],
         origin: WeightsOrigin | None = None,
+        reduction: Reduction | None = None,
     ) -> "FeatureStore":
         """Open a store for writing, make it where there is none, and clear away what a kill left of finished matches.
 
         Several processes may call it at once. A store that was made without labels takes over the classes; one that
-        does not name the run that its weights came from takes over the origin (its tensors are the same).
+        does not name the run that its weights came from takes over the origin (its tensors are the same). A store of
+        reduced rows is made with their `reduction`, whose settings are `settings`.
 
         Raises:
             InputError: the store has other settings (names them) or other classes, the folder holds something else,
@@ -113,7 +119,7 @@ class FeatureStore:
         path = Path(path)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            others = any(entry.name != PARTIAL for entry in path.iterdir())
+            others = any(entry.name not in (PARTIAL, REDUCTION) for entry in path.iterdir())
             if others and not (path / METADATA).exists():  # in this order: another process may make the store just now
                 raise _not_a_store(path, "a folder with other things in it", cure="name another folder")
             lock = FileLock.acquire(path / PARTIAL / "root.lock", wait_seconds=_ROOT_WAIT_SECONDS)
@@ -121,6 +127,9 @@ class FeatureStore:
                 raise InputError(f"{path}: in use", got=FileLock.owner(path / PARTIAL / "root.lock"), cure="try again")
             with lock:
                 if not (path / METADATA).exists():
+                    _require_reduction(settings, reduction, path)
+                    if reduction is not None:
+                        write_reduction(path, reduction)  # before the root: a store without it would be of no use
                     new = _new_record(settings, classes=classes, software=software)
                     _write_root(path, _with_origin(new, None, origin))
                 else:
@@ -149,6 +158,15 @@ class FeatureStore:
                 cure="use the store's class list, or name another folder",
             )
         return record
+
+    @cached_property
+    def reduction(self) -> Reduction | None:
+        """How the rows were made from full ones, read when first asked for; None where they are full rows.
+
+        Raises:
+            InputError: missing or damaged.
+        """
+        return None if self.settings.reduction is None else read_reduction(self.path, self.settings)
 
     def matches(self) -> list[str]:
         """Ids of all matches, sorted. Reads no metadata: a folder with `features` in it is a match."""
@@ -251,7 +269,8 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
         yield prefix.removesuffix("/")
         return
     for entry in folders:
-        yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        if prefix or entry.name != REDUCTION:
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
 
 
 def _new_record(settings: FeatureSettings, *, classes: Sequence[str], software: Mapping[str, str]) -> dict[str, Any]:
@@ -262,6 +281,17 @@ def _new_record(settings: FeatureSettings, *, classes: Sequence[str], software: 
         "classes": list(classes),
         "software": dict(software),
     }
+
+
+def _require_reduction(settings: FeatureSettings, reduction: Reduction | None, path: Path) -> None:
+    """A new store of reduced rows is made with their components, and no other store with any."""
+    if settings.reduction != (reduction.name if reduction else None):
+        raise InputError(
+            f"{path}: reduced rows and components do not go together",
+            got=reduction.name if reduction else "no components",
+            wanted=settings.reduction or "none",
+            cure="make it by bas cache pca, or copy the group `reduction` along",
+        )
 
 
 def _origin(path: Path, record: Mapping[str, Any]) -> WeightsOrigin | None:

@@ -14,9 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .layout import FEATURES, MANIFESTS, METADATA, PARTIAL, PTS, VALID, plain_metadata, same_layout, shard_layout
+from .layout import (
+    FEATURES,
+    MANIFESTS,
+    METADATA,
+    PARTIAL,
+    PTS,
+    REDUCTION,
+    VALID,
+    plain_metadata,
+    same_layout,
+    shard_layout,
+)
 from .match import MatchInfo
 from .partial import read_journal
+from .reduce.files import group_files
 from .rows import Rows, array_metadata, first_not_finite, open_rows, read_plain
 from .settings import FeatureSettings
 from .shard import DTYPES
@@ -61,6 +73,7 @@ def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[Fi
     except InputError as error:
         return [Finding("error", "", "", str(error))]
     findings = [] if matches is not None else [*_check_folders(path, "", known), *_unfinished(path)]
+    findings += _check_reduction(store)
     for match_id in known if matches is None else matches:
         if match_id not in known:
             findings.append(Finding("error", match_id, "", "the store has no such match"))
@@ -70,26 +83,33 @@ def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[Fi
 
 
 def compare_rows(
-    stored: Rows, again: npt.ArrayLike, *, first_row: int, match: str, view: str, tolerance: float
+    stored: npt.ArrayLike,
+    again: npt.ArrayLike,
+    *,
+    first_row: int,
+    match: str,
+    view: str,
+    tolerance: float,
+    lengths: npt.ArrayLike | None = None,
 ) -> list[Finding]:
     """Compare stored rows with the same rows made again from the video.
 
     Args:
-        stored: (T, C) as opened by `FeatureStore.rows`.
+        stored: (n, C) rows of the store.
         again: (n, C) float, made again.
-        first_row: row of again[0] in `stored`.
+        first_row: row of the match that again[0] is.
         match: id, for the finding.
         view: name, for the finding.
-        tolerance: largest length of the difference of a row allowed, as a share of the length of the row made again.
+        tolerance: largest length of the difference of a row allowed, as a share of `lengths`.
+        lengths: (n,) by default the lengths of the rows made again.
 
     Returns:
         At most one finding, which names the worst row.
     """
-    made = np.asarray(again, np.float64)
-    kept = np.asarray(stored[first_row : first_row + len(made)], np.float64)
+    made, kept = np.asarray(again, np.float64), np.asarray(stored, np.float64)
     if kept.shape != made.shape:
         return [Finding("error", match, view, f"made again {made.shape}, stored {kept.shape} from row {first_row}")]
-    length = np.linalg.norm(made, axis=1)
+    length = np.linalg.norm(made, axis=1) if lengths is None else np.asarray(lengths, np.float64)
     differing = np.linalg.norm(made - kept, axis=1)
     share = np.divide(differing, length, out=np.where(differing == 0, 0.0, np.inf), where=length > 0)
     wrong = np.flatnonzero(~(share <= tolerance))
@@ -98,6 +118,20 @@ def compare_rows(
     worst = int(wrong[np.argmax(np.nan_to_num(share[wrong], nan=np.inf, posinf=np.inf))])
     message = f"{len(wrong)} of {len(made)} rows differ from the video's; row {first_row + worst} by {share[worst]:.2g}"
     return [Finding("error", match, view, f"{message} of its length (allowed {tolerance:g})")]
+
+
+def _check_reduction(store: FeatureStore) -> Iterator[Finding]:
+    folder = store.path / REDUCTION
+    wanted: set[str] = set()
+    try:
+        if store.reduction is not None:
+            wanted = group_files(store.reduction)
+    except InputError as error:
+        yield Finding("error", "", "", str(error))
+        return
+    paths = sorted(folder.rglob("*")) if folder.is_dir() else []
+    found = {path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir()}
+    yield from (_stray("", Path(REDUCTION, name), "a file that does not belong there") for name in found - wanted)
 
 
 def check_match(store: FeatureStore, match_id: str) -> Iterator[Finding]:
@@ -234,9 +268,8 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
         if arrays is not None:
             files = [path.relative_to(parent).as_posix() for path in Path(parent).rglob("*") if not path.is_dir()]
             folders.clear()
-        folders[:] = [
-            name for name in folders if (here / name).as_posix() not in skipped and name not in (PARTIAL, MANIFESTS)
-        ]
+        left_out = {PARTIAL} if where else {PARTIAL, MANIFESTS, REDUCTION}  # the reduction is looked at by itself
+        folders[:] = [name for name in folders if (here / name).as_posix() not in skipped and name not in left_out]
         extra = sorted(set(files) - wanted) if wanted else []
         yield from (_stray(relative, here / name, "a file that does not belong there") for name in extra)
         if METADATA not in files:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
-from ..cache.settings import Blend, FeatureSettings, Fit, Scaler
+from ..cache.settings import REDUCED_CURE, Blend, FeatureSettings, Fit, Scaler
 from ..errors import InputError
 from ..events import SPLITS
 from .backbones.registry import BackboneSpec, backbone_spec
@@ -171,8 +171,14 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
     """Backbone, depth and weights to load: options first, then the store, then defaults.
 
     Raises:
-        InputError: the store was made with a weights file and none is named now, or its rows were imported.
+        InputError: the store was made with a weights file and none is named now, or its rows were imported or reduced.
     """
+    if stored is not None and stored.reduction is not None:
+        raise InputError(
+            "the store holds reduced rows: no backbone makes more of them by itself",
+            got=f"{stored.dim} channels, {stored.reduction[:40]}...",
+            cure=REDUCED_CURE,
+        )
     if stored is not None and stored.is_imported:
         raise InputError(
             "the store holds imported rows: no backbone of ours makes more of them",

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from ..cache.bank import FeatureBank
+from ..cache.reduce.files import read_beside_run
+from ..cache.reduce.reduction import Reduction
 from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from .model import SpottingModel
@@ -30,6 +32,8 @@ class Member:
     """In eval mode, on the device."""
     weights_sha256: str
     """Of its weights file."""
+    reduction: Reduction | None = None
+    """Of the rows that it needs; None: full rows."""
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> "Member":
@@ -48,7 +52,9 @@ class Member:
             )
         model = record.settings.build(dim=record.features.dim, num_classes=len(record.classes))
         read_weights(folder / BEST, model)
-        return cls(folder, record, model.to(device).eval(), sha256((folder / BEST).read_bytes()).hexdigest())
+        weights_sha256 = sha256((folder / BEST).read_bytes()).hexdigest()
+        reduction = read_beside_run(folder, record.features)
+        return cls(folder, record, model.to(device).eval(), weights_sha256, reduction)
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,16 @@ class Ensemble:
     def features(self) -> FeatureSettings:
         """What the rows must be made with."""
         return self.first.features
+
+    @property
+    def reduction(self) -> Reduction | None:
+        """How full rows become those; None where they are full."""
+        return self.members[0].reduction
+
+    @property
+    def full_features(self) -> FeatureSettings:
+        """What full rows must be made with: `features`, unless they are reduced."""
+        return self.reduction.source if self.reduction else self.features
 
     @property
     def view(self) -> str:

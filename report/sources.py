@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ..cache.layout import METADATA
 from ..errors import InputError
 from ..eval.ablation import TABLE, Table
 from ..eval.files import PREDICTIONS_NAME
@@ -139,7 +140,8 @@ def _of_predictions(path: Path, options: ReportOptions) -> Source:
 
 def _of_ablation(path: Path, table: Table, options: ReportOptions) -> list[Source]:
     """The first seed of every recipe that has one."""
-    videos = tuple(path / source for source in table.sources if (path / source).exists())
+    there = [path / source for source in table.sources if (path / source).exists()]
+    videos = tuple(source for source in there if not (source / METADATA).exists())  # a feature store has none
     found = []
     for row in table.rows:
         if not row.runs:
