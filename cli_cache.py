@@ -38,7 +38,7 @@ def cache_import(
 
     <match>/scores.npz is a match in one piece. Labels and splits are found as `bas data ls ROOT` finds them.
     """
-    from .cache.importing_view import summary_json, summary_view
+    from .cache.convert.importing_view import summary_json, summary_view
     from .extract.imports import import_scores
 
     with progress_bar("importing") as on_progress:

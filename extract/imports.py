@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..cache.importing import ImportMatch, ImportOptions, ImportSummary, import_matches
-from ..cache.score_files import SCORE_NAMES, load_scores, read_offsets
+from ..cache.convert.importing import ImportMatch, ImportOptions, ImportSummary, import_matches
+from ..cache.convert.score_files import SCORE_NAMES, load_scores, read_offsets
 from .datasets.sources import find_folders
 
 

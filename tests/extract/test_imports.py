@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.cache.score_files import HALF_NAMES, OFFSETS_NAME, WHOLE_NAME
+from bas.cache.convert.score_files import HALF_NAMES, OFFSETS_NAME, WHOLE_NAME
 from bas.cache.store import FeatureStore
 from bas.events import SOCCERNET_BALL_CLASSES
 from bas.extract.datasets.folders import LABELS_NAME

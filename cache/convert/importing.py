@@ -12,15 +12,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .. import __version__
-from ..errors import InputError
-from ..events import Event, Split, TimeGrid
-from .files import MatchBusy
-from .layout import FEATURES, METADATA
-from .match import MatchMeta
-from .rows import array_metadata
-from .settings import FeatureSettings
-from .store import FeatureStore
+from ... import __version__
+from ...errors import InputError
+from ...events import Event, Split, TimeGrid
+from ..files import MatchBusy
+from ..layout import FEATURES, METADATA
+from ..match import MatchMeta
+from ..rows import array_metadata
+from ..settings import FeatureSettings
+from ..store import FeatureStore
 
 Status = Literal["imported", "resumed", "already there", "busy elsewhere", "failed"]
 UNKNOWN_MODEL = "unknown"

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..events import read_json
+from ...errors import InputError
+from ...events import read_json
 from .importing import DERIVED, ImportMatch, SourceRows
 
 WHOLE_NAME = "scores.npz"

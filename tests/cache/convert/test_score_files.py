@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.cache.importing import DERIVED, ImportMatch
-from bas.cache.score_files import (
+from bas.cache.convert.importing import DERIVED, ImportMatch
+from bas.cache.convert.score_files import (
     HALF_NAMES,
     OFFSETS_NAME,
     WHOLE_NAME,
