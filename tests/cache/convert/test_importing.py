@@ -10,7 +10,6 @@ import pytest
 
 from bas.cache import store
 from bas.cache.convert import importing
-from bas.cache.files import MatchBusy
 from bas.cache.convert.importing import (
     ImportMatch,
     ImportOptions,
@@ -21,6 +20,7 @@ from bas.cache.convert.importing import (
     on_match_clock,
 )
 from bas.cache.convert.importing_view import summary_view
+from bas.cache.files import MatchBusy
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.cache.writer import MatchWriter
