@@ -82,7 +82,7 @@ def _open(place: Path, top: Path, root: ArchiveRoot) -> _Opened:
         if (table.shape, table.dtype) != wanted:
             got = f"{table.dtype} {table.shape}"
             raise InputError(f"{table.where}: does not fit the match", got=got, wanted=f"{wanted[1]} {wanted[0]}")
-    return _Opened(match, tables, times.check(match.info, place))
+    return _Opened(match, tables, times.check(match, place))
 
 
 def _failed(match_id: str, error: InputError) -> ImportResult:

@@ -3,6 +3,7 @@
 T: rows (frames of the grid), C: channels of a feature row.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,8 @@ class ArchivedMatch:
 
     info: MatchInfo
     views: Mapping[str, ArchivedView]
+    sha256: Mapping[str, str | None]
+    """Of `pts` (int64) and `valid` (uint8) as they lie in the store; None where the store does not say."""
 
     @classmethod
     def of(cls, store: FeatureStore, match_id: str, views: tuple[str, ...]) -> "ArchivedMatch":
@@ -118,7 +121,10 @@ class ArchivedMatch:
         for view in views or there:
             attributes = array_metadata(store.path, f"{match_id}/{FEATURES}/{check_view(view)}")["attributes"]
             found[view] = ArchivedView(attributes.get("sha256"), attributes.get("engine", {}))
-        return cls(info, found)
+        hashes = {
+            name: array_metadata(store.path, f"{match_id}/{name}")["attributes"].get("sha256") for name in (PTS, VALID)
+        }
+        return cls(info, found, hashes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -126,6 +132,7 @@ class ArchivedMatch:
             "format": FORMAT_VERSION,
             "id": self.info.id,
             "views": {name: {"sha256": view.sha256, "engine": dict(view.engine)} for name, view in self.views.items()},
+            "sha256": dict(self.sha256),
             "match": self.info.meta.to_json(num_rows=self.info.num_rows),
         }
 
@@ -142,17 +149,16 @@ class ArchivedMatch:
                 raise InputError(f"{path}: another format", got=record["format"], wanted=FORMAT_VERSION)
             info = MatchInfo.from_json(check_id(_text(record["id"])), record["match"], where=str(path))
             views = {
-                check_view(name): ArchivedView(
-                    None if view["sha256"] is None else _text(view["sha256"]), view["engine"]
-                )
+                check_view(name): ArchivedView(_text_or_none(view["sha256"]), view["engine"])
                 for name, view in record["views"].items()
             }
+            hashes = {name: _text_or_none(record["sha256"][name]) for name in (PTS, VALID)}
             if not views or not all(isinstance(view.engine, dict) for view in views.values()):
                 raise TypeError("views")
         except (AttributeError, LookupError, TypeError) as error:
             raise InputError(f"{path}: damaged", got=repr(error)[:120], cure="export the store again") from None
         info.meta.events()
-        return cls(info, views)
+        return cls(info, views, hashes)
 
 
 @dataclass(frozen=True)
@@ -174,16 +180,23 @@ class Times:
         base = info.meta.time_base
         return (self.pts - info.meta.origin_ticks).astype(np.float64) * base.numerator / base.denominator
 
-    def check(self, info: MatchInfo, where: object) -> "Times":
+    def check(self, match: ArchivedMatch, where: object) -> "Times":
         """The same, where they fit the match.
 
         Raises:
-            InputError: another number of rows.
+            InputError: another number of rows, or other values than the match was made with.
         """
-        for name, values in ((PTS, self.pts), (VALID, self.valid)):
-            if values.shape != (info.num_rows,):
-                raise InputError(f"{where}: {name} does not fit", got=values.shape, wanted=f"({info.num_rows},)")
+        for name, values in ((PTS, self.pts.astype("<i8")), (VALID, self.valid.astype(np.uint8))):
+            if values.shape != (match.info.num_rows,):
+                raise InputError(f"{where}: {name} does not fit", got=values.shape, wanted=f"({match.info.num_rows},)")
+            digest = hashlib.sha256(values.tobytes()).hexdigest()
+            if match.sha256[name] not in (None, digest):
+                raise InputError(f"{where}: {name} does not fit its sha256", got=digest, wanted=match.sha256[name])
         return self
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _text(value: object) -> str:

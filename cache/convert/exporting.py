@@ -196,7 +196,7 @@ def _export(store: FeatureStore, match: ArchivedMatch, root: ArchiveRoot, folder
 
 
 def _write(store: FeatureStore, match: ArchivedMatch, root: ArchiveRoot, staged: Path) -> None:
-    times = Times.of(store, match.info.id).check(match.info, store.path)
+    times = Times.of(store, match.info.id).check(match, store.path)
     CONTAINERS[root.container].write(
         staged, root, match, times, lambda view: _checked_blocks(store, match, view, num_channels=root.settings.dim)
     )

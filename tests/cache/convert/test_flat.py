@@ -51,8 +51,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def bring(root: Path, tmp_path: Path, finder: FindFolders) -> Import:
     def run(**options: Any) -> ImportSummary:
-        options = {"root": root, "fps": "25", "feature_stride": 4, "num_frames": 16} | options
-        return import_source(ImportRequest(store=tmp_path / "s", **options), finder)
+        fields: dict[str, Any] = {"root": root, "fps": "25", "feature_stride": 4, "num_frames": 16} | options
+        return import_source(ImportRequest(store=tmp_path / "s", **fields), finder)
 
     return run
 

@@ -74,7 +74,7 @@ def test_rates_known_by_name(name: str, rate: str | None) -> None:
     assert known_rate(name) == rate
 
 
-def test_a_rate_that_is_not_known_must_be_given(bring: Import, root: Path, tmp_path: Path) -> None:
+def test_a_rate_that_is_not_known_must_be_given(bring: Import, root: Path) -> None:
     for path in sorted((root / "game").iterdir()):
         path.rename(path.with_name(path.name.replace(NAME, "mine")))
     with pytest.raises(InputError, match="rate of mine is not known"):
@@ -110,7 +110,7 @@ def test_where_the_second_half_begins(
 def test_a_last_part_of_a_step_belongs_to_the_second_half(bring: Import, tmp_path: Path) -> None:
     bring(offset_seconds="19")  # 40 rows of half 1 reach to 20 s
     store = FeatureStore.open(tmp_path / "s")
-    np.testing.assert_array_equal(store.rows("game")[36:40, 0], [136, 137, 200, 201])
+    np.testing.assert_array_equal(store.rows("game")[36:40][:, 0], [136, 137, 200, 201])
     with pytest.raises(InputError, match="would begin inside the first") as caught:
         bring(offset_seconds="18.5")
     assert "row 37; half 1 has 40 rows" in str(caught.value.got)
@@ -128,7 +128,7 @@ def test_labels_just_after_the_last_row_get_one(
         bring(model="another")
 
 
-def test_features_are_chosen_by_name(bring: Import, root: Path, tmp_path: Path) -> None:
+def test_features_are_chosen_by_name(bring: Import, root: Path) -> None:
     for half in (1, 2):
         np.save(root / "game" / f"{half}_baidu_soccer_embeddings.npy", rows(20, half, channels=3))
     with pytest.raises(InputError, match="several features") as caught:

@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -293,7 +292,7 @@ def test_damaged_hdf5_is_told(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not a usable HDF5 file"):
             open_table(path, PLAIN)
     path.write_bytes(data[:-3000] + bytes(3000))
-    with pytest.raises(InputError, match="damaged|claims"), warnings.catch_warnings():
+    with pytest.raises(InputError, match=r"damaged|claims"):
         open_table(path, PLAIN).read(0, 4000)
 
 
