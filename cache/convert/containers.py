@@ -16,9 +16,8 @@ import numpy.typing as npt
 from ...errors import InputError
 from ..layout import FEATURES, PTS, VALID
 from .archived import ArchivedMatch, ArchiveRoot, Times
-from .hdf5_tables import open_file, open_hdf5
-from .npy_tables import open_file as open_plain
-from .npy_tables import open_npy, read_header
+from .hdf5_tables import open_hdf5, read_vector
+from .npy_tables import open_file, open_npy, read_header
 from .tables import Table, TableOptions
 
 Blocks = Callable[[str], Iterator[npt.NDArray[Any]]]
@@ -70,7 +69,7 @@ def _read_npy(folder: Path, match: ArchivedMatch) -> tuple[dict[str, Table], Tim
 
 def _vector(path: Path, name: str, num_rows: int) -> npt.NDArray[Any]:
     """(T,) array of a small file, after its header was checked."""
-    with open_plain(path) as file:
+    with open_file(path) as file:
         header = read_header(file, str(path))
         _check_vector(str(path), header.shape, header.dtype, name, num_rows)
         data = file.read(header.data_bytes + 1)
@@ -139,18 +138,14 @@ def _read_h5(folder: Path, match: ArchivedMatch) -> tuple[dict[str, Table], Time
     tables: dict[str, Table] = {
         view: open_hdf5(path, TableOptions(dataset=f"{FEATURES}/{view}")) for view in match.views
     }
-    vectors = {}
-    with open_file(path) as file:
-        for name in (PTS, VALID):
-            try:
-                data_set = file[name]
-                _check_vector(f"{path}, {name!r}", data_set.shape, data_set.dtype, name, match.info.num_rows)
-                vectors[name] = _of_bytes(np.asarray(data_set[:]), name, str(path))
-            except InputError:
-                raise
-            except Exception as error:  # whatever HDF5 says about damaged bytes
-                raise InputError(f"{path}, {name!r}: damaged", got=repr(error)[:120]) from None
-    return tables, Times(vectors[PTS], vectors[VALID])
+    pts, valid = (_h5_vector(path, name, match.info.num_rows) for name in (PTS, VALID))
+    return tables, Times(pts, valid)
+
+
+def _h5_vector(path: Path, name: str, num_rows: int) -> npt.NDArray[Any]:
+    where = f"{path}, {name!r}"
+    values = read_vector(path, name, lambda shape, dtype: _check_vector(where, shape, dtype, name, num_rows))
+    return _of_bytes(values, name, where)
 
 
 CONTAINERS: Mapping[str, Container] = {

@@ -5,7 +5,7 @@ T: rows, C: channels of a row.
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,9 @@ class Hdf5Table:
     """A data set of an HDF5 file, or columns of it where it is transposed."""
 
     def __init__(self, file: Any, data_set: Any, *, where: str, transpose: bool) -> None:
-        _check_storage(data_set, where)
         self.where, self.dtype = where, data_set.dtype
         self.shape = check_table(where, data_set.shape, data_set.dtype, transpose=transpose)
-        check_claim(where, int(data_set.nbytes), int(data_set.id.get_storage_size()))
+        _check_storage(data_set, where)
         self._data_set, self._transpose = data_set, transpose
         weakref.finalize(self, file.close)
 
@@ -59,9 +58,39 @@ def open_hdf5(path: Path, options: TableOptions) -> Hdf5Table:
                 cure="--dataset NAME says which",
             )
         return Hdf5Table(file, found, where=f"{path}, {found.name!r}", transpose=options.transpose)
-    except BaseException:
+    except Exception as error:  # InputError as it is; else whatever HDF5 says about damaged bytes
         file.close()
-        raise
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged", got=repr(error)[:120], cure="fetch it again") from None
+
+
+def read_vector(path: Path, name: str, check: Callable[[tuple[int, ...], np.dtype[Any]], None]) -> npt.NDArray[Any]:
+    """Whole (T,) data set at the root of a file.
+
+    Args:
+        path: the file.
+        name: of the data set.
+        check: raises InputError for a shape or type that is not wanted, before anything is read.
+
+    Raises:
+        InputError: missing, a link, stored elsewhere, or damaged.
+    """
+    import h5py
+
+    with open_file(path) as file:
+        try:
+            link = file.get(name, getlink=True)
+            if link is not None and not isinstance(link, h5py.HardLink):
+                raise _a_link(path, name, link)
+            data_set = file[name]
+            check(data_set.shape, data_set.dtype)
+            _check_storage(data_set, f"{path}, {name!r}")
+            return np.asarray(data_set[:])
+        except InputError:
+            raise
+        except Exception as error:  # as above
+            raise InputError(f"{path}, {name!r}: damaged", got=repr(error)[:120], cure="fetch it again") from None
 
 
 def table_names(path: Path) -> list[str]:
@@ -126,7 +155,7 @@ def _a_link(path: Path, name: str, link: Any) -> InputError:
 
 
 def _check_storage(data_set: Any, where: str) -> None:
-    """Refuse values that lie elsewhere, filters that are loaded from plug-ins, and chunks that take all memory."""
+    """Refuse values that lie elsewhere, filters from plug-ins, and chunks or sizes that take all memory."""
     properties = data_set.id.get_create_plist()
     if data_set.is_virtual or data_set.external:
         raise InputError(f"{where}: its values lie in other files", wanted="values in the file itself")
@@ -139,3 +168,4 @@ def _check_storage(data_set: Any, where: str) -> None:
     if chunk_bytes > _MAX_CHUNK_BYTES:
         got, wanted = f"{chunk_bytes:,} bytes", f"at most {_MAX_CHUNK_BYTES:,}"
         raise InputError(f"{where}: chunks are too large", got=got, wanted=wanted, cure="h5repack to smaller chunks")
+    check_claim(where, int(data_set.nbytes), int(data_set.id.get_storage_size()))

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
+from ..files import disk_errors
 from .tables import TableOptions, check_claim, check_table
 
 _MAX_HEADER_BYTES = 10_000
@@ -62,7 +63,7 @@ def read_header(file: IO[bytes], where: str) -> NpyHeader:
     length = int.from_bytes(prefix[8 : 8 + size_bytes], "little")
     if length > _MAX_HEADER_BYTES:
         raise InputError(f"{where}: header is too long", got=f"{length:,} bytes", wanted=f"<= {_MAX_HEADER_BYTES:,}")
-    text = prefix + file.read(8 + size_bytes + length - len(prefix))
+    text = prefix + file.read(max(0, 8 + size_bytes + length - len(prefix)))
     read = np.lib.format.read_array_header_1_0 if size_bytes == 2 else np.lib.format.read_array_header_2_0
     try:
         shape, fortran_order, dtype = read(io.BytesIO(text[8:]), max_header_size=_MAX_HEADER_BYTES)
@@ -155,8 +156,9 @@ class NpzTable:
                 )
             file, start_bytes = tempfile.TemporaryFile(), 0  # noqa: SIM115 (NpyTable closes it)
             try:
-                _copy(self._path, self._member, file)
-                file.flush()
+                with disk_errors(Path(tempfile.gettempdir())):
+                    _copy(self._path, self._member, file)
+                    file.flush()
             except BaseException:
                 file.close()
                 raise

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...events import Event, TimeGrid
 from ..job import cast_rows
+from .npy_tables import open_file
 from .tables import Table
 
 _FLOAT16 = np.dtype("<f2")
@@ -79,12 +80,12 @@ def _read(table: Table, start: int, stop: int) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True)
 class HashedFiles:
-    """`name`, `bytes` and `sha256` of source files, read when they are asked for."""
+    """`name`, `bytes` and `sha256` of source files, read when they are asked for; InputError where one is gone."""
 
     paths: Sequence[Path]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for path in self.paths:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             yield {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}

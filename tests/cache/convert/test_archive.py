@@ -341,6 +341,20 @@ def test_a_match_that_was_tampered_with_is_refused_alone(
     assert verify(made.path) == []
 
 
+@pytest.mark.parametrize("name", ["pts", "valid", "features/identity"])
+def test_links_in_an_hdf5_export_are_not_followed(
+    store: FeatureStore, tmp_path: Path, bring: Callable[..., ImportSummary], name: str
+) -> None:
+    export(store, tmp_path / "e", "h5")
+    shutil.copy(tmp_path / "e" / "b" / "features.h5", tmp_path / "outside.h5")
+    with h5py.File(tmp_path / "e" / "b" / "features.h5", "a") as file:
+        del file[name]
+        file[name] = h5py.ExternalLink(str(tmp_path / "outside.h5"), name)
+    results = {each.match: each for each in bring(tmp_path / "e", tmp_path / "s").results}
+    assert (results["a"].status, results["b"].status) == ("imported", "failed")
+    assert f"{name!r}: a link" in results["b"].message
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

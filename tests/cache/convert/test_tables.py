@@ -134,6 +134,7 @@ def header(shape: str, descr: str = "'<f4'", version: bytes = b"\x01\x00") -> by
         (b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1), "header is too long"),
         (header("(4, 2")[:-5], "header is damaged"),
         (header("(4, 2), 'x': 1"), "header is damaged"),
+        *((b"\x93NUMPY\x01\x00" + struct.pack("<H", length) + bytes(99), "header is damaged") for length in (0, 1, 2)),
         (header("__import__('os')"), "header is damaged"),
         (header("(-4, 2)") + bytes(32), "header is damaged|not a table"),
         (header("(True, 2)") + bytes(8), "header is damaged"),
