@@ -3,7 +3,7 @@
 `{"database": {VIDEO: {"subset": "training", "duration": 9.5, "annotations": [{"segment": [1, 2], "label": "A"}]}}}`
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +11,15 @@ from typing import Any
 
 from ...errors import InputError
 from ...events import Event, Split, read_json
+from ..match import MatchInfo
 from .request import Instant
 
 _SUBSETS: dict[str, Split] = {
     **{"training": "train", "train": "train", "validation": "valid", "valid": "valid", "val": "valid"},
     **{"testing": "test", "test": "test", "challenge": "challenge"},
 }
+_SUBSET_NAMES = {"train": "training", "valid": "validation", "test": "testing", "challenge": "challenge"}
+_HALF_SEGMENT_MS = 500
 _MAX_SECONDS = 24 * 3600
 
 
@@ -71,6 +74,24 @@ def read_annotations(path: Path, *, instant: Instant) -> Annotations:
         raise InputError(f"{path}: no annotations", got=type(database).__name__, wanted='{"database": {VIDEO: {...}}}')
     videos = {name: _video(entry, instant, f"{path}: {name}") for name, entry in database.items()}
     return Annotations(path, videos, _classes(database))
+
+
+def annotated_video(info: MatchInfo, classes: Sequence[str]) -> dict[str, Any]:
+    """One entry of `database`: each event as a segment of a second around it, shorter at the ends of the match.
+
+    Args:
+        info: a match of a store.
+        classes: class names, for `label_id`; a label that is not among them has none.
+    """
+    length_ms, records = round(1000 * info.seconds), []
+    for event in info.meta.events() or []:
+        half_ms = max(0, min(_HALF_SEGMENT_MS, event.position_ms, length_ms - event.position_ms))
+        segment = [(event.position_ms - half_ms) / 1000, (event.position_ms + half_ms) / 1000]
+        record: dict[str, Any] = {"segment": segment, "label": event.label}
+        records.append(record | ({"label_id": classes.index(event.label)} if event.label in classes else {}))
+    subset = _SUBSET_NAMES.get(info.meta.split or "")
+    entry = {"duration": length_ms / 1000, "fps": float(info.meta.fps), "annotations": records}
+    return entry if subset is None else {"subset": subset, **entry}
 
 
 def _video(entry: object, instant: Instant, where: str) -> Annotated:

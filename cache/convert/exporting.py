@@ -19,6 +19,7 @@ from ...events import SPLITS, write_json_atomic, write_text_atomic
 from ..files import FileLock, MatchBusy, disk_errors, sync_folder
 from ..layout import PARTIAL, check_view
 from ..store import FeatureStore
+from .annotations import annotated_video
 from .archived import MATCH_NAME, ROOT_NAME, ArchivedMatch, ArchiveRoot, Times
 from .containers import CONTAINERS
 from .request import Progress, files_below
@@ -233,16 +234,24 @@ def _checked_blocks(
 
 
 def _describe(folder: Path, root: ArchiveRoot) -> None:
-    """`splits.json` and `classes.txt` of all that is in the folder now, as other programs read them."""
+    """What other programs read of all that is in the folder now: splits, classes, and OpenTAD's annotation file.
+
+    In the latter a video is called `MATCH/VIEW`, so that its features are the folder, that name and `.npy`.
+    """
     splits: dict[str, list[str]] = {}
+    videos: dict[str, Any] = {}
     for path in files_below(folder):
         if path.name == MATCH_NAME:
             with contextlib.suppress(InputError):
-                info = ArchivedMatch.read(path).info
-                splits.setdefault(info.meta.split or "", []).append(info.id)
+                match = ArchivedMatch.read(path)
+                splits.setdefault(match.info.meta.split or "", []).append(match.info.id)
+                view = "identity" if "identity" in match.views else min(match.views)
+                videos[f"{match.info.id}/{view}"] = annotated_video(match.info, root.classes)
     splits.pop("", None)
     with disk_errors(folder):
         if splits:
             write_json_atomic(folder / "splits.json", splits)
         if root.classes:
             write_text_atomic(folder / "classes.txt", "\n".join(root.classes) + "\n")
+        if root.container == "npy":
+            write_json_atomic(folder / "annotations.json", {"database": videos})

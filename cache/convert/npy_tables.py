@@ -244,7 +244,7 @@ def _not_one(path: Path, names: Sequence[str], wanted: str | None) -> InputError
     )
 
 
-def open_file(path: Path) -> IO[bytes]:
+def open_file(path: Path) -> io.BufferedReader:
     """The file, for reading.
 
     Raises:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bas.cache.convert import containers, exporting
+from bas.cache.convert.annotations import annotated_video, read_annotations
 from bas.cache.convert.archived import MATCH_NAME, ROOT_NAME
 from bas.cache.convert.exporting import ExportOptions, ExportSummary, export_store
 from bas.cache.convert.exporting_view import export_json, export_view
@@ -23,10 +24,12 @@ from bas.cache.convert.npy_tables import open_npy
 from bas.cache.convert.request import FindFolders, ImportRequest
 from bas.cache.convert.tables import TableOptions
 from bas.cache.files import FileLock
+from bas.cache.match import MatchInfo
 from bas.cache.origin import WeightsOrigin
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.errors import InputError
+from bas.events import Event
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 FORMS = pytest.mark.parametrize("form", list(containers.CONTAINERS))
@@ -110,6 +113,26 @@ def test_what_other_programs_read_of_npy(store: FeatureStore, tmp_path: Path) ->
     assert json.loads((tmp_path / "e" / "b" / "Labels-ball.json").read_text())["annotations"] == []
     assert json.loads((tmp_path / "e" / "splits.json").read_text()) == {"train": ["a"], "test": ["b"]}
     assert (tmp_path / "e" / "classes.txt").read_text() == "PASS\nDRIVE\n"
+
+
+def test_the_annotation_file_of_opentad_names_files_and_instants(store: FeatureStore, tmp_path: Path) -> None:
+    export(store, tmp_path / "e")
+    annotations = read_annotations(tmp_path / "e" / "annotations.json", instant="centre")
+    assert set(annotations.videos) == {"a/identity", "b/identity", f"{NESTED}/identity"}
+    assert all((tmp_path / "e" / f"{video}.npy").is_file() for video in annotations.videos)
+    video = annotations.videos["a/identity"]
+    assert (video.split, video.duration_seconds, video.fps) == ("train", 12.0, Fraction(25))
+    assert video.events == (Event(4000, "PASS"),)
+    assert annotations.videos[f"{NESTED}/identity"].split is None
+    record = json.loads((tmp_path / "e" / "annotations.json").read_text())["database"]["a/identity"]["annotations"]
+    assert record == [{"segment": [3.5, 4.5], "label": "PASS", "label_id": 0}]
+
+
+@pytest.mark.parametrize(("ms", "segment"), [(0, [0, 0]), (200, [0, 0.4]), (11_960, [11.92, 12]), (6000, [5.5, 6.5])])
+def test_segments_end_with_the_match_and_keep_their_centre(maker: Any, ms: int, segment: list[float]) -> None:
+    labels = ({"label": "PASS", "position": str(ms)},)
+    entry = annotated_video(MatchInfo("m", 300, maker.meta(labels=labels)), ("DRIVE", "PASS"))
+    assert entry["annotations"] == [{"segment": segment, "label": "PASS", "label_id": 1}]
 
 
 def test_what_other_programs_read_of_hdf5(store: FeatureStore, tmp_path: Path) -> None:
