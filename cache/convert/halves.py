@@ -53,6 +53,8 @@ def import_halves(request: ImportRequest, find: FindFolders, on_progress: Progre
     wanted = {name for name in names if _name_of(name) == features}
     labels = (request.labels,) if request.labels else _LABEL_NAMES
     found = find(request.root, wanted, request.splits_file, labels)
+    if request.labels and all(match.events is None for match in found.matches):
+        raise InputError(f"{request.root}: no {request.labels} in any match's folder", cure="leave out --labels")
     fps = request.fps or known_rate(features) or request.stored_fps
     if fps is None:
         raise InputError(

@@ -144,7 +144,8 @@ class NpzTable:
     def _unpacked(self) -> NpyTable:
         if self._member.compress_type == _STORED:
             _copy(self._path, self._member, None)  # for its checksum
-            file, start_bytes = open_file(self._path), self._start_in_zip()
+            start_bytes = self._start_in_zip()
+            file: IO[bytes] = open_file(self._path)
         else:
             free = shutil.disk_usage(tempfile.gettempdir()).free
             if self._member.file_size > free:

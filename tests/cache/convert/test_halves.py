@@ -181,6 +181,8 @@ def test_options_of_another_kind_are_refused(bring: Import, root: Path, tmp_path
     assert caught.value.got == "--from soccernet"
     with pytest.raises(InputError, match="--from is not known"):
         import_source(ImportRequest(root=root, store=tmp_path / "s"), finder, kind="x")
+    with pytest.raises(InputError, match=r"no events.json in any match's folder"):
+        bring(labels="events.json")
     with pytest.raises(InputError, match="--offset is not usable"):
         bring(offset_seconds="later")
     with pytest.raises(InputError, match="--num-frames is not usable"):
