@@ -244,6 +244,9 @@ cache_app.command("pull", epilog="Example: bas cache pull s3://team/x3d_s.zarr x
 cache_app.command("merge", epilog="Example: bas cache merge mine.zarr yours.zarr --out all.zarr")(cli_share.cache_merge)
 cache_app.command("verify", epilog="Example: bas cache verify x3d_s.zarr --videos SN-BAS-2025")(cli_cache.cache_verify)
 cache_app.command("pca", epilog="Example: bas cache pca x3d_s.zarr --out small.zarr --dim 64")(cli_cache.cache_pca)
+cache_app.command("export", epilog="Example: bas cache export x3d_s.zarr --out features --format h5")(
+    cli_cache.cache_export
+)
 data_app.command("proxy", epilog="Example: bas data proxy SN-BAS-2025 SN-BAS-2025-small")(cli_proxy.data_proxy)
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
 app.command("ablate", epilog="Example: bas ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation")(

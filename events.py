@@ -79,6 +79,11 @@ class TimeGrid:
         exact = 1000 * Fraction(frame) / self.fps
         return -(-exact.numerator // exact.denominator)
 
+    def nearest(self, seconds: Fraction) -> int:
+        """Frame that starts nearest to an instant (exact, >= 0); the earlier one of two that are as near."""
+        exact = seconds * self.fps - Fraction(1, 2)
+        return -(-exact.numerator // exact.denominator)
+
     @classmethod
     def parse(cls, text: str) -> "TimeGrid":
         """From `25`, `12.5` or `30000/1001`.
