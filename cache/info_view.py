@@ -34,11 +34,11 @@ def info_view(about: StoreInfo) -> Group:
         events = "-" if line.events is None else f"{line.events:,}"
         table.add_row(
             Text(line.match),
-            line.split,
+            Text(line.split),
             f"{line.rows:,}",
             f"{line.minutes:.1f}",
             events,
-            " ".join(line.views),
+            Text(" ".join(line.views)),
             f"{line.megabytes:,.1f}",
             f"{line.invalid_share:.2%}",
         )

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .layout import FEATURES, PARTIAL, PTS, canonical_json
+from .layout import FEATURES, PARTIAL, PTS, canonical_json, inside, partial_name
 from .match import MatchMeta, read_match
 from .rows import read_plain
 from .settings import FeatureSettings
@@ -86,19 +86,19 @@ class MatchJob:
     @property
     def partial(self) -> Path:
         """Folder of the unfinished work."""
-        return self.root / PARTIAL / hashlib.sha256(self.match_id.encode()).hexdigest()
+        return self.root / PARTIAL / partial_name(self.match_id)
 
     def check_place(self) -> bool:
         """Whether the store has the match already, so that this job adds views to it.
 
         Raises:
             InputError: a view is there already, the match's id is the folder of other matches or lies inside a match,
-                or the stored match has other frames or another video.
+                a link leads out of the store, or the stored match has other frames or another video.
         """
-        for folder in list((self.root / self.match_id).parents)[: self.match_id.count("/")]:
+        target = inside(self.root, self.match_id)
+        for folder in list(target.parents)[: self.match_id.count("/")]:
             if (folder / FEATURES).exists():
                 raise InputError(f"match {self.match_id!r} lies inside a match", got=folder, cure="rename one of them")
-        target = self.root / self.match_id
         if not (target / FEATURES).is_dir():
             if target.is_dir() and any(entry.is_dir() for entry in target.iterdir()):
                 raise InputError(f"match id {self.match_id!r} is a folder of other matches", cure="rename one of them")
