@@ -22,7 +22,7 @@ JSON_BYTES = 64 << 20
 """Largest JSON file that is read where nothing else is said; parsed, it takes up to about 25 times its size."""
 PREDICTIONS_BYTES = 256 << 20
 """Largest predictions file: other programs keep one for each frame and class."""
-_MAX_POSITION_MS = 10**12
+_MAX_POSITION_MS = 24 * 3600 * 1000
 _FRACTION = re.compile(r"[0-9]{1,18}(\.[0-9]{1,12}|/[0-9]{1,18})?")
 _UNSAFE_RAW = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _UNSAFE_ESCAPE = re.compile(
@@ -287,7 +287,9 @@ def parse_event(record: object, *, where: str) -> Event:
         position_ms = -1
     if not 0 <= position_ms < _MAX_POSITION_MS:
         raise InputError(
-            f"{where}: position is not usable", got=repr(position)[:80], wanted="whole milliseconds >= 0, as a string"
+            f"{where}: position is not usable",
+            got=repr(position)[:80],
+            wanted="whole milliseconds >= 0, as a string, less than a day",
         )
     confidence = record.get("confidence")
     try:

@@ -10,6 +10,7 @@ import math
 import stat
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,8 @@ def _little(data: bytes, place: int, num_bytes: int) -> int:
 
 def _check_chunks(folder: Path, metadata: Mapping[str, Any]) -> int:
     """Bytes that a file of the array may have at most."""
-    item_bytes, shape = DTYPES[metadata["data_type"]].itemsize, metadata["shape"]
+    shape: list[int] = metadata["shape"]
+    item_bytes: int = DTYPES[metadata["data_type"]].itemsize
     if metadata["chunk_grid"]["name"] != "regular":
         raise ValueError("the chunk grid is not regular")
     outer = _sizes(metadata["chunk_grid"]["configuration"]["chunk_shape"], shape)
@@ -198,10 +200,12 @@ def _codec_names(codecs: object) -> set[str]:
 
 def _most_bytes(chunk_spec: "ArraySpec") -> int:
     """What a codec may give at most: the chunk, or what another codec made of it."""
-    num_bytes = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize
-    return int(num_bytes + num_bytes // 8 + (1 << 16))
+    item_bytes: int = chunk_spec.dtype.to_native_dtype().itemsize
+    num_items: int = math.prod(chunk_spec.shape)
+    return num_items * item_bytes * 9 // 8 + (1 << 16)
 
 
+@cache
 def _bounded_codecs() -> dict[str, str]:
     """Zarr's configuration that takes our codecs in the place of its own."""
     from numcodecs.zstd import Zstd

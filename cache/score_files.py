@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..events import read_json
+from ..events import read_bounded, read_json
 from .importing import DERIVED, ImportMatch, SourceRows
 
 WHOLE_NAME = "scores.npz"
@@ -27,6 +27,8 @@ OFFSETS_NAME = "expected_mAP_at1.json"
 _OFFSET_KEY = "half1_offset_frames"
 _MAX_FRAMES = 24 * 3600 * 60
 """A day at 60 frames a second; more is no match."""
+_MAX_BYTES = 1 << 30
+"""Of a file, as it is and unpacked: a day of 50 channels in float32."""
 _KEYS = ("frame_indexes", "scores")
 
 
@@ -178,10 +180,7 @@ def read_scores(path: Path) -> Scores:
     Raises:
         InputError: not a zip, damaged, keys are missing, or the arrays cannot be used.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+    data = read_bounded(path, max_bytes=_MAX_BYTES)
     arrays = _read_npz(path, data)
     frames, values = (arrays[key] for key in _KEYS)
     if values.ndim != 2 or not values.size or values.dtype.kind != "f" or frames.shape != values.shape[:1]:
@@ -214,6 +213,9 @@ def _read_npz(path: Path, data: bytes) -> dict[str, npt.NDArray[Any]]:
                 raise InputError(
                     f"{path}: missing {' and '.join(missing)}", got=", ".join(file.files), wanted=" and ".join(_KEYS)
                 )
+            num_bytes = sum(entry.file_size for entry in file.zip.infolist())
+            if num_bytes > _MAX_BYTES:
+                raise InputError(f"{path}: too large", got=f"{num_bytes:,} bytes", wanted=f"at most {_MAX_BYTES:,}")
             return {key: np.asarray(file[key]) for key in _KEYS}
     except InputError:
         raise
