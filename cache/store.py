@@ -152,7 +152,8 @@ class FeatureStore:
         folder = inside(self.path, f"{check_id(match_id)}/{FEATURES}")
         if not folder.is_dir():
             return []
-        return sorted(check_view(entry.name) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
+        with os.scandir(folder) as entries:
+            return sorted(check_view(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def rows(self, match_id: str, view: str = "identity") -> Rows:
         """Rows of a view, (T, C): `rows[a:b]` is a view of the mapped file (no copy) where the layout is ours.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from .files import real_files
-from .layout import FEATURES, METADATA, PARTIAL, PTS, VALID, plain_metadata, same_layout, shard_layout
+from .layout import FEATURES, MAX_ID_PARTS, METADATA, PARTIAL, PTS, VALID, plain_metadata, same_layout, shard_layout
 from .match import MatchInfo
 from .partial import read_journal
 from .rows import Rows, array_metadata, open_rows, read_plain
@@ -25,6 +25,7 @@ from .store import FeatureStore
 
 Severity = Literal["error", "warning", "note"]
 _BLOCK_ROWS, _BLOCK_BYTES = 8192, 1 << 20
+_MAX_DEPTH = MAX_ID_PARTS + 8
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,9 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
     while todo:
         parent = todo.pop()
         here = parent.relative_to(root)
+        if len(here.parts) > _MAX_DEPTH:
+            yield Finding("error", relative, "", f"{'/'.join(here.parts[:8])}...: folders nested too deep")
+            continue
         where = "" if here == Path() else here.as_posix()
         arrays = _array_files(root, where) if where and relative else None
         wanted = {METADATA} if arrays is None else arrays
