@@ -13,7 +13,7 @@ import typer
 
 from . import cli_ablate, cli_cache, cli_finetune, cli_heads, cli_proxy, cli_report, cli_share
 from .cli_shared import AsJson, progress_bar, show
-from .errors import InputError
+from .errors import InputError, printable
 
 app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before spending hours on it.")
@@ -298,7 +298,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except InputError as error:
-        print(f"bas: error: {error}", file=sys.stderr)
+        print(printable(f"bas: error: {error}"), file=sys.stderr)
         sys.exit(2)
     except _Stopped as stopped:
         print("bas: stopped; what was finished is stored, run the same command again to go on", file=sys.stderr)

@@ -35,11 +35,11 @@ def info_view(about: StoreInfo) -> Group:
         events = "-" if line.events is None else f"{line.events:,}"
         table.add_row(
             Text(line.match),
-            line.split,
+            Text(line.split),
             f"{line.rows:,}",
             "-" if line.minutes is None else f"{line.minutes:.1f}",
             events,
-            " ".join(line.views),
+            Text(" ".join(line.views)),
             f"{line.megabytes:,.1f}",
             "-" if line.invalid_share is None else f"{line.invalid_share:.2%}",
         )

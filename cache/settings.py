@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from ..errors import InputError, named_values
+from ..errors import InputError, named_values, reading_record
 from ..events import TimeGrid
+from .shard import MAX_CHANNELS
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
@@ -72,10 +74,20 @@ class FeatureSettings:
 
     def __post_init__(self) -> None:
         for name in ("dim", "width", "height", "window", "hop", "stride"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if type(getattr(self, name)) is not int or not 1 <= getattr(self, name) <= MAX_CHANNELS:
                 raise InputError(
-                    f"setting {name!r} is not usable", got=getattr(self, name), wanted="a whole number >= 1"
+                    f"setting {name!r} is not usable",
+                    got=repr(getattr(self, name))[:80],
+                    wanted=f"a whole number >= 1 and at most {MAX_CHANNELS}",
                 )
+        for name in ("backbone", "weights", "weights_sha256", "fps"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"setting {name!r} is not usable", got=repr(getattr(self, name))[:80], wanted="text")
+        if self.depth is not None and type(self.depth) is not int:
+            raise InputError("setting 'depth' is not usable", got=repr(self.depth)[:80], wanted="a whole number")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3 or not all(map(math.isfinite, getattr(self, name))):
+                raise InputError(f"setting {name!r} is not usable", got=repr(getattr(self, name))[:80], wanted="RGB")
         if self.hop > self.window:
             raise InputError("hop leaves frames without a feature", got=self.hop, wanted=f"1 to window ({self.window})")
         for name, allowed in (
@@ -153,22 +165,22 @@ class FeatureSettings:
         Raises:
             InputError: a field is missing, unknown or of the wrong type.
         """
+        if not isinstance(record, Mapping):
+            raise InputError("the store's settings are damaged", got=type(record).__name__)
         ordered = [field.name for field in fields(cls)]
         names = set(ordered)
         if set(record) | {"reduction"} != names:
-            wrong = sorted(names ^ (set(record) | {"reduction"}))
+            wrong = sorted(map(str, names ^ (set(record) | {"reduction"})))
             raise InputError(
                 "the store's settings do not fit this version of bas",
-                got=f"missing or unknown: {', '.join(wrong)}",
+                got=f"missing or unknown: {', '.join(wrong)}"[:400],
                 cure="use the version of bas that made the store (its root attributes name it)",
             )
-        try:
+        with reading_record("the store's settings are damaged"):
             mean, std = (tuple(float(x) for x in record[name]) for name in ("mean", "std"))
             settings = cls(**dict(record) | {"mean": mean, "std": std})
-        except (TypeError, ValueError) as error:
-            raise InputError("the store's settings are damaged", got=error) from None
         if json.dumps(settings.to_json()) != json.dumps({name: record[name] for name in ordered if name in record}):
-            raise InputError("the store's settings are damaged", got=record)
+            raise InputError("the store's settings are damaged", got=repr(record)[:400])
         return settings
 
     def key(self) -> str:

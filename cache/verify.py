@@ -4,7 +4,7 @@ T: rows (frames of the grid), C: channels of a feature row.
 """
 
 import hashlib
-import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from .files import real_files
 from .layout import (
     FEATURES,
     MANIFESTS,
+    MAX_ID_PARTS,
     METADATA,
     PARTIAL,
     PTS,
@@ -35,7 +37,8 @@ from .shard import DTYPES
 from .store import FeatureStore
 
 Severity = Literal["error", "warning", "note"]
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS, _BLOCK_BYTES = 8192, 1 << 20
+_MAX_DEPTH = MAX_ID_PARTS + 8
 
 
 @dataclass(frozen=True)
@@ -234,16 +237,22 @@ def _padding_trouble(root: Path, relative: str) -> str:
     path = root / relative / "c" / "0" / "0"
     if layout is None:
         return ""
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # opening the rows has checked the index behind it
         file.seek(layout.data_bytes)
-        return "" if file.read() == layout.tail() else "the padding behind the last row is not zero"
+        left = layout.num_chunks * layout.chunk_bytes - layout.data_bytes
+        while left > 0:
+            block = file.read(min(left, _BLOCK_BYTES))
+            if not block or any(block):
+                return "the padding behind the last row is not zero"
+            left -= len(block)
+    return ""
 
 
 def _unfinished(root: Path) -> Iterator[Finding]:
-    if not (root / PARTIAL).is_dir():
+    if not (root / PARTIAL).is_dir() or (root / PARTIAL).is_symlink():
         return
     for entry in sorted((root / PARTIAL).iterdir()):
-        if entry.is_dir():
+        if entry.is_dir() and not entry.is_symlink():
             journal = read_journal(entry)
             name, rows = (journal["match"], journal["rows_done"]) if journal else ("", 0)
             yield Finding("note", name, "", f"unfinished work, {rows} rows saved: run the same extraction to go on")
@@ -257,20 +266,31 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
         relative: folder to look through: a match, or empty for what lies between the matches.
         skip: matches that are left out.
     """
-    skipped = set(skip)
-    for parent, folders, files in os.walk(root / relative):
-        here = Path(parent).relative_to(root)
+    skipped, todo = {Path(name) for name in skip}, [root / relative]
+    while todo:
+        parent = todo.pop()
+        here = parent.relative_to(root)
+        if len(here.parts) > _MAX_DEPTH:
+            yield Finding("error", relative, "", f"{'/'.join(here.parts[:8])}...: folders nested too deep")
+            continue
         where = "" if here == Path() else here.as_posix()
         arrays = _array_files(root, where) if where and relative else None
-        links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        yield from (_stray(relative, here / name, "a link") for name in links)
         wanted = {METADATA} if arrays is None else arrays
-        if arrays is not None:
-            files = [path.relative_to(parent).as_posix() for path in Path(parent).rglob("*") if not path.is_dir()]
-            folders.clear()
-        left_out = {PARTIAL} if where else {PARTIAL, MANIFESTS, REDUCTION}  # the reduction is looked at by itself
-        folders[:] = [name for name in folders if (here / name).as_posix() not in skipped and name not in left_out]
-        extra = sorted(set(files) - wanted) if wanted else []
+        try:
+            found = sorted(real_files(parent, deep=arrays is not None), key=lambda each: each[0])
+        except InputError as error:
+            yield Finding("error", relative, "", str(error))
+            continue
+        links = [path for path, status in found if stat.S_ISLNK(status.st_mode) and path.is_dir()]
+        yield from (_stray(relative, path.relative_to(root), "a link") for path in links)
+        folders = [path for path, status in found if stat.S_ISDIR(status.st_mode)]
+        if arrays is None:
+            left_out = {PARTIAL} if where else {PARTIAL, MANIFESTS, REDUCTION}  # the reduction is looked at by itself
+            todo += [
+                path for path in reversed(folders) if path.name not in left_out and here / path.name not in skipped
+            ]
+        files = {path.relative_to(parent).as_posix() for path in {path for path, _ in found} - {*folders, *links}}
+        extra = sorted(files - wanted) if wanted else []
         yield from (_stray(relative, here / name, "a file that does not belong there") for name in extra)
         if METADATA not in files:
             yield Finding("error", relative, "", f"{here}: a folder without {METADATA}")

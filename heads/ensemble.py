@@ -18,7 +18,7 @@ from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from .model import SpottingModel
 from .scoring import FloatArray, match_scores
-from .training.checkpoint import BEST, COMMANDS, read_weights
+from .training.checkpoint import BEST, COMMANDS, read_weights, require_shapes
 from .training.record import RunRecord
 
 
@@ -50,11 +50,17 @@ class Member:
                 got=f"{len(record.history)} of up to {record.settings.epochs} epochs, and no peaks chosen",
                 cure=f"give the same `bas {command} ... --out {folder}` again: it goes on where it stopped",
             )
-        model = record.settings.build(dim=record.features.dim, num_classes=len(record.classes))
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):  # what run.json claims takes no memory yet
+            require_shapes(folder / BEST, _model(record))
+        model = _model(record)
         read_weights(folder / BEST, model)
         weights_sha256 = sha256((folder / BEST).read_bytes()).hexdigest()
         reduction = read_beside_run(folder, record.features)
         return cls(folder, record, model.to(device).eval(), weights_sha256, reduction)
+
+
+def _model(record: RunRecord) -> SpottingModel:
+    return record.settings.build(dim=record.features.dim, num_classes=len(record.classes))
 
 
 @dataclass(frozen=True)

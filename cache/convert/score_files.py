@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
-from ...events import TimeGrid, read_json
+from ...events import TimeGrid, read_bounded, read_json
 from .importing import DERIVED, ImportMatch, ImportOptions, ImportSummary, SourceRows, import_matches
 from .npy_tables import npz_members
 from .request import FindFolders, ImportRequest, Progress, SourceFormat
@@ -33,6 +33,8 @@ _FRAMES = TimeGrid(Fraction(25))
 """Of SoccerNet's videos, in which offsets are counted."""
 _MAX_FRAMES = MAX_ROWS
 _MAX_MS = 24 * 3600 * 1000
+_MAX_BYTES = 1 << 30
+"""Of a file, as it is and unpacked: a day of 50 channels in float32."""
 _KEYS = ("frame_indexes", "scores")
 
 
@@ -210,10 +212,7 @@ def read_scores(path: Path) -> Scores:
     Raises:
         InputError: not a zip, damaged, keys are missing, or the arrays cannot be used.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+    data = read_bounded(path, max_bytes=_MAX_BYTES)
     arrays = _read_npz(path, data)
     frames, values = (arrays[key] for key in _KEYS)
     if values.ndim != 2 or not values.size or values.dtype.kind != "f" or frames.shape != values.shape[:1]:
@@ -245,6 +244,9 @@ def _read_npz(path: Path, data: bytes) -> dict[str, npt.NDArray[Any]]:
                 raise InputError(
                     f"{path}: missing {' and '.join(missing)}", got=", ".join(file.files), wanted=" and ".join(_KEYS)
                 )
+            num_bytes = sum(entry.file_size for entry in file.zip.infolist())
+            if num_bytes > _MAX_BYTES:
+                raise InputError(f"{path}: too large", got=f"{num_bytes:,} bytes", wanted=f"at most {_MAX_BYTES:,}")
             return {key: np.asarray(file[key]) for key in _KEYS}
     except InputError:
         raise

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bas.cache.rows import first_not_finite
@@ -176,8 +177,8 @@ def test_rows_made_again(maker: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_the_first_row_that_is_not_finite(dtype: type, value: float) -> None:
-    rows = np.array([[65504, -65504], [0, -0.0], [6e-8, 1]], dtype)
+def test_the_first_row_that_is_not_finite(dtype: type[np.floating[Any]], value: float) -> None:
+    rows: npt.NDArray[Any] = np.array([[65504, -65504], [0, -0.0], [6e-8, 1]], dtype)
     assert first_not_finite(rows) == -1
     rows[1:, 1] = value
     assert first_not_finite(rows) == 1
