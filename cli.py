@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
-from . import cli_ablate, cli_cache, cli_finetune, cli_heads, cli_proxy, cli_report
+from . import cli_ablate, cli_cache, cli_finetune, cli_heads, cli_proxy, cli_report, cli_share
 from .cli_shared import AsJson, progress_bar, show
 from .errors import InputError
 
 app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before spending hours on it.")
-cache_app = typer.Typer(no_args_is_help=True, help="Look into feature stores and check them.")
+cache_app = typer.Typer(no_args_is_help=True, help="Feature stores: look into them, check, share and convert them.")
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 
@@ -237,6 +237,11 @@ cache_app.command("info", epilog="Example: bas cache info x3d_s.zarr")(cli_cache
 cache_app.command("import", epilog="Example: bas cache import other-model --out scores.zarr --model NAME")(
     cli_cache.cache_import
 )
+cache_app.command("push", epilog="Example: bas cache push x3d_s.zarr s3://team/x3d_s.zarr")(cli_share.cache_push)
+cache_app.command("pull", epilog="Example: bas cache pull s3://team/x3d_s.zarr x3d_s.zarr --split train")(
+    cli_share.cache_pull
+)
+cache_app.command("merge", epilog="Example: bas cache merge mine.zarr yours.zarr --out all.zarr")(cli_share.cache_merge)
 cache_app.command("verify", epilog="Example: bas cache verify x3d_s.zarr --videos SN-BAS-2025")(cli_cache.cache_verify)
 data_app.command("proxy", epilog="Example: bas data proxy SN-BAS-2025 SN-BAS-2025-small")(cli_proxy.data_proxy)
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)

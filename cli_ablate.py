@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_shared import AsJson, head_options, show
+from .cli_shared import AsJson, head_options, local_stores, show
 from .errors import InputError
 
 WIDTH_PIPED = 200
@@ -15,8 +15,10 @@ WIDTH_PIPED = 200
 
 def ablate(
     sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCE...", help="Data set folders (missing features are extracted), or stores."),
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Data set folders (missing features are extracted), stores, or URLs of stores."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the table, runs, predictions and stores; goes on where it is.")],
     recipes: Annotated[
@@ -76,8 +78,8 @@ def ablate(
         device=parse_choice(device, option="--device"),
         jobs=jobs,
     )
-    with AblationView() as report:
-        table = run_ablation(sources, out, options, report)
+    with local_stores(sources, splits=options.splits) as paths, AblationView() as report:
+        table = run_ablation(paths, out, options, report)
     show(table_view(table), table.to_json(), as_json=as_json, piped_width=WIDTH_PIPED)
     if not as_json:
         print(f"\n{out / TABLE}, {SHEET}. Next: bas report {out} --out report")

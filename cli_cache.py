@@ -8,13 +8,18 @@ import typer
 from .cli_shared import AsJson, Store, progress_bar, show
 
 
-def cache_info(store: Store, as_json: AsJson = False) -> None:
-    """Matches, frames, events and settings of a store."""
+def cache_info(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder, or URL of a shared store.")],
+    as_json: AsJson = False,
+) -> None:
+    """Matches, frames, events and settings of a store; of a shared store no rows travel for it."""
     from .cache.info import info
     from .cache.info_view import info_view
+    from .cache.share.info import shared_info
+    from .cache.share.place import folder_of, is_folder, open_place
     from .cache.store import FeatureStore
 
-    about = info(FeatureStore.open(store))
+    about = info(FeatureStore.open(folder_of(store))) if is_folder(store) else shared_info(open_place(store))
     show(info_view(about), about.to_json(), as_json=as_json)
 
 

@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -58,6 +58,39 @@ Valid = Annotated[
 WithValid = Annotated[
     bool, typer.Option("--with-valid", help="With --valid: the other matches of the split valid train too.")
 ]
+
+
+@contextmanager
+def local_stores(sources: Sequence[str], *, splits: Sequence[str], views: Sequence[str] = ()) -> Iterator[list[Path]]:
+    """Sources as paths on this machine; of shared stores (URLs) what is needed is pulled into the local cache.
+
+    Args:
+        sources: paths or URLs.
+        splits: matches that are needed of a shared store; empty: all.
+        views: their views; empty: all.
+
+    Raises:
+        InputError: a shared store cannot be had.
+    """
+    with ExitStack() as stack:
+        paths = []
+        for source in sources:
+            if "://" not in source:
+                paths.append(Path(source))
+                continue
+            from .cache.share.local_copy import LocalCache, local_copy
+            from .cache.share.place import folder_of, is_folder
+            from .cache.share.transfer import Selection
+            from .cache.share.view import TransferView
+
+            if is_folder(source):
+                paths.append(folder_of(source))
+                continue
+            selection = Selection(splits=tuple(splits), views=tuple(views))
+            with TransferView("pulling") as report:
+                copy = local_copy(source, selection, LocalCache.from_environment(), report)
+                paths.append(stack.enter_context(copy))
+        yield paths
 
 
 _FIELDS = {"hop": "hop_rows", "mixup_alpha": "mixup", "set_": "options"}

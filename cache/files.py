@@ -73,7 +73,7 @@ class AppendFile:
         """Hex digest of all bytes so far."""
         return self._sha256.hexdigest()
 
-    def append(self, data: bytes | memoryview) -> None:
+    def append(self, data: bytes) -> None:
         """Write all of `data` at the end."""
         rest = memoryview(data)
         while rest:
@@ -90,7 +90,7 @@ class AppendFile:
             os.close(self._handle)
             self._handle = -1
 
-    def _count(self, data: bytes | memoryview) -> None:
+    def _count(self, data: bytes) -> None:
         self.num_bytes += len(data)
         self.crc32c = int(google_crc32c.extend(self.crc32c, data))
         self._sha256.update(data)

@@ -19,16 +19,16 @@ class MatchLine:
     """train, valid, test, challenge; empty where there is none."""
     rows: int
     """Frames of the grid."""
-    minutes: float
-    """Length of the grid."""
+    minutes: float | None
+    """Length of the grid; None where each match has a rate of its own, and is elsewhere."""
     events: int | None
     """Labels; None where the match is unlabelled."""
     views: tuple[str, ...]
     """Views, sorted."""
     megabytes: float
     """Features of all views as they are read, 10^6 bytes."""
-    invalid_share: float
-    """Share of rows whose frame could not be decoded, 0..1."""
+    invalid_share: float | None
+    """Share of rows whose frame could not be decoded, 0..1; None where that takes the rows, which are elsewhere."""
 
 
 @dataclass(frozen=True)

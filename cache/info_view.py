@@ -23,7 +23,7 @@ def info_view(about: StoreInfo) -> Group:
     sums = {
         "match": f"{len(lines)} match{'es' if len(lines) != 1 else ''}",
         "frames": f"{sum(line.rows for line in lines):,}",
-        "minutes": f"{sum(line.minutes for line in lines):,.1f}",
+        "minutes": f"{sum(line.minutes or 0 for line in lines):,.1f}",
         "events": f"{sum(line.events or 0 for line in lines):,}",
         "MB": f"{sum(line.megabytes for line in lines):,.1f}",
     }
@@ -36,11 +36,11 @@ def info_view(about: StoreInfo) -> Group:
             Text(line.match),
             line.split,
             f"{line.rows:,}",
-            f"{line.minutes:.1f}",
+            "-" if line.minutes is None else f"{line.minutes:.1f}",
             events,
             " ".join(line.views),
             f"{line.megabytes:,.1f}",
-            f"{line.invalid_share:.2%}",
+            "-" if line.invalid_share is None else f"{line.invalid_share:.2%}",
         )
     return Group(table, "", _settings_table(about))
 

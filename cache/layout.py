@@ -18,6 +18,8 @@ FORMAT = 1
 FEATURES, PTS, VALID = "features", "pts", "valid"
 PARTIAL = ".partial"
 """Folder of unfinished work inside a store; gone when there is none."""
+MANIFESTS = "__manifest__"
+"""Folder of what a shared store says of its matches; no Zarr node and no match can have such a name."""
 METADATA = "zarr.json"
 _RESERVED_PARTS = frozenset({FEATURES, "c", PTS, VALID, METADATA})
 _HOSTILE_CHARACTERS = frozenset('<>:"|?*\\')

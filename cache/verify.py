@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .layout import FEATURES, METADATA, PARTIAL, PTS, VALID, plain_metadata, same_layout, shard_layout
+from .layout import FEATURES, MANIFESTS, METADATA, PARTIAL, PTS, VALID, plain_metadata, same_layout, shard_layout
 from .match import MatchInfo
 from .partial import read_journal
 from .rows import Rows, array_metadata, open_rows, read_plain
@@ -235,7 +235,9 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
         if arrays is not None:
             files = [path.relative_to(parent).as_posix() for path in Path(parent).rglob("*") if not path.is_dir()]
             folders.clear()
-        folders[:] = [name for name in folders if (here / name).as_posix() not in skipped and name != PARTIAL]
+        folders[:] = [
+            name for name in folders if (here / name).as_posix() not in skipped and name not in (PARTIAL, MANIFESTS)
+        ]
         extra = sorted(set(files) - wanted) if wanted else []
         yield from (_stray(relative, here / name, "a file that does not belong there") for name in extra)
         if METADATA not in files:

@@ -18,6 +18,7 @@ ROOT_MODULES = {
         "cli",
         "cli_ablate",
         "cli_cache",
+        "cli_share",
         "cli_finetune",
         "cli_heads",
         "cli_shared",

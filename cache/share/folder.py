@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..files import disk_errors, write_synced
+from ..layout import MANIFESTS
 from .index import update_index
-from .manifest import MANIFESTS, MAX_DOCUMENT_BYTES, MatchManifest, is_manifest
+from .manifest import MAX_DOCUMENT_BYTES, MatchManifest, is_manifest
 from .source import StoreSource
 
 

@@ -3,7 +3,8 @@
 from typing import Protocol
 
 from ...errors import InputError
-from .manifest import INDEX, MANIFESTS, MAX_DOCUMENT_BYTES, MAX_INDEX_BYTES, index_document, parse_index
+from ..layout import MANIFESTS
+from .manifest import INDEX, MAX_DOCUMENT_BYTES, MAX_INDEX_BYTES, index_document, parse_index
 
 _MAX_ROUNDS = 20
 

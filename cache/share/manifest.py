@@ -13,12 +13,10 @@ from functools import cached_property
 
 from ...errors import InputError
 from ...events import SPLITS
-from ..layout import FEATURES, METADATA, PTS, VALID, canonical_json, check_id, check_view
+from ..layout import FEATURES, MANIFESTS, METADATA, PTS, VALID, canonical_json, check_id, check_view
 
 FORMAT = 1
 """Version of the documents."""
-MANIFESTS = "__manifest__"
-"""Folder of the documents; no Zarr node and no match can have such a name."""
 INDEX = "index.json"
 """All documents in one file, for places that cannot list a folder (HTTP) and for a quick start everywhere."""
 MAX_DOCUMENT_BYTES = 1 << 20

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import InputError
-from ..layout import METADATA, canonical_json, group_metadata
-from .manifest import MANIFESTS, FileEntry, id_hash, is_manifest
+from ..layout import MANIFESTS, METADATA, canonical_json, group_metadata
+from .manifest import FileEntry, id_hash, is_manifest
 from .place import MATCHES_AT_ONCE, DamagedInTransit, OnBytes, Upload, scheme_of
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class ObjectPlace:
 
         return self._found(attempt, path)
 
-    def stream(self, path: str, *, start: int, num_bytes: int) -> Iterator[bytes | memoryview]:
+    def stream(self, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
         """See `Place`. The next ranges are on their way while one is used."""
         from obstore.exceptions import NotSupportedError
 
@@ -92,7 +92,7 @@ class ObjectPlace:
                     return
                 coming += [ahead.submit(self._ranges, *each) for each in islice(ask, 1)]
                 for piece in pieces:
-                    yield memoryview(piece)
+                    yield bytes(piece)
 
     def manifests(self) -> list[str] | None:
         """See `Place`; oldest first."""
@@ -124,13 +124,13 @@ class ObjectPlace:
                 obstore.put(self._store, path, data)
             return True
 
-        return self._call(attempt, path)
+        return self._put(attempt, path)
 
     def write(self, path: str, data: bytes) -> None:
         """See `Place`."""
         import obstore
 
-        self._call(lambda: obstore.put(self._store, path, data), path)
+        self._put(lambda: obstore.put(self._store, path, data), path)
 
     def publish(self, uploads: Sequence[Upload], on_bytes: OnBytes) -> None:
         """See `Place`: values, then metadata, then the manifest that makes the match visible."""
@@ -197,7 +197,7 @@ class ObjectPlace:
                     max_concurrency=_PARTS_AT_ONCE,
                 )
 
-        self._call(attempt, name)
+        self._put(attempt, name)
         if self._size(name) != entry.num_bytes:
             raise DamagedInTransit(f"{self.url}/{name}: did not arrive whole", cure="push again")
 
@@ -278,6 +278,20 @@ class ObjectPlace:
             yield bytes(piece)[max(0, start - at) :]
             at += len(piece)
 
+    def _put(self, attempt: Callable[[], T], path: str) -> T:
+        """As `_call`, of something that writes."""
+        if self._is_http:
+            raise InputError(
+                f"{self.url}: a web server is read only",
+                cure="push to the folder that it serves, or to S3, the hub, ...",
+            )
+        try:
+            return self._call(attempt, path)
+        except _Missing as error:
+            raise InputError(
+                f"{self.url}: no such bucket", got=error.got, cure="make it first, or check its name"
+            ) from None
+
     def _found(self, attempt: Callable[[], T], path: str) -> T | None:
         """As `_call`; None where there is no such file."""
         try:
@@ -304,6 +318,8 @@ class ObjectPlace:
             except (InputError, exceptions.NotSupportedError):
                 raise
             except (exceptions.BaseError, OSError, ValueError) as error:
+                if _ASKED_MACHINE in str(error):
+                    raise InputError(f"{self.url}: no credentials", cure=_CURE_CREDENTIALS) from None
                 if number + 1 == _ATTEMPTS:
                     raise InputError(
                         f"{self.url}/{path}: cannot be reached",
@@ -314,6 +330,8 @@ class ObjectPlace:
         raise AssertionError("unreachable")
 
 
+_ASKED_MACHINE = "/latest/api/token"
+"""In the message where the last resort, the cloud machine's own service, was asked for credentials in vain."""
 _CURE_CREDENTIALS = (
     "check the address; for S3 set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION (AWS_ENDPOINT_URL for a server "
     "of your own, AWS_SKIP_SIGNATURE=true for public buckets), or pip install boto3 to use profiles"

@@ -57,7 +57,7 @@ class Place(Protocol):
             InputError: it is longer.
         """
 
-    def stream(self, path: str, *, start: int, num_bytes: int) -> Iterator[bytes | memoryview]:
+    def stream(self, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
         """Bytes `start` to `num_bytes` of a file in order, at most so many.
 
         Raises:

@@ -1,12 +1,13 @@
 """`bas cache pull`, `bas cache merge`, and `bas cache push` to a folder: matches into a store on this machine."""
 
 import shutil
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from ...errors import InputError, named_values
 from ..files import MatchBusy
@@ -17,74 +18,10 @@ from .arrival import Arrival
 from .manifest import MatchManifest, choose
 from .place import MATCHES_AT_ONCE, OnBytes
 from .source import Source, StoreSource, open_source
+from .transfer import MatchOutcome, Outcome, Reporter, Selection, Transfer, size_text
 
-Status = Literal["sent", "received", "views added", "replaced", "already there", "busy elsewhere", "differs", "failed"]
 _SPARE_BYTES = 256 << 20
 """Left free on the disk."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which part of a store travels; empty: all."""
-
-    matches: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
-    views: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transfer:
-    """How it travels."""
-
-    replace: bool = False
-    """Matches that are there with other content are replaced."""
-    jobs: int = 8
-    """Files under way at a time, >= 1."""
-
-    def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise InputError("--jobs is not usable", got=self.jobs, wanted="a whole number >= 1")
-
-
-@dataclass(frozen=True)
-class MatchOutcome:
-    """How one match ended."""
-
-    match: str
-    split: str
-    status: Status
-    views: tuple[str, ...] = ()
-    """Views that travelled."""
-    bytes: int = 0
-    """Size of the files that were needed."""
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a transfer ended."""
-
-    source: str
-    target: str
-    results: tuple[MatchOutcome, ...]
-    seconds: float
-
-    @property
-    def complete(self) -> bool:
-        """True where every match asked for is there."""
-        return all(result.status not in ("failed", "busy elsewhere", "differs") for result in self.results)
-
-
-@dataclass(frozen=True)
-class Reporter:
-    """What the command line wants to hear."""
-
-    planned: Callable[[int, int], None] = lambda *_: None
-    """Called once: (matches that travel, bytes)."""
-    on_bytes: Callable[[int], None] = lambda _: None
-    """Called with the bytes that have just travelled, from any thread."""
-    finished: Callable[[MatchOutcome], None] = lambda _: None
-    """Called after every match, from any thread."""
 
 
 def pull(
@@ -93,7 +30,7 @@ def pull(
     selection: Selection,
     transfer: Transfer,
     report: Reporter,
-) -> tuple[MatchOutcome, ...]:
+) -> Outcome:
     """Bring matches of a shared store into a store on this machine; what is there does not travel.
 
     Args:
@@ -110,10 +47,9 @@ def pull(
     return receive(open_source(url), out, selection, transfer, report)
 
 
-def receive(
-    source: Source, out: Path, selection: Selection, transfer: Transfer, report: Reporter
-) -> tuple[MatchOutcome, ...]:
+def receive(source: Source, out: Path, selection: Selection, transfer: Transfer, report: Reporter) -> Outcome:
     """As `pull`, from a source that is open."""
+    started = time.monotonic()
     theirs = FeatureStore.of_record(Path(source.name), source.record())
     chosen = choose(
         source.manifests(),
@@ -126,16 +62,17 @@ def receive(
     if foreign:
         cure = "have its owner push it again with --replace, or leave it out by --match"
         raise InputError(f"{source.name}: {foreign[0]} is of other settings than its store", cure=cure)
-    store = _open_or_make(out, theirs)
+    store = _open_or_make(out, theirs, source.name)
     plans = [_plan(store, each, transfer) for each in chosen]
     num_bytes = sum(plan.outline.num_bytes for plan in plans if plan.outline)
     _require_room(out, num_bytes)
     report.planned(sum(plan.outline is not None for plan in plans), num_bytes)
     with _Threads(transfer.jobs, report) as threads:
-        return tuple(threads.matches.map(lambda plan: _carry_out(source, store, plan, threads), plans))
+        results = tuple(threads.matches.map(lambda plan: _carry_out(source, store, plan, threads), plans))
+    return Outcome(source.name, str(out), results, threads.num_bytes, time.monotonic() - started)
 
 
-def merge(sources: Sequence[Path], out: Path, transfer: Transfer, report: Reporter) -> tuple[MatchOutcome, ...]:
+def merge(sources: Sequence[Path], out: Path, transfer: Transfer, report: Reporter) -> Outcome:
     """Bring all matches of several stores into one.
 
     Raises:
@@ -144,10 +81,14 @@ def merge(sources: Sequence[Path], out: Path, transfer: Transfer, report: Report
     first, *others = [FeatureStore.open(path) for path in sources]
     for each in others:
         require_same_rows(first.settings, each.settings, here=str(first.path), there=str(each.path))
-    results: list[MatchOutcome] = []
-    for path in sources:
-        results += receive(StoreSource(path), out, Selection(), transfer, report)
-    return tuple(results)
+    outcomes = [receive(StoreSource(path), out, Selection(), transfer, report) for path in sources]
+    return Outcome(
+        ", ".join(map(str, sources)),
+        str(out),
+        tuple(result for outcome in outcomes for result in outcome.results),
+        sum(outcome.bytes for outcome in outcomes),
+        sum(outcome.seconds for outcome in outcomes),
+    )
 
 
 @dataclass(frozen=True)
@@ -218,7 +159,7 @@ class _Threads:
     def __init__(self, jobs: int, report: Reporter) -> None:
         self.report = report
         self.matches, self._files = ThreadPoolExecutor(MATCHES_AT_ONCE), ThreadPoolExecutor(jobs)
-        self._stopped = False
+        self._stopped, self._lock, self.num_bytes = False, threading.Lock(), 0
 
     def all(self, bring: Callable[[Source, str, OnBytes], None], source: Source, paths: Sequence[str]) -> None:
         """Bring files side by side; the first error after all have ended."""
@@ -240,10 +181,12 @@ class _Threads:
     def _on_bytes(self, num_bytes: int) -> None:
         if self._stopped:
             raise InputError("stopped")
+        with self._lock:
+            self.num_bytes += num_bytes
         self.report.on_bytes(num_bytes)
 
 
-def _open_or_make(out: Path, theirs: FeatureStore) -> FeatureStore:
+def _open_or_make(out: Path, theirs: FeatureStore, name: str) -> FeatureStore:
     """The store here, made or held against the settings of what is to come.
 
     Raises:
@@ -252,7 +195,7 @@ def _open_or_make(out: Path, theirs: FeatureStore) -> FeatureStore:
     settings = theirs.settings
     if (out / METADATA).exists():
         settings = FeatureStore.open(out).settings
-        require_same_rows(settings, theirs.settings, here=str(out), there=str(theirs.path))
+        require_same_rows(settings, theirs.settings, here=str(out), there=name)
     return FeatureStore.create_or_open(
         out, settings, classes=theirs.classes, software=theirs.software, origin=theirs.origin
     )
@@ -279,6 +222,6 @@ def _require_room(out: Path, num_bytes: int) -> None:
     if num_bytes > free - _SPARE_BYTES:
         raise InputError(
             f"{out}: no room for what would travel",
-            got=f"{num_bytes / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free",
+            got=f"{size_text(num_bytes)}; {size_text(free)} are free",
             cure="free some space, or choose less by --split, --match, --view",
         )

@@ -1,5 +1,6 @@
 """`bas cache push`: matches of a store to a place that shares it. Different matches may come from many at once."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,13 +13,12 @@ from .folder import write_manifests
 from .index import update_index
 from .manifest import MatchManifest, choose, view_files
 from .place import Place, Upload, folder_of, in_order, is_folder, open_place
-from .pull import MatchOutcome, Reporter, Selection, Transfer, receive, require_same_rows
+from .pull import receive, require_same_rows
 from .source import StoreSource, documents, root_record
+from .transfer import MatchOutcome, Outcome, Reporter, Selection, Transfer
 
 
-def push(
-    store_path: Path, url: str, selection: Selection, transfer: Transfer, report: Reporter
-) -> tuple[MatchOutcome, ...]:
+def push(store_path: Path, url: str, selection: Selection, transfer: Transfer, report: Reporter) -> Outcome:
     """Bring matches of a store to a folder or URL; what is there does not travel.
 
     Args:
@@ -34,10 +34,10 @@ def push(
     """
     source, store = StoreSource(store_path), FeatureStore.open(store_path)
     if is_folder(url):
-        results = receive(source, folder_of(url), selection, transfer, report)
+        outcome = receive(source, folder_of(url), selection, transfer, report)
         write_manifests(folder_of(url))
-        return results
-    place = open_place(url)
+        return outcome
+    started, place = time.monotonic(), open_place(url)
     offered = choose(
         source.manifests(),
         match_ids=selection.matches,
@@ -55,7 +55,10 @@ def push(
         sent = pool.map(lambda batch: _send_or_explain(source, store, place, batch, report), batches)
         outcomes = {outcome.match: outcome for batch in sent for outcome in batch}
     update_index(place)
-    return tuple(outcomes.get(plan.outcome.match, plan.outcome) for plan in plans)
+    results = tuple(outcomes.get(plan.outcome.match, plan.outcome) for plan in plans)
+    return Outcome(
+        source.name, place.url, results, sum(each.bytes for each in outcomes.values()), time.monotonic() - started
+    )
 
 
 def settle_root(place: Place, store: FeatureStore) -> str:

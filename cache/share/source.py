@@ -10,11 +10,10 @@ from typing import Any, Protocol
 
 from ...errors import InputError
 from ...events import read_json
-from ..layout import FEATURES, FORMAT, METADATA, inside
+from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
 from ..store import FeatureStore
 from .manifest import (
     INDEX,
-    MANIFESTS,
     MATCH_FILES,
     MAX_DOCUMENT_BYTES,
     MAX_INDEX_BYTES,
@@ -45,7 +44,7 @@ class Source(Protocol):
     def whole(self, outline: MatchManifest) -> MatchManifest:
         """With the hash of every file."""
 
-    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes | memoryview]:
+    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
         """Bytes of a match's file. Raises InputError."""
 
 
@@ -157,7 +156,7 @@ class PlaceSource:
         """It is whole already."""
         return outline
 
-    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes | memoryview]:
+    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
         """Fetches it."""
         return self.place.stream(f"{match_id}/{path}", start=start, num_bytes=num_bytes)
 
