@@ -35,7 +35,6 @@ _ADDRESS = re.compile(
     re.ASCII,
 )
 _FORBIDDEN = ("", ".", "..", ".git", ".cache")
-_BLOCK_BYTES = 1 << 20
 ATTEMPTS = 4
 _COMMIT_ATTEMPTS = 12
 """Of many who push at once, one wins each round."""
@@ -80,7 +79,7 @@ class HubClient:
                 yield iter(())
                 return
             hf_raise_for_status(response)
-            blocks = response.iter_raw(_BLOCK_BYTES)
+            blocks = response.iter_raw()  # as they come: nothing is lost where the line breaks
             yield blocks if response.status_code == 206 else _from(blocks, start)
 
     def head(self) -> str:

@@ -11,15 +11,16 @@ import base64
 import hashlib
 import json
 import re
-import struct
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode
+
+from .hub_http import Answer, Request, Server, as_json, ranged
+from .hub_xet import from_xet
 
 REGULAR_BYTES = 10_000_000
 """Larger files within a commit are refused."""
@@ -68,15 +69,6 @@ class Repository:
         return oid
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a request is answered."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-
-
 class Refused(Exception):  # noqa: N818 (the hub's word)
     """An error as the hub gives it."""
 
@@ -84,18 +76,6 @@ class Refused(Exception):  # noqa: N818 (the hub's word)
         headers = {"X-Error-Message": message, "Content-Type": "application/json"}
         headers |= {"X-Error-Code": code} if code else {}
         self.answer = Answer(status, json.dumps({"error": message}).encode(), headers)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked."""
-
-    method: str
-    path: str
-    """Still quoted."""
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
 
 
 class HubServer:
@@ -118,32 +98,28 @@ class HubServer:
         self.faults: list[Callable[[Request], Answer | None]] = []
         """Each may answer in place of the hub; an answer of status 0 breaks the line."""
         self._lock, self._parts = threading.RLock(), dict[str, dict[int, bytes]]()
-        self._hub, self._store = self._serve(self._at_hub), self._serve(self._at_store)
-        self.url = f"http://127.0.0.1:{self._hub.server_port}"
-        self.store_url = f"http://127.0.0.1:{self._store.server_port}"
+        self._hub, self._store = Server(self._at_hub), Server(self._at_store)
+        self.url, self.store_url = self._hub.url, self._store.url
 
     def close(self) -> None:
         """Stop answering."""
-        for server in (self._hub, self._store):
-            server.shutdown()
-            server.server_close()
+        self._hub.close()
+        self._store.close()
 
-    def files(self, repository: str, branch: str = "main") -> dict[str, bytes]:
+    def blobs(self, repository: str, branch: str = "main") -> dict[str, Blob]:
         """What is seen now."""
         found = self.repositories[repository]
-        return {path: blob.data for path, blob in found.commits[found.branches[branch]].items()}
+        return found.commits[found.branches[branch]]
+
+    def files(self, repository: str, branch: str = "main") -> dict[str, bytes]:
+        """The same as bytes."""
+        return {path: blob.data for path, blob in self.blobs(repository, branch).items()}
 
     def make(self, name: str, *, private: bool = False) -> Repository:
         """A data set with its first commit."""
         made = self.repositories[name] = Repository(private)
         made.add("main", {".gitattributes": Blob(b"*.bin filter=lfs\n", False)}, "initial commit")
         return made
-
-    def _serve(self, answer: Callable[[Request], Answer]) -> ThreadingHTTPServer:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(answer))
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        return server
 
     def _at_hub(self, request: Request) -> Answer:
         self.asked.append((request.method, request.path))
@@ -155,7 +131,9 @@ class HubServer:
             if found:
                 try:
                     with self._lock:
-                        return act(self, request, **{key: unquote(value) for key, value in found.groupdict().items()})
+                        return act(
+                            self, request, **{key: unquote(value) for key, value in found.groupdict().items() if value}
+                        )
                 except Refused as refused:
                     return refused.answer
         return Answer(404, b"no such page")
@@ -171,7 +149,7 @@ class HubServer:
             for fault in self.faults:
                 if (answer := fault(request)) is not None:
                     return answer
-            return _ranged(self.large[name], request)
+            return ranged(self.large[name], request)
         self.uploaded.append(len(request.body))
         if part:
             self._parts.setdefault(name, {})[int(part[0])] = request.body
@@ -192,8 +170,10 @@ class HubServer:
         user, role = self._user(request)
         found = self.repositories.get(name)
         if found is None or (found.private and user in ("", "eve")):
-            raise Refused(404, "Repository not found", "RepoNotFound") if user else Refused(
-                401, "Invalid username or password."
+            raise (
+                Refused(404, "Repository not found", "RepoNotFound")
+                if user
+                else Refused(401, "Invalid username or password.")
             )
         if found.gated and user not in ("ann", "bob"):
             raise Refused(403 if user else 401, f"Access to dataset {name} is restricted.", "GatedRepo")
@@ -218,13 +198,15 @@ class HubServer:
         if role != "write" or asked["organization"] not in (user, "team"):
             raise Refused(403, f"You don't have the rights to create a dataset under the namespace {name}")
         if name in self.repositories:
-            raise Refused(409, "You already created this dataset repo")
+            return as_json(
+                {"error": "You already created this dataset repo", "url": f"{self.url}/datasets/{name}"}, 409
+            )
         self.make(name, private=asked.get("visibility") == "private")
-        return _json({"url": f"{self.url}/datasets/{name}", "name": name})
+        return as_json({"url": f"{self.url}/datasets/{name}", "name": name})
 
     def info(self, request: Request, repo: str, revision: str = "main") -> Answer:
         oid, _ = self._files(request, repo, revision)
-        return _json({"_id": "0", "id": repo, "sha": oid, "private": self.repositories[repo].private})
+        return as_json({"_id": "0", "id": repo, "sha": oid, "private": self.repositories[repo].private})
 
     def tree(self, request: Request, repo: str, revision: str, folder: str = "") -> Answer:
         oid, files = self._files(request, repo, revision)
@@ -242,7 +224,7 @@ class HubServer:
                     "path": path[:start] + parts[0]
                 }
         at = int(request.query.get("cursor", "0"))
-        answer = _json(list(entries.values())[at : at + self.page_entries])
+        answer = as_json(list(entries.values())[at : at + self.page_entries])
         if at + self.page_entries < len(entries):
             query = urlencode(request.query | {"cursor": at + self.page_entries})
             answer.headers["Link"] = f'<{self.url}{request.path}?{query}>; rel="next"'
@@ -254,7 +236,7 @@ class HubServer:
         asked = parse_qs(request.body.decode()).get("paths", [])
         if len(asked) > 1000:
             raise Refused(413, "too many parameters")
-        return _json([self._entry(path, files[path]) for path in asked if path in files])
+        return as_json([self._entry(path, files[path]) for path in asked if path in files])
 
     def preupload(self, request: Request, repo: str, revision: str) -> Answer:
         self._repository(request, repo, writing=True)
@@ -272,14 +254,14 @@ class HubServer:
                     "oid": blob and (blob.sha256 if blob.is_large else blob.oid),
                 }
             )
-        return _json({"files": told})
+        return as_json({"files": told})
 
     def batch(self, request: Request, repo: str) -> Answer:
         self._repository(request, repo, writing=True)
         asked = json.loads(request.body)
         assert asked["operation"] == "upload"
         assert asked["hash_algo"] == "sha256"
-        return _json({"transfer": "basic", "objects": [self._action(each) for each in asked["objects"]]})
+        return as_json({"transfer": "basic", "objects": [self._action(each) for each in asked["objects"]]})
 
     def _action(self, wanted: dict[str, Any]) -> dict[str, Any]:
         oid, size = wanted["oid"], wanted["size"]
@@ -301,13 +283,13 @@ class HubServer:
         if hashlib.sha256(data).hexdigest() != asked["oid"]:
             raise Refused(400, "the parts are not the whole")
         self.large[asked["oid"]] = data
-        return _json({})
+        return as_json({})
 
     def verify(self, request: Request) -> Answer:
         asked = json.loads(request.body)
         if len(self.large.get(asked["oid"], b"")) != asked["size"]:
             raise Refused(404, "no such object")
-        return _json({})
+        return as_json({})
 
     def commit(self, request: Request, repo: str, revision: str) -> Answer:
         found = self._repository(request, repo, writing=True)
@@ -322,7 +304,7 @@ class HubServer:
         for line in lines[1:]:
             self._apply(files, line["key"], line["value"])
         oid = found.add(revision, files, header["summary"])
-        return _json({"success": True, "commitOid": oid, "commitUrl": f"{self.url}/datasets/{repo}/commit/{oid}"})
+        return as_json({"success": True, "commitOid": oid, "commitUrl": f"{self.url}/datasets/{repo}/commit/{oid}"})
 
     def _apply(self, files: dict[str, Blob], key: str, value: dict[str, Any]) -> None:
         path = value["path"]
@@ -356,15 +338,15 @@ class HubServer:
 
     def cached(self, request: Request, repo: str, revision: str, path: str) -> Answer:
         oid, files = self._files(request, repo, revision)
-        answer = _ranged(files[path].data, request)
+        answer = ranged(files[path].data, request)
         answer.headers.update({"X-Repo-Commit": oid, "ETag": f'"{files[path].oid}"'})
         return answer
 
     def xet_token(self, request: Request, repo: str, kind: str) -> Answer:
         self._repository(request, repo, writing=kind == "write")
-        self.cas.mkdir(exist_ok=True)
+        self.cas.mkdir(parents=True, exist_ok=True)
         until = int(time.time()) + 3600
-        answer = _json({"casUrl": f"local://{self.cas}", "exp": until, "accessToken": "xet"})
+        answer = as_json({"casUrl": f"local://{self.cas}", "exp": until, "accessToken": "xet"})
         answer.headers.update(
             {
                 "X-Xet-Cas-Url": f"local://{self.cas}",
@@ -397,80 +379,3 @@ _ROUTES: list[tuple[str, Callable[..., Answer]]] = [
     (rf"(?:GET|HEAD) /api/resolve-cache/datasets/{_REPO}/(?P<revision>[^/]+)/(?P<path>.+)", HubServer.cached),
     (rf"GET /api/datasets/{_REPO}/xet-(?P<kind>read|write)-token/[^/]+", HubServer.xet_token),
 ]
-
-
-def _json(record: Any) -> Answer:
-    return Answer(body=json.dumps(record).encode(), headers={"Content-Type": "application/json"})
-
-
-def _ranged(data: bytes, request: Request) -> Answer:
-    """The bytes asked for."""
-    asked = next((value for key, value in request.headers.items() if key.lower() == "range"), "")
-    found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
-    if found is None:
-        return Answer(body=data)
-    start, stop = int(found[1]), min(int(found[2] or len(data)) + 1, len(data))
-    if start >= len(data):
-        return Answer(416, headers={"Content-Range": f"bytes */{len(data)}"})
-    return Answer(206, data[start:stop], {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
-
-
-def _handler(answer: Callable[[Request], Answer]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def _any(self) -> None:
-            address = urlsplit(self.path)
-            query = {key: values[0] for key, values in parse_qs(address.query).items()}
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            made = answer(Request(self.command, address.path, query, dict(self.headers), body))
-            if made.status == 0:
-                self.close_connection = True
-                return
-            self.send_response(made.status)
-            for key, value in {"Content-Length": str(len(made.body)), **made.headers}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(made.body)
-            if int(made.headers.get("Content-Length", "0")) > len(made.body):  # a line that breaks midway
-                self.close_connection = True
-
-        do_GET = do_HEAD = do_POST = do_PUT = _any
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    return Handler
-
-
-def from_xet(cas: Path, sha256: str) -> dict[str, bytes]:
-    """A file's bytes by its SHA-256, put together by the Xet client from what it has stored; empty: not there."""
-    for shard in cas.rglob("xorbs/shards/*.mdb"):
-        for file_hash, named in _shard_files(shard.read_bytes()):
-            if named == sha256:
-                return {sha256: _assembled(cas, file_hash)}
-    return {}
-
-
-def _shard_files(shard: bytes) -> list[tuple[str, str]]:
-    """Xet hash and SHA-256 of the files that a shard describes; records of 48 bytes after a header of 48."""
-    found, at = [], 48
-    while shard[at : at + 32] != b"\xff" * 32:
-        flags, num_entries = struct.unpack_from("<II", shard, at + 32)
-        file_hash = _hash_text(shard[at : at + 32])
-        at += 48 * (1 + num_entries * (1 + (flags >> 31)))
-        if flags >> 30 & 1:
-            found.append((file_hash, _hash_text(shard[at : at + 32])))
-            at += 48
-    return found
-
-
-def _hash_text(data: bytes) -> str:
-    """A hash as Xet writes it: four little-endian numbers."""
-    return "".join(f"{number:016x}" for number in struct.unpack("<4Q", data))
-
-
-def _assembled(cas: Path, file_hash: str) -> bytes:
-    raise NotImplementedError
