@@ -9,9 +9,9 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from ...errors import InputError
-from ..layout import FEATURES, METADATA, canonical_json, group_metadata
+from ..layout import FEATURES, MANIFESTS, METADATA, canonical_json, group_metadata
 from .hub_client import ATTEMPTS, HubClient, Operation
-from .manifest import MANIFESTS, FileEntry, id_hash, is_manifest
+from .manifest import FileEntry, id_hash, is_manifest
 from .place import DamagedInTransit, OnBytes, Upload
 
 Files = Mapping[str, tuple[Path, FileEntry]]
@@ -64,7 +64,7 @@ class HubPlace:
 
         return self._hub.call(attempt)
 
-    def stream(self, path: str, *, start: int, num_bytes: int) -> Iterator[bytes | memoryview]:
+    def stream(self, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
         """See `Place`. A line that breaks is taken up again where it broke."""
         at, failed = start, 0
         while at < num_bytes:

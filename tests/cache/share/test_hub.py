@@ -18,6 +18,7 @@ from bas.cache.share import hub as hub_module
 from bas.cache.share import hub_client
 from bas.cache.share.hub import HubPlace, in_batches
 from bas.cache.share.hub_client import parse_address
+from bas.cache.share.hub_errors import pause_seconds
 from bas.cache.share.manifest import FileEntry
 from bas.cache.share.place import Upload
 from bas.cache.share.pull import pull
@@ -32,7 +33,6 @@ from .hub_server import Blob, HubServer
 
 URL = "hf://datasets/ann/feats"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the hub's client, uploading by LFS
-_pause_seconds = hub_client.pause_seconds
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 
 def _briefly(error: Exception, attempt: int) -> float | None:
-    pause = _pause_seconds(error, attempt)
+    pause = pause_seconds(error, attempt)
     return None if pause is None else 0.001
 
 
