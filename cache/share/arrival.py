@@ -4,7 +4,6 @@ What arrives is trusted in nothing: sizes and hashes have to be those of the man
 store, and every check of `bas cache verify` has to pass before the match appears.
 """
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +13,17 @@ from typing import Any, Self
 from ...errors import InputError
 from ..files import AppendFile, FileLock, MatchBusy, disk_errors, replace_synced, sync_folder
 from ..job import require_own_place
-from ..layout import METADATA, PARTIAL, PTS, VALID, canonical_json, plain_metadata, same_layout, shard_metadata
+from ..layout import (
+    METADATA,
+    PARTIAL,
+    PTS,
+    VALID,
+    canonical_json,
+    partial_name,
+    plain_metadata,
+    same_layout,
+    shard_metadata,
+)
 from ..match import read_match
 from ..partial import JOURNAL, TREE, publish, read_journal
 from ..rows import array_metadata
@@ -47,7 +56,7 @@ class Arrival:
             MatchBusy: another process writes it.
         """
         self._store, self._manifest, self._adding, self._replacing = store, manifest, adding, replacing
-        self._folder = store.path / PARTIAL / hashlib.sha256(manifest.match_id.encode()).hexdigest()
+        self._folder = store.path / PARTIAL / partial_name(manifest.match_id)
         lock_path = self._folder.with_suffix(".lock")
         with disk_errors(lock_path):
             lock = FileLock.acquire(lock_path, wait_seconds=_LOCK_WAIT_SECONDS)

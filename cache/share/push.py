@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from ...errors import InputError
 from ..layout import METADATA, canonical_json, group_metadata
 from ..store import FeatureStore
+from .components import send_components
 from .folder import write_manifests
 from .index import update_index
 from .manifest import MatchManifest, choose, view_files
@@ -78,6 +79,7 @@ def settle_root(place: Place, store: FeatureStore) -> str:
     joined = theirs.joined_record(store.classes, store.origin)
     if joined != record:
         place.write(METADATA, _root_document(joined))
+    send_components(place, store)
     return theirs.settings.key()
 
 
