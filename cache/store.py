@@ -63,6 +63,7 @@ class FeatureStore:
         """Versions that the store was made with."""
         self.origin: WeightsOrigin | None = _origin(path, record)
         """Where the backbone's weights came from; None where that was not written down."""
+        self._num_rows: dict[str, tuple[tuple[int, int, int], int]] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureStore":
@@ -180,7 +181,23 @@ class FeatureStore:
         Raises:
             InputError: no such match, or its record is damaged.
         """
-        return read_match(self.path, self._require(match_id))
+        stamp = self._stamp(self._require(match_id))
+        found = read_match(self.path, match_id)
+        self._num_rows[match_id] = stamp, found.num_rows
+        return found
+
+    def _rows_of(self, match_id: str) -> int:
+        """Rows that the match's record tells of; it is read again only where it has changed."""
+        stamp, num_rows = self._num_rows.get(match_id, (None, 0))
+        return num_rows if stamp == self._stamp(match_id) else self.match(match_id).num_rows
+
+    def _stamp(self, match_id: str) -> tuple[int, int, int]:
+        path = inside(self.path, f"{match_id}/{METADATA}")
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def views(self, match_id: str) -> list[str]:
         """Names of a match's views, sorted; empty where the store does not have the match."""
@@ -204,7 +221,7 @@ class FeatureStore:
                 cure=f"extract it: bas extract with the view {view}",
             )
         rows = open_rows(self.path, f"{match_id}/{FEATURES}/{view}")
-        wanted = (read_match(self.path, match_id).num_rows, self.settings.dim)
+        wanted = (self._rows_of(match_id), self.settings.dim)
         if rows.shape != wanted:
             raise damaged(self.path / match_id / FEATURES / view, f"shape {rows.shape}", wanted=str(wanted))
         return rows
@@ -218,7 +235,7 @@ class FeatureStore:
         return self._per_row(match_id, VALID).astype(np.bool_)
 
     def _per_row(self, match_id: str, name: str) -> npt.NDArray[Any]:
-        values, wanted = read_plain(self.path, f"{self._require(match_id)}/{name}"), self.match(match_id).num_rows
+        values, wanted = read_plain(self.path, f"{self._require(match_id)}/{name}"), self._rows_of(match_id)
         if values.shape != (wanted,) or values.dtype.kind not in "iu":
             got = f"{values.dtype} {values.shape}"
             raise damaged(self.path / match_id / name, got, wanted=f"whole numbers ({wanted},)")
