@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -302,4 +304,17 @@ def main() -> None:
         sys.exit(2)
     except _Stopped as stopped:
         print("bas: stopped; what was finished is stored, run the same command again to go on", file=sys.stderr)
-        sys.exit(stopped.exit_code)
+        _end_now(stopped.exit_code)
+
+
+def _end_now(exit_code: int) -> None:
+    """End with other threads still waiting for a slow server; every write is whole or absent, so that they may go."""
+    deadline = time.monotonic() + 1
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0, deadline - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(exit_code)
+    sys.exit(exit_code)
