@@ -5,15 +5,19 @@ import platform
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .errors import InputError
 
 AUTO = "auto"
+_NEW = "local"
+"""Ray's word for a cluster of one's own."""
 _REACH_SECONDS = 5.0
 
 
@@ -28,15 +32,15 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    address = address if address != AUTO else os.environ.get("RAY_ADDRESS", AUTO)
-    if address not in (AUTO, "local"):
+    address = _running_here() if address == AUTO else address
+    if address != _NEW:
         _require_reachable(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     in_main = threading.current_thread() is threading.main_thread()
     with redirect_stderr(_WithoutRay(sys.stderr)):
         try:
             ray.init(
-                None if address == AUTO else address,
+                address,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
@@ -79,6 +83,22 @@ def _import_ray() -> Any:
             "Ray is not installed", cure='pip install "ball-action-spotting[ray]" (in a checkout: -e ".[cpu,ray]")'
         ) from None
     return ray
+
+
+def _running_here() -> str:
+    """The address that RAY_ADDRESS says, else that of a cluster that runs on this machine, else to start one.
+
+    Ray's own search believes what a cluster has left that was killed, and tries for minutes to reach it.
+    """
+    if os.environ.get("RAY_ADDRESS", AUTO) != AUTO:
+        return os.environ["RAY_ADDRESS"]
+    record = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "ray_current_cluster")
+    try:
+        address = record.read_text().strip()
+        _require_reachable(address)
+    except (OSError, ValueError):
+        return _NEW
+    return address
 
 
 def _require_reachable(address: str) -> None:

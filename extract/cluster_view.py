@@ -21,9 +21,9 @@ class ClusterView:
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}", markup=False, soft_wrap=True),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[text]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False, soft_wrap=True),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
@@ -61,7 +61,7 @@ class ClusterView:
 
     def _joined(self, slot: Slot, engine: str) -> None:
         if not self._console.is_terminal:
-            self._console.print(f"{slot.place}: ready, engine {engine}", markup=False)
+            self._console.print(f"{slot.place}: ready, engine {engine}", markup=False, soft_wrap=True)
         if slot.place not in self._devices:
             self._devices[slot.place] = self._bar.add_task(slot.place, total=1.0, text=engine)
 
@@ -82,19 +82,19 @@ class ClusterView:
             self._bar.update(self._devices[result.place], completed=0, text="")
         if not self._console.is_terminal or result.message:
             text = finished_text(result) + (f", {result.place}" if result.place else "")
-            self._console.print(f"{self._place} {text}", markup=False)
+            self._console.print(f"{self._place} {text}", markup=False, soft_wrap=True)
         if result.message:
-            self._console.print(result.message, style=result_style(result), markup=False)
+            self._console.print(result.message, style=result_style(result), markup=False, soft_wrap=True)
         self._show()
 
     def _lost(self, match_id: str, place: str, why: str) -> None:
         self._under_way.pop(match_id, None)
-        self._console.print(f"{match_id}: its worker on {place} was lost: {why}", style="yellow", markup=False)
+        self._console.print(f"{match_id}: its worker on {place} was lost: {why}", style="yellow", markup=False, soft_wrap=True)
         if place in self._devices:
             self._bar.update(self._devices[place], completed=0, text="lost")
 
     def _note(self, text: str) -> None:
-        self._console.print(f"note: {text}", style="yellow", markup=False)
+        self._console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
 
     @property
     def _place(self) -> str:
