@@ -32,7 +32,7 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    address = _running_here() if address == AUTO else address
+    address = running_here() if address == AUTO else address
     if address != _NEW:
         _require_reachable(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -85,7 +85,7 @@ def _import_ray() -> Any:
     return ray
 
 
-def _running_here() -> str:
+def running_here() -> str:
     """The address that RAY_ADDRESS says, else that of a cluster that runs on this machine, else to start one.
 
     Ray's own search believes what a cluster has left that was killed, and tries for minutes to reach it.

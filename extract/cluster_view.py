@@ -21,9 +21,9 @@ class ClusterView:
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._bar = Progress(
-            TextColumn("{task.description}", markup=False, soft_wrap=True),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[text]}", markup=False, soft_wrap=True),
+            TextColumn("{task.fields[text]}", markup=False),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
@@ -89,7 +89,9 @@ class ClusterView:
 
     def _lost(self, match_id: str, place: str, why: str) -> None:
         self._under_way.pop(match_id, None)
-        self._console.print(f"{match_id}: its worker on {place} was lost: {why}", style="yellow", markup=False, soft_wrap=True)
+        self._console.print(
+            f"{match_id}: its worker on {place} was lost: {why}", style="yellow", markup=False, soft_wrap=True
+        )
         if place in self._devices:
             self._bar.update(self._devices[place], completed=0, text="lost")
 

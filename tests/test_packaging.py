@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "predict": STAGES,
     "predict_view": {"predict", "extract", "heads", "eval"},
     "finetune": STAGES,
-    "ablate": STAGES | {"predict", "workers", "cluster"},
+    "ablate": STAGES | {"predict", "workers", "cluster", "cluster_join"},
     "report": STAGES | {"predict", "predict_view"},
     "demo": {"ablate", "report", "eval", "synthetic"},
 }
