@@ -27,6 +27,8 @@ _NODES_SECONDS = 2.0
 """Between two looks for nodes that came or went."""
 _ALONE_SECONDS = 60.0
 """So long a run whose last node is gone waits for another one."""
+_REST_SECONDS = 3.0
+"""So long times its losses a node gets no new worker after a loss."""
 _MAX_DEATHS = 3
 """A slot whose actors die so often in a row, without a task done, is used no more."""
 
@@ -183,6 +185,8 @@ class _Node:
     host: str = ""
     cores: int = 1
     is_usable: bool = False
+    rests_until: float = -math.inf
+    """Until then it gets no new worker: it may be gone, which Ray notices late."""
     deaths: Counter[int] = field(default_factory=Counter)
     """Slot -> actors that died there since the last task that was done."""
 
@@ -303,7 +307,7 @@ class _Crew(Generic[T, R]):
             actor.given is None and (actor.is_ready or now - actor.started < _START_SECONDS) for actor in self._actors
         )
         taken = {(actor.node.id, actor.index) for actor in self._actors}
-        usable = [node for node in self._nodes.values() if node.is_usable]
+        usable = [node for node in self._nodes.values() if node.is_usable and node.rests_until < now]
         slots = sorted((index, order) for order, node in enumerate(usable) for index in range(node.num_slots))
         for index, order in slots:
             node = usable[order]
@@ -381,10 +385,12 @@ class _Crew(Generic[T, R]):
             return
         self._drop(actor)
         actor.node.deaths[actor.index] += 1
+        actor.node.rests_until = time.monotonic() + _REST_SECONDS * actor.node.deaths[actor.index]
         given, place = actor.given, actor.slot.place
         line = next((line.strip() for line in why.splitlines()[1:] if "died because" in line), why.splitlines()[0])
         if given is None:
-            self._watch.note(f"{place}: the worker was lost before it had a task: {line}")
+            if any(node["NodeID"] == actor.node.id for node in self._alive()):
+                self._watch.note(f"{place}: the worker was lost before it had a task: {line}")
             return
         given.losses += 1
         is_redone = given.losses <= self._cluster.retries

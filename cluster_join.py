@@ -129,6 +129,13 @@ def _not_connected(address: str, error: Exception) -> InputError:
             got=" ".join(text.split()),
             cure="install the same Python, Ray and bas on every node",
         )
+    if "authenticat" in text.lower():
+        return InputError(
+            f"the Ray cluster ({address}) asks for its token",
+            got=f"RAY_AUTH_MODE={os.environ.get('RAY_AUTH_MODE', 'disabled')}",
+            wanted="RAY_AUTH_MODE=token, here and where the nodes are started",
+            cure="export RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token on every node",
+        )
     return InputError(
         f"the Ray cluster ({address}) cannot be used from here",
         got=text.splitlines()[0] if text else type(error).__name__,

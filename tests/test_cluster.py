@@ -1,11 +1,13 @@
 """Work on a Ray cluster of a head without CPUs and two nodes, one of which is killed: nothing is missing afterwards."""
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from bas import cluster_join
+from bas.cache.partial import JOURNAL
 from bas.cluster import Cluster, Lost, Ready, Slot, Watch, on_cluster
 from bas.cluster_join import connected
 from bas.errors import InputError
@@ -28,8 +31,9 @@ from bas.workers import Failure
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets and files of Ray's own processes
 Cli = Callable[..., int]
-OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
+OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=2, stride=2)
 RUN = RunOptions(engine="torch", device="cpu", batch=1)
+LONG_FRAMES = 600
 NODE_BYTES = 80 * 2**20
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
 """A node that does not answer for a second is dead; Ray's own default takes 15 s or more."""
@@ -59,11 +63,10 @@ def nodes() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A match of 40 s, which outlives a node, and three small ones."""
+    """A match that outlives a node, and two small ones."""
     root = tmp_path_factory.mktemp("data")
-    for number, seconds in enumerate((40, 12, 3, 2)):
+    for number, seconds in enumerate((LONG_FRAMES / 25, 3, 2)):
         write_match(root / f"m{number}", seconds=seconds, seed=number)
-    (root / "splits.json").write_text(json.dumps({"train": ["m0", "m1"], "valid": ["m2"], "test": ["m3"]}))
     return root
 
 
@@ -78,6 +81,18 @@ def kill_node(nodes: Any, owner: int) -> None:
     nodes.remove_node(node, allow_graceful=False)
 
 
+def kill_midway(nodes: Any, store: Path, killed: list[int]) -> None:
+    """Kill the node that has saved some rows of the long match."""
+    partial_ = store / ".partial" / hashlib.sha256(b"m0").hexdigest()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not killed:
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads((partial_ / JOURNAL).read_text())["rows_done"]:
+                killed.append(int(partial_.with_suffix(".lock").read_text().split()[1]))
+                kill_node(nodes, killed[0])
+        time.sleep(0.02)
+
+
 def raylet_of(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
 
@@ -86,34 +101,28 @@ def parent_of(process: int) -> int:
     return int((Path("/proc") / str(process) / "stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
+@pytest.mark.slow
 def test_a_node_is_killed_midway_and_the_store_is_that_of_a_single_run(
     nodes: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data_set, store = find_sources([data]), tmp_path / "s.zarr"
     assert extract(data_set, tmp_path / "single.zarr", OPTIONS, RUN).complete
     lost: list[tuple[str, str]] = []
-    killed: list[str] = []
-
-    def progress(place: str, done: Any) -> None:
-        if done.match_id == "m0" and done.rows_done > 256 and not killed:
-            lock = store / ".partial" / f"{hashlib.sha256(b'm0').hexdigest()}.lock"
-            killed.append(place)
-            kill_node(nodes, int(lock.read_text().split()[1]))
-
-    report = ClusterReporter(progress=progress, lost=lambda match, place, _: lost.append((match, place)))
-    how = Cluster(address=nodes.address)
-    try:
-        summary = extract_on_cluster(data_set, store, OPTIONS, RUN, how, report=report)
-    finally:
-        nodes.add_node(num_cpus=1, object_store_memory=NODE_BYTES)
-    assert killed
-    assert ("m0", killed[0]) in lost
+    killed: list[int] = []
+    report = ClusterReporter(lost=lambda match, place, _: lost.append((match, place)))
+    killer = threading.Thread(target=kill_midway, args=(nodes, store, killed), daemon=True)
+    killer.start()
+    summary = extract_on_cluster(data_set, store, OPTIONS, RUN, Cluster(address=nodes.address), report=report)
+    killer.join()
+    nodes.add_node(num_cpus=1, object_store_memory=NODE_BYTES)
+    assert [match for match, _ in lost].count("m0") == 1
     assert summary.complete
     assert tree(store) == tree(tmp_path / "single.zarr")
     records = {record["match"]: record for record in summary_json(summary)["matches"]}
     assert records["m0"]["retries"] == 1
     assert records["m0"]["status"] == "resumed"
-    assert records["m0"]["place"] not in ("", killed[0])
+    assert records["m0"]["place"] not in ("", dict(lost)["m0"])
+    assert killed
     assert capsys.readouterr().err == ""
 
 
