@@ -356,7 +356,7 @@ class _Crew(Generic[T, R]):
                 self._watch.progress(given.task, actor.slot.place, value)
             self._ask(actor, given)
 
-        self._when(actor, actor.handle.told.remote(_POLL_SECONDS), hear)
+        self._when(actor, actor.handle.told.options(concurrency_group="look").remote(_POLL_SECONDS), hear)
 
     def _done(self, actor: _Actor[T], result: R | Failure) -> None:
         assert actor.given is not None

@@ -123,7 +123,7 @@ def test_a_node_is_killed_midway_and_the_store_is_that_of_a_single_run(
     assert records["m0"]["status"] == "resumed"
     assert records["m0"]["place"] not in ("", dict(lost)["m0"])
     assert killed
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr() == ("", "")
 
 
 def work_of(folder: Path, _: Slot) -> Ready[str, str]:
@@ -151,7 +151,7 @@ def unusable(_: Slot) -> Ready[str, str]:
     raise InputError("/data/v.mp4: not as the driver sees it", cure="mount it")
 
 
-def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path) -> None:
+def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results: dict[str, Any] = {}
     lost: list[Lost[str]] = []
     told: list[Any] = []
@@ -185,6 +185,7 @@ def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path) -> None:
     assert all(each.owner.startswith("pid ") for each in lost)
     assert ("slow", {"half": "slow"}) in told
     assert set(joined) == {("cpu", "ready to test")}
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_node_that_sees_other_files_stops_the_run_before_the_work(nodes: Any) -> None:
