@@ -57,14 +57,14 @@ def connected(address: str) -> Iterator[Any]:
 
 
 class _WithoutRay:
-    """A stream without the pages that Ray's listening thread writes of nodes that died: they are told in a line."""
+    """A stream without the pages that Ray writes of what died, at once or at its end: our own line tells it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         """As a stream does."""
-        if threading.current_thread().name == "ray_listen_error_messages":
+        if "(raylet)" in text or threading.current_thread().name == "ray_listen_error_messages":
             return len(text)
         return int(self._stream.write(text))
 

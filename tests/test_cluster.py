@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from bas import cluster_join
+from bas.cache.layout import PARTIAL
 from bas.cache.partial import JOURNAL
 from bas.cluster import Cluster, Lost, Ready, Slot, Watch, on_cluster
 from bas.cluster_join import connected
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets an
 Cli = Callable[..., int]
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=2, stride=2)
 RUN = RunOptions(engine="torch", device="cpu", batch=1)
-LONG_FRAMES = 600
+LONG_FRAMES = 800
 NODE_BYTES = 80 * 2**20
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
 """A node that does not answer for a second is dead; Ray's own default takes 15 s or more."""
@@ -83,7 +84,7 @@ def kill_node(nodes: Any, owner: int) -> None:
 
 def kill_midway(nodes: Any, store: Path, killed: list[int]) -> None:
     """Kill the node that has saved some rows of the long match."""
-    partial_ = store / ".partial" / hashlib.sha256(b"m0").hexdigest()
+    partial_ = store / PARTIAL / hashlib.sha256(b"m0").hexdigest()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not killed:
         with contextlib.suppress(OSError, ValueError):
@@ -164,7 +165,7 @@ def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path, capsys: 
         lost.append(each)
         return each.task
 
-    watch = Watch(
+    watch = Watch[str, str](
         ended=ended,
         progress=lambda task, _, value: told.append((task, value)),
         joined=lambda slot, about: joined.append((slot.device, about)),
