@@ -22,6 +22,14 @@ Settings = TypeVar("Settings", bound="TrainSettings")
 
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS|auto",
+        help="Work on a Ray cluster; auto: RAY_ADDRESS, else the one that runs here, else one is started here.",
+    ),
+]
 
 Recipe = Annotated[
     str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")

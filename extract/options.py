@@ -1,6 +1,6 @@
 """What the user asked of `bas extract`, and how it becomes the settings of a store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
@@ -125,6 +125,37 @@ def parse_pair(text: str, *, option: str, separator: str, example: str) -> tuple
     if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
         raise InputError(f"{option} is not usable", got=text, wanted=f"two whole numbers, such as {example}")
     return int(parts[0]), int(parts[1])
+
+
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+)
+"""Variables in which torchrun, Slurm's srun and Open MPI's mpirun tell a process its number, and of how many."""
+
+
+def parse_shard(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
+    """`0/4` -> (0, 4); `auto` -> as the launcher says.
+
+    Args:
+        text: the option.
+        environment: variables of this process.
+
+    Raises:
+        InputError: neither, or no launcher has said it.
+    """
+    if text != "auto":
+        return parse_pair(text, option="--shard", separator="/", example="0/4")
+    for rank, size in _LAUNCHERS:
+        if rank in environment and size in environment:
+            both = f"{environment[rank]}/{environment[size]}"
+            return parse_pair(both, option=f"{rank}/{size}", separator="/", example="0/4")
+    raise InputError(
+        "--shard auto finds no launcher",
+        wanted=" or ".join("/".join(pair) for pair in _LAUNCHERS) + " in the environment",
+        cure="start it by torchrun, srun or mpirun, or say --shard i/n",
+    )
 
 
 def follow_run(options: ExtractOptions) -> ExtractOptions:

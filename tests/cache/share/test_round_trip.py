@@ -152,7 +152,8 @@ def test_other_settings_and_classes(make_maker: Any, sharing: Any, tmp_path: Pat
     sharing.push(mine.path, url)
     wide.store(dim=7)
     wide.match("w", dim=7)
-    for act in (lambda: sharing.push(wide.path, url), lambda: sharing.pull(url, wide.path)):
+    acts: list[Callable[[], object]] = [lambda: sharing.push(wide.path, url), lambda: sharing.pull(url, wide.path)]
+    for act in acts:
         with pytest.raises(InputError, match=r"these differ: dim[\s\S]*dim=[67]") as told:
             act()
         assert str(url) in str(told.value)
