@@ -300,6 +300,8 @@ class HubServer:
         head, header = found.branches[revision], lines[0]["value"]
         if header.get("parentCommit", head) != head:
             raise Refused(412, "A commit has happened since. Please refresh and try again.")
+        unknown = {line["value"]["oid"] for line in lines[1:] if line["key"] == "lfsFile"} - self.large.keys()
+        self.large |= from_xet(self.cas, unknown) if unknown and self.cas.is_dir() else {}
         files = dict(found.commits[head])
         for line in lines[1:]:
             self._apply(files, line["key"], line["value"])
@@ -319,7 +321,6 @@ class HubServer:
             files[path] = Blob(data, False)
         else:
             assert (key, value["algo"]) == ("lfsFile", "sha256")
-            self.large |= from_xet(self.cas, value["oid"]) if value["oid"] not in self.large else {}
             if len(self.large.get(value["oid"], b"")) != value["size"]:
                 raise Refused(400, f"Your push was rejected: {path} points to a file that does not exist")
             files[path] = Blob(self.large[value["oid"]], True)
