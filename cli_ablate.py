@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_shared import AsJson, head_options, local_stores, show
+from .cli_shared import AsJson, Ray, head_options, local_stores, show
 from .errors import InputError
 
 WIDTH_PIPED = 200
@@ -49,6 +49,7 @@ def ablate(
         int, typer.Option(help="Runs side by side, one thread each; 0: one per core, up to 4 on a GPU.")
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
     """Recipes by seeds to one table: ours with spread and interval beside what is published. Resumes.
@@ -77,6 +78,7 @@ def ablate(
         head_options=head_options(set_),
         device=parse_choice(device, option="--device"),
         jobs=jobs,
+        ray=ray,
     )
     with local_stores(sources, splits=options.splits) as paths, AblationView() as report:
         table = run_ablation(paths, out, options, report)

@@ -47,6 +47,8 @@ class StoreInfo:
     """The weights file or finetuned run, plain JSON; None where that was not written down."""
     matches: tuple[MatchLine, ...]
     """Lines of the table, in order of id."""
+    reduction: dict[str, Any] | None = None
+    """What reduced rows were fitted on and what they keep, plain JSON; None where the rows are full."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -61,7 +63,11 @@ def info(store: FeatureStore) -> StoreInfo:
     """
     lines = tuple(_line(store, match_id) for match_id in store.matches())
     origin = store.origin.to_json() if store.origin else None
-    return StoreInfo(store.settings.to_json(), store.settings.key(), store.classes, store.software, origin, lines)
+    reduced = store.reduction
+    reduction = {"source": reduced.source.to_json(), **reduced.about} if reduced else None
+    return StoreInfo(
+        store.settings.to_json(), store.settings.key(), store.classes, store.software, origin, lines, reduction
+    )
 
 
 def _line(store: FeatureStore, match_id: str) -> MatchLine:

@@ -4,7 +4,6 @@ What arrives is trusted in nothing: sizes and hashes have to be those of the man
 store, and every check of `bas cache verify` has to pass before the match appears.
 """
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -12,9 +11,23 @@ from types import TracebackType
 from typing import Any, Self
 
 from ...errors import InputError
+from ...events import read_json
 from ..files import AppendFile, FileLock, MatchBusy, disk_errors, replace_synced, sync_folder
 from ..job import require_own_place
-from ..layout import METADATA, PARTIAL, PTS, VALID, canonical_json, plain_metadata, same_layout, shard_metadata
+from ..layout import (
+    FEATURES,
+    METADATA,
+    PARTIAL,
+    PTS,
+    VALID,
+    canonical_json,
+    group_metadata,
+    inside,
+    partial_name,
+    plain_metadata,
+    same_layout,
+    shard_metadata,
+)
 from ..match import read_match
 from ..partial import JOURNAL, TREE, publish, read_journal
 from ..rows import array_metadata
@@ -47,7 +60,7 @@ class Arrival:
             MatchBusy: another process writes it.
         """
         self._store, self._manifest, self._adding, self._replacing = store, manifest, adding, replacing
-        self._folder = store.path / PARTIAL / hashlib.sha256(manifest.match_id.encode()).hexdigest()
+        self._folder = inside(store.path, f"{PARTIAL}/{partial_name(manifest.match_id)}")
         lock_path = self._folder.with_suffix(".lock")
         with disk_errors(lock_path):
             lock = FileLock.acquire(lock_path, wait_seconds=_LOCK_WAIT_SECONDS)
@@ -82,11 +95,11 @@ class Arrival:
             InputError: the place cannot be reached, or the disk refuses.
         """
         entry, target = self._manifest.files[path], self._folder / TREE / path
-        kept = min(target.stat().st_size, entry.num_bytes) if target.is_file() else 0
-        on_bytes(kept)
-        got = self._fetch(source, path, kept, on_bytes)
-        if got != entry:
-            got = self._fetch(source, path, 0, lambda _: None)
+        with disk_errors(target):
+            kept = min(target.stat().st_size, entry.num_bytes) if target.is_file() else 0
+            got = self._fetch(source, path, kept, on_bytes)
+            if got != entry:
+                got = self._fetch(source, path, 0, on_bytes)
         if got != entry:
             raise DamagedInTransit(
                 f"{source.name}: {self._manifest.match_id}/{path} is not what its manifest says",
@@ -106,16 +119,27 @@ class Arrival:
         said = (info.num_rows, info.meta.split, None if info.meta.labels is None else len(info.meta.labels))
         if said != (manifest.num_rows, manifest.split, manifest.num_events):
             raise self._unfit("the match's record", said, (manifest.num_rows, manifest.split, manifest.num_events))
+        for group in ("", f"/{FEATURES}"):
+            document = read_json(self._folder / f"{TREE}{group}" / METADATA)
+            if not isinstance(document, dict) or {**document, "attributes": {}} != group_metadata({}):
+                raise self._unfit(f"{TREE}{group}/{METADATA}", "another node", "a plain group of Zarr v3")
         layout = ShardLayout(manifest.num_rows, settings.dim, DTYPES[settings.dtype])
         wanted = {view_files(view): (shard_metadata(layout, {}), layout.file_bytes) for view in manifest.views}
         for name, dtype in ((PTS, "int64"), (VALID, "uint8")):
             metadata = plain_metadata(manifest.num_rows, DTYPES[dtype], {})
             wanted[f"{name}/{METADATA}", f"{name}/c/0"] = metadata, manifest.num_rows * DTYPES[dtype].itemsize
         for (document, values), (metadata, num_bytes) in wanted.items():
-            if not same_layout(array_metadata(self._folder, f"{TREE}/{document.removesuffix(METADATA)}"), metadata):
+            array = array_metadata(self._folder, f"{TREE}/{document.removesuffix(METADATA)}")
+            if not isinstance(array["attributes"].get("sha256"), str):
+                raise self._unfit(document, "no hash of its values", "attributes with sha256")
+            if not same_layout(array, metadata):
                 raise self._unfit(document, "another array", f"{metadata['data_type']} {tuple(metadata['shape'])}")
             if manifest.files[values].num_bytes != num_bytes:
                 raise self._unfit(values, f"{manifest.files[values].num_bytes} bytes", f"{num_bytes} bytes")
+
+    def discard(self) -> None:
+        """Forget what has arrived."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def publish(self) -> None:
         """Check everything that has arrived, then let it appear in the store.

@@ -8,6 +8,7 @@ from ..files import disk_errors, write_synced
 from ..layout import MANIFESTS
 from .index import update_index
 from .manifest import MAX_DOCUMENT_BYTES, MatchManifest, is_manifest
+from .place import TooLarge
 from .source import StoreSource
 
 
@@ -40,8 +41,8 @@ def _said(folder: "_Folder") -> dict[str, MatchManifest]:
     """Manifests there by match id; damaged ones are removed."""
     found = {}
     for name in folder.manifests():
-        data = folder.read(f"{MANIFESTS}/{name}", max_bytes=MAX_DOCUMENT_BYTES)
         try:
+            data = folder.read(f"{MANIFESTS}/{name}", max_bytes=MAX_DOCUMENT_BYTES)
             made = MatchManifest.parse(data or b"", name=name, where=folder.url)
         except InputError:
             (folder.path / MANIFESTS / name).unlink(missing_ok=True)
@@ -63,7 +64,7 @@ class _Folder:
         except FileNotFoundError:
             return None
         if len(data) > max_bytes:
-            raise InputError(f"{self.path / path}: too large", wanted=f"at most {max_bytes} bytes")
+            raise TooLarge(f"{self.path / path}: too large", wanted=f"at most {max_bytes} bytes")
         return data
 
     def write(self, path: str, data: bytes) -> None:

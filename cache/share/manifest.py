@@ -36,6 +36,9 @@ _NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{32})\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_BYTES = 1 << 50
 _MAX_VIEWS = 100
+_CURE = f"have the match pushed again with --replace, or remove the file from {MANIFESTS} there"
+_MIN_BYTES_PER_VALUE = 16
+"""Of an index; ours have 40. One of empty lists alone would take 20 times its size in memory."""
 
 
 def view_files(view: str) -> tuple[str, str]:
@@ -153,9 +156,9 @@ class MatchManifest:
                 },
             )
         except InputError as error:
-            raise InputError(f"{where}: {error.what}", got=error.got, wanted=error.wanted) from None
+            raise InputError(f"{where}: {error.what}", got=error.got, wanted=error.wanted, cure=_CURE) from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{where}: damaged", got=repr(error)[:120], cure="push the match again") from None
+            raise InputError(f"{where}: damaged", got=repr(error)[:120], cure=_CURE) from None
         made._check(name, where)
         return made
 
@@ -176,7 +179,7 @@ class MatchManifest:
         if large:
             raise InputError(f"{where}: {large[0]} is too large", wanted=f"at most {MAX_JSON_BYTES} bytes")
         if name != self.name:
-            raise InputError(f"{where}: does not fit its own hash", got=self.name, cure="push the match again")
+            raise InputError(f"{where}: does not fit its own hash", got=self.name, cure=_CURE)
 
 
 def id_hash(match_id: str) -> str:
@@ -202,6 +205,8 @@ def parse_index(document: bytes, *, where: str) -> dict[str, bytes]:
         InputError: damaged.
     """
     try:
+        if document.count(b",") > _MIN_BYTES_PER_VALUE + len(document) // _MIN_BYTES_PER_VALUE:
+            raise ValueError("more values than an index has")
         record = json.loads(document)
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']!r}"[:80])
@@ -209,6 +214,17 @@ def parse_index(document: bytes, *, where: str) -> dict[str, bytes]:
         return {name: canonical_json(each, where=name) for name, each in manifests if is_manifest(name)}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{where}/{MANIFESTS}/{INDEX}: damaged", got=repr(error)[:120], cure="push again") from None
+
+
+def parse_all(documents: Mapping[str, bytes], *, where: str) -> tuple[dict[str, MatchManifest], dict[str, InputError]]:
+    """(manifests by name of their document, errors by name of those that are damaged)."""
+    made, damaged = {}, {}
+    for name, document in documents.items():
+        try:
+            made[name] = MatchManifest.parse(document, name=name, where=where)
+        except InputError as error:
+            damaged[name] = error
+    return made, damaged
 
 
 def choose(

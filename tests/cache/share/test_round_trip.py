@@ -1,0 +1,184 @@
+"""A store that has travelled is the same store, by every way; nothing travels twice."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bas.cache.share.transfer import Outcome
+from bas.cache.store import FeatureStore
+from bas.cache.verify import verify
+from bas.errors import InputError
+
+GAME = "england_efl/2019-2020/2019-10-01 - Reading - Fulham"
+ODD = "spiele/100% Köln #1 + Bär & Söhne, 3=4 {x} ~y^ [z] 日本 ' @$;!()`"
+WAYS = ("folder", "file", "s3", "nginx")
+
+
+def make_store(maker: Any) -> Path:
+    """Nested and odd ids, two views, unlabelled, invalid rows, several chunks."""
+    maker.match(GAME, num_rows=700, views=("identity", "hflip"))
+    maker.match(ODD, num_rows=40, match_meta=maker.meta(labels=None, split=None))
+    rows = maker.rows(300)
+    with maker.writer("third", num_rows=300, match_meta=maker.meta(split="test", labels=())) as writer:
+        writer.append({"identity": rows}, np.arange(300) % 5 > 0)
+        writer.commit()
+    path: Path = maker.path
+    return path
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """(where to push, where to pull from)."""
+    if request.param == "s3":
+        url = request.getfixturevalue("bucket").url
+        return url, url
+    if request.param == "nginx":
+        web = request.getfixturevalue("nginx")
+        name = f"ä % {tmp_path.name}"
+        return str(web.folder / name), f"{web.url}/%C3%A4%20%25%20{tmp_path.name}"
+    folder = tmp_path / "team share"
+    return (str(folder),) * 2 if request.param == "folder" else (f"file://{tmp_path}/team%20share",) * 2
+
+
+def statuses(outcome: Outcome) -> dict[str, str]:
+    return {each.match: each.status for each in outcome.results}
+
+
+def test_round_trip(maker: Any, way: tuple[str, str], tree: Callable[..., Any], sharing: Any, tmp_path: Path) -> None:
+    original, copy = make_store(maker), tmp_path / "copy"
+    there, back = way
+    sent = sharing.push(original, there)
+    assert sent.complete
+    assert set(statuses(sent).values()) <= {"sent", "received"}
+    got = sharing.pull(back, copy)
+    assert set(statuses(got).values()) == {"received"}
+    assert got.bytes == sent.bytes == sum(each.bytes for each in got.results)
+    assert verify(copy) == []
+    assert tree(copy) == tree(original)
+    again, back_again = sharing.push(original, there), sharing.pull(back, copy)
+    assert (again.bytes, back_again.bytes) == (0, 0)
+    assert set(statuses(again).values()) == set(statuses(back_again).values()) == {"already there"}
+    assert tree(copy) == tree(original)
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_parts_travel_by_themselves(maker: Any, sharing: Any, tmp_path: Path, where: str, request: Any) -> None:
+    original, copy = make_store(maker), tmp_path / "copy"
+    url = request.getfixturevalue("bucket").url if where == "s3" else tmp_path / "share"
+    first = sharing.push(original, url, matches=(GAME,), views=("identity",))
+    assert [(each.match, each.views) for each in first.results] == [(GAME, ("identity",))]
+    second = sharing.push(original, url, views=("identity",))
+    assert statuses(second)[GAME] == "already there"
+    assert 0 < second.bytes == sum(each.bytes for each in second.results)
+    third = sharing.push(original, url)  # the further view only
+    assert statuses(third) == {GAME: "views added", ODD: "already there", "third": "already there"}
+    assert [each.views for each in third.results if each.views] == [("hflip",)]
+    shard_bytes = (original / GAME / "features/hflip/c/0/0").stat().st_size
+    assert third.bytes < shard_bytes + 20_000  # metadata, pts and valid at most
+    tested = sharing.pull(url, copy, splits=("test",))
+    assert statuses(tested) == {"third": "received"}
+    sharing.pull(url, copy, views=("identity",), matches=(GAME,))
+    assert sharing.pull(url, copy, matches=(GAME,)).results[0].status == "views added"
+    assert verify(copy) == []
+    with pytest.raises(InputError, match="has no view 'hflip'"):
+        sharing.pull(url, copy, views=("hflip",))
+    with pytest.raises(InputError, match="no match to take"):
+        sharing.push(original, url, splits=("valid",))
+    with pytest.raises(InputError, match="no match 'nobody'"):
+        sharing.pull(url, copy, matches=("nobody",))
+
+
+def test_few_requests_to_a_web_server(maker: Any, nginx: Any, sharing: Any, tmp_path: Path) -> None:
+    original = make_store(maker)
+    sharing.push(original, nginx.folder / tmp_path.name)
+    nginx.requests()
+    outcome = sharing.pull(f"{nginx.url}/{tmp_path.name}", tmp_path / "copy")
+    asked = [(path, size) for path, size in nginx.requests() if "__manifest__" not in path]
+    files = [path for path in original.rglob("*") if path.is_file()]
+    assert len(asked) <= len(files) + 1
+    assert sum(size for _, size in asked) <= outcome.bytes + 20_000
+    sharing.pull(f"{nginx.url}/{tmp_path.name}", tmp_path / "copy")
+    assert [path.rpartition("/")[2] for path, _ in nginx.requests()] == ["zarr.json", "index.json"]
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_conflicts_are_named_and_left_alone(
+    maker: Any, make_maker: Any, sharing: Any, tree: Any, tmp_path: Path, where: str, request: Any
+) -> None:
+    url = request.getfixturevalue("bucket").url if where == "s3" else tmp_path / "share"
+    maker.match("a", views=("identity", "hflip"))
+    maker.match("b")
+    other = make_maker(tmp_path / "other")
+    other.match("a", match_meta=other.meta(labels=()))
+    other.match("b", num_rows=601)
+    sharing.push(maker.path, url)
+    sharing.pull(url, tmp_path / "mine")
+    before = tree(tmp_path / "mine")
+    refused = sharing.push(other.path, url)
+    assert statuses(refused) == {"a": "differs", "b": "differs"}
+    assert refused.bytes == 0
+    assert not refused.complete
+    messages = {each.match: each.message for each in refused.results}
+    assert "labels, split or video" in messages["a"]
+    assert "view identity" in messages["b"]
+    assert "pts" in messages["b"]
+    sharing.pull(url, tmp_path / "mine")
+    assert tree(tmp_path / "mine") == before
+    assert set(statuses(sharing.pull(url, other.path)).values()) == {"differs"}
+    assert statuses(sharing.push(other.path, url, replace=True)) == {"a": "replaced", "b": "replaced"}
+    assert sharing.pull(url, tmp_path / "mine", replace=True).complete
+    assert tree(tmp_path / "mine") == tree(other.path)  # the view that the replaced match had is gone
+    assert verify(tmp_path / "mine") == []
+    assert sharing.pull(url, tmp_path / "new").complete
+    assert tree(tmp_path / "new") == tree(other.path)
+    assert not [path for path in where_files(url, request) if "hflip" in path]
+
+
+def where_files(url: object, request: Any) -> list[str]:
+    """Paths of all files at a place."""
+    if isinstance(url, Path):
+        return [path.relative_to(url).as_posix() for path in url.rglob("*")]
+    return list(request.getfixturevalue("bucket").paths())
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_other_settings_and_classes(make_maker: Any, sharing: Any, tmp_path: Path, where: str, request: Any) -> None:
+    url = request.getfixturevalue("bucket").url if where == "s3" else tmp_path / "share"
+    mine, wide, renamed, foreign = (make_maker(tmp_path / name) for name in ("mine", "wide", "renamed", "foreign"))
+    mine.match("a")
+    sharing.push(mine.path, url)
+    wide.store(dim=7)
+    wide.match("w", dim=7)
+    acts: list[Callable[[], object]] = [lambda: sharing.push(wide.path, url), lambda: sharing.pull(url, wide.path)]
+    for act in acts:
+        with pytest.raises(InputError, match=r"these differ: dim[\s\S]*dim=[67]") as told:
+            act()
+        assert str(url) in str(told.value)
+    renamed.store(weights="same-tensors.pth")
+    with renamed.store(weights="same-tensors.pth").writer("r", **plain_match(renamed)) as writer:
+        writer.append({"identity": renamed.rows(300)}, np.ones(300, bool))
+        writer.commit()
+    assert sharing.push(renamed.path, url).complete
+    assert sharing.pull(url, mine.path).complete
+    assert FeatureStore.open(mine.path).matches() == ["a", "r"]
+    FeatureStore.create_or_open(foreign.path, mine.settings(), classes=("SMASH",), software={})
+    unlabelled = plain_match(foreign) | {"match_meta": foreign.meta(labels=())}
+    with FeatureStore.open(foreign.path).writer("s", **unlabelled) as writer:
+        writer.append({"identity": foreign.rows(300)}, np.ones(300, bool))
+        writer.commit()
+    for act in (lambda: sharing.push(foreign.path, url), lambda: sharing.pull(url, foreign.path)):
+        with pytest.raises(InputError, match=r"other classes[\s\S]*(SMASH|PASS)"):
+            act()
+
+
+def plain_match(maker: Any) -> dict[str, Any]:
+    """Arguments of a writer for a match of 300 rows."""
+    return {
+        "num_rows": 300,
+        "pts_ticks": np.arange(300),
+        "match_meta": maker.meta(),
+        "provenance": {},
+    }
