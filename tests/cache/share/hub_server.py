@@ -4,8 +4,8 @@ Written from the hub's documents (API, LFS batch, Xet shards, rate limits) and i
 by hand, `@huggingface/hub` 2.17 (JavaScript) make data sets, push, list, fetch and delete here. What it does like the
 hub, and tests rely on: a commit is atomic, and refused (412) where its `parentCommit` is not the newest; large files
 have to arrive, by LFS or Xet, before a commit may name them; lists come in pages; files come by a redirect, large ones
-from another host, where a token would leak; private data sets look missing to who may not read them. It has no quota, and
-its users and their rights are fixed.
+from another host, where a token would leak; private data sets look missing to who may not read them. It has no quota,
+and its users and their rights are fixed.
 """
 
 import base64
