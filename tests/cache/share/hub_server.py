@@ -1,10 +1,11 @@
 """A small server on this machine that speaks the Hugging Face hub's protocol, as far as data sets need it.
 
-Written from the hub's documents (API, LFS batch, Xet shards, rate limits) and its clients (`huggingface_hub`,
-`@huggingface/hub`). What it does like the hub, and tests rely on: a commit is atomic and refused (412) where its
-`parentCommit` is not the newest; large files have to arrive, by LFS or Xet, before a commit may name them; lists come
-in pages; files come by a redirect, large ones from another host, where a token would leak; private data sets look
-missing to who may not read them. It holds no quota, and every token is of a user with rights given here.
+Written from the hub's documents (API, LFS batch, Xet shards, rate limits) and its clients; `huggingface_hub` 2.4 and,
+by hand, `@huggingface/hub` 2.17 (JavaScript) make data sets, push, list, fetch and delete here. What it does like the
+hub, and tests rely on: a commit is atomic, and refused (412) where its `parentCommit` is not the newest; large files
+have to arrive, by LFS or Xet, before a commit may name them; lists come in pages; files come by a redirect, large ones
+from another host, where a token would leak; private data sets look missing to who may not read them. It has no quota,
+and its users and their rights are fixed.
 """
 
 import base64
@@ -149,7 +150,9 @@ class HubServer:
             for fault in self.faults:
                 if (answer := fault(request)) is not None:
                     return answer
-            return ranged(self.large[name], request)
+            answered = ranged(self.large[name], request)
+            answered.headers["ETag"] = f'"{name}"'
+            return answered
         self.uploaded.append(len(request.body))
         if part:
             self._parts.setdefault(name, {})[int(part[0])] = request.body
@@ -233,7 +236,8 @@ class HubServer:
 
     def paths(self, request: Request, repo: str, revision: str) -> Answer:
         _, files = self._files(request, repo, revision)
-        asked = parse_qs(request.body.decode()).get("paths", [])
+        is_json = request.body.startswith(b"{")  # as the JavaScript client has it
+        asked = (json.loads(request.body) if is_json else parse_qs(request.body.decode())).get("paths", [])
         if len(asked) > 1000:
             raise Refused(413, "too many parameters")
         return as_json([self._entry(path, files[path]) for path in asked if path in files])
@@ -260,7 +264,7 @@ class HubServer:
         self._repository(request, repo, writing=True)
         asked = json.loads(request.body)
         assert asked["operation"] == "upload"
-        assert asked["hash_algo"] == "sha256"
+        assert asked.get("hash_algo", "sha256") in ("sha256", "sha_256"), "optional, and the clients differ"
         return as_json({"transfer": "basic", "objects": [self._action(each) for each in asked["objects"]]})
 
     def _action(self, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -300,6 +304,8 @@ class HubServer:
         head, header = found.branches[revision], lines[0]["value"]
         if header.get("parentCommit", head) != head:
             raise Refused(412, "A commit has happened since. Please refresh and try again.")
+        unknown = {line["value"]["oid"] for line in lines[1:] if line["key"] == "lfsFile"} - self.large.keys()
+        self.large |= from_xet(self.cas, unknown) if unknown and self.cas.is_dir() else {}
         files = dict(found.commits[head])
         for line in lines[1:]:
             self._apply(files, line["key"], line["value"])
@@ -319,7 +325,6 @@ class HubServer:
             files[path] = Blob(data, False)
         else:
             assert (key, value["algo"]) == ("lfsFile", "sha256")
-            self.large |= from_xet(self.cas, value["oid"]) if value["oid"] not in self.large else {}
             if len(self.large.get(value["oid"], b"")) != value["size"]:
                 raise Refused(400, f"Your push was rejected: {path} points to a file that does not exist")
             files[path] = Blob(self.large[value["oid"]], True)

@@ -1,18 +1,27 @@
 """What a Xet client has stored in a folder, put together again by that client. From the documents of Xet's shards."""
 
+import shutil
 import struct
 import tempfile
 import time
 from pathlib import Path
 
 
-def from_xet(cas: Path, sha256: str) -> dict[str, bytes]:
-    """A file's bytes by its SHA-256, put together by the Xet client from what it has stored; empty: not there."""
-    for shard in cas.rglob("xorbs/shards/*.mdb"):
-        for file_hash, num_bytes, named in _shard_files(shard.read_bytes()):
-            if named == sha256:
-                return {sha256: _assembled(cas, file_hash, num_bytes)}
-    return {}
+def from_xet(cas: Path, wanted: set[str]) -> dict[str, bytes]:
+    """Bytes of files by SHA-256, put together by the Xet client; without those that are not there."""
+    import hf_xet  # type: ignore[import-untyped]
+
+    known = [each for shard in cas.rglob("xorbs/shards/*.mdb") for each in _shard_files(shard.read_bytes())]
+    found = {sha256: (file_hash, num_bytes) for file_hash, num_bytes, sha256 in known if sha256 in wanted}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(cas, Path(folder) / "cas")  # the original's index may be open in the client's process
+        group = hf_xet.XetSession().new_file_download_group(
+            endpoint=f"local://{copy}", token="xet", token_expiry_unix_secs=int(time.time()) + 3600
+        )
+        with group:
+            for sha256, each in found.items():
+                group.start_download_file(hf_xet.XetFileInfo(*each), f"{folder}/{sha256}")
+        return {sha256: Path(folder, sha256).read_bytes() for sha256 in found}
 
 
 def _shard_files(shard: bytes) -> list[tuple[str, int, str]]:
@@ -33,17 +42,3 @@ def _shard_files(shard: bytes) -> list[tuple[str, int, str]]:
 def _hash_text(data: bytes) -> str:
     """A hash as Xet writes it: four little-endian numbers."""
     return "".join(f"{number:016x}" for number in struct.unpack("<4Q", data))
-
-
-def _assembled(cas: Path, file_hash: str, num_bytes: int) -> bytes:
-    """The bytes of a file, by the Xet client."""
-    import hf_xet  # type: ignore[import-untyped]
-
-    with tempfile.TemporaryDirectory() as folder:
-        target, until = Path(folder) / "file", int(time.time()) + 3600
-        group = hf_xet.XetSession().new_file_download_group(
-            endpoint=f"local://{cas}", token="xet", token_expiry_unix_secs=until
-        )
-        with group:
-            group.start_download_file(hf_xet.XetFileInfo(file_hash, num_bytes), str(target))
-        return target.read_bytes()
