@@ -149,14 +149,13 @@ def make_look() -> Callable[[], dict[str, Any]]:
     """A function that tells of a node, pickled by value as it is of no module: `bas` may not be there."""
 
     def look() -> dict[str, Any]:
+        import importlib
         import os
         import platform
         import socket
 
         try:
-            import bas
-
-            found = bas.__version__
+            found = importlib.import_module("bas").__version__
         except Exception as error:
             found = f"not to be imported ({error})"
         versions = {"bas": found, "Python": platform.python_version()}
