@@ -62,7 +62,7 @@ def main() -> None:
         alone, shipped = rates[False][1], rates[True][1]
         print(f"{path.name}: {alone:,.0f} frames/s of one thread, {shipped:,.0f} shipped ({shipped / alone:.2f})")
     generator = np.random.default_rng(0)
-    lengths = FRAMES_PER_MATCH * generator.normal(1, 0.05, NUM_MATCHES).clip(0.8)
+    lengths = (FRAMES_PER_MATCH * generator.normal(1, 0.05, NUM_MATCHES).clip(0.8)).tolist()
     print(
         f"idle at the end: {idle_share(sorted(lengths, reverse=True)):.3%} longest first, {idle_share(lengths):.3%} not"
     )
