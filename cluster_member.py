@@ -22,7 +22,8 @@ class Member:
             self._ready = prepare(slot)
         except Exception as error:
             return Failure.of(error)
-        return self._ready.about
+        about: str = self._ready.about
+        return about
 
     def who(self) -> str:
         """`pid 12 on host`."""
