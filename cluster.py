@@ -1,8 +1,6 @@
 """Tasks on a Ray cluster: each slot has an actor that does one task after the other; those of a lost one are redone."""
 
 import math
-import os
-import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -12,6 +10,7 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from .cluster_join import AUTO, connected, make_look, wrong_versions
+from .cluster_member import Member
 from .errors import InputError
 from .workers import Failure
 
@@ -129,43 +128,6 @@ def on_cluster(prepare: Prepare[T, R], tasks: Sequence[T], *, cluster: Cluster, 
             crew.end()
 
 
-class _Member:
-    """What an actor is: prepares once, then does tasks. Two threads: one works, one tells how far it is."""
-
-    def __init__(self) -> None:
-        self._told: Any = None
-        self._ready: Ready[Any, Any] | None = None
-
-    def begin(self, prepare: Prepare[Any, Any], slot: Slot) -> str | Failure:
-        """What the preparation said of it."""
-        try:
-            self._ready = prepare(slot)
-        except Exception as error:
-            return Failure.of(error)
-        return self._ready.about
-
-    def who(self) -> str:
-        """`pid 12 on host`."""
-        return f"pid {os.getpid()} on {socket.gethostname()}"
-
-    def do(self, task: Any) -> Any:
-        """The result, or a `Failure`."""
-        assert self._ready is not None
-        self._told = None
-        try:
-            return self._ready.work(task, self._tell)
-        except Exception as error:
-            return Failure.of(error)
-
-    def told(self, wait_seconds: float) -> Any:
-        """The last that the work told, None before, in so many seconds: who asks is not answered in vain."""
-        time.sleep(wait_seconds)
-        return self._told
-
-    def _tell(self, value: Any) -> None:
-        self._told = value
-
-
 @dataclass
 class _Given(Generic[T]):
     """A task, and how many actors were lost over it."""
@@ -211,7 +173,7 @@ class _Crew(Generic[T, R]):
     ) -> None:
         self._ray, self._prepare, self._left, self._cluster, self._watch = ray, prepare, left, cluster, watch
         groups = {"look": 1}
-        self._class = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=groups)(_Member)
+        self._class = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=groups)(Member)
         self._look = ray.remote(max_retries=0, num_cpus=0)(make_look())
         self._hears: dict[Any, Callable[[], None]] = {}
         self._nodes: dict[str, _Node] = {}

@@ -1,5 +1,6 @@
 """The way into a Ray cluster: connect, and see what a node is. Ray is imported here only, once one is asked for."""
 
+import io
 import os
 import platform
 import signal
@@ -53,18 +54,19 @@ def connected(address: str) -> Iterator[Any]:
                 raise
             raise _not_connected(address, error) from error
         finally:
-            ray.shutdown()
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it tells again of what died
+                ray.shutdown()
 
 
 class _WithoutRay:
-    """A stream without the pages that Ray writes of what died, at once or at its end: our own line tells it."""
+    """A stream without the pages that Ray writes of what died while it listens: our own line tells it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         """As a stream does."""
-        if "(raylet)" in text or threading.current_thread().name == "ray_listen_error_messages":
+        if threading.current_thread().name == "ray_listen_error_messages":
             return len(text)
         return int(self._stream.write(text))
 
@@ -147,14 +149,13 @@ def make_look() -> Callable[[], dict[str, Any]]:
     """A function that tells of a node, pickled by value as it is of no module: `bas` may not be there."""
 
     def look() -> dict[str, Any]:
+        import importlib
         import os
         import platform
         import socket
 
         try:
-            import bas
-
-            found = bas.__version__
+            found = importlib.import_module("bas").__version__
         except Exception as error:
             found = f"not to be imported ({error})"
         versions = {"bas": found, "Python": platform.python_version()}

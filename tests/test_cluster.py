@@ -33,7 +33,7 @@ from bas.workers import Failure
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets and files of Ray's own processes
 Cli = Callable[..., int]
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=2, stride=2)
-RUN = RunOptions(engine="torch", device="cpu", batch=1)
+RUN = RunOptions(engine="openvino", device="cpu", batch=1)
 LONG_FRAMES = 800
 NODE_BYTES = 80 * 2**20
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
@@ -85,7 +85,7 @@ def kill_node(nodes: Any, owner: int) -> None:
 def kill_midway(nodes: Any, store: Path, killed: list[int]) -> None:
     """Kill the node that has saved some rows of the long match."""
     partial_ = store / PARTIAL / hashlib.sha256(b"m0").hexdigest()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 40
     while time.monotonic() < deadline and not killed:
         with contextlib.suppress(OSError, ValueError):
             if json.loads((partial_ / JOURNAL).read_text())["rows_done"]:
