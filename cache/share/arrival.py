@@ -157,6 +157,7 @@ class Arrival:
             )
         root, match_id = self._store.path, self._manifest.match_id
         with disk_errors(self._folder):
+            require_own_place(root, match_id)
             for parent, _, _ in os.walk(self._folder / TREE, topdown=False):
                 sync_folder(Path(parent))
             self._write_journal(committing=True)

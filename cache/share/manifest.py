@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import PurePosixPath
 
 from ...errors import InputError
 from ...events import SPLITS
@@ -73,8 +74,11 @@ class MatchManifest:
 
     def __post_init__(self) -> None:
         check_id(self.match_id)
-        if not self.views:
-            raise InputError(f"manifest of {self.match_id!r}: no view")
+        if not 1 <= len(self.views) <= _MAX_VIEWS:
+            got = f"{len(self.views)} views"
+            raise InputError(f"match {self.match_id[:80]!r}", got=got, wanted=f"1 to {_MAX_VIEWS}")
+        for view in self.views:
+            check_view(view)
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -165,10 +169,6 @@ class MatchManifest:
     def _check(self, name: str, where: str) -> None:
         if self.split is not None and self.split not in SPLITS:
             raise InputError(f"{where}: split is not known", got=repr(self.split)[:80], wanted=", ".join(SPLITS))
-        if len(self.views) > _MAX_VIEWS:
-            raise InputError(f"{where}: too many views", got=len(self.views), wanted=f"at most {_MAX_VIEWS}")
-        for view in self.views:
-            check_view(view)
         wanted = {*MATCH_FILES, *(path for view in self.views for path in view_files(view))}
         if set(self.files) != wanted:
             wrong = sorted(wanted ^ set(self.files))
@@ -227,6 +227,20 @@ def parse_all(documents: Mapping[str, bytes], *, where: str) -> tuple[dict[str, 
     return made, damaged
 
 
+def require_apart(match_ids: Collection[str], *, where: str) -> None:
+    """Refuse matches that would lie inside others.
+
+    Raises:
+        InputError: names one of them.
+    """
+    known = set(match_ids)
+    for match_id in sorted(known):
+        around = [parent for parent in map(str, PurePosixPath(match_id).parents) if parent in known]
+        if around:
+            cure = "rename one of them, or leave it out by --match"
+            raise InputError(f"{where}: match {match_id!r} lies inside match {around[0]!r}", cure=cure)
+
+
 def choose(
     manifests: Collection[MatchManifest],
     *,
@@ -238,7 +252,7 @@ def choose(
     """Those asked for, in order of id, with the views asked for; empty: all.
 
     Raises:
-        InputError: a match is not there, none is left, or a match lacks a view.
+        InputError: a match is not there, none is left, one lies inside another, or a match lacks a view.
     """
     known = {each.match_id: each for each in manifests}
     missing = sorted(set(match_ids) - set(known))
@@ -255,6 +269,7 @@ def choose(
     if not chosen:
         have = ", ".join(sorted({str(each.split) for each in manifests})) or "no match at all"
         raise InputError(f"{where}: no match to take", got=f"splits: {have}", wanted=", ".join(splits) or "a match")
+    require_apart([each.match_id for each in chosen], where=where)
     for each in chosen:
         lacking = sorted(set(views) - set(each.views))
         if lacking:

@@ -223,7 +223,7 @@ class ObjectClient:
         except Missing:
             return None
 
-    def _call(self, attempt: Callable[[], T], path: str, *, attempts: int = _ATTEMPTS) -> T:
+    def _call(self, attempt: Callable[[], T], path: str, *, attempts: int | None = None) -> T:
         """The result. What may be a passing trouble is tried again.
 
         Raises:
@@ -232,6 +232,7 @@ class ObjectClient:
         """
         from obstore import exceptions
 
+        attempts, started = attempts or _ATTEMPTS, time.monotonic()
         for number in range(attempts):
             try:
                 return attempt()
@@ -244,7 +245,7 @@ class ObjectClient:
             except (exceptions.BaseError, OSError, ValueError) as error:
                 if _ASKED_MACHINE in str(error):
                     raise InputError(f"{self.url}: no credentials", cure=_CURE_CREDENTIALS) from None
-                if number + 1 == attempts or "timed out" in str(error):
+                if number + 1 == attempts or time.monotonic() - started > _RETRY_SECONDS:
                     raise InputError(
                         f"{self.url}/{path}: cannot be reached",
                         got=_first_line(error),

@@ -11,7 +11,7 @@ from ..store import FeatureStore
 from .components import send_components
 from .folder import write_manifests
 from .index import update_index
-from .manifest import MatchManifest, choose, view_files
+from .manifest import MatchManifest, choose, require_apart, view_files
 from .place import Place, Upload, folder_of, in_order, is_folder, open_place
 from .pull import receive, require_same_rows
 from .source import Listing, StoreSource, listing, named, root_record
@@ -49,6 +49,7 @@ def push(store_path: Path, url: str, selection: Selection, transfer: Transfer, r
     )
     settings_key = settle_root(place, store)
     there = listing(place)
+    require_apart({each.match_id for each in offered} | set(there.manifests), where=place.url)
     plans = [_plan(replace(each, settings_key=settings_key), there, transfer) for each in offered]
     travelling = [plan for plan in plans if plan.offered]
     report.planned(len(travelling), sum(plan.outcome.bytes for plan in travelling))

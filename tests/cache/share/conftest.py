@@ -175,12 +175,12 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 @dataclass
 class Liar:
-    """A web server that serves a folder, and treats some paths otherwise: `(handler, path) -> True` where it did."""
+    """A web server that serves a folder, and treats some paths otherwise."""
 
     folder: Path
     url: str
     tricks: dict[str, Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
-    """End of the path -> what happens."""
+    """Path -> what happens."""
 
 
 @pytest.fixture
@@ -191,10 +191,9 @@ def liar(tmp_path: Path) -> Iterator[Liar]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = unquote(self.path).lstrip("/")
-            for end, trick in made.tricks.items():
-                if path.endswith(end):
-                    trick(self)
-                    return
+            if path in made.tricks:
+                made.tricks[path](self)
+                return
             file = made.folder / path
             answer(self, file.read_bytes() if file.is_file() else None)
 

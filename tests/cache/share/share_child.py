@@ -1,10 +1,12 @@
 """Run by the tests of sharing in a process of its own: forks one process per job, before any thread is started.
 
 Jobs come as a JSON list on stdin: {"do": "push" or "pull", "store": PATH, "url": URL, "options": {...},
-"die_after": bytes after which the process vanishes as by kill -9}. Their ends go to stdout as a JSON list:
+"die_after": bytes after which the process vanishes as by kill -9, "die_at": number of the rename that it does not live
+to see}. Their ends go to stdout as a JSON list:
 {"code": exit code, "statuses": {match: status}, "bytes": ..., "error": ...}.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -30,6 +32,8 @@ def carry_out(job: dict[str, Any]) -> dict[str, Any]:
             if left[0] < 0:
                 os._exit(9)
 
+    if "die_at" in job:
+        die_at_rename(job["die_at"])
     options = dict(job.get("options", {}))
     chosen = {name: tuple(options.pop(name)) for name in ("matches", "splits", "views") if name in options}
     arguments = (Selection(**chosen), Transfer(**options), Reporter(on_bytes=on_bytes))
@@ -46,6 +50,17 @@ def carry_out(job: dict[str, Any]) -> dict[str, Any]:
         "bytes": outcome.bytes,
         "error": "\n".join(each.message for each in outcome.results),
     }
+
+
+def die_at_rename(number: int) -> None:
+    """Let this process vanish before its n-th rename of a file or folder (0-based)."""
+    renames = itertools.count()
+
+    def audit(event: str, _: object) -> None:
+        if event == "os.rename" and next(renames) == number:
+            os._exit(9)
+
+    sys.addaudithook(audit)
 
 
 def start(job: dict[str, Any]) -> tuple[int, int]:

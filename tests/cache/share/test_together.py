@@ -1,6 +1,7 @@
 """Several processes share a place at once, and any of them may vanish at any moment: matches are seen whole or not."""
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,47 @@ def whole_matches(sharing: Any, url: str, copy: Path) -> set[str]:
         return set()
     assert [finding for finding in verify(copy) if finding.severity == "error"] == []
     return set(FeatureStore.open(copy).matches())
+
+
+def test_killed_at_any_rename_of_a_replacement(make_maker: Any, sharing: Any, tree: Any, tmp_path: Path) -> None:
+    """In a folder: whoever reads then finds the old match, the new one, or none; and the same command ends it."""
+    old, new = (make_maker(tmp_path / name) for name in ("old", "new"))
+    old.match("liga/a", num_rows=300, views=("identity", "hflip"))
+    new.match("liga/a", num_rows=301)
+    sharing.push(old.path, tmp_path / "first")
+    job = {"do": "push", "store": new.path, "options": {"replace": True}}
+    shares = [tmp_path / f"share{number}" for number in range(10)]
+    for share in shares:
+        shutil.copytree(tmp_path / "first", share)
+    jobs = [job | {"url": share, "die_at": number} for number, share in enumerate(shares)]
+    ends = sharing.processes(*jobs, one_by_one=True)
+    codes = [end["code"] for end in ends]
+    assert codes == sorted(codes, reverse=True)
+    assert codes[0] == 9
+    assert codes[-1] == 0  # there are fewer renames than tries
+    for share in shares:
+        seen = FeatureStore.open(share)
+        assert [finding for match_id in seen.matches() for finding in check_match(seen, match_id)] == []
+        assert sharing.push(new.path, share, replace=True).complete
+        assert tree(share / "liga") == tree(new.path / "liga")
+        assert verify(share) == []
+        assert len(list(share.glob("__manifest__/*.*.json"))) == 1
+
+
+def test_a_killed_replacement_on_s3(make_maker: Any, sharing: Any, bucket: Any, tree: Any, tmp_path: Path) -> None:
+    old, new = (make_maker(tmp_path / name) for name in ("old", "new"))
+    old.match("a", num_rows=300, views=("identity", "hflip"))
+    new.match("a", num_rows=3000)
+    sharing.push(old.path, bucket.url)
+    job = {"do": "push", "store": new.path, "url": bucket.url, "options": {"replace": True}}
+    for point in (0, 30_000):
+        assert sharing.processes(job | {"die_after": point})[0]["code"] == 9
+        with pytest.raises(InputError, match="no match at all"):
+            sharing.pull(bucket.url, tmp_path / "early")
+    assert sharing.push(new.path, bucket.url, replace=True).complete
+    assert sharing.pull(bucket.url, tmp_path / "copy").complete
+    assert tree(tmp_path / "copy") == tree(new.path)
+    assert not [path for path in bucket.paths() if "hflip" in path or path.endswith(".claim")]
 
 
 def test_a_killed_push_shows_zarr_readers_no_match(make_maker: Any, sharing: Any, bucket: Any, tmp_path: Path) -> None:
