@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import cli_ablate, cli_cache, cli_finetune, cli_heads, cli_proxy, cli_report, cli_share
-from .cli_shared import AsJson, progress_bar, show
-from .errors import InputError
+from .cli_shared import AsJson, Ray, progress_bar, show
+from .errors import InputError, printable
+
+if TYPE_CHECKING:
+    from .events import Split
+    from .extract.datasets.sources import DataSet
+    from .extract.options import ExtractOptions, RunOptions
+    from .extract.run import Summary
 
 app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before spending hours on it.")
@@ -134,8 +140,12 @@ def extract(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with matches that were cut off, or begin them anew.")] = True,
     shard: Annotated[
-        str, typer.Option(help="i/n: this worker takes part i (0..n-1) of n, balanced by length.")
+        str,
+        typer.Option(
+            help="i/n: this worker takes part i (0..n-1) of n, balanced by length; auto: as torchrun, srun, mpirun say."
+        ),
     ] = "0/1",
+    ray: Ray = None,
     decode_threads: Annotated[int, typer.Option(help="Decoders side by side; 0: one per core.")] = 0,
     max_bad_share: Annotated[
         float, typer.Option(help="Share of undecodable frames that is put up with, 0 to 1.")
@@ -147,7 +157,7 @@ def extract(
     Settings that are left out follow the store where it exists, then the weights' own record, then the default.
     """
     from .extract.datasets.sources import find_sources
-    from .extract.options import ExtractOptions, RunOptions, parse_choice, parse_pair, parse_views
+    from .extract.options import ExtractOptions, RunOptions, parse_choice, parse_pair, parse_shard, parse_views
     from .extract.progress_view import ExtractionView, summary_json, summary_view
     from .extract.run import extract as run_extract
 
@@ -170,18 +180,39 @@ def extract(
         device=parse_choice(device, option="--device"),
         batch=batch,
         resume=resume,
-        shard=parse_pair(shard, option="--shard", separator="/", example="0/4"),
+        shard=parse_shard(shard, os.environ),
         decode_threads=decode_threads,
         max_bad_share=max_bad_share,
     )
     data_set = find_sources(sources)
     data_set.raise_errors()
     splits = tuple(parse_choice(name, option="--split") for name in split or ())
-    with ExtractionView() as report:
-        summary = run_extract(data_set, out, options, run, split=splits, report=report)
+    if ray is None:
+        with ExtractionView() as report:
+            summary = run_extract(data_set, out, options, run, split=splits, report=report)
+    else:
+        summary = _extract_on_cluster(data_set, out, options, run, splits, address=ray)
     show(summary_view(summary), summary_json(summary), as_json=as_json)
     if not summary.complete:
         raise typer.Exit(2)
+
+
+def _extract_on_cluster(
+    data_set: "DataSet",
+    out: Path,
+    options: "ExtractOptions",
+    run: "RunOptions",
+    splits: "tuple[Split, ...]",
+    *,
+    address: str,
+) -> "Summary":
+    from .cluster import Cluster
+    from .extract.cluster_run import extract_on_cluster
+    from .extract.cluster_view import ClusterView
+
+    cluster = Cluster(address=address, device=run.device)
+    with ClusterView() as report:
+        return extract_on_cluster(data_set, out, options, run, cluster, split=splits, report=report)
 
 
 @app.command(epilog="Example: bas weights x3d_s --fetch")
@@ -245,6 +276,10 @@ cache_app.command("pull", epilog="Example: bas cache pull s3://team/x3d_s.zarr x
 )
 cache_app.command("merge", epilog="Example: bas cache merge mine.zarr yours.zarr --out all.zarr")(cli_share.cache_merge)
 cache_app.command("verify", epilog="Example: bas cache verify x3d_s.zarr --videos SN-BAS-2025")(cli_cache.cache_verify)
+cache_app.command("pca", epilog="Example: bas cache pca x3d_s.zarr --out small.zarr --dim 64")(cli_cache.cache_pca)
+cache_app.command("export", epilog="Example: bas cache export x3d_s.zarr --out features --format h5")(
+    cli_cache.cache_export
+)
 data_app.command("proxy", epilog="Example: bas data proxy SN-BAS-2025 SN-BAS-2025-small")(cli_proxy.data_proxy)
 app.command("train-head", epilog="Example: bas train-head x3d_s.zarr --head ed --out runs/ed")(cli_heads.train_head)
 app.command("ablate", epilog="Example: bas ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation")(
@@ -296,7 +331,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except InputError as error:
-        print(f"bas: error: {error}", file=sys.stderr)
+        print(printable(f"bas: error: {error}"), file=sys.stderr)
         sys.exit(2)
     except _Stopped as stopped:
         print("bas: stopped; what was finished is stored, run the same command again to go on", file=sys.stderr)

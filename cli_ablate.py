@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_shared import AsJson, head_options, show
+from .cli_shared import AsJson, Ray, head_options, local_stores, show
 from .errors import InputError
 
 WIDTH_PIPED = 200
@@ -15,8 +15,10 @@ WIDTH_PIPED = 200
 
 def ablate(
     sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCE...", help="Data set folders (missing features are extracted), or stores."),
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Data set folders (missing features are extracted), stores, or URLs of stores."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the table, runs, predictions and stores; goes on where it is.")],
     recipes: Annotated[
@@ -47,6 +49,7 @@ def ablate(
         int, typer.Option(help="Runs side by side, one thread each; 0: one per core, up to 4 on a GPU.")
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
     """Recipes by seeds to one table: ours with spread and interval beside what is published. Resumes.
@@ -75,9 +78,10 @@ def ablate(
         head_options=head_options(set_),
         device=parse_choice(device, option="--device"),
         jobs=jobs,
+        ray=ray,
     )
-    with AblationView() as report:
-        table = run_ablation(sources, out, options, report)
+    with local_stores(sources, splits=options.splits) as paths, AblationView() as report:
+        table = run_ablation(paths, out, options, report)
     show(table_view(table), table.to_json(), as_json=as_json, piped_width=WIDTH_PIPED)
     if not as_json:
         print(f"\n{out / TABLE}, {SHEET}. Next: bas report {out} --out report")

@@ -1,4 +1,4 @@
-"""The commands `bas cache info`, `import` and `verify`. Imports nothing heavy before a command needs it."""
+"""The commands `bas cache info`, `import`, `export`, `verify` and `pca`. Imports nothing heavy before it is needed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,43 +8,89 @@ import typer
 from .cli_shared import AsJson, Store, progress_bar, show
 
 
-def cache_info(store: Store, as_json: AsJson = False) -> None:
-    """Matches, frames, events and settings of a store."""
+def cache_info(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder, or URL of a shared store.")],
+    as_json: AsJson = False,
+) -> None:
+    """Matches, frames, events and settings of a store; of a shared store no rows travel for it."""
     from .cache.info import info
     from .cache.info_view import info_view
+    from .cache.share.info import shared_info
+    from .cache.share.place import folder_of, is_folder, open_place
     from .cache.store import FeatureStore
 
-    about = info(FeatureStore.open(store))
+    about = info(FeatureStore.open(folder_of(store))) if is_folder(store) else shared_info(open_place(store))
     show(info_view(about), about.to_json(), as_json=as_json)
 
 
 def cache_import(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of <match>/1_scores.npz and 2_scores.npz.")],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of features or scores, or one HDF5 file.")],
     out: Annotated[Path, typer.Option(help="The store; made where it does not exist, added to where it does.")],
+    kind: Annotated[
+        str | None, typer.Option("--from", help="soccernet, flat, scores or bas; default: by what is in ROOT.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="NAME of 1_NAME.npy and 2_NAME.npy, where folders hold several.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What made the rows; one per store. Default: the store's, NAME, else unknown.")
+    ] = None,
+    fps: Annotated[
+        str | None,
+        typer.Option(help="Rows per second; flat: frames per second of the videos. Default: by NAME, the store's, 25."),
+    ] = None,
+    feature_stride: Annotated[int | None, typer.Option(help="flat: frames from row to row; default: 1.")] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(help="flat: frames that a row has seen; it stands at their centre. Default: 0.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Name of the label files (default: Labels-ball.json, else -v2); flat: annotation file."),
+    ] = None,
+    instant: Annotated[
+        str | None, typer.Option(help="flat: start, centre or end of a segment is its event; default: centre.")
+    ] = None,
+    offset: Annotated[
+        str | None, typer.Option(help="Seconds at which every second half begins; default: --offsets, else derived.")
+    ] = None,
     offsets: Annotated[
         Path | None,
-        typer.Option(help="JSON that names half1_offset_frames per game; default: the one in ROOT, else derived."),
+        typer.Option(help="JSON that names half1_offset_frames (or _ms) per game; default: the one in ROOT."),
     ] = None,
     split_file: Annotated[
         Path | None, typer.Option(help="A splits.json; default: ROOT's, else SoccerNet's own.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="What made the scores; one per store. Default: the store's, else unknown.")
-    ] = None,
-    fps: Annotated[str | None, typer.Option(help="Scores per second; default: the store's, else 25.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the table in npz and HDF5 files.")] = None,
+    transpose: Annotated[bool, typer.Option("--transpose", help="The files hold (channels, rows).")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Per-frame scores of another model into a feature store. Resumes; what is stored is left alone.
+    """Features or scores of other programs (npy, npz, HDF5), or an export, into a store. Resumes.
 
-    <match>/scores.npz is a match in one piece. Labels and splits are found as `bas data ls ROOT` finds them.
+    soccernet: 1_NAME.npy and 2_NAME.npy per game. flat: one file per video and an annotation JSON (OpenTAD,
+    ActionFormer). scores: 1_scores.npz and 2_scores.npz. bas: what `bas cache export` made. What is stored stays.
     """
-    from .cache.importing_view import summary_json, summary_view
-    from .extract.imports import import_scores
+    from .cache.convert.importing_view import summary_json, summary_view
+    from .cache.convert.request import ImportRequest, one_instant
+    from .extract.imports import import_features
 
+    request = ImportRequest(
+        root=root,
+        store=out,
+        model=model,
+        fps=fps,
+        splits_file=split_file,
+        labels=labels,
+        features=features,
+        offsets_file=offsets,
+        offset_seconds=offset,
+        feature_stride=feature_stride,
+        num_frames=num_frames,
+        instant=one_instant(instant),
+        dataset=dataset,
+        transpose=transpose or None,
+    )
     with progress_bar("importing") as on_progress:
-        summary = import_scores(
-            root, out, model=model, fps=fps, offsets_file=offsets, splits_file=split_file, on_progress=on_progress
-        )
+        summary = import_features(request, kind=kind, on_progress=on_progress)
     show(summary_view(summary), summary_json(summary), as_json=as_json)
     if not summary.complete:
         raise typer.Exit(2)
@@ -72,4 +118,67 @@ def cache_verify(
         findings += extract_again(store, find_sources(videos), weights=weights, num_places=sample, matches=match)
     show(findings_view(store, findings), [finding.to_json() for finding in findings], as_json=as_json)
     if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(2)
+
+
+def cache_pca(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="The reduced store; made where it does not exist, added to where it does.")],
+    dim: Annotated[
+        str | None, typer.Option(help="Channels to keep by PCA, or a share of the variance, such as 0.95.")
+    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="uint8: 256 levels per channel, with or without --dim.")] = None,
+    fit_split: Annotated[
+        str | None, typer.Option(help="Fit on the matches of this split and no others; default: train.")
+    ] = None,
+    view: Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated. Default: all.")] = None,
+    components: Annotated[
+        Path | None, typer.Option(help="Take the components of this reduced store; nothing is fitted.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reduce the rows of a store by PCA, to 8 bits, or both, into a new store. Resumes.
+
+    Components and levels are fitted on valid rows of training matches only, and kept in the new store. Where it exists,
+    they are used again, and what is missing is added.
+    """
+    from .cache.reduce.run import ReduceOptions, parse_fit, reduce_store
+    from .cache.reduce.view import summary_view
+
+    options = ReduceOptions(
+        fit=parse_fit(dim=dim, quantize=quantize, split=fit_split), components=components, views=tuple(view or ())
+    )
+    with progress_bar("reducing") as on_progress:
+        summary = reduce_store(store, out, options, on_progress=on_progress)
+    show(summary_view(summary), summary.to_json(), as_json=as_json)
+    if not summary.complete:
+        raise typer.Exit(2)
+
+
+def cache_export(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="A new folder, or one that this command began.")],
+    container: Annotated[
+        str, typer.Option("--format", help="npy (files per match) or h5 (one features.h5 per match).")
+    ] = "npy",
+    match: Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
+    view: Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A store as NumPy or HDF5 files, with time stamps, labels and settings. Resumes.
+
+    `bas cache import` makes the same store of it again, to the byte.
+    """
+    from .cache.convert.exporting import ExportOptions, export_store
+    from .cache.convert.exporting_view import export_json, export_view
+    from .cache.store import FeatureStore
+
+    options = ExportOptions(
+        container=container, matches=tuple(match or ()), splits=tuple(split or ()), views=tuple(view or ())
+    )
+    with progress_bar("exporting") as on_progress:
+        summary = export_store(FeatureStore.open(store), out, options, on_progress=on_progress)
+    show(export_view(summary), export_json(summary), as_json=as_json)
+    if not summary.complete:
         raise typer.Exit(2)

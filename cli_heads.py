@@ -35,13 +35,17 @@ from .cli_shared import (
     WeightDecay,
     WithValid,
     changed,
+    local_stores,
     show,
 )
 from .errors import InputError
 
 
 def train_head(
-    store: Annotated[Path | None, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made, or the URL of a shared store."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; an unfinished one goes on.")] = None,
     recipe: Recipe = None,
     head: Head = None,
@@ -100,9 +104,10 @@ def train_head(
         mixup=mixup_alpha if mixup is None or mixup_alpha is not None else MIXUP_ALPHA * mixup,
         views=tuple(views.split(",")) if views else None,
     )
-    features = FeatureStore.open(store)
-    _note(other_features(recipe, features.settings) if recipe else "")
-    with TrainingView() as report:
+    needed = {"splits": ("train", "valid"), "views": settings.views}
+    with local_stores([store], **needed) as [path], TrainingView() as report:
+        features = FeatureStore.open(path)
+        _note(other_features(recipe, features.settings) if recipe else "")
         record = train(
             features,
             out,
@@ -126,8 +131,11 @@ def _note(text: str) -> None:
 
 def predict(
     sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCE...", help="Video files, data set folders, or stores of `bas extract`."),
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Video files, data set folders, stores of `bas extract`, or URLs of shared stores.",
+        ),
     ],
     run: Annotated[
         list[Path],
@@ -184,8 +192,8 @@ def predict(
         threshold=threshold,
         max_bad_share=max_bad_share,
     )
-    with PredictionView() as report:
-        prediction = run_prediction(sources, run, out, options, report)
+    with local_stores(sources, splits=split or (), views=("identity",)) as paths, PredictionView() as report:
+        prediction = run_prediction(paths, run, out, options, report)
     show(prediction_view(prediction), prediction_json(prediction), as_json=as_json)
     if not prediction.complete:
         raise typer.Exit(2)

@@ -2,18 +2,19 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from .errors import InputError
+from .errors import InputError, printable
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
     from .heads.training.settings import TrainSettings
 
@@ -21,6 +22,14 @@ Settings = TypeVar("Settings", bound="TrainSettings")
 
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS|auto",
+        help="Work on a Ray cluster; auto: RAY_ADDRESS, else the one that runs here, else one is started here.",
+    ),
+]
 
 Recipe = Annotated[
     str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
@@ -58,6 +67,39 @@ Valid = Annotated[
 WithValid = Annotated[
     bool, typer.Option("--with-valid", help="With --valid: the other matches of the split valid train too.")
 ]
+
+
+@contextmanager
+def local_stores(sources: Sequence[str], *, splits: Sequence[str], views: Sequence[str] = ()) -> Iterator[list[Path]]:
+    """Sources as paths on this machine; of shared stores (URLs) what is needed is pulled into the local cache.
+
+    Args:
+        sources: paths or URLs.
+        splits: matches that are needed of a shared store; empty: all.
+        views: their views; empty: all.
+
+    Raises:
+        InputError: a shared store cannot be had.
+    """
+    with ExitStack() as stack:
+        paths = []
+        for source in sources:
+            if "://" not in source:
+                paths.append(Path(source))
+                continue
+            from .cache.share.local_copy import LocalCache, local_copy
+            from .cache.share.place import folder_of, is_folder
+            from .cache.share.transfer import Selection
+            from .cache.share.view import TransferView
+
+            if is_folder(source):
+                paths.append(folder_of(source))
+                continue
+            selection = Selection(splits=tuple(splits), views=tuple(views))
+            with TransferView("pulling") as report:
+                copy = local_copy(source, selection, LocalCache.from_environment(), report)
+                paths.append(stack.enter_context(copy))
+        yield paths
 
 
 _FIELDS = {"hop": "hop_rows", "mixup_alpha": "mixup", "set_": "options"}
@@ -98,6 +140,18 @@ def head_options(pairs: list[str] | None) -> dict[str, Any]:
     return options
 
 
+@dataclass(frozen=True)
+class Printable:
+    """A view whose text cannot steer the terminal: names may come from anywhere."""
+
+    view: "RenderableType"
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Segment]":
+        """The view's segments with what is no printable character as its escape."""
+        for segment in console.render(self.view, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
 def show(view: "RenderableType", record: object, *, as_json: bool, piped_width: int | None = None) -> None:
     """A result on stdout: for people, `piped_width` columns wide where that is no terminal, or as one JSON document."""
     from rich.console import Console
@@ -105,7 +159,7 @@ def show(view: "RenderableType", record: object, *, as_json: bool, piped_width: 
     if as_json:
         print(json.dumps(record, indent=1))
     else:
-        Console(highlight=False, width=None if sys.stdout.isatty() else piped_width).print(view)
+        Console(highlight=False, width=None if sys.stdout.isatty() else piped_width).print(Printable(view))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The one error that a user can cause."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -20,6 +21,35 @@ class InputError(ValueError):
         lines += [f"  wanted: {wanted}"] if wanted is not None else []
         lines += [f"  cure:   {cure}"] if cure else []
         super().__init__("\n".join(lines))
+
+
+@contextmanager
+def reading_record(what: str, *, cure: str = "") -> Iterator[None]:
+    """Turn what plain Python says about a value that is not what it should be into an error about the file.
+
+    Args:
+        what: the file, and that it is damaged.
+        cure: what to do.
+
+    Raises:
+        InputError: any lookup, type, value or arithmetic error inside; an InputError passes as it is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(what, got=repr(error)[:120], cure=cure) from None
+
+
+def printable(text: str) -> str:
+    """The text with what is no printable character (but the end of a line) as its escape: safe for a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
 
 
 def named_values(names: Iterable[str], values: Mapping[str, object]) -> str:

@@ -4,8 +4,11 @@ Source of the conventions: SoccerNet ball action spotting 2025 (`Labels-ball.jso
 Imports nothing of ours but the error type.
 """
 
+import errno
 import json
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +17,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .errors import InputError
+
+JSON_BYTES = 64 << 20
+"""Largest JSON file that is read where nothing else is said; parsed, it takes up to about 25 times its size."""
+PREDICTIONS_BYTES = 256 << 20
+"""Largest predictions file: other programs keep one for each frame and class."""
+_MAX_POSITION_MS = 24 * 3600 * 1000
+_FRACTION = re.compile(r"[0-9]{1,18}(\.[0-9]{1,12}|/[0-9]{1,18})?")
+_UNSAFE_RAW = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE_ESCAPE = re.compile(
+    r"(?<!\\)(?:\\\\)*\\(?:[bf]|u(?:00(?:0[0-8bcef]|1[0-9a-f]|7f|[89][0-9a-f])|202[a-e]|206[6-9]))", re.IGNORECASE
+)
+"""Control characters and changes of direction, as they are and as JSON escapes: they fool terminals."""
 
 Split = Literal["train", "valid", "test", "challenge"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -49,6 +64,17 @@ SOCCERNET_BALL_SPLITS: dict[str, Split] = {
 """Game folder (relative to the data set's root, split folders left out) -> official split."""
 
 
+def parse_fraction(text: object) -> Fraction:
+    """From `25`, `12.5` or `30000/1001`: no exponent and few digits, as `1e1000000000` would keep us busy for hours.
+
+    Raises:
+        ValueError, ZeroDivisionError: anything else.
+    """
+    if not isinstance(text, str) or not _FRACTION.fullmatch(text.strip()):
+        raise ValueError(f"no fraction: {text!r}"[:80])
+    return Fraction(text.strip())
+
+
 @dataclass(frozen=True)
 class TimeGrid:
     """Constant-rate grid of frames: the only place where milliseconds and frames convert.
@@ -79,6 +105,11 @@ class TimeGrid:
         exact = 1000 * Fraction(frame) / self.fps
         return -(-exact.numerator // exact.denominator)
 
+    def nearest(self, seconds: Fraction) -> int:
+        """Frame that starts nearest to an instant (exact, >= 0); the earlier one of two that are as near."""
+        exact = seconds * self.fps - Fraction(1, 2)
+        return -(-exact.numerator // exact.denominator)
+
     @classmethod
     def parse(cls, text: str) -> "TimeGrid":
         """From `25`, `12.5` or `30000/1001`.
@@ -87,11 +118,11 @@ class TimeGrid:
             InputError: not a positive number or fraction.
         """
         try:
-            return cls(Fraction(text))
+            return cls(parse_fraction(text))
         except (ValueError, ZeroDivisionError):
             raise InputError(
                 "frame rate is not usable",
-                got=repr(text),
+                got=repr(text)[:80],
                 wanted="a positive number or fraction, such as 25 or 30000/1001",
             ) from None
 
@@ -129,28 +160,93 @@ class Event:
         return record | {"team": self.team, "visibility": "visible" if self.visible else "not shown"}
 
 
-def read_json(path: Path) -> Any:
+def open_regular(path: Path, *, follow: bool = True) -> int:
+    """A file descriptor for reading a regular file; never waits for another process, as opening a pipe would.
+
+    Args:
+        path: the file.
+        follow: False refuses a link.
+
+    Raises:
+        OSError: as the file system says, or it is no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "not a regular file")
+
+
+def read_bounded(path: Path, *, max_bytes: int) -> bytes:
+    """A whole regular file.
+
+    Raises:
+        InputError: missing, no regular file, unreadable, or larger than `max_bytes`.
+    """
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            data = file.read(min(num_bytes, max_bytes) + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+    if max(num_bytes, len(data)) > max_bytes:
+        raise InputError(
+            f"{path}: too large for what it is",
+            got=f"{max(num_bytes, len(data)):,} bytes",
+            wanted=f"at most {max_bytes:,}",
+            cure="fetch it again; do not trust where it came from",
+        )
+    return data
+
+
+def read_json(path: Path, *, max_bytes: int = JSON_BYTES) -> Any:
     """Parsed JSON of a small text file.
 
     Raises:
-        InputError: missing, unreadable or not JSON; names the line.
+        InputError: missing, unreadable, larger than `max_bytes`, not JSON (names the line), or with text that is not
+            safe to show (control characters, half a surrogate pair).
     """
+    return parse_json(read_bounded(path, max_bytes=max_bytes), where=str(path))
+
+
+def parse_json(data: bytes, *, where: str) -> Any:
+    """Parsed JSON. Raises as `read_json`; errors begin with `where`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = data.decode("utf-8")
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno}",
+            f"{where}: not valid JSON at line {error.lineno}, column {error.colno}",
             got=error.msg,
             cure="repair the file, or fetch it again",
         ) from None
     except RecursionError:
-        raise InputError(f"{path}: JSON nested too deep", cure="fetch the file again") from None
+        raise InputError(f"{where}: JSON nested too deep", cure="fetch the file again") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text", got=f"byte {error.start}: {error.reason}") from None
+        raise InputError(f"{where}: not UTF-8 text", got=f"byte {error.start}: {error.reason}") from None
     except ValueError as error:  # an integer of more than 4300 digits
-        raise InputError(f"{path}: not usable JSON", got=str(error), cure="fetch the file again") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+        raise InputError(f"{where}: not usable JSON", got=str(error), cure="fetch the file again") from None
+    _require_safe_text(text, value, where=where)
+    return value
+
+
+def _require_safe_text(text: str, value: object, *, where: str) -> None:
+    """Refuse what a terminal would obey, and what is no text: names and labels are shown and become folders."""
+    is_plain = text.isascii() and "\x7f" not in text  # ten times faster than a search
+    unsafe = (None if is_plain else _UNSAFE_RAW.search(text)) or ("\\" in text and _UNSAFE_ESCAPE.search(text))
+    if unsafe:
+        raise InputError(
+            f"{where}: holds control characters",
+            got=ascii(unsafe[0]),
+            wanted="text that can be shown",
+            cure="fetch the file again; do not trust where it came from",
+        )
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: holds half a character", cure="fetch the file again") from None
 
 
 def write_json_atomic(path: Path, value: object) -> None:
@@ -195,9 +291,11 @@ def parse_event(record: object, *, where: str) -> Event:
         position_ms = int(text) if text.isascii() and text.isdigit() else -1  # int() alone also takes "1_000"
     except ValueError:
         position_ms = -1
-    if position_ms < 0:
+    if not 0 <= position_ms < _MAX_POSITION_MS:
         raise InputError(
-            f"{where}: position is not usable", got=repr(position)[:80], wanted="whole milliseconds >= 0, as a string"
+            f"{where}: position is not usable",
+            got=repr(position)[:80],
+            wanted="whole milliseconds >= 0, as a string, less than a day",
         )
     confidence = record.get("confidence")
     try:
@@ -236,7 +334,7 @@ def read_predictions(path: Path) -> list[Event]:
 
 
 def _read_events(path: Path, *, key: str) -> list[Event]:
-    document = read_json(path)
+    document = read_json(path, max_bytes=PREDICTIONS_BYTES if key == "predictions" else JSON_BYTES)
     records = document.get(key) if isinstance(document, Mapping) else None
     if not isinstance(records, list):
         raise InputError(f"{path}: no list named {key!r}", got=type(document).__name__, wanted=f'{{"{key}": [...]}}')

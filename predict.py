@@ -257,7 +257,7 @@ def _events(spots: Spots, classes: Sequence[str], grid: TimeGrid, *, half: int) 
 def _rows(shared: _Shared, part: Part) -> MatchRows:
     ensemble, report = shared.ensemble, shared.report
     if isinstance(part, StoredPart):
-        rows = stored_rows(part, view=ensemble.view, device=ensemble.device)
+        rows = stored_rows(part, view=ensemble.view, device=ensemble.device, reduction=ensemble.reduction)
         _require_rate(rows.fps, ensemble, part.id)
         return rows
     extractor = shared.extractor
@@ -275,6 +275,7 @@ def _rows(shared: _Shared, part: Part) -> MatchRows:
         view=ensemble.view,
         device=ensemble.device,
         max_bad_share=shared.options.max_bad_share,
+        reduction=ensemble.reduction,
         opened=opened,
         on_progress=report.extracting,
     )
@@ -311,16 +312,16 @@ def _keep_rows(shared: _Shared, games: Sequence[Game], keep: Path) -> list[Game]
 
 def _shared(ensemble: Ensemble, games: Sequence[Game], options: PredictOptions, report: Reporter) -> _Shared:
     """What all games share; every store and the backbone's weights are checked before work begins."""
-    first, features = ensemble.first, ensemble.features
+    first = ensemble.first
     parts = [part for game in games for part in game.parts]
     for store in {part.store.path: part.store for part in parts if isinstance(part, StoredPart)}.values():
+        features = ensemble.full_features if store.settings.reduction is None else ensemble.features
         wrong = store.settings.differing_rows(features)
         if wrong:
-            got, wanted = store.settings.to_json(), features.to_json()
             raise InputError(
                 f"{store.path}: rows of other settings than the run was trained on; these differ: {', '.join(wrong)}",
-                got=named_values(wrong, got),
-                wanted=named_values(wrong, wanted),
+                got=named_values(wrong, vars(store.settings)),
+                wanted=named_values(wrong, vars(features)),
                 cure="name a store of the settings that the run was trained on, or the videos themselves",
             )
     peaks = SEED_PEAKS if options.nms == "seed" else first.peaks
@@ -334,7 +335,7 @@ def _shared(ensemble: Ensemble, games: Sequence[Game], options: PredictOptions, 
 
 
 def _extractor(ensemble: Ensemble, options: PredictOptions) -> Extractor:
-    features = ensemble.features
+    features = ensemble.full_features
     if features.is_imported:
         raise InputError(
             "the run was trained on imported rows: no backbone of ours makes them from a video",

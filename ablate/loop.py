@@ -9,10 +9,13 @@ from pathlib import Path
 from ..cache.files import FileLock, disk_errors
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
+from ..cluster import Cluster, Lost, Watch, on_cluster
+from ..cluster_join import connected
 from ..errors import InputError
 from ..eval.ablation import TABLE, Judged, Row, Table, require_same_settings
 from ..events import SOCCERNET_BALL_CLASSES, write_text_atomic
 from ..extract.backbones.registry import backbone_spec
+from ..extract.cluster_run import ClusterReporter, extract_on_cluster
 from ..extract.engines.choose import Device
 from ..extract.options import ExtractOptions
 from ..extract.options import RunOptions as ExtractRun
@@ -21,7 +24,7 @@ from ..extract.run import extract
 from ..heads.training.loop import choose_device
 from ..workers import Failure, side_by_side
 from .plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
-from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256
+from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256, ready_alone
 
 MAX_JOBS_ON_GPU = 4
 """Small heads leave a GPU idle between kernels, so several runs share it; each holds a bank of its own there."""
@@ -35,6 +38,10 @@ class Reporter:
     """Called with what is worth knowing before the work."""
     extracting: Callable[[Place], AbstractContextManager[ExtractReporter]] = lambda _: nullcontext(ExtractReporter())
     """Called before every extraction: hears how it goes."""
+    extracting_there: Callable[[Place], AbstractContextManager[ClusterReporter]] = lambda _: nullcontext(
+        ClusterReporter()
+    )
+    """The same of one on a cluster."""
     begun: Callable[[Sequence[RunTask], int], None] = lambda *_: None
     """Called once, with the runs that are left and how many go side by side."""
     progress: Callable[[RunTask, float], None] = lambda *_: None
@@ -59,9 +66,11 @@ def ablate(sources: Sequence[Path], out: Path, options: AblateOptions, report: R
         InputError: the sources cannot be used, or `out` holds something else.
     """
     report = report or Reporter()
-    choose_device(options.device)  # what is not there is better said before hours of work
+    if options.ray is None:
+        choose_device(options.device)  # what is not there is better said before hours of work
     inputs = open_inputs(sources, options)
-    with _owned(out):
+    out = out.absolute()  # workers of a cluster have a working folder of their own
+    with connected(options.ray) if options.ray else nullcontext(), _owned(out):
         board = _Board.begin(inputs, out, options)
         tasks: list[RunTask] = []
         for place in board.plan.places:
@@ -73,7 +82,7 @@ def ablate(sources: Sequence[Path], out: Path, options: AblateOptions, report: R
             report.note(note)
 
         left = [task for task in tasks if not board.enter_known(task)]
-        jobs = options.jobs or default_jobs(options.device, len(left))
+        jobs = options.jobs or (len(left) if options.ray else default_jobs(options.device, len(left)))
         report.begun(left, jobs)
 
         def ended(task: RunTask, result: Judged | Failure) -> None:
@@ -81,8 +90,32 @@ def ablate(sources: Sequence[Path], out: Path, options: AblateOptions, report: R
             report.ended(task, result)
 
         longest_first = sorted(left, key=lambda task: -task.cost)
-        side_by_side(carry_out_alone, longest_first, jobs=jobs, progress=report.progress, ended=ended)
+        if options.ray is None:
+            side_by_side(carry_out_alone, longest_first, jobs=jobs, progress=report.progress, ended=ended)
+        else:
+            on_cluster(ready_alone, longest_first, cluster=_cluster(options), watch=_watch(report, ended))
     return board.table
+
+
+def _cluster(options: AblateOptions) -> Cluster:
+    assert options.ray is not None
+    share = 1 / MAX_JOBS_ON_GPU
+    return Cluster(address=options.ray, device=options.device, gpu_share=share, max_slots=options.jobs)
+
+
+def _watch(report: Reporter, ended: Callable[[RunTask, Judged | Failure], None]) -> Watch[RunTask, Judged]:
+    """Tells of a cluster what is told of processes, and of workers that were lost."""
+
+    def lost(lost: Lost[RunTask]) -> RunTask:
+        report.note(f"{lost.task.name}: its worker on {lost.place} was lost: {lost.why}")
+        return lost.task
+
+    return Watch(
+        ended=lambda task, _, result: ended(task, result),
+        progress=lambda task, _, share: report.progress(task, share),
+        lost=lost,
+        note=report.note,
+    )
 
 
 def default_jobs(device: Device, num_runs: int) -> int:
@@ -111,10 +144,17 @@ def _extract_missing(place: Place, inputs: Inputs, options: AblateOptions, repor
         window=options.window if is_3d else None,
         hop=options.hop if is_3d else None,
     )
+    run = ExtractRun(device=options.device)
     try:
-        with report.extracting(place) as hears:
-            run = ExtractRun(device=options.device)
-            summary = extract(data_set, place.store, asked, run, split=options.splits, report=hears)
+        if options.ray:
+            cluster = Cluster(address=options.ray, device=options.device)
+            with report.extracting_there(place) as told:
+                summary = extract_on_cluster(
+                    data_set, place.store, asked, run, cluster, split=options.splits, report=told
+                )
+        else:
+            with report.extracting(place) as hears:
+                summary = extract(data_set, place.store, asked, run, split=options.splits, report=hears)
     except Exception as error:  # whatever it is: the rows of other backbones go on
         return Failure.of(error)
     failed = [result for result in summary.results if not result.is_stored]

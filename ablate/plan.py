@@ -55,7 +55,9 @@ class AblateOptions:
     device: Device = "auto"
     """Where backbones and heads run."""
     jobs: int = 0
-    """Runs side by side; 0: chosen for the machine."""
+    """Runs side by side; 0: chosen for the machine, or the cluster."""
+    ray: str | None = None
+    """Address of a Ray cluster to work on, or `auto`; None: this machine."""
 
     def __post_init__(self) -> None:
         if self.num_seeds < 1 or self.jobs < 0:

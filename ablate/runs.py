@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..cache.store import FeatureStore
+from ..cluster import Ready, Slot
 from ..errors import InputError
 from ..eval.ablation import Judged
 from ..eval.files import PREDICTIONS_NAME, games_of, read_events
@@ -133,6 +134,11 @@ def carry_out_alone(task: RunTask, tell: Callable[[float], None]) -> Judged:
     """`carry_out` in a process of its own, with one thread: figures do not depend on how many run side by side."""
     torch.set_num_threads(1)
     return carry_out(task, tell)
+
+
+def ready_alone(_: Slot) -> Ready[RunTask, Judged]:
+    """A worker of a cluster that does `carry_out_alone`."""
+    return Ready(carry_out_alone)
 
 
 def judged_games(store: FeatureStore, split: Split) -> list[JudgedGame]:

@@ -11,6 +11,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ..eval.ablation import SHEET, Judged, Row, Table
+from ..extract.cluster_run import ClusterReporter
+from ..extract.cluster_view import ClusterView
 from ..extract.progress_view import ExtractionView
 from ..extract.run import Reporter as ExtractReporter
 from ..heads.recipes import RECIPES
@@ -51,6 +53,7 @@ class AblationView:
         return Reporter(
             note=self._note,
             extracting=self._extracting,
+            extracting_there=self._extracting_there,
             begun=self._begun,
             progress=self._progress,
             ended=self._ended,
@@ -66,6 +69,12 @@ class AblationView:
     def _extracting(self, place: Place) -> Iterator[ExtractReporter]:
         self._console.print(f"extracting {place.store}", markup=False)
         with ExtractionView() as report:
+            yield report
+
+    @contextmanager
+    def _extracting_there(self, place: Place) -> Iterator[ClusterReporter]:
+        self._console.print(f"extracting {place.store}", markup=False)
+        with ClusterView() as report:
             yield report
 
     def _begun(self, tasks: Sequence[RunTask], jobs: int) -> None:

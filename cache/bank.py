@@ -18,6 +18,9 @@ from .store import FeatureStore
 
 Place = Literal["auto", "device", "ram", "mapped"]
 PLACES: tuple[Place, ...] = get_args(Place)
+_NUMPY: dict[torch.dtype, np.dtype[Any]] = {torch.float16: np.dtype(np.float16), torch.uint8: np.dtype(np.uint8)}
+Levels = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""(C,) step and lowest value of rows in 8 bits, see `Reduction.levels`."""
 _SHARE_OF_FREE = 0.6
 """A bank may take this share of the free memory of a device or machine; beyond, the next slower place serves."""
 
@@ -43,6 +46,8 @@ class FeatureBank:
         device: torch.device,
         tables: Sequence[Tensor] = (),
         files: Sequence[Sequence[Rows]] = (),
+        dtype: torch.dtype = torch.float16,
+        levels: Levels | None = None,
     ) -> None:
         self.matches = tuple(matches)
         """In the order given."""
@@ -51,6 +56,8 @@ class FeatureBank:
         """Where `gather` puts its result."""
         self._tables = tables
         self._files = files
+        self._dtype = dtype
+        self._levels = None if levels is None else tuple(torch.tensor(array, device=device) for array in levels)
         self._starts = np.array([match.first_row for match in matches], np.int64)
 
     @property
@@ -63,7 +70,7 @@ class FeatureBank:
     @property
     def num_bytes(self) -> int:
         """Size of the rows of all views as they are kept."""
-        return self.num_views * self.num_rows * self.dim * 2
+        return self.num_views * self.num_rows * self.dim * self._dtype.itemsize
 
     def gather(self, index_bt: Tensor, *, view: int = 0) -> Tensor:
         """Windows of rows.
@@ -79,12 +86,12 @@ class FeatureBank:
         if self._tables:
             table = self._tables[view]
             rows = table.index_select(0, index_bt.to(table.device, non_blocking=True).flatten())
-            return rows.to(self.device, non_blocking=True).float().view(shape)
-        rows_btc = np.empty(shape, np.float16)
+            return self._decoded(rows.to(self.device, non_blocking=True)).view(shape)
+        rows_btc = np.empty(shape, _NUMPY[self._dtype])
         for clip, index_t in zip(rows_btc, index_bt.numpy(), strict=True):
             rows_of, first_row = self._file(int(index_t[0]), view)
             clip[:] = _strided(rows_of, index_t - first_row)
-        return torch.from_numpy(rows_btc).to(self.device, non_blocking=True).float()
+        return self._decoded(torch.from_numpy(rows_btc).to(self.device, non_blocking=True))
 
     def will_need(self, index_bt: Tensor, *, view: int = 0) -> None:
         """Ask for the rows of windows to be read ahead; does nothing where they are in memory already."""
@@ -93,6 +100,13 @@ class FeatureBank:
         for first, last in index_bt[:, [0, -1]].tolist():
             rows, first_row = self._file(first, view)
             rows.willneed(first - first_row, last - first_row + 1)
+
+    def _decoded(self, stored: Tensor) -> Tensor:
+        """(..., C) float32 of rows as they are kept."""
+        if self._levels is None:
+            return stored.float()
+        scale, offset = self._levels
+        return stored.float().mul_(scale).add_(offset)
 
     def _file(self, row: int, view: int) -> tuple[Rows, int]:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -131,26 +145,38 @@ def open_bank(
         matches.append(BankMatch(match_id, num_rows, len(rows[0])))
         num_rows += len(rows[0])
     shape = (len(views), num_rows, store.settings.dim)
+    dtype = torch.uint8 if store.settings.dtype == "uint8" else torch.float16
+    levels = store.reduction.levels if store.reduction else None
     if place == "auto":
-        place = _fitting_place(2 * shape[0] * shape[1] * shape[2], device)
+        place = _fitting_place(shape[0] * shape[1] * shape[2] * dtype.itemsize, device)
     if place == "mapped":
-        return FeatureBank(matches, shape_vrc=shape, device=device, files=files)
+        return FeatureBank(matches, shape_vrc=shape, device=device, files=files, dtype=dtype, levels=levels)
     home = device if place == "device" else torch.device("cpu")
-    tables = [torch.empty(shape[1:], dtype=torch.float16, device=home) for _ in views]
+    tables = [torch.empty(shape[1:], dtype=dtype, device=home) for _ in views]
     for number, (match, rows) in enumerate(zip(matches, files, strict=True)):
         for table, of_view in zip(tables, rows, strict=True):
             _copy(of_view, table[match.first_row : match.first_row + match.num_rows])
         on_progress(sum(each.num_rows for each in matches[: number + 1]), num_rows)
-    return FeatureBank(matches, shape_vrc=shape, device=device, tables=tables)
+    return FeatureBank(matches, shape_vrc=shape, device=device, tables=tables, dtype=dtype, levels=levels)
 
 
-def bank_of_rows(rows_rc: npt.NDArray[np.float16], *, match_id: str, device: torch.device | str = "cpu") -> FeatureBank:
-    """A bank of one view of one match from its rows (R, C) in memory; the array must not change afterwards."""
+def bank_of_rows(
+    rows_rc: npt.NDArray[Any], *, match_id: str, device: torch.device | str = "cpu", levels: Levels | None = None
+) -> FeatureBank:
+    """A bank of one view of one match from its rows in memory; the array must not change afterwards.
+
+    Args:
+        rows_rc: (R, C) float16, or uint8.
+        match_id: the match.
+        device: where gathered windows are wanted.
+        levels: of uint8.
+    """
     device, table = torch.device(device), torch.from_numpy(rows_rc)
     if _fitting_place(rows_rc.nbytes, device) == "device":
         table = table.to(device)
     match = BankMatch(match_id, 0, len(rows_rc))
-    return FeatureBank([match], shape_vrc=(1, *rows_rc.shape), device=device, tables=[table])
+    shape = (1, *rows_rc.shape)
+    return FeatureBank([match], shape_vrc=shape, device=device, tables=[table], dtype=table.dtype, levels=levels)
 
 
 def fits_in_memory(num_bytes: int) -> bool:
@@ -160,7 +186,7 @@ def fits_in_memory(num_bytes: int) -> bool:
 
 def _copy(rows: Rows, table_rc: Tensor, *, block: int = 65_536) -> None:
     for start in range(0, len(rows), block):
-        part = torch.from_numpy(np.ascontiguousarray(rows[start : start + block], dtype=np.float16).copy())
+        part = torch.from_numpy(np.ascontiguousarray(rows[start : start + block], _NUMPY[table_rc.dtype]).copy())
         table_rc[start : start + len(part)].copy_(part)
 
 

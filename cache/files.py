@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from typing import Self
 import google_crc32c
 
 from ..errors import InputError
+from ..events import read_bounded
 
 _BLOCK_BYTES = 1 << 20
+_MAX_DEPTH = 48
+"""Folders inside each other: a match's id, and what is in a match."""
 _FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "quota used up", errno.EFBIG: "file size limit reached"}
 
 
@@ -97,9 +101,10 @@ class AppendFile:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a small file through to the disk; only for places that no reader sees yet."""
+    """Write a small file through to the disk; only for places that no reader sees yet. Never through a link."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -110,6 +115,33 @@ def replace_synced(temporary: Path, path: Path, data: bytes) -> None:
     write_synced(temporary, data)
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def real_files(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.stat_result]]:
+    """Everything in a folder with its own status (that of a link, not of what it leads to); follows no link.
+
+    Args:
+        folder: where to begin.
+        deep: folders in it as well.
+
+    Raises:
+        InputError: folders nested too deep, or one that cannot be read.
+    """
+    todo = [(folder, 0)]
+    while todo:
+        parent, depth = todo.pop()
+        if depth > _MAX_DEPTH:
+            raise InputError(
+                f"{folder}: folders nested too deep",
+                wanted=f"at most {_MAX_DEPTH}",
+                cure="remove them; do not trust this store",
+            )
+        try:
+            found = [(Path(entry.path), entry.stat(follow_symlinks=False)) for entry in os.scandir(parent)]
+        except OSError as error:
+            raise InputError(f"{parent}: cannot be read", got=error.strerror) from None
+        yield from found
+        todo += [(path, depth + 1) for path, status in found if deep and stat.S_ISDIR(status.st_mode)]
 
 
 def sync_folder(folder: Path) -> None:
@@ -169,8 +201,8 @@ class FileLock:
     def owner(path: Path) -> str:
         """Who holds the lock at `path`, as written there: `pid 12 on host`."""
         try:
-            return path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-        except OSError:
+            return read_bounded(path, max_bytes=4096).decode(errors="replace").strip() or "another process"
+        except InputError:
             return "another process"
 
     def release(self) -> None:

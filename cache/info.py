@@ -19,16 +19,16 @@ class MatchLine:
     """train, valid, test, challenge; empty where there is none."""
     rows: int
     """Frames of the grid."""
-    minutes: float
-    """Length of the grid."""
+    minutes: float | None
+    """Length of the grid; None where each match has a rate of its own, and is elsewhere."""
     events: int | None
     """Labels; None where the match is unlabelled."""
     views: tuple[str, ...]
     """Views, sorted."""
     megabytes: float
     """Features of all views as they are read, 10^6 bytes."""
-    invalid_share: float
-    """Share of rows whose frame could not be decoded, 0..1."""
+    invalid_share: float | None
+    """Share of rows whose frame could not be decoded, 0..1; None where that takes the rows, which are elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class StoreInfo:
     """The weights file or finetuned run, plain JSON; None where that was not written down."""
     matches: tuple[MatchLine, ...]
     """Lines of the table, in order of id."""
+    reduction: dict[str, Any] | None = None
+    """What reduced rows were fitted on and what they keep, plain JSON; None where the rows are full."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -61,7 +63,11 @@ def info(store: FeatureStore) -> StoreInfo:
     """
     lines = tuple(_line(store, match_id) for match_id in store.matches())
     origin = store.origin.to_json() if store.origin else None
-    return StoreInfo(store.settings.to_json(), store.settings.key(), store.classes, store.software, origin, lines)
+    reduced = store.reduction
+    reduction = {"source": reduced.source.to_json(), **reduced.about} if reduced else None
+    return StoreInfo(
+        store.settings.to_json(), store.settings.key(), store.classes, store.software, origin, lines, reduction
+    )
 
 
 def _line(store: FeatureStore, match_id: str) -> MatchLine:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from .info import StoreInfo
 from .origin import WeightsOrigin
+from .reduce.about import told
 from .settings import IMPORTED
 from .verify import Finding
 
@@ -23,7 +24,7 @@ def info_view(about: StoreInfo) -> Group:
     sums = {
         "match": f"{len(lines)} match{'es' if len(lines) != 1 else ''}",
         "frames": f"{sum(line.rows for line in lines):,}",
-        "minutes": f"{sum(line.minutes for line in lines):,.1f}",
+        "minutes": f"{sum(line.minutes or 0 for line in lines):,.1f}",
         "events": f"{sum(line.events or 0 for line in lines):,}",
         "MB": f"{sum(line.megabytes for line in lines):,.1f}",
     }
@@ -34,13 +35,13 @@ def info_view(about: StoreInfo) -> Group:
         events = "-" if line.events is None else f"{line.events:,}"
         table.add_row(
             Text(line.match),
-            line.split,
+            Text(line.split),
             f"{line.rows:,}",
-            f"{line.minutes:.1f}",
+            "-" if line.minutes is None else f"{line.minutes:.1f}",
             events,
-            " ".join(line.views),
+            Text(" ".join(line.views)),
             f"{line.megabytes:,.1f}",
-            f"{line.invalid_share:.2%}",
+            "-" if line.invalid_share is None else f"{line.invalid_share:.2%}",
         )
     return Group(table, "", _settings_table(about))
 
@@ -51,12 +52,15 @@ def _settings_table(about: StoreInfo) -> Table:
     table.add_column(overflow="fold")
     settings = {name: value for name, value in about.settings.items() if value is not None}
     if str(settings["backbone"]).startswith(IMPORTED):  # the other fields say nothing there
-        settings = {name: settings[name] for name in ("backbone", "weights", "dim", "fps", "dtype")}
+        shown = ("backbone", "weights", "dim", "fps", "dtype", "reduction")
+        settings = {name: settings[name] for name in shown if name in settings}
     for name, value in settings.items():
         table.add_row(name, Text(" ".join(map(str, value)) if isinstance(value, list) else str(value)))
     if about.weights_origin is not None:
         origin = WeightsOrigin.from_json(about.weights_origin, where="weights_origin")
         table.add_row("weights from", Text(origin.told()))
+    if about.reduction is not None:
+        table.add_row("reduced", Text("\n".join(told(about.reduction))))
     table.add_row("key", about.settings_key)
     table.add_row("classes", Text(", ".join(about.classes)))
     table.add_row("software", Text(", ".join(f"{name} {version}" for name, version in about.software.items())))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .layout import FEATURES, PARTIAL, PTS, canonical_json
+from .layout import FEATURES, PARTIAL, PTS, canonical_json, inside, partial_name
 from .match import MatchMeta, read_match
 from .rows import read_plain
 from .settings import FeatureSettings
@@ -86,17 +86,17 @@ class MatchJob:
     @property
     def partial(self) -> Path:
         """Folder of the unfinished work."""
-        return self.root / PARTIAL / hashlib.sha256(self.match_id.encode()).hexdigest()
+        return self.root / PARTIAL / partial_name(self.match_id)
 
     def check_place(self) -> bool:
         """Whether the store has the match already, so that this job adds views to it.
 
         Raises:
             InputError: a view is there already, the match's id is the folder of other matches or lies inside a match,
-                or the stored match has other frames or another video.
+                a link leads out of the store, or the stored match has other frames or another video.
         """
         require_own_place(self.root, self.match_id)
-        target = self.root / self.match_id
+        target = inside(self.root, self.match_id)
         if not (target / FEATURES).is_dir():
             return False
         there = [view for view in self.views if (target / FEATURES / view).exists()]

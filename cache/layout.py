@@ -3,6 +3,7 @@
 T: rows (frames of the grid), C: channels of a feature row.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -11,16 +12,21 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .shard import DTYPES, ShardLayout
+from .shard import DTYPES, MAX_CHANNELS, MAX_CHUNK_ROWS, MAX_ROWS, ShardLayout
 
 FORMAT = 1
 """Version of the layout, in the root attributes."""
 FEATURES, PTS, VALID = "features", "pts", "valid"
+REDUCTION = "reduction"
+"""Group at the root of a reduced store: how its rows were made from full ones."""
 PARTIAL = ".partial"
 """Folder of unfinished work inside a store; gone when there is none."""
 MANIFESTS = "__manifest__"
 """Folder of what a shared store says of its matches; no Zarr node and no match can have such a name."""
 METADATA = "zarr.json"
+METADATA_BYTES = 16 << 20
+"""Largest `zarr.json` or journal that is read: the labels of a long match are a tenth of it."""
+MAX_ID_PARTS, MAX_ID_BYTES = 32, 1024
 _RESERVED_PARTS = frozenset({FEATURES, "c", PTS, VALID, METADATA})
 _HOSTILE_CHARACTERS = frozenset('<>:"|?*\\')
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
@@ -35,12 +41,17 @@ def check_id(match_id: str) -> str:
     Raises:
         InputError: empty, absolute, `.` or `..`, a reserved name, or characters that some system refuses.
     """
-    for part in match_id.split("/"):
+    parts = match_id.split("/")
+    for number, part in enumerate(parts):
         trouble = _part_trouble(part)
+        if part == REDUCTION and number == 0:
+            trouble = f"name {part!r} is reserved"
+        if not trouble and (len(parts) > MAX_ID_PARTS or len(match_id.encode()) > MAX_ID_BYTES):
+            trouble = f"more than {MAX_ID_PARTS} parts or {MAX_ID_BYTES} bytes"
         if trouble:
             raise InputError(
                 f"match id is not usable: {trouble}",
-                got=repr(match_id),
+                got=ascii(match_id)[:200],
                 wanted="folder names joined by /, such as england_efl/2019-2020/2019-10-01 - Reading - Fulham",
                 cure="rename the match's folder or file",
             )
@@ -51,7 +62,9 @@ def check_view(view: str) -> str:
     """The view's name again, where it is usable as a folder. Raises InputError as `check_id`."""
     trouble = "it holds a /" if "/" in view else _part_trouble(view)
     if trouble:
-        raise InputError(f"view name is not usable: {trouble}", got=repr(view), wanted="a name such as identity, hflip")
+        raise InputError(
+            f"view name is not usable: {trouble}", got=ascii(view)[:200], wanted="a name such as identity, hflip"
+        )
     return view
 
 
@@ -61,6 +74,8 @@ def _part_trouble(part: str) -> str:
         return "a part is empty, or it begins or ends with /"
     if part in (".", ".."):
         return f"part {part!r} leaves its folder"
+    if len(part) > 255:
+        return "a part is longer than 255 bytes"
     if part in _RESERVED_PARTS or part.startswith(("__", PARTIAL)) or part.split(".")[0].lower() in _DEVICES:
         return f"name {part!r} is reserved"
     if part[-1] in ". ":
@@ -69,6 +84,11 @@ def _part_trouble(part: str) -> str:
     if wrong:
         return f"part {part!r} holds {', '.join(map(repr, wrong))}"
     return "a part is longer than 255 bytes" if len(part.encode()) > 255 else ""
+
+
+def partial_name(match_id: str) -> str:
+    """Name of the folder of a match's unfinished work."""
+    return hashlib.sha256(match_id.encode()).hexdigest()
 
 
 def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,10 +114,11 @@ def shard_metadata(layout: ShardLayout, attributes: Mapping[str, Any]) -> dict[s
     )
 
 
-def plain_metadata(num_rows: int, dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """`zarr.json` of a (T,) array in one uncompressed chunk."""
+def plain_metadata(shape: int | tuple[int, ...], dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """`zarr.json` of an array in one uncompressed chunk; a number is the shape (T,)."""
+    sizes = (shape,) if isinstance(shape, int) else shape
     codec = {"name": "bytes", "configuration": {"endian": "little"}}
-    return _array_metadata(shape=(num_rows,), chunk_shape=(num_rows,), dtype=dtype, codec=codec, attributes=attributes)
+    return _array_metadata(shape=sizes, chunk_shape=sizes, dtype=dtype, codec=codec, attributes=attributes)
 
 
 def _array_metadata(
@@ -134,7 +155,8 @@ def shard_layout(metadata: Mapping[str, Any]) -> ShardLayout | None:
     try:
         num_rows, num_channels = metadata["shape"]
         chunk_rows, _ = metadata["codecs"][0]["configuration"]["chunk_shape"]
-        if not all(type(size) is int and size > 0 for size in (num_rows, num_channels, chunk_rows)):
+        sizes = ((num_rows, MAX_ROWS), (num_channels, MAX_CHANNELS), (chunk_rows, MAX_CHUNK_ROWS))
+        if not all(type(size) is int and 0 < size <= most for size, most in sizes):
             return None
         layout = ShardLayout(num_rows, num_channels, DTYPES[metadata["data_type"]], chunk_rows)
     except (LookupError, TypeError, ValueError):
@@ -162,10 +184,12 @@ def inside(root: Path, relative: str) -> Path:
         InputError: a link in the store leads out of it.
     """
     path = root / PurePosixPath(relative)
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise InputError(
-            f"{path}: leads out of the store",
-            got=f"a link to {path.resolve()}",
-            cure="remove the link; do not trust this store",
-        )
+    try:
+        target = path.resolve()
+        is_inside = target.is_relative_to(root.resolve())
+        found = f"a link to {target}"
+    except (OSError, RuntimeError):  # links in a circle, a path longer than the system allows
+        is_inside, found = False, "a link that leads nowhere"
+    if not is_inside:
+        raise InputError(f"{path}: leads out of the store", got=found, cure="remove the link; do not trust this store")
     return path

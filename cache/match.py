@@ -6,9 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..events import SPLITS, Event, TimeGrid, parse_event, read_json
-from .layout import METADATA, inside
+from ..errors import InputError, reading_record
+from ..events import SPLITS, Event, TimeGrid, parse_event, parse_fraction, read_json
+from .layout import METADATA, METADATA_BYTES, inside
+from .shard import MAX_ROWS
 
 _FIELDS = frozenset({"num_rows", "fps", "time_base", "origin_ticks", "split", "labels", "video"})
 
@@ -98,22 +99,26 @@ class MatchInfo:
             raise InputError(f"{where}: no match record", got=repr(record)[:80], wanted='an object "bas_match"')
         rest = dict(record)
         try:
-            num_rows, labels, video = rest.pop("num_rows"), rest.pop("labels"), rest.pop("video")
-            if type(num_rows) is not int or num_rows < 1:
-                raise ValueError(f"num_rows {num_rows!r}")
-            meta = MatchMeta(
-                fps=Fraction(rest.pop("fps")),
-                time_base=Fraction(rest.pop("time_base")),
-                origin_ticks=int(rest.pop("origin_ticks")),
-                split=rest.pop("split"),
-                labels=None if labels is None else tuple(dict(label) for label in labels),
-                video=dict(video),
-                extra=rest,
-            )
+            with reading_record("match record is damaged"):
+                num_rows, ticks = rest.pop("num_rows"), rest.pop("origin_ticks")
+                labels, video = rest.pop("labels"), rest.pop("video")
+                if type(num_rows) is not int or not 1 <= num_rows <= MAX_ROWS:
+                    raise ValueError(f"num_rows {num_rows!r}")
+                if type(ticks) is not int or abs(ticks) >= 1 << 63:
+                    raise ValueError(f"origin_ticks {ticks!r}")
+                if not isinstance(video, Mapping) or not isinstance(labels, list | None):
+                    raise TypeError("labels or video")
+                meta = MatchMeta(
+                    fps=parse_fraction(rest.pop("fps")),
+                    time_base=parse_fraction(rest.pop("time_base")),
+                    origin_ticks=ticks,
+                    split=rest.pop("split"),
+                    labels=None if labels is None else tuple(dict(label) for label in labels),
+                    video=dict(video),
+                    extra=rest,
+                )
         except InputError as error:
             raise InputError(f"{where}: {error.what}", got=error.got, wanted=error.wanted) from None
-        except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise InputError(f"{where}: match record is damaged", got=repr(error)[:120]) from None
         return cls(match_id, num_rows, meta)
 
 
@@ -124,7 +129,7 @@ def read_match(root: Path, match_id: str) -> MatchInfo:
         InputError: missing or damaged.
     """
     path = inside(root, f"{match_id}/{METADATA}")
-    metadata = read_json(path)
+    metadata = read_json(path, max_bytes=METADATA_BYTES)
     attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
     record = attributes.get("bas_match") if isinstance(attributes, dict) else None
     return MatchInfo.from_json(match_id, record, where=str(path))

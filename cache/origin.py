@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InputError
+from ..errors import reading_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,10 @@ class WeightsOrigin:
         for text in (self.name, self.file_sha256, *self.train_matches, *self.valid_matches):
             if not isinstance(text, str):
                 raise TypeError(f"{text!r} is no text")
+        if not isinstance(self.run_sha256, str | None) or type(self.epoch) not in (int, type(None)):
+            raise TypeError(f"run {self.run_sha256!r}, epoch {self.epoch!r}")
+        if not isinstance(self.train_matches, tuple) or not isinstance(self.valid_matches, tuple):
+            raise TypeError("matches are no lists")
 
     @property
     def is_run(self) -> bool:
@@ -45,13 +49,11 @@ class WeightsOrigin:
         Raises:
             InputError: a field is missing or unknown, or a name is no text.
         """
-        try:
+        with reading_record(f"{where}: the origin of the weights is damaged"):
             values: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
             }
             return cls(**values)
-        except (AttributeError, TypeError) as error:
-            raise InputError(f"{where}: the origin of the weights is damaged", got=error) from None
 
     def told(self) -> str:
         """In one line for people."""

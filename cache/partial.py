@@ -2,15 +2,27 @@
 
 import contextlib
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..events import read_json
-from .files import FileLock, replace_synced, sync_folder
+from .files import FileLock, real_files, replace_synced, sync_folder
 from .job import MatchJob
-from .layout import FEATURES, METADATA, PARTIAL, canonical_json, check_id, group_metadata
+from .layout import (
+    FEATURES,
+    METADATA,
+    METADATA_BYTES,
+    PARTIAL,
+    canonical_json,
+    check_id,
+    check_view,
+    group_metadata,
+    inside,
+    partial_name,
+)
 from .shard import CHUNK_ROWS
 
 JOURNAL, TREE = "journal.json", "match"
@@ -20,8 +32,13 @@ JOURNAL, TREE = "journal.json", "match"
 def sweep(root: Path) -> None:
     """Clear away what a kill left of finished matches; unfinished work and other processes' matches are left alone.
 
-    A commit that a kill cut off between its renames is completed.
+    A commit that a kill cut off between its renames is completed. The store may come from elsewhere: work that holds
+    links, or that tells of another place than its own, is cleared away and never followed.
+
+    Raises:
+        InputError: `.partial` is a link.
     """
+    require_real(root / PARTIAL)
     for path in [entry for entry in (root / PARTIAL).iterdir() if entry.name != "root.lock"]:
         if path.name == "root.json":
             path.unlink(missing_ok=True)
@@ -31,28 +48,62 @@ def sweep(root: Path) -> None:
             continue
         with lock:
             folder = path.with_suffix("")
+            if folder.is_symlink() or not folder.is_dir():
+                folder.unlink(missing_ok=True)
+                continue
             journal = read_journal(folder)
             if journal is not None and journal["committing"]:
                 publish(root, folder, journal["match"], adding=journal["adding"])
             if journal is None or journal["committing"] or _is_complete(root, journal):
-                shutil.rmtree(folder, ignore_errors=True)
+                _clear_away(folder)
+
+
+def _clear_away(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:
+        raise InputError(f"{folder}: folders nested too deep", cure="remove it; do not trust this store") from None
+
+
+def require_real(partial: Path) -> None:
+    """Refuse a `.partial` that is a link: what it leads to would be written and cleared away.
+
+    Raises:
+        InputError: it is one.
+    """
+    if partial.is_symlink():
+        raise InputError(f"{partial}: a link", wanted="a folder", cure="remove the link; do not trust this store")
 
 
 def read_journal(partial: Path) -> dict[str, Any] | None:
-    """The journal of unfinished work; None where there is none that can be used."""
-    try:
-        journal = read_json(partial / JOURNAL)
-        check_id(str(journal["match"]))
-    except (InputError, LookupError, TypeError):
+    """The journal of unfinished work; None where there is none that can be used, or the work holds links or pipes."""
+    if partial.is_symlink():
         return None
-    kinds = {"match": str, "adding": bool, "committing": bool, "fingerprint": dict, "rows_done": int, "crc32c": dict}
-    usable = isinstance(journal, dict) and all(isinstance(journal.get(name), kind) for name, kind in kinds.items())
-    return journal if usable else None
+    try:
+        journal = read_json(partial / JOURNAL, max_bytes=METADATA_BYTES)
+        if not isinstance(journal, dict) or not all(isinstance(journal.get(name), kind) for name, kind in _KINDS):
+            return None
+        views = journal["fingerprint"]["views"]
+        usable = all(check_view(view) for view in views) and partial_name(check_id(journal["match"])) == partial.name
+        kept = (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) for _, status in real_files(partial))
+        return journal if usable and all(kept) else None
+    except (InputError, AttributeError, LookupError, TypeError):
+        return None
+
+
+_KINDS = (
+    ("match", str),
+    ("adding", bool),
+    ("committing", bool),
+    ("fingerprint", dict),
+    ("rows_done", int),
+    ("crc32c", dict),
+)
 
 
 def _is_complete(root: Path, journal: Mapping[str, Any]) -> bool:
     features = root / journal["match"] / FEATURES
-    return all((features / view).is_dir() for view in journal["fingerprint"].get("views", ["?"]))
+    return all((features / view).is_dir() for view in journal["fingerprint"]["views"])
 
 
 def resumable(job: MatchJob) -> tuple[str, int, dict[str, int]]:
@@ -73,10 +124,15 @@ def resumable(job: MatchJob) -> tuple[str, int, dict[str, int]]:
 
 
 def publish(root: Path, partial: Path, match_id: str, *, adding: bool) -> None:
-    """Move a staged tree, complete and on the disk, to its place. May be cut off anywhere and called again."""
-    target, tree = root / match_id, partial / TREE
+    """Move a staged tree, complete and on the disk, to its place. May be cut off anywhere and called again.
+
+    Raises:
+        InputError: the place lies behind a link that leads out of the store.
+    """
+    target, tree = inside(root, match_id), partial / TREE
     if adding:
-        for staged in sorted((tree / FEATURES).iterdir()):
+        staged_views = sorted((tree / FEATURES).iterdir()) if (tree / FEATURES).is_dir() else []
+        for staged in staged_views:
             place = target / FEATURES / staged.name
             if staged.is_dir() and target.is_dir() and not place.exists():
                 staged.rename(place)

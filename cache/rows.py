@@ -4,8 +4,6 @@ T: rows (frames of the grid), C: channels of a feature row.
 """
 
 import hashlib
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..events import read_json
-from .layout import METADATA, inside, plain_metadata, same_layout, shard_layout
-from .shard import DTYPES, damaged, map_shard
-
-_CODECS = frozenset({"bytes", "sharding_indexed", "crc32c", "zstd", "blosc", "gzip", "transpose"})
-"""Codecs of Zarr v3 that we let a store name; none of them runs code from the store."""
+from ..events import read_bounded, read_json
+from .foreign import check_foreign, open_zarr
+from .layout import METADATA, METADATA_BYTES, inside, plain_metadata, same_layout, shard_layout
+from .shard import DTYPES, MAX_CHANNELS, MAX_ROWS, damaged, map_shard
 
 
 class Rows(Protocol):
@@ -46,7 +42,7 @@ class ZarrRows:
 
     def __init__(self, folder: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         self.shape, self.dtype, self._folder = shape, dtype, folder
-        self._array = _open_zarr(folder)
+        self._array = open_zarr(folder)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -95,7 +91,7 @@ def open_rows(root: Path, relative: str) -> Rows:
     shape = metadata["shape"]
     if len(shape) != 2:
         raise InputError(f"{folder}: not a table of features", got=f"shape {shape}", wanted="(rows, channels)")
-    _check_foreign(root, folder, metadata)
+    check_foreign(root, folder, metadata)
     return ZarrRows(folder, (shape[0], shape[1]), DTYPES[metadata["data_type"]])
 
 
@@ -113,22 +109,35 @@ def read_plain(root: Path, relative: str) -> npt.NDArray[Any]:
     if same_layout(metadata, plain_metadata(shape[0], dtype, {})):
         path = inside(root, f"{relative}/c/0")
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise damaged(path, error.strerror or "cannot be read") from None
+            data = read_bounded(path, max_bytes=shape[0] * dtype.itemsize)
+        except InputError as error:
+            raise damaged(path, str(error.got), wanted=f"{shape[0] * dtype.itemsize} bytes") from None
         if len(data) != shape[0] * dtype.itemsize:
             raise damaged(path, f"{len(data)} bytes", wanted=f"{shape[0] * dtype.itemsize} bytes")
         values = np.frombuffer(data, dtype)
     else:
-        _check_foreign(root, folder, metadata)
+        check_foreign(root, folder, metadata)
         try:
-            values = np.asarray(_open_zarr(folder)[:], dtype)
+            values = np.asarray(open_zarr(folder)[:], dtype)
         except Exception as error:  # whatever a codec says about damaged bytes
             raise damaged(folder, f"zarr cannot read it: {error!r}"[:200]) from error
     recorded = metadata["attributes"].get("sha256")
     if recorded is not None and recorded != hashlib.sha256(values.tobytes()).hexdigest():
         raise damaged(folder, "values do not fit their sha256")
     return values
+
+
+def first_not_finite(values: npt.NDArray[Any]) -> int:
+    """Index of the first row (n, C) that holds NaN or Inf; -1 where there is none.
+
+    For float16 by its bits: 4 times as fast as numpy's isfinite.
+    """
+    if values.dtype == np.float16 and values.flags.c_contiguous:
+        bits = values.view(np.uint16) & np.uint16(0x7FFF)
+        if not bits.size or bits.max() < 0x7C00:  # an exponent of all ones: Inf, NaN
+            return -1
+    finite = np.isfinite(values).all(axis=1)
+    return -1 if finite.all() else int(np.argmin(finite))
 
 
 def array_metadata(root: Path, relative: str) -> dict[str, Any]:
@@ -138,51 +147,17 @@ def array_metadata(root: Path, relative: str) -> dict[str, Any]:
         InputError: missing, damaged, not an array, or a data type that we do not read.
     """
     path = inside(root, f"{relative}/{METADATA}")
-    metadata = read_json(path)
+    metadata = read_json(path, max_bytes=METADATA_BYTES)
     if not isinstance(metadata, dict) or metadata.get("node_type") != "array" or metadata.get("zarr_format") != 3:
         raise damaged(path, "not a Zarr v3 array")
     shape = metadata.get("shape")
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+    if not isinstance(shape, list) or len(shape) > 2 or not all(type(size) is int and size >= 0 for size in shape):
         raise damaged(path, f"shape {shape!r}"[:80])
+    if any(size > most for size, most in zip(shape, (MAX_ROWS, MAX_CHANNELS), strict=False)):
+        raise damaged(path, f"shape {shape!r}"[:80], wanted=f"at most {MAX_ROWS} rows of {MAX_CHANNELS} channels")
     data_type = metadata.get("data_type")
     if not isinstance(data_type, str) or data_type not in DTYPES:
         raise InputError(f"{path}: data type is not known", got=repr(data_type)[:80], wanted=", ".join(DTYPES))
     if not isinstance(metadata.setdefault("attributes", {}), dict):
         raise damaged(path, "attributes are not an object")
     return metadata
-
-
-def _check_foreign(root: Path, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Refuse codecs that we do not know, and links that lead out of the store, before zarr reads the array."""
-    unknown = sorted(_codec_names(metadata.get("codecs")) - _CODECS)
-    if unknown:
-        raise InputError(f"{folder}: codec is not allowed", got=", ".join(unknown), wanted=", ".join(sorted(_CODECS)))
-    for parent, folders, files in os.walk(folder):
-        for name in folders + files:
-            path = Path(parent, name)
-            if path.is_symlink():
-                inside(root, path.relative_to(root).as_posix())
-
-
-def _codec_names(codecs: object) -> set[str]:
-    """Names of codecs, those inside a shard included; `?` for what cannot be read."""
-    names: set[str] = set()
-    for codec in codecs if isinstance(codecs, list) else [None]:
-        if not isinstance(codec, dict):
-            return {"?"}
-        names.add(str(codec.get("name")))
-        configuration = codec.get("configuration", {})
-        for inner in ("codecs", "index_codecs"):
-            if isinstance(configuration, dict) and inner in configuration:
-                names |= _codec_names(configuration[inner])
-    return names
-
-
-def _open_zarr(folder: Path) -> Any:
-    """The array as zarr-python sees it; imported only where it is needed (0.3 s)."""
-    import zarr
-
-    try:
-        return zarr.open_array(store=str(folder), mode="r", zarr_format=3)
-    except Exception as error:  # zarr raises many kinds for metadata that it does not like
-        raise damaged(folder, f"zarr cannot open it: {error!r}"[:200]) from error

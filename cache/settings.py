@@ -2,19 +2,28 @@
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from ..errors import InputError, named_values
+from ..errors import InputError, named_values, reading_record
 from ..events import TimeGrid
+from .shard import MAX_CHANNELS
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
 Scaler = Literal["swscale-bicubic", "swscale-bilinear", "swscale-area", "swscale-lanczos", "torch-bilinear"]
 IMPORTED = "import:"
 """Begins the backbone's name where the rows were imported: another program made them."""
+REDUCED_CURE = (
+    "put the rows into the full store (or a new one), then `bas cache pca FULL --out REDUCED`, which reduces them with "
+    "the components that are there"
+)
+"""What to do where rows are wanted in a reduced store."""
+_REDUCTION = re.compile(r"(pca-[1-9][0-9]*|uint8|pca-[1-9][0-9]*\+uint8):[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +68,26 @@ class FeatureSettings:
     """RGB in [0, 1] is divided by it after the mean is subtracted."""
     dtype: str = "float16"
     """Type of the stored rows."""
+    reduction: str | None = None
+    """Of rows that `bas cache pca` reduced: kind and SHA-256, see `Reduction.name`. Left out of JSON and key where
+    there is none, so that keys of full stores are what they were before it existed."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "width", "height", "window", "hop", "stride"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if type(getattr(self, name)) is not int or not 1 <= getattr(self, name) <= MAX_CHANNELS:
                 raise InputError(
-                    f"setting {name!r} is not usable", got=getattr(self, name), wanted="a whole number >= 1"
+                    f"setting {name!r} is not usable",
+                    got=repr(getattr(self, name))[:80],
+                    wanted=f"a whole number >= 1 and at most {MAX_CHANNELS}",
                 )
+        for name in ("backbone", "weights", "weights_sha256", "fps"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"setting {name!r} is not usable", got=repr(getattr(self, name))[:80], wanted="text")
+        if self.depth is not None and type(self.depth) is not int:
+            raise InputError("setting 'depth' is not usable", got=repr(self.depth)[:80], wanted="a whole number")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3 or not all(map(math.isfinite, getattr(self, name))):
+                raise InputError(f"setting {name!r} is not usable", got=repr(getattr(self, name))[:80], wanted="RGB")
         if self.hop > self.window:
             raise InputError("hop leaves frames without a feature", got=self.hop, wanted=f"1 to window ({self.window})")
         for name, allowed in (
@@ -78,6 +100,10 @@ class FeatureSettings:
                 raise InputError(f"setting {name!r} is not known", got=getattr(self, name), wanted=", ".join(allowed))
         if self.fps != "source":
             TimeGrid.parse(self.fps)
+        if self.reduction is not None and not _REDUCTION.fullmatch(str(self.reduction)):
+            raise InputError(
+                "setting 'reduction' is not usable", got=repr(self.reduction)[:100], wanted="such as pca-64:SHA-256"
+            )
 
     @classmethod
     def imported(cls, *, kind: str, model: str, dim: int, fps: str) -> "FeatureSettings":
@@ -120,9 +146,17 @@ class FeatureSettings:
         """Whether another program made the rows."""
         return self.backbone.startswith(IMPORTED)
 
+    @property
+    def is_principal(self) -> bool:
+        """Whether the channels are principal components: their proportions say how much each of them matters."""
+        return self.reduction is not None and self.reduction.startswith("pca-")
+
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, in field order."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Plain JSON values, in field order; without `reduction` where there is none."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        if values["reduction"] is None:
+            del values["reduction"]
+        return values
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "FeatureSettings":
@@ -131,21 +165,22 @@ class FeatureSettings:
         Raises:
             InputError: a field is missing, unknown or of the wrong type.
         """
-        names = {field.name for field in fields(cls)}
-        if set(record) != names:
-            wrong = sorted(names ^ set(record))
+        if not isinstance(record, Mapping):
+            raise InputError("the store's settings are damaged", got=type(record).__name__)
+        ordered = [field.name for field in fields(cls)]
+        names = set(ordered)
+        if set(record) | {"reduction"} != names:
+            wrong = sorted(map(str, names ^ (set(record) | {"reduction"})))
             raise InputError(
                 "the store's settings do not fit this version of bas",
-                got=f"missing or unknown: {', '.join(wrong)}",
+                got=f"missing or unknown: {', '.join(wrong)}"[:400],
                 cure="use the version of bas that made the store (its root attributes name it)",
             )
-        try:
+        with reading_record("the store's settings are damaged"):
             mean, std = (tuple(float(x) for x in record[name]) for name in ("mean", "std"))
             settings = cls(**dict(record) | {"mean": mean, "std": std})
-        except (TypeError, ValueError) as error:
-            raise InputError("the store's settings are damaged", got=error) from None
-        if json.dumps(settings.to_json()) != json.dumps({name: record[name] for name in settings.to_json()}):
-            raise InputError("the store's settings are damaged", got=record)
+        if json.dumps(settings.to_json()) != json.dumps({name: record[name] for name in ordered if name in record}):
+            raise InputError("the store's settings are damaged", got=repr(record)[:400])
         return settings
 
     def key(self) -> str:
@@ -155,8 +190,7 @@ class FeatureSettings:
 
     def differing(self, other: "FeatureSettings") -> list[str]:
         """Names of the fields whose values differ."""
-        mine, theirs = self.to_json(), other.to_json()
-        return [name for name in mine if mine[name] != theirs[name]]
+        return [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
 
     def differing_rows(self, other: "FeatureSettings") -> list[str]:
         """As `differing`, but for the name of a weights file where its tensors are the same: rows are the same then."""
@@ -169,12 +203,14 @@ class FeatureSettings:
         Raises:
             InputError: names each field that differs, both values, and the cure.
         """
-        mine, theirs = self.to_json(), stored.to_json()
         wrong = self.differing(stored)
         if wrong:
+            cure = "leave these options out to follow the store, or name another --out"
+            if stored.reduction is not None:
+                cure = REDUCED_CURE
             raise InputError(
                 f"{store}: made with other settings; these differ: {', '.join(wrong)}",
-                got=named_values(wrong, mine),
-                wanted=named_values(wrong, theirs),
-                cure="leave these options out to follow the store, or name another --out",
+                got=named_values(wrong, vars(self)),
+                wanted=named_values(wrong, vars(stored)),
+                cure=cure,
             )

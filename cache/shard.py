@@ -17,9 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..events import open_regular
 
 CHUNK_ROWS = 256
 """Rows in one chunk; what is journalled is a multiple of it."""
+MAX_ROWS, MAX_CHANNELS = 1 << 24, 1 << 16
+"""Of a match: a week at 25 frames a second, and far more channels than any network has. More is a lie."""
+MAX_CHUNK_ROWS = 1 << 16
+"""Of a shard that we map."""
 DTYPES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
     "float32": np.dtype("<f4"),
@@ -163,13 +168,15 @@ def map_shard(path: Path, layout: ShardLayout) -> MappedRows | None:
         InputError: missing, cut short, or the index is damaged. Wrong rows are never served.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        handle = open_regular(path, follow=False)
     except OSError as error:
         cure = "raise the limit on open files (ulimit -n)" if error.errno == errno.EMFILE else None
         raise damaged(path, error.strerror or "cannot be opened", cure=cure) from None
     with os.fdopen(handle, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        file.seek(max(0, size - layout.index_bytes))
+        if size < layout.index_bytes:  # before so much is read: the metadata may lie
+            raise damaged(path, f"{size} bytes", wanted=f"{layout.file_bytes} bytes")
+        file.seek(size - layout.index_bytes)
         tail = file.read(layout.index_bytes)
         try:
             in_order = layout.index_is_ours(tail)

@@ -6,22 +6,26 @@ T: rows (frames of the grid), C: channels of a feature row.
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from ..errors import InputError, reading_record
 from ..events import read_json
 from .files import FileLock, disk_errors, replace_synced
 from .job import MatchJob
 from .layout import (
     FEATURES,
     FORMAT,
+    MAX_ID_PARTS,
     METADATA,
+    METADATA_BYTES,
     PARTIAL,
     PTS,
+    REDUCTION,
     VALID,
     canonical_json,
     check_id,
@@ -31,9 +35,12 @@ from .layout import (
 )
 from .match import MatchInfo, MatchMeta, read_match
 from .origin import WeightsOrigin
-from .partial import sweep
+from .partial import require_real, sweep
+from .reduce.files import read_reduction, write_reduction
+from .reduce.reduction import Reduction
 from .rows import Rows, open_rows, read_plain
 from .settings import FeatureSettings
+from .shard import damaged
 from .writer import MatchWriter
 
 _ROOT_WAIT_SECONDS = 30.0
@@ -50,12 +57,13 @@ class FeatureStore:
         """The object `bas` of the root attributes."""
         self.settings = FeatureSettings.from_json(record["settings"])
         """What the features were made with."""
-        self.classes: tuple[str, ...] = tuple(record["classes"])
+        self.classes: tuple[str, ...] = _class_names(record["classes"])
         """Class names of the labels, in the order of their ids 1..; may be empty."""
-        self.software: dict[str, str] = dict(record["software"])
+        self.software: dict[str, str] = {str(name): str(version) for name, version in record["software"].items()}
         """Versions that the store was made with."""
         self.origin: WeightsOrigin | None = _origin(path, record)
         """Where the backbone's weights came from; None where that was not written down."""
+        self._num_rows: dict[str, tuple[tuple[int, int, int], int]] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureStore":
@@ -74,18 +82,12 @@ class FeatureStore:
         Raises:
             InputError: damaged, or the settings do not fit their hash.
         """
-        try:
+        with reading_record(f"{path / METADATA}: damaged", cure="fetch the store again"):
             store = cls(path, record)
-        except (LookupError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{path / METADATA}: damaged", got=repr(error)[:120], cure="fetch the store again"
-            ) from None
         if record.get("settings_key") != store.settings.key():
             raise InputError(
                 f"{path / METADATA}: the settings do not fit their hash",
-                got=record.get("settings_key"),
+                got=str(record.get("settings_key"))[:80],
                 wanted=store.settings.key(),
                 cure="the settings were edited after the features were made: restore the file, or extract again",
             )
@@ -100,11 +102,13 @@ class FeatureStore:
         classes: Sequence[str],
         software: Mapping[str, str],
         origin: WeightsOrigin | None = None,
+        reduction: Reduction | None = None,
     ) -> "FeatureStore":
         """Open a store for writing, make it where there is none, and clear away what a kill left of finished matches.
 
         Several processes may call it at once. A store that was made without labels takes over the classes; one that
-        does not name the run that its weights came from takes over the origin (its tensors are the same).
+        does not name the run that its weights came from takes over the origin (its tensors are the same). A store of
+        reduced rows is made with their `reduction`, whose settings are `settings`.
 
         Raises:
             InputError: the store has other settings (names them) or other classes, the folder holds something else,
@@ -113,7 +117,8 @@ class FeatureStore:
         path = Path(path)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            others = any(entry.name != PARTIAL for entry in path.iterdir())
+            require_real(path / PARTIAL)
+            others = any(entry.name not in (PARTIAL, REDUCTION) for entry in path.iterdir())
             if others and not (path / METADATA).exists():  # in this order: another process may make the store just now
                 raise _not_a_store(path, "a folder with other things in it", cure="name another folder")
             lock = FileLock.acquire(path / PARTIAL / "root.lock", wait_seconds=_ROOT_WAIT_SECONDS)
@@ -121,6 +126,9 @@ class FeatureStore:
                 raise InputError(f"{path}: in use", got=FileLock.owner(path / PARTIAL / "root.lock"), cure="try again")
             with lock:
                 if not (path / METADATA).exists():
+                    _require_reduction(settings, reduction, path)
+                    if reduction is not None:
+                        write_reduction(path, reduction)  # before the root: a store without it would be of no use
                     new = _new_record(settings, classes=classes, software=software)
                     _write_root(path, _with_origin(new, None, origin))
                 else:
@@ -150,8 +158,21 @@ class FeatureStore:
             )
         return record
 
+    @cached_property
+    def reduction(self) -> Reduction | None:
+        """How the rows were made from full ones, read when first asked for; None where they are full rows.
+
+        Raises:
+            InputError: missing or damaged.
+        """
+        return None if self.settings.reduction is None else read_reduction(self.path, self.settings)
+
     def matches(self) -> list[str]:
-        """Ids of all matches, sorted. Reads no metadata: a folder with `features` in it is a match."""
+        """Ids of all matches, sorted. Reads no metadata: a folder with `features` in it is a match.
+
+        Raises:
+            InputError: a match's folder whose name is no id, or folders nested too deep.
+        """
         return sorted(_walk(self.path, ""))
 
     def match(self, match_id: str) -> MatchInfo:
@@ -160,14 +181,31 @@ class FeatureStore:
         Raises:
             InputError: no such match, or its record is damaged.
         """
-        return read_match(self.path, self._require(match_id))
+        stamp = self._stamp(self._require(match_id))
+        found = read_match(self.path, match_id)
+        self._num_rows[match_id] = stamp, found.num_rows
+        return found
+
+    def _rows_of(self, match_id: str) -> int:
+        """Rows that the match's record tells of; it is read again only where it has changed."""
+        stamp, num_rows = self._num_rows.get(match_id, (None, 0))
+        return num_rows if stamp == self._stamp(match_id) else self.match(match_id).num_rows
+
+    def _stamp(self, match_id: str) -> tuple[int, int, int]:
+        path = inside(self.path, f"{match_id}/{METADATA}")
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def views(self, match_id: str) -> list[str]:
         """Names of a match's views, sorted; empty where the store does not have the match."""
         folder = inside(self.path, f"{check_id(match_id)}/{FEATURES}")
         if not folder.is_dir():
             return []
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
+        with os.scandir(folder) as entries:
+            return sorted(check_view(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def rows(self, match_id: str, view: str = "identity") -> Rows:
         """Rows of a view, (T, C): `rows[a:b]` is a view of the mapped file (no copy) where the layout is ours.
@@ -182,15 +220,26 @@ class FeatureStore:
                 got=", ".join(views),
                 cure=f"extract it: bas extract with the view {view}",
             )
-        return open_rows(self.path, f"{match_id}/{FEATURES}/{view}")
+        rows = open_rows(self.path, f"{match_id}/{FEATURES}/{view}")
+        wanted = (self._rows_of(match_id), self.settings.dim)
+        if rows.shape != wanted:
+            raise damaged(self.path / match_id / FEATURES / view, f"shape {rows.shape}", wanted=str(wanted))
+        return rows
 
     def pts(self, match_id: str) -> npt.NDArray[np.int64]:
         """(T,) presentation time of the video frame behind each row, in ticks of `time_base`. Raises as `rows`."""
-        return read_plain(self.path, f"{self._require(match_id)}/{PTS}").astype(np.int64, copy=False)
+        return self._per_row(match_id, PTS).astype(np.int64, copy=False)
 
     def valid(self, match_id: str) -> npt.NDArray[np.bool_]:
         """(T,) False where the video could not be decoded, or an imported source has no row. Raises as `rows`."""
-        return read_plain(self.path, f"{self._require(match_id)}/{VALID}").astype(np.bool_)
+        return self._per_row(match_id, VALID).astype(np.bool_)
+
+    def _per_row(self, match_id: str, name: str) -> npt.NDArray[Any]:
+        values, wanted = read_plain(self.path, f"{self._require(match_id)}/{name}"), self._rows_of(match_id)
+        if values.shape != (wanted,) or values.dtype.kind not in "iu":
+            got = f"{values.dtype} {values.shape}"
+            raise damaged(self.path / match_id / name, got, wanted=f"whole numbers ({wanted},)")
+        return values
 
     def writer(
         self,
@@ -245,13 +294,26 @@ class FeatureStore:
 
 
 def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
+    if prefix.count("/") > MAX_ID_PARTS:
+        raise InputError(
+            f"{ascii(prefix)[:80]}: folders nested too deep in the store",
+            wanted=f"at most {MAX_ID_PARTS}",
+            cure="remove them; do not trust this store",
+        )
     with os.scandir(folder) as entries:
         folders = [e for e in entries if not e.name.startswith((PARTIAL, "__")) and e.is_dir(follow_symlinks=False)]
     if prefix and any(entry.name == FEATURES for entry in folders):
-        yield prefix.removesuffix("/")
+        yield check_id(prefix.removesuffix("/"))
         return
     for entry in folders:
-        yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        if prefix or entry.name != REDUCTION:
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+
+
+def _class_names(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"classes {names!r}")
+    return tuple(names)
 
 
 def _new_record(settings: FeatureSettings, *, classes: Sequence[str], software: Mapping[str, str]) -> dict[str, Any]:
@@ -262,6 +324,17 @@ def _new_record(settings: FeatureSettings, *, classes: Sequence[str], software: 
         "classes": list(classes),
         "software": dict(software),
     }
+
+
+def _require_reduction(settings: FeatureSettings, reduction: Reduction | None, path: Path) -> None:
+    """A new store of reduced rows is made with their components, and no other store with any."""
+    if settings.reduction != (reduction.name if reduction else None):
+        raise InputError(
+            f"{path}: reduced rows and components do not go together",
+            got=reduction.name if reduction else "no components",
+            wanted=settings.reduction or "none",
+            cure="make it by bas cache pca, or copy the group `reduction` along",
+        )
 
 
 def _origin(path: Path, record: Mapping[str, Any]) -> WeightsOrigin | None:
@@ -289,7 +362,7 @@ def _root_record(path: Path) -> Mapping[str, Any]:
         raise _not_a_store(path, "no such folder" if not path.exists() else "a file")
     if not (path / METADATA).is_file():
         raise _not_a_store(path, f"a folder without {METADATA}")
-    metadata = read_json(path / METADATA)
+    metadata = read_json(path / METADATA, max_bytes=METADATA_BYTES)
     attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
     record = attributes.get("bas") if isinstance(attributes, dict) else None
     if not isinstance(record, dict):
@@ -297,7 +370,7 @@ def _root_record(path: Path) -> Mapping[str, Any]:
     if record.get("format") != FORMAT:
         raise InputError(
             f"{path}: the store has another format",
-            got=json.dumps(record.get("format")),
+            got=json.dumps(record.get("format"))[:80],
             wanted=FORMAT,
             cure="use the version of bas that made the store (its root attributes name it)",
         )

@@ -4,7 +4,7 @@ T: rows (frames of the grid), C: channels of a feature row.
 """
 
 import hashlib
-import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,16 +14,31 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .layout import FEATURES, MANIFESTS, METADATA, PARTIAL, PTS, VALID, plain_metadata, same_layout, shard_layout
+from .files import real_files
+from .layout import (
+    FEATURES,
+    MANIFESTS,
+    MAX_ID_PARTS,
+    METADATA,
+    PARTIAL,
+    PTS,
+    REDUCTION,
+    VALID,
+    plain_metadata,
+    same_layout,
+    shard_layout,
+)
 from .match import MatchInfo
 from .partial import read_journal
-from .rows import Rows, array_metadata, open_rows, read_plain
+from .reduce.files import group_files
+from .rows import Rows, array_metadata, first_not_finite, open_rows, read_plain
 from .settings import FeatureSettings
 from .shard import DTYPES
 from .store import FeatureStore
 
 Severity = Literal["error", "warning", "note"]
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS, _BLOCK_BYTES = 8192, 1 << 20
+_MAX_DEPTH = MAX_ID_PARTS + 8
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[Fi
     except InputError as error:
         return [Finding("error", "", "", str(error))]
     findings = [] if matches is not None else [*_check_folders(path, "", known), *_unfinished(path)]
+    findings += _check_reduction(store)
     for match_id in known if matches is None else matches:
         if match_id not in known:
             findings.append(Finding("error", match_id, "", "the store has no such match"))
@@ -70,26 +86,33 @@ def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[Fi
 
 
 def compare_rows(
-    stored: Rows, again: npt.ArrayLike, *, first_row: int, match: str, view: str, tolerance: float
+    stored: npt.ArrayLike,
+    again: npt.ArrayLike,
+    *,
+    first_row: int,
+    match: str,
+    view: str,
+    tolerance: float,
+    lengths: npt.ArrayLike | None = None,
 ) -> list[Finding]:
     """Compare stored rows with the same rows made again from the video.
 
     Args:
-        stored: (T, C) as opened by `FeatureStore.rows`.
+        stored: (n, C) rows of the store.
         again: (n, C) float, made again.
-        first_row: row of again[0] in `stored`.
+        first_row: row of the match that again[0] is.
         match: id, for the finding.
         view: name, for the finding.
-        tolerance: largest length of the difference of a row allowed, as a share of the length of the row made again.
+        tolerance: largest length of the difference of a row allowed, as a share of `lengths`.
+        lengths: (n,) by default the lengths of the rows made again.
 
     Returns:
         At most one finding, which names the worst row.
     """
-    made = np.asarray(again, np.float64)
-    kept = np.asarray(stored[first_row : first_row + len(made)], np.float64)
+    made, kept = np.asarray(again, np.float64), np.asarray(stored, np.float64)
     if kept.shape != made.shape:
         return [Finding("error", match, view, f"made again {made.shape}, stored {kept.shape} from row {first_row}")]
-    length = np.linalg.norm(made, axis=1)
+    length = np.linalg.norm(made, axis=1) if lengths is None else np.asarray(lengths, np.float64)
     differing = np.linalg.norm(made - kept, axis=1)
     share = np.divide(differing, length, out=np.where(differing == 0, 0.0, np.inf), where=length > 0)
     wrong = np.flatnonzero(~(share <= tolerance))
@@ -98,6 +121,20 @@ def compare_rows(
     worst = int(wrong[np.argmax(np.nan_to_num(share[wrong], nan=np.inf, posinf=np.inf))])
     message = f"{len(wrong)} of {len(made)} rows differ from the video's; row {first_row + worst} by {share[worst]:.2g}"
     return [Finding("error", match, view, f"{message} of its length (allowed {tolerance:g})")]
+
+
+def _check_reduction(store: FeatureStore) -> Iterator[Finding]:
+    folder = store.path / REDUCTION
+    wanted: set[str] = set()
+    try:
+        if store.reduction is not None:
+            wanted = group_files(store.reduction)
+    except InputError as error:
+        yield Finding("error", "", "", str(error))
+        return
+    paths = sorted(folder.rglob("*")) if folder.is_dir() else []
+    found = {path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir()}
+    yield from (_stray("", Path(REDUCTION, name), "a file that does not belong there") for name in found - wanted)
 
 
 def check_match(store: FeatureStore, match_id: str) -> Iterator[Finding]:
@@ -189,9 +226,8 @@ def _read_all(rows: Rows) -> tuple[str, int]:
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS])
         digest.update(block.data if block.size else b"")
-        finite = np.isfinite(block).all(axis=1)
-        if not_finite < 0 and not finite.all():
-            not_finite = start + int(np.argmin(finite))
+        if not_finite < 0 and (row := first_not_finite(block)) >= 0:
+            not_finite = start + row
     return digest.hexdigest(), not_finite
 
 
@@ -201,16 +237,22 @@ def _padding_trouble(root: Path, relative: str) -> str:
     path = root / relative / "c" / "0" / "0"
     if layout is None:
         return ""
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # opening the rows has checked the index behind it
         file.seek(layout.data_bytes)
-        return "" if file.read() == layout.tail() else "the padding behind the last row is not zero"
+        left = layout.num_chunks * layout.chunk_bytes - layout.data_bytes
+        while left > 0:
+            block = file.read(min(left, _BLOCK_BYTES))
+            if not block or any(block):
+                return "the padding behind the last row is not zero"
+            left -= len(block)
+    return ""
 
 
 def _unfinished(root: Path) -> Iterator[Finding]:
-    if not (root / PARTIAL).is_dir():
+    if not (root / PARTIAL).is_dir() or (root / PARTIAL).is_symlink():
         return
     for entry in sorted((root / PARTIAL).iterdir()):
-        if entry.is_dir():
+        if entry.is_dir() and not entry.is_symlink():
             journal = read_journal(entry)
             name, rows = (journal["match"], journal["rows_done"]) if journal else ("", 0)
             yield Finding("note", name, "", f"unfinished work, {rows} rows saved: run the same extraction to go on")
@@ -224,21 +266,31 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
         relative: folder to look through: a match, or empty for what lies between the matches.
         skip: matches that are left out.
     """
-    skipped = set(skip)
-    for parent, folders, files in os.walk(root / relative):
-        here = Path(parent).relative_to(root)
+    skipped, todo = {Path(name) for name in skip}, [root / relative]
+    while todo:
+        parent = todo.pop()
+        here = parent.relative_to(root)
+        if len(here.parts) > _MAX_DEPTH:
+            yield Finding("error", relative, "", f"{'/'.join(here.parts[:8])}...: folders nested too deep")
+            continue
         where = "" if here == Path() else here.as_posix()
         arrays = _array_files(root, where) if where and relative else None
-        links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        yield from (_stray(relative, here / name, "a link") for name in links)
         wanted = {METADATA} if arrays is None else arrays
-        if arrays is not None:
-            files = [path.relative_to(parent).as_posix() for path in Path(parent).rglob("*") if not path.is_dir()]
-            folders.clear()
-        folders[:] = [
-            name for name in folders if (here / name).as_posix() not in skipped and name not in (PARTIAL, MANIFESTS)
-        ]
-        extra = sorted(set(files) - wanted) if wanted else []
+        try:
+            found = sorted(real_files(parent, deep=arrays is not None), key=lambda each: each[0])
+        except InputError as error:
+            yield Finding("error", relative, "", str(error))
+            continue
+        links = [path for path, status in found if stat.S_ISLNK(status.st_mode) and path.is_dir()]
+        yield from (_stray(relative, path.relative_to(root), "a link") for path in links)
+        folders = [path for path, status in found if stat.S_ISDIR(status.st_mode)]
+        if arrays is None:
+            left_out = {PARTIAL} if where else {PARTIAL, MANIFESTS, REDUCTION}  # the reduction is looked at by itself
+            todo += [
+                path for path in reversed(folders) if path.name not in left_out and here / path.name not in skipped
+            ]
+        files = {path.relative_to(parent).as_posix() for path in {path for path, _ in found} - {*folders, *links}}
+        extra = sorted(files - wanted) if wanted else []
         yield from (_stray(relative, here / name, "a file that does not belong there") for name in extra)
         if METADATA not in files:
             yield Finding("error", relative, "", f"{here}: a folder without {METADATA}")

@@ -28,7 +28,7 @@ from .layout import (
     plain_metadata,
     shard_metadata,
 )
-from .partial import JOURNAL, TREE, publish, resumable
+from .partial import JOURNAL, TREE, publish, require_real, resumable
 from .rows import read_plain
 from .shard import CHUNK_ROWS, DTYPES
 
@@ -53,6 +53,7 @@ class MatchWriter:
         self.restarted_because = ""
         """Why unfinished work was discarded, in words; empty where it was carried on, or there was none."""
         self._files: dict[str, AppendFile] = {}
+        require_real(job.partial.parent)
         lock_path = job.partial.with_suffix(".lock")
         with disk_errors(lock_path):
             lock = FileLock.acquire(lock_path, wait_seconds=_LOCK_WAIT_SECONDS)

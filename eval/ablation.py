@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError
+from ..errors import InputError, reading_record
 from ..events import read_json, write_json_atomic, write_text_atomic
 from .report import Score
 
@@ -216,7 +216,8 @@ class Table:
         found = record.get("format") if isinstance(record, Mapping) else type(record).__name__
         if found != FORMAT:
             raise InputError(f"{path}: another format", got=found, wanted=FORMAT, cure="name another folder")
-        try:
+        cure = "delete the file, then run bas ablate again: what is trained is kept"
+        with reading_record(f"{path}: damaged", cure=cure):
             return cls(
                 sources=tuple(map(str, record["sources"])),
                 split=str(record["split"]),
@@ -226,9 +227,6 @@ class Table:
                 chance={str(name): float(value) for name, value in record["chance"].items()},
                 notes=tuple(map(str, record["notes"])),
             )
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            cure = "delete the file, then run bas ablate again: what is trained is kept"
-            raise InputError(f"{path}: damaged", got=repr(error)[:120], cure=cure) from None
 
     def write(self, folder: Path) -> None:
         """`ablation.json` and `ablation.csv` in a folder, each whole or not at all."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, reading_record
 from .metric import NUM_THRESHOLDS
 from .spots import FloatArray, Game, Spots, check_same_classes
 
@@ -44,7 +44,8 @@ class FittedCalibration:
             is_paired = len(scores) == len(values) > 0
             if not (is_paired and _is_between(scores, np.inf) and _is_between(values, 1.0)):
                 wanted = "as many scores as values, both ascending, above 0, values below 1"
-                raise InputError("calibration is not usable", got=f"scores {scores}, values {values}", wanted=wanted)
+                got = f"scores {scores}, values {values}"[:200]
+                raise InputError("calibration is not usable", got=got, wanted=wanted)
 
     @property
     def num_classes(self) -> int:
@@ -83,15 +84,13 @@ class FittedCalibration:
         Raises:
             InputError: a field is missing, unknown or not usable.
         """
-        if set(record) != {"scores", "values"}:
-            raise InputError("calibration is not usable", got=sorted(record), wanted="scores, values")
-        try:
+        if not isinstance(record, Mapping) or set(record) != {"scores", "values"}:
+            raise InputError("calibration is not usable", got=repr(record)[:80], wanted="scores, values")
+        with reading_record("calibration is not usable"):
             scores, values = (
                 tuple(tuple(float(x) for x in row) for row in record[name]) for name in ("scores", "values")
             )
-        except (TypeError, ValueError) as error:
-            raise InputError("calibration is not usable", got=error, wanted="lists of numbers") from None
-        return cls(scores, values)
+            return cls(scores, values)
 
 
 def fit_calibration(games: Sequence[Game]) -> FittedCalibration:

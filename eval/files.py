@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..events import Event, TimeGrid, parse_event, read_json
+from ..events import JSON_BYTES, PREDICTIONS_BYTES, Event, TimeGrid, parse_event, read_json
 from .spots import Game, IntArray, Spots
 
 LabelSource = Path | tuple[Event, ...]
@@ -18,7 +18,6 @@ LabelSource = Path | tuple[Event, ...]
 PREDICTIONS_NAME = "results_spotting.json"
 OFFICIAL_HALF_SECONDS = 7200
 """Length of the official reader's grid; what lies beyond is put on its last cell there, and left in place here."""
-_MAX_POSITION_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True)
@@ -172,19 +171,11 @@ def read_events(path: Path, *, key: str) -> list[Event]:
     Raises:
         InputError: unreadable, bad JSON, or a record that cannot be used (with its index).
     """
-    document = read_json(path)
+    document = read_json(path, max_bytes=PREDICTIONS_BYTES if key == "predictions" else JSON_BYTES)
     records = document.get(key) if isinstance(document, Mapping) else None
     if not isinstance(records, list):
         raise InputError(f"{path}: no list named {key!r}", got=type(document).__name__, wanted=f'{{"{key}": [...]}}')
-    events = [parse_event(record, where=f"{path}: {key}[{index}]") for index, record in enumerate(records)]
-    for index, event in enumerate(events):
-        if event.position_ms >= _MAX_POSITION_MS:
-            raise InputError(
-                f"{path}: {key}[{index}]: position is not usable",
-                got=str(event.position_ms)[:20],
-                wanted="milliseconds from the start of the video, less than a day",
-            )
-    return events
+    return [parse_event(record, where=f"{path}: {key}[{index}]") for index, record in enumerate(records)]
 
 
 def load(

@@ -24,6 +24,7 @@ Rows = NDArray[np.float32]
 """(K, T) smoothed confidences, one row for each class."""
 
 _REACH_SIGMAS = 4
+_MOST_FRAMES, _MOST_SIGMA_FRAMES = 1_000_000, 1000
 _SEED_BEFORE_STEPS, _SEED_AFTER_STEPS = 3, 1
 
 
@@ -64,11 +65,13 @@ class PeakSettings:
             raise InputError("kind of suppression is not known", got=self.kind, wanted=", ".join(get_args(Kind)))
         for name, least in (("window_frames", 0), ("stride_frames", 1)):
             value = vars(self)[name]
-            if type(value) is not int or value < least:
+            if type(value) is not int or not least <= value <= _MOST_FRAMES:
                 raise InputError(f"{name} is not usable", got=value, wanted=f"a whole number >= {least}")
         for name, may_be_zero in (("sigma_frames", True), ("threshold", False), ("decay_power", False)):
             value = vars(self)[name]
-            if type(value) not in (int, float) or not isfinite(value) or value < 0 or not (value or may_be_zero):
+            is_number = type(value) in (int, float) and isfinite(value)
+            is_number = is_number and (name != "sigma_frames" or value <= _MOST_SIGMA_FRAMES)
+            if not is_number or value < 0 or not (value or may_be_zero):
                 wanted = "a number >= 0" if may_be_zero else "a number above 0"
                 raise InputError(f"{name} is not usable", got=value, wanted=wanted)
 
@@ -83,9 +86,11 @@ class PeakSettings:
         Raises:
             InputError: a field is missing, unknown or not usable.
         """
+        if not isinstance(record, Mapping):
+            raise InputError("settings of peaks are damaged", got=type(record).__name__)
         names = {field.name for field in fields(cls)}
         if set(record) != names:
-            wrong = ", ".join(sorted(names ^ set(record)))
+            wrong = ", ".join(sorted(names ^ set(record)))[:400]
             raise InputError("settings of peaks do not fit this version of bas", got=f"missing or unknown: {wrong}")
         return cls(**record)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, reading_record
 from ..events import Event, read_json, write_json_atomic, write_predictions, write_text_atomic
 from .files import PREDICTIONS_NAME
 
@@ -104,11 +104,9 @@ class PredictionFolder:
         if not (self.path / RECORD).exists():
             return {}
         record = read_json(self.path / RECORD)
-        try:
+        with reading_record(f"{self.path / RECORD}: damaged", cure="name another --out"):
             games, mine, theirs = dict(record["games"]), dict(self.record["made_with"]), dict(record["made_with"])
             stored_format = record["format"]
-        except (TypeError, LookupError, ValueError) as error:
-            raise InputError(f"{self.path / RECORD}: damaged", got=repr(error), cure="name another --out") from None
         if stored_format != FORMAT:
             raise InputError(f"{self.path / RECORD}: another format", got=stored_format, wanted=FORMAT)
         wrong = [name for name in mine | theirs if _text(mine.get(name)) != _text(theirs.get(name))]

@@ -12,7 +12,8 @@ from ..cache.verify import Finding, compare_rows
 from .backbones.download import file_sha256
 from .datasets.sources import DataSet, Match
 from .extractor import Extractor
-from .views import VIEWS
+from .stream import RowBlock
+from .views import VIEWS, View
 
 TOLERANCE = 0.02
 """Largest difference that another engine may make, as a share of a row's length: a cosine of 0.9998."""
@@ -39,7 +40,8 @@ def extract_again(
         InputError: the backbone cannot be built with the weights that the store names.
     """
     store = FeatureStore.open(store_path)
-    extractor = Extractor.like(store.settings, weights=weights)
+    full = store.reduction.source if store.reduction else store.settings
+    extractor = Extractor.like(full, weights=weights)
     videos = {match.id: match for match in data_set.matches}
     findings: list[Finding] = []
     for match_id in store.matches() if matches is None else matches:
@@ -62,17 +64,27 @@ def _compare_match(store: FeatureStore, match: Match, extractor: Extractor, num_
         yield Finding("error", match.id, "", message)
         return
     for view in (view for view in VIEWS if view in store.views(match.id)):
-        rows = store.rows(match.id, view)
         for place in np.unique(np.linspace(0, max(0, video.num_steps - CHUNK_ROWS), num_places).astype(int)):
             with closing(extractor.rows(video, views=(view,), first_row=int(place))) as blocks:
                 for block in blocks:
-                    yield from compare_rows(
-                        rows,
-                        block.rows[view],
-                        first_row=block.start,
-                        match=match.id,
-                        view=view,
-                        tolerance=TOLERANCE,
-                    )
+                    yield from _compare_block(store, match.id, view, block)
                     if block.start + len(block.valid) >= place + CHUNK_ROWS:
                         break
+
+
+def _compare_block(store: FeatureStore, match_id: str, view: View, block: RowBlock) -> list[Finding]:
+    """Rows made again against those of the store, both as heads see them.
+
+    A projection makes no difference longer, but it does make rows shorter: what is allowed is a share of the full row's
+    length. A value between two levels may fall to either.
+    """
+    made, reduction = block.rows[view], store.reduction
+    kept = store.rows(match_id, view)[block.start : block.start + len(made)]
+    lengths = np.linalg.norm(np.asarray(made, np.float64), axis=1)
+    if reduction is not None:
+        made, kept = reduction.decode(reduction.encode(made)), reduction.decode(kept)
+    if reduction is not None and reduction.scale is not None:
+        lengths = lengths + np.linalg.norm(reduction.scale) / TOLERANCE
+    return compare_rows(
+        kept, made, first_row=block.start, match=match_id, view=view, tolerance=TOLERANCE, lengths=lengths
+    )

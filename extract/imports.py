@@ -1,45 +1,33 @@
-"""`bas cache import`: the matches of a folder, their labels and splits, handed to `cache.importing`."""
+"""`bas cache import`: match folders of a data set, their labels and splits, for `cache.convert`."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Collection
 from pathlib import Path
 
-from ..cache.importing import ImportMatch, ImportOptions, ImportSummary, import_matches
-from ..cache.score_files import SCORE_NAMES, load_scores, read_offsets
+from ..cache.convert.formats import import_source
+from ..cache.convert.importing import ImportMatch, ImportSummary
+from ..cache.convert.request import Found, ImportRequest, Progress
 from .datasets.sources import find_folders
 
 
-def import_scores(
-    root: Path,
-    store_path: Path,
-    *,
-    model: str | None = None,
-    fps: str | None = None,
-    offsets_file: Path | None = None,
-    splits_file: Path | None = None,
-    on_progress: Callable[[int, int], None] = lambda *_: None,
+def import_features(
+    request: ImportRequest, *, kind: str | None = None, on_progress: Progress = lambda *_: None
 ) -> ImportSummary:
-    """Import every folder of score files below `root`.
+    """Import features or scores that another program made, or an export of ours.
 
     Args:
-        root: folder of the matches; labels, classes and splits are found as in any data set.
-        store_path: the store; made where it does not exist, added to where it does.
-        model: what made the scores; None: follow the store, else unknown.
-        fps: scores per second; None: follow the store, else 25.
-        offsets_file: names where second halves begin; None: the file at the root, else derived.
-        splits_file: in the place of the root's `splits.json`.
+        request: the source, the store, and what the user says of them.
+        kind: a key of `cache.convert.formats.FORMATS`; None: look.
         on_progress: called with (matches done, matches).
 
     Raises:
         InputError: nothing can be imported. A match that fails beside others is in the summary instead.
     """
-    data_set, folders = find_folders(root, SCORE_NAMES, splits_file=splits_file)
+    return import_source(request, _find, kind=kind, on_progress=on_progress)
+
+
+def _find(root: Path, holding: Collection[str], splits_file: Path | None, label_names: Collection[str]) -> Found:
+    """Match folders; labels, classes and splits are found as in any data set."""
+    data_set, folders = find_folders(root, holding, splits_file=splits_file, label_names=label_names)
     data_set.raise_errors()
-    return import_matches(
-        [ImportMatch(each.id, folders[each.id], each.split, data_set.events(each)) for each in data_set.matches],
-        partial(load_scores, offsets=read_offsets(root, offsets_file, folders)),
-        store_path,
-        ImportOptions(kind="scores", model=model, fps=fps),
-        classes=data_set.classes,
-        on_progress=on_progress,
-    )
+    matches = (ImportMatch(each.id, folders[each.id], each.split, data_set.events(each)) for each in data_set.matches)
+    return Found(tuple(matches), data_set.classes)

@@ -15,6 +15,9 @@ import torch
 
 from ..cache.bank import FeatureBank, bank_of_rows, fits_in_memory, open_bank
 from ..cache.job import cast_rows
+from ..cache.reduce.reduction import Reduction, RowEncoder
+from ..cache.settings import FeatureSettings
+from ..cache.shard import DTYPES, ShardLayout
 from ..errors import InputError
 from .backbones.download import file_sha256
 from .datasets.games import StoredPart, VideoPart
@@ -25,6 +28,8 @@ from .run import RowsDone
 from .stream import Waits
 from .video.reader import Video
 from .video.timetable import require_few_bad
+
+_BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,27 @@ class MatchRows:
     """Plain JSON: where they are from."""
 
 
-def stored_rows(part: StoredPart, *, view: str, device: torch.device) -> MatchRows:
+def stored_rows(part: StoredPart, *, view: str, device: torch.device, reduction: Reduction | None = None) -> MatchRows:
     """Rows from a store, brought to the device or to memory where they fit.
+
+    Args:
+        part: of a store of full or of reduced rows.
+        view: which fixed augmentation.
+        device: where the rows are wanted.
+        reduction: of the rows that are wanted; full rows are reduced.
 
     Raises:
         InputError: the match lacks the view, or is damaged.
     """
     match = part.store.match(part.id)
-    bank = open_bank(part.store, [part.id], views=(view,), device=device)
+    if reduction is None or part.store.settings.reduction is not None:
+        bank = open_bank(part.store, [part.id], views=(view,), device=device)
+    else:
+        rows, rows_rc = part.store.rows(part.id, view), _room(match.num_rows, reduction.settings, part.id)
+        encoder = RowEncoder(reduction, rows_rc)
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            encoder.add(rows[start : start + _BLOCK_ROWS])
+        bank = bank_of_rows(rows_rc, match_id=part.id, device=device, levels=reduction.levels)
     about = {
         "invalid_rows": int(np.count_nonzero(~part.store.valid(part.id))),
         "store": part.store.path.name,
@@ -61,6 +79,7 @@ def streamed_rows(
     view: str,
     device: torch.device,
     max_bad_share: float,
+    reduction: Reduction | None = None,
     opened: Callable[[Video], None] = lambda _: None,
     on_progress: Callable[[RowsDone], None] = lambda _: None,
 ) -> MatchRows:
@@ -72,6 +91,7 @@ def streamed_rows(
         view: which fixed augmentation.
         device: where the rows are wanted.
         max_bad_share: share of frames, 0 to 1, that may be missing or damaged.
+        reduction: of the rows that are wanted; None: full rows.
         opened: called before the first row is made; may raise.
         on_progress: called after every block of rows.
 
@@ -82,7 +102,9 @@ def streamed_rows(
     stamp = file_stamp(path)
     video = extractor.open(path)
     opened(video)
-    rows_rc, num_invalid = collect_rows(video, extractor, view=view, match_id=part.id, on_progress=on_progress)
+    rows_rc, num_invalid = collect_rows(
+        video, extractor, view=view, match_id=part.id, reduction=reduction, on_progress=on_progress
+    )
     num_bad = num_invalid - video.num_steps_before_start  # a late start is no damage
     require_few_bad(num_bad, len(rows_rc), max_bad_share=max_bad_share, what=str(path))
     about = {
@@ -91,7 +113,8 @@ def streamed_rows(
         "engine": extractor.engine(video.picture_size).describe(),
     }
     require_unchanged(path, stamp)
-    return MatchRows(bank_of_rows(rows_rc, match_id=part.id, device=device), video.grid.fps, about)
+    levels = reduction.levels if reduction else None
+    return MatchRows(bank_of_rows(rows_rc, match_id=part.id, device=device, levels=levels), video.grid.fps, about)
 
 
 def collect_rows(
@@ -100,8 +123,9 @@ def collect_rows(
     *,
     view: str,
     match_id: str,
+    reduction: Reduction | None = None,
     on_progress: Callable[[RowsDone], None] = lambda _: None,
-) -> tuple[np.typing.NDArray[np.float16], int]:
+) -> tuple[np.typing.NDArray[Any], int]:
     """Rows of a video that `extractor.open` gave, as a store would hold them.
 
     Args:
@@ -109,34 +133,41 @@ def collect_rows(
         extractor: makes the rows.
         view: which fixed augmentation.
         match_id: for errors and progress.
+        reduction: of the rows that are wanted; None: full rows.
         on_progress: called after every block of rows.
 
     Returns:
-        (R, C) float16, and the number of rows whose own frame could not be decoded.
+        (R, C) float16, or uint8 where they are reduced to it; and the number of rows whose own frame could not be
+        decoded.
 
     Raises:
         InputError: the rows do not fit into memory, or hold no numbers.
     """
-    rows_rc = _room(video.num_steps, extractor.settings.dim, match_id)
+    rows_rc = _room(video.num_steps, reduction.settings if reduction else extractor.settings, match_id)
+    encoder = RowEncoder(reduction, rows_rc) if reduction else None
     num_rows, num_valid, started, waits = len(rows_rc), 0, time.perf_counter(), Waits()
     with closing(extractor.rows(video, views=parse_views(view), waits=waits)) as blocks:  # its threads end here
         for block in blocks:
-            stop, shape = block.start + len(block.valid), (len(block.valid), rows_rc.shape[1])
-            rows_rc[block.start : stop] = cast_rows(
-                block.rows[view], shape, rows_rc.dtype, where=f"match {match_id!r}", first_row=block.start
+            stop, shape = block.start + len(block.valid), (len(block.valid), extractor.settings.dim)
+            full = cast_rows(
+                block.rows[view], shape, DTYPES["float16"], where=f"match {match_id!r}", first_row=block.start
             )
+            if encoder is None:
+                rows_rc[block.start : stop] = full
+            else:
+                encoder.add(full)
             num_valid += int(block.valid.sum())
             on_progress(RowsDone(match_id, stop, num_rows, 0, time.perf_counter() - started, waits.bottleneck))
     return rows_rc, num_rows - num_valid
 
 
-def _room(num_rows: int, dim: int, match_id: str) -> np.typing.NDArray[np.float16]:
+def _room(num_rows: int, settings: FeatureSettings, match_id: str) -> np.typing.NDArray[Any]:
     """(R, C), not filled."""
-    num_bytes = num_rows * dim * np.dtype(np.float16).itemsize
-    if not fits_in_memory(num_bytes):
+    room = ShardLayout(num_rows, settings.dim, DTYPES[settings.dtype])
+    if not fits_in_memory(room.data_bytes):
         raise InputError(
             f"{match_id}: its rows do not fit into memory",
-            got=f"{num_rows:,} rows of {dim}: {num_bytes / 1e9:.1f} GB",
+            got=f"{num_rows:,} rows of {settings.dim}: {room.data_bytes / 1e9:.1f} GB",
             cure="--store KEEP.zarr puts them on the disk",
         )
-    return np.empty((num_rows, dim), np.float16)
+    return np.empty((num_rows, settings.dim), room.dtype)

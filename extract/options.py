@@ -1,10 +1,10 @@
 """What the user asked of `bas extract`, and how it becomes the settings of a store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
-from ..cache.settings import Blend, FeatureSettings, Fit, Scaler
+from ..cache.settings import REDUCED_CURE, Blend, FeatureSettings, Fit, Scaler
 from ..errors import InputError
 from ..events import SPLITS
 from .backbones.registry import BackboneSpec, backbone_spec
@@ -127,6 +127,37 @@ def parse_pair(text: str, *, option: str, separator: str, example: str) -> tuple
     return int(parts[0]), int(parts[1])
 
 
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+)
+"""Variables in which torchrun, Slurm's srun and Open MPI's mpirun tell a process its number, and of how many."""
+
+
+def parse_shard(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
+    """`0/4` -> (0, 4); `auto` -> as the launcher says.
+
+    Args:
+        text: the option.
+        environment: variables of this process.
+
+    Raises:
+        InputError: neither, or no launcher has said it.
+    """
+    if text != "auto":
+        return parse_pair(text, option="--shard", separator="/", example="0/4")
+    for rank, size in _LAUNCHERS:
+        if rank in environment and size in environment:
+            both = f"{environment[rank]}/{environment[size]}"
+            return parse_pair(both, option=f"{rank}/{size}", separator="/", example="0/4")
+    raise InputError(
+        "--shard auto finds no launcher",
+        wanted=" or ".join("/".join(pair) for pair in _LAUNCHERS) + " in the environment",
+        cure="start it by torchrun, srun or mpirun, or say --shard i/n",
+    )
+
+
 def follow_run(options: ExtractOptions) -> ExtractOptions:
     """The options, and, where the weights are a finetuned run, all that the run was trained with.
 
@@ -171,8 +202,14 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
     """Backbone, depth and weights to load: options first, then the store, then defaults.
 
     Raises:
-        InputError: the store was made with a weights file and none is named now, or its rows were imported.
+        InputError: the store was made with a weights file and none is named now, or its rows were imported or reduced.
     """
+    if stored is not None and stored.reduction is not None:
+        raise InputError(
+            "the store holds reduced rows: no backbone makes more of them by itself",
+            got=f"{stored.dim} channels, {stored.reduction[:40]}...",
+            cure=REDUCED_CURE,
+        )
     if stored is not None and stored.is_imported:
         raise InputError(
             "the store holds imported rows: no backbone of ours makes more of them",

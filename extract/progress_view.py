@@ -74,16 +74,24 @@ class ExtractionView:
             self._task = None
         if not self._console.is_terminal or result.message:
             place = f"{self._num_finished}/{self._num_matches}"
-            self._console.print(f"{place} {result.match_id}: {result.status}{_speed(result)}", markup=False)
+            self._console.print(f"{place} {finished_text(result)}", markup=False)
         if result.message:
-            style = "red" if result.status in ("failed", "busy elsewhere") else "yellow"
-            self._console.print(result.message, style=style, markup=False)
+            self._console.print(result.message, style=result_style(result), markup=False)
 
 
-def _speed(result: MatchResult) -> str:
+def finished_text(result: MatchResult) -> str:
+    """`rally-1: extracted, 264 frames at 87.6 frames/s, backbone-bound`."""
+    text = f"{result.match_id}: {result.status}"
     if not result.rows_extracted:
-        return ""
-    return f", {result.rows_extracted:,} frames at {result.rows_per_second:,.1f} frames/s, {result.bottleneck}-bound"
+        return text
+    return (
+        f"{text}, {result.rows_extracted:,} frames at {result.rows_per_second:,.1f} frames/s, {result.bottleneck}-bound"
+    )
+
+
+def result_style(result: MatchResult) -> str:
+    """Colour of a result's message."""
+    return "yellow" if result.is_stored else "red"
 
 
 def describe_settings(settings: FeatureSettings) -> str:
@@ -101,8 +109,10 @@ def describe_settings(settings: FeatureSettings) -> str:
 def summary_view(summary: Summary) -> Group:
     """The table at the end: one line per match that this run worked on, then the sum."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("match", "frames", "frames/s", "limit", "invalid", "status"):
-        table.add_column(name, justify="left" if name in ("match", "limit", "status") else "right", overflow="fold")
+    on_cluster = any(result.place for result in summary.results)
+    for name in ("match", "frames", "frames/s", "limit", "invalid", "status", *(["on"] if on_cluster else [])):
+        is_text = name in ("match", "limit", "status", "on")
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
     for result in summary.results:
         speed = f"{result.rows_per_second:,.1f}" if result.rows_extracted else ""
         style = _STATUS_STYLES.get(result.status, "")
@@ -115,14 +125,22 @@ def summary_view(summary: Summary) -> Group:
             result.bottleneck,
             bad,
             f"[{style}]{result.status}" if style else result.status,
+            *([_where(result)] if on_cluster else []),
         )
     return Group(table, "", summary_line(summary))
+
+
+def _where(result: MatchResult) -> str:
+    if not result.retries:
+        return result.place
+    return f"{result.place}, after {result.retries} lost worker{'s' if result.retries > 1 else ''}"
 
 
 def summary_line(summary: Summary) -> str:
     """`33 extracted; 6,686 frames in 119.2 s, 56.1 frames/s -> store`."""
     counts = Counter(result.status for result in summary.results)
     rows, seconds = sum(r.rows_extracted for r in summary.results), sum(r.seconds for r in summary.results)
+    seconds = seconds if summary.seconds is None else summary.seconds
     speed = f"; {rows:,} frames in {seconds:,.1f} s, {rows / seconds:,.1f} frames/s" if rows else ""
     return f"{', '.join(f'{count} {status}' for status, count in counts.items())}{speed} -> {summary.store}"
 
@@ -146,6 +164,8 @@ def summary_json(summary: Summary) -> dict[str, Any]:
                 "invalid_rows": result.bad_rows,
                 "bottleneck": result.bottleneck,
                 "message": result.message,
+                "place": result.place,
+                "retries": result.retries,
             }
             for result in summary.results
         ],

@@ -60,6 +60,10 @@ class MatchResult:
     bottleneck: str = ""
     message: str = ""
     """Why it failed or was left alone; or, of a match that is stored, why its unfinished rows were not used."""
+    place: str = ""
+    """Of several on a cluster: the one that ended it."""
+    retries: int = 0
+    """Workers of a cluster that were lost over it."""
 
     @property
     def is_stored(self) -> bool:
@@ -80,6 +84,8 @@ class Summary:
     settings: FeatureSettings
     engine: str
     results: tuple[MatchResult, ...]
+    seconds: float | None = None
+    """Of the whole run, where matches were worked on side by side."""
 
     @property
     def complete(self) -> bool:
@@ -102,7 +108,7 @@ class Reporter:
 
 
 @dataclass
-class _Extraction:
+class Extraction:
     """What all matches of one run share."""
 
     data_set: DataSet
@@ -135,14 +141,35 @@ def extract(
     Raises:
         InputError: nothing can be extracted with these settings. A match that fails is in the summary instead.
     """
-    matches = _chosen(data_set, split, run)
+    matches = chosen_matches(data_set, split, run)
+    _, extractor = settled(store_path, options, run)
+    return extract_matches(extractor, data_set, matches, store_path, run, report=report)
+
+
+def settled(store_path: Path, options: ExtractOptions, run: RunOptions) -> tuple[str, Extractor]:
+    """What to extract with: the weights as `load_weights` takes them, and the extractor with its full settings.
+
+    Raises:
+        InputError: the options contradict the store, the weights or each other.
+    """
     stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
     options = follow_run(options)
     name, depth, weights = choose_weights(options, stored.settings if stored else None)
     module, record = load_weights(name, depth, weights)
     settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
-    extractor = Extractor(module, settings, run.engine, run.device, weights_origin(weights, record))
-    return extract_matches(extractor, data_set, matches, store_path, run, report=report)
+    return weights, Extractor(module, settings, run.engine, run.device, weights_origin(weights, record))
+
+
+def open_for(extractor: Extractor, data_set: DataSet, store_path: Path) -> FeatureStore:
+    """The store, made where it does not exist. InputError where it is of other settings or classes."""
+    stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
+    return FeatureStore.create_or_open(
+        store_path,
+        extractor.settings,
+        classes=data_set.classes or (stored.classes if stored else ()),
+        software=software_versions(),
+        origin=extractor.origin,
+    )
 
 
 def extract_matches(
@@ -160,23 +187,19 @@ def extract_matches(
         InputError: the store is of other settings or classes. A match that fails is in the summary instead.
     """
     report, settings = report or Reporter(), extractor.settings
-    stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
-    classes = data_set.classes or (stored.classes if stored else ())
-    store = FeatureStore.create_or_open(
-        store_path, settings, classes=classes, software=software_versions(), origin=extractor.origin
-    )
+    store = open_for(extractor, data_set, store_path)
     engine = extractor.engine().name
     report.started(settings, engine, len(matches))
-    shared = _Extraction(data_set, store, extractor, run, report)
+    shared = Extraction(data_set, store, extractor, run, report)
     results = []
     for match in matches:
-        result = _extract_or_explain(shared, match)
+        result = extract_or_explain(shared, match)
         results.append(result)
         report.finished(result)
     return Summary(store_path, settings, engine, tuple(results))
 
 
-def _extract_or_explain(shared: _Extraction, match: Match) -> MatchResult:
+def extract_or_explain(shared: Extraction, match: Match) -> MatchResult:
     """A match that cannot be extracted does not stop the others."""
     try:
         return extract_match(shared, match)
@@ -186,7 +209,7 @@ def _extract_or_explain(shared: _Extraction, match: Match) -> MatchResult:
         return MatchResult(match.id, "failed", message=str(error))
 
 
-def extract_match(shared: _Extraction, match: Match) -> MatchResult:
+def extract_match(shared: Extraction, match: Match) -> MatchResult:
     """One match: open, plan, stream rows from where the store left off, commit."""
     store, extractor, run = shared.store, shared.extractor, shared.run
     views = tuple(view for view in run.views if view not in store.views(match.id))
@@ -232,7 +255,7 @@ def extract_match(shared: _Extraction, match: Match) -> MatchResult:
     )
 
 
-def _chosen(data_set: DataSet, split: tuple[Split, ...], run: RunOptions) -> list[Match]:
+def chosen_matches(data_set: DataSet, split: tuple[Split, ...], run: RunOptions) -> list[Match]:
     """Matches with a video, of the splits asked for, of this worker's share.
 
     Raises:
@@ -245,10 +268,10 @@ def _chosen(data_set: DataSet, split: tuple[Split, ...], run: RunOptions) -> lis
     index, count = run.shard
     if count == 1:
         return matches
-    return [matches[i] for i in share_out([_length(match) for match in matches], index=index, count=count)]
+    return [matches[i] for i in share_out([header_frames(match) for match in matches], index=index, count=count)]
 
 
-def _length(match: Match) -> int:
+def header_frames(match: Match) -> int:
     """Frames by the header, 0 where the video cannot be read (the extraction says why)."""
     try:
         return probe_video(match.require_video()).num_frames
@@ -256,7 +279,7 @@ def _length(match: Match) -> int:
         return 0
 
 
-def _check_engine(shared: _Extraction, video: Video) -> None:
+def _check_engine(shared: Extraction, video: Video) -> None:
     """Hold the engine against plain PyTorch, once per run."""
     if not shared.engine_checked:
         fidelity = shared.extractor.check(video)

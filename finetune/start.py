@@ -56,6 +56,13 @@ class Start:
                 got=f"{stored.backbone} of the model {stored.weights}",
                 wanted="a run on features of `bas extract`, or of `bas finetune`",
             )
+        if head is not None and head.record.features.reduction is not None:
+            raise InputError(
+                f"--from {head.folder}: its head was trained on reduced rows, which no backbone makes by itself",
+                got=f"{head.record.features.dim} channels, {head.record.features.reduction[:40]}...",
+                wanted="a run on full rows",
+                cure="train a head on the full store, and begin from that: bas train-head FULL --out RUN",
+            )
         if head is not None and head.record.is_finetuned and asked.weights is None:
             asked = replace(asked, weights=str(head.folder / BACKBONE))
         module, record = load_weights(*choose_weights(asked, stored))

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from ..cache.bank import FeatureBank
+from ..cache.reduce.files import read_beside_run
+from ..cache.reduce.reduction import Reduction
 from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from .model import SpottingModel
 from .scoring import FloatArray, match_scores
-from .training.checkpoint import BEST, COMMANDS, read_weights
+from .training.checkpoint import BEST, COMMANDS, read_weights, require_shapes
 from .training.record import RunRecord
 
 
@@ -30,6 +32,8 @@ class Member:
     """In eval mode, on the device."""
     weights_sha256: str
     """Of its weights file."""
+    reduction: Reduction | None = None
+    """Of the rows that it needs; None: full rows."""
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> "Member":
@@ -46,9 +50,17 @@ class Member:
                 got=f"{len(record.history)} of up to {record.settings.epochs} epochs, and no peaks chosen",
                 cure=f"give the same `bas {command} ... --out {folder}` again: it goes on where it stopped",
             )
-        model = record.settings.build(dim=record.features.dim, num_classes=len(record.classes))
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):  # what run.json claims takes no memory yet
+            require_shapes(folder / BEST, _model(record))
+        model = _model(record)
         read_weights(folder / BEST, model)
-        return cls(folder, record, model.to(device).eval(), sha256((folder / BEST).read_bytes()).hexdigest())
+        weights_sha256 = sha256((folder / BEST).read_bytes()).hexdigest()
+        reduction = read_beside_run(folder, record.features)
+        return cls(folder, record, model.to(device).eval(), weights_sha256, reduction)
+
+
+def _model(record: RunRecord) -> SpottingModel:
+    return record.settings.build(dim=record.features.dim, num_classes=len(record.classes))
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,16 @@ class Ensemble:
     def features(self) -> FeatureSettings:
         """What the rows must be made with."""
         return self.first.features
+
+    @property
+    def reduction(self) -> Reduction | None:
+        """How full rows become those; None where they are full."""
+        return self.members[0].reduction
+
+    @property
+    def full_features(self) -> FeatureSettings:
+        """What full rows must be made with: `features`, unless they are reduced."""
+        return self.reduction.source if self.reduction else self.features
 
     @property
     def view(self) -> str:

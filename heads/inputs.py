@@ -66,16 +66,23 @@ class Inputs(nn.Module):
             return x_btd
         return ((x_btd - self.mean_d) / self.std_d).clamp(-LARGEST, LARGEST)
 
-    def fit(self, rows_rc: Tensor) -> None:
-        """Take mean and deviation from training rows (R, C); a channel that never changes keeps a deviation of 1.
+    def fit(self, rows_rc: Tensor, *, alike: bool = False) -> None:
+        """Take mean and deviation from training rows; a channel that never changes keeps a deviation of 1.
 
         The floor is `LEAST_SHARE` of the median deviation of the channels that change.
+
+        Args:
+            rows_rc: (R, C).
+            alike: one deviation for all channels, the root of their mean variance. For principal components: divided
+                by their own, the last ones, which are noise, would weigh as much as the first.
         """
         if not self.is_fitted:
             return
         rows_rd = self._function(rows_rc.float()).double()
         std_d = rows_rd.std(0, correction=0)
         self.mean_d.copy_(rows_rd.mean(0))
+        if alike:
+            std_d = std_d.square().mean().sqrt().expand_as(std_d)
         changes_d = std_d > 1e-6
         floor = LEAST_SHARE * std_d[changes_d].median() if changes_d.any() else 0.0
         self.std_d.copy_(torch.where(changes_d, std_d.clamp(min=floor), 1.0))

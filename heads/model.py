@@ -79,6 +79,10 @@ class SpottingModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+_LARGEST, _MOST_LAYERS = 8192, 256
+"""A width or number in a head's settings, and the number of its layers or parts: more is a mistake, or a trap."""
+
+
 def head_settings(options: Mapping[str, Any]) -> dict[str, NeckSettings | HeadSettings]:
     """Settings by head name, with `options` such as {"bigru.hidden": 96} in place of defaults.
 
@@ -109,6 +113,11 @@ def _with(settings: Any, fields: list[str], value: Any, *, path: str) -> Any:
         raise InputError(
             f"setting {path} is not usable", got=repr(value), wanted=f"{type(before).__name__}, such as {before!r}"
         )
+    numbers = value if isinstance(value, tuple) else (value,)
+    most = _MOST_LAYERS if fields[0].startswith("num_") else _LARGEST
+    is_large = any(not -most <= number <= most for number in numbers if isinstance(number, int | float))
+    if is_large or len(numbers) > _MOST_LAYERS:
+        raise InputError(f"setting {path} is not usable", got=repr(value)[:80], wanted=f"at most {most}")
     return replace(settings, **{fields[0]: value})
 
 
@@ -118,4 +127,6 @@ def _numbers(value: Any, kind: type, *, path: str) -> tuple[Any, ...]:
     try:
         return tuple(kind(str(part)) for part in parts)
     except ValueError:
-        raise InputError(f"setting {path} is not usable", got=repr(value), wanted="numbers such as 4,8,16") from None
+        raise InputError(
+            f"setting {path} is not usable", got=repr(value)[:80], wanted="numbers such as 4,8,16"
+        ) from None

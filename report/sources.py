@@ -6,7 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..cache.layout import METADATA
+from ..errors import InputError, reading_record
 from ..eval.ablation import TABLE, Table
 from ..eval.files import PREDICTIONS_NAME
 from ..eval.prediction_folder import RECORD
@@ -17,6 +18,7 @@ from ..heads.training.record import RunRecord
 DEFAULT_SPLIT: Split = "test"
 DEFAULT_FPS = Fraction(25)
 _PREDICTIONS = "predictions"
+_CURE = "predict again into another --out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ def _of_run(path: Path, options: ReportOptions, *, split: str = DEFAULT_SPLIT) -
     store = options.store or _hinted_store(path, record) or (options.labels if record.is_finetuned else None)
     return Source(
         name=path.resolve().name,
-        predictions=path / _PREDICTIONS / chosen,
+        predictions=_within(path, f"{_PREDICTIONS}/{chosen}"),
         run=path,
         store=store,
         videos=(store,) if record.is_finetuned and store is not None else (),
@@ -116,6 +118,20 @@ def _of_run(path: Path, options: ReportOptions, *, split: str = DEFAULT_SPLIT) -
     )
 
 
+def _within(folder: Path, name: str, *, or_in: Path | None = None) -> Path:
+    """A part of a folder (or of `or_in`), which may come from elsewhere: predictions are written there.
+
+    Raises:
+        InputError: it lies elsewhere.
+    """
+    path = folder / name
+    if not any(path.resolve().is_relative_to(each.resolve()) for each in (folder, or_in or folder)):
+        raise InputError(
+            f"{path}: leads out of {folder}", got=str(path.resolve()), cure="do not trust where the folder came from"
+        )
+    return path
+
+
 def _hinted_store(path: Path, record: RunRecord) -> Path | None:
     """Where the run says that its store is, if there is anything."""
     store = path / record.store_hint
@@ -127,11 +143,9 @@ def _of_predictions(path: Path, options: ReportOptions) -> Source:
     record = read_record(path)
     if not record:
         return replace(source, about={"made by": f"unknown: no {RECORD}"})
-    try:
+    with reading_record(f"{path / RECORD}: damaged", cure=_CURE):
         runs = [Path(run["folder"]) for run in record["runs"]]
         classes, fps = tuple(map(str, record["made_with"]["classes"])), TimeGrid.parse(record["fps"]).fps
-    except (LookupError, TypeError) as error:
-        raise _damaged(path, error) from None
     stores = (_hinted_store(run, RunRecord.read(run)) for run in runs if (run / RUN).is_file())
     store = source.store or next((store for store in stores if store is not None), None)
     return replace(source, classes=classes, fps=fps, store=store, about=about_predictions(record))
@@ -139,7 +153,8 @@ def _of_predictions(path: Path, options: ReportOptions) -> Source:
 
 def _of_ablation(path: Path, table: Table, options: ReportOptions) -> list[Source]:
     """The first seed of every recipe that has one."""
-    videos = tuple(path / source for source in table.sources if (path / source).exists())
+    there = [path / source for source in table.sources if (path / source).exists()]
+    videos = tuple(source for source in there if not (source / METADATA).exists())  # a feature store has none
     found = []
     for row in table.rows:
         if not row.runs:
@@ -148,7 +163,9 @@ def _of_ablation(path: Path, table: Table, options: ReportOptions) -> list[Sourc
         source = _of_run(
             path / first.run, replace(options, store=options.store or path / first.store), split=table.split
         )
-        predictions = path / first.predictions if source.split == table.split else source.predictions
+        predictions = source.predictions
+        if source.split == table.split:
+            predictions = _within(path, first.predictions, or_in=path / first.run)
         found.append(replace(source, name=row.name, predictions=predictions, videos=videos, ablation=table))
     if not found:
         raise InputError(f"{path}: no finished run", cure="let bas ablate finish one recipe first")
@@ -175,12 +192,10 @@ def read_record(path: Path) -> dict[str, Any]:
     if not (path / RECORD).is_file():
         return {}
     record = read_json(path / RECORD)
-    try:
+    with reading_record(f"{path / RECORD}: damaged", cure=_CURE):
         if not all(isinstance(about, Mapping | None) for about in record["games"].values()):
             raise TypeError("games")
         return {**record, "made_with": dict(record["made_with"])}
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, error) from None
 
 
 def about_predictions(record: Mapping[str, Any]) -> dict[str, str]:
@@ -196,7 +211,3 @@ def about_predictions(record: Mapping[str, Any]) -> dict[str, str]:
     if record.get("confidences"):
         about["confidences"] = str(record["confidences"])
     return about
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path / RECORD}: damaged", got=repr(error)[:120], cure="predict again into another --out")

@@ -1,10 +1,14 @@
 """Fixtures of all tests: the command line, the real data beside the checkout, and the real weights, where they are."""
 
+import copy
+import json
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,3 +99,70 @@ def write_pulses(
             w.append({"identity": rows}, np.ones(num_rows, bool))
             w.commit()
     return path
+
+
+HOSTILE_VALUES: tuple[Any, ...] = (
+    *(None, True, -1, 0, 0.5, 10**6, 10**12, 10**18, 2**63, 10**400, 1e308, float("nan"), float("inf"), "", "x", "5"),
+    *("1e999999999", "1/0", "9" * 5000, "../../../x", "/etc/passwd", "con", "\x1b[2J", "\ud800", "[/x]", "a" * 300),
+    *([], {}, [[]], ["x"], [1, 2], [None], {"x": 1}, [0] * 500, [[[[[[[[]]]]]]]]),
+)
+"""What no field of ours holds, or only some."""
+
+
+def mutated_json(document: Any, seed: int) -> Any:
+    """The document with one or two values replaced, left out or added at random places."""
+    chance, result = random.Random(seed), copy.deepcopy(document)
+    for _ in range(chance.choice((1, 1, 2))):
+        parent: Any = None
+        key: Any = None
+        value = result
+        while isinstance(value, dict | list) and value and (parent is None or chance.random() < 0.8):
+            parent, key = value, chance.choice(list(value)) if isinstance(value, dict) else chance.randrange(len(value))
+            value = value[key]
+        if parent is None:
+            continue
+        what = chance.random()
+        if what < 0.1:
+            del parent[key]
+        elif what < 0.15 and isinstance(parent, dict):
+            parent["unknown"] = value
+        else:
+            parent[key] = chance.choice(HOSTILE_VALUES)
+    return result
+
+
+def mutated_bytes(data: bytes, seed: int) -> bytes:
+    """The bytes with bits flipped, cut short, spliced, or numbers of 8 bytes replaced."""
+    chance, result = random.Random(seed), bytearray(data)
+    for _ in range(chance.choice((1, 1, 1, 3))):
+        start = chance.randrange(len(result) + 1)
+        if chance.random() < 0.5:  # headers, and the index at the end, matter most
+            start = chance.choice((start % 64, max(0, len(result) - 1 - start % 64)))
+        stop = min(len(result), start + chance.choice((1, 4, 8, 100)))
+        what = chance.randrange(5)
+        if what == 0 and start < len(result):
+            result[start] ^= 1 << chance.randrange(8)
+        elif what == 1:
+            del result[start:]
+        elif what == 2:
+            del result[start:stop]
+        elif what == 3:
+            result[start:stop] = result[:8]
+        else:
+            result[start : start + 8] = chance.choice((0, 2**63 - 1, 2**64 - 1, 2**40)).to_bytes(8, "little")
+    return bytes(result)
+
+
+@pytest.fixture(scope="session")
+def damage() -> Callable[[Path, int], None]:
+    """Damages a file of ours by a seed: values of JSON, or bytes of anything."""
+
+    def damage_file(path: Path, seed: int) -> None:
+        data = path.read_bytes()
+        if path.suffix == ".json" and seed % 4:
+            data = json.dumps(mutated_json(json.loads(data), seed)).encode()
+        else:
+            data = mutated_bytes(data, seed)
+        path.write_bytes(data)
+
+    return damage_file

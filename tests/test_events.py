@@ -35,6 +35,13 @@ def test_frame_is_the_one_on_screen(fps: Fraction, position_ms: int) -> None:
     assert Fraction(frame) / fps <= Fraction(position_ms, 1000) < Fraction(frame + 1) / fps
 
 
+@given(RATES, st.fractions(min_value=0, max_value=10**5, max_denominator=10**6))
+def test_the_nearest_frame_is_at_most_half_a_frame_away(fps: Fraction, seconds: Fraction) -> None:
+    grid = TimeGrid(fps)
+    away = seconds - grid.seconds(grid.nearest(seconds))
+    assert -1 / (2 * fps) < away <= 1 / (2 * fps)
+
+
 @given(RATES, FRAMES)
 def test_ms_is_the_first_inside_the_frame(fps: Fraction, frame: int) -> None:
     grid = TimeGrid(fps)

@@ -4,7 +4,6 @@ What arrives is trusted in nothing: sizes and hashes have to be those of the man
 store, and every check of `bas cache verify` has to pass before the match appears.
 """
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..layout import (
     canonical_json,
     group_metadata,
     inside,
+    partial_name,
     plain_metadata,
     same_layout,
     shard_metadata,
@@ -60,7 +60,7 @@ class Arrival:
             MatchBusy: another process writes it.
         """
         self._store, self._manifest, self._adding, self._replacing = store, manifest, adding, replacing
-        self._folder = inside(store.path, f"{PARTIAL}/{hashlib.sha256(manifest.match_id.encode()).hexdigest()}")
+        self._folder = inside(store.path, f"{PARTIAL}/{partial_name(manifest.match_id)}")
         lock_path = self._folder.with_suffix(".lock")
         with disk_errors(lock_path):
             lock = FileLock.acquire(lock_path, wait_seconds=_LOCK_WAIT_SECONDS)

@@ -16,7 +16,7 @@ from .arrival import Arrival
 from .manifest import MatchManifest, choose
 from .place import MATCHES_AT_ONCE
 from .source import Source, StoreSource, named, open_source
-from .transfer import Journey, MatchOutcome, Outcome, Reporter, Selection, Transfer
+from .transfer import Journey, MatchOutcome, Outcome, Reporter, Selection, Transfer, size_text
 
 _SPARE_BYTES = 256 << 20
 """Left free on the disk."""
@@ -61,7 +61,7 @@ def receive(source: Source, out: Path, selection: Selection, transfer: Transfer,
     if foreign:
         cure = "have its owner push it again with --replace, or leave it out by --match"
         raise InputError(f"{source.name}: {foreign[0]} is of other settings than its store", cure=cure)
-    store = _open_or_make(out, theirs, source.name)
+    store = _open_or_make(out, theirs, source)
     plans = [_plan(store, each, transfer) for each in chosen]
     num_bytes = sum(plan.outline.num_bytes for plan in plans if plan.outline)
     _require_room(out, num_bytes)
@@ -176,18 +176,25 @@ class _Task:
             future.result()
 
 
-def _open_or_make(out: Path, theirs: FeatureStore, name: str) -> FeatureStore:
+def _open_or_make(out: Path, theirs: FeatureStore, source: Source) -> FeatureStore:
     """The store here, made or held against the settings of what is to come.
 
     Raises:
         InputError: it holds rows of other settings; names them.
     """
-    settings = theirs.settings
+    settings, reduction = theirs.settings, None
     if (out / METADATA).exists():
         settings = FeatureStore.open(out).settings
-        require_same_rows(settings, theirs.settings, here=str(out), there=name)
+        require_same_rows(settings, theirs.settings, here=str(out), there=source.name)
+    else:
+        reduction = source.reduction(settings)
     return FeatureStore.create_or_open(
-        out, settings, classes=theirs.classes, software=theirs.software, origin=theirs.origin
+        out,
+        settings,
+        classes=theirs.classes,
+        software=theirs.software,
+        origin=theirs.origin,
+        reduction=reduction,
     )
 
 
@@ -212,6 +219,6 @@ def _require_room(out: Path, num_bytes: int) -> None:
     if num_bytes > free - _SPARE_BYTES:
         raise InputError(
             f"{out}: no room for what would travel",
-            got=f"{num_bytes / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free",
+            got=f"{size_text(num_bytes)}; {size_text(free)} are free",
             cure="free some space, or choose less by --split, --match, --view",
         )

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from ...errors import InputError
 from ..layout import METADATA, canonical_json, group_metadata
 from ..store import FeatureStore
+from .components import send_components
 from .folder import write_manifests
 from .index import update_index
 from .manifest import MatchManifest, choose, require_apart, view_files
@@ -78,6 +79,7 @@ def settle_root(place: Place, store: FeatureStore) -> str:
             require_same_rows(theirs.settings, store.settings, here=place.url, there=str(store.path))
             joined = theirs.joined_record(store.classes, store.origin)
         if joined == record:
+            send_components(place, store)
             return theirs.settings.key()
         place.write(METADATA, _root_document(joined))
     raise InputError(f"{place.url}: others change its {METADATA} all the time", cure="try again")

@@ -12,7 +12,10 @@ from typing import Any, Protocol
 from ...errors import InputError
 from ...events import read_json
 from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
+from ..reduce.reduction import Reduction
+from ..settings import FeatureSettings
 from ..store import FeatureStore
+from .components import fetch_components
 from .manifest import (
     INDEX,
     MATCH_FILES,
@@ -41,6 +44,9 @@ class Source(Protocol):
     def record(self) -> Mapping[str, Any]:
         """The object `bas` of its root attributes. Raises InputError where it is no store."""
 
+    def reduction(self, settings: FeatureSettings) -> Reduction | None:
+        """How its rows were made from full ones; None where they are full. Raises InputError."""
+
     def manifests(self) -> list[MatchManifest]:
         """Of all its matches; outlines where hashing takes a look at every byte. Raises InputError."""
 
@@ -67,6 +73,10 @@ class StoreSource:
         """The root's record."""
         record: Mapping[str, Any] = read_json(self._store.path / METADATA)["attributes"]["bas"]
         return record
+
+    def reduction(self, settings: FeatureSettings) -> Reduction | None:  # noqa: ARG002 (of the protocol)
+        """The store's own."""
+        return self._store.reduction
 
     def manifests(self) -> list[MatchManifest]:
         """Outlines: the hashes of JSON files only."""
@@ -153,6 +163,10 @@ class PlaceSource:
                 cure=f"check the address; to bring one there: bas cache push STORE {self.name}",
             )
         return record
+
+    def reduction(self, settings: FeatureSettings) -> Reduction | None:
+        """Fetches it."""
+        return fetch_components(self.place, settings)
 
     def manifests(self) -> list[MatchManifest]:
         """As the documents there say."""

@@ -83,8 +83,15 @@ class Reporter:
     """Called once: (matches that travel, bytes)."""
     on_bytes: Callable[[int], None] = lambda _: None
     """Called with the bytes that have just travelled, from any thread; what an earlier run has brought is left out."""
+    waiting: Callable[[str], None] = lambda _: None
+    """Called once where another process has to end first, with who it is."""
     finished: Callable[[MatchOutcome], None] = lambda _: None
     """Called after every match, from any thread."""
+
+
+def size_text(num_bytes: float) -> str:
+    """`1.25 GB`, `13.2 MB`."""
+    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
 
 
 class Stopped(InputError):  # noqa: N818 (an InputError by nature)

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from .transfer import BAD, MatchOutcome, Outcome, Reporter
+from .transfer import BAD, MatchOutcome, Outcome, Reporter, size_text
 
 _STYLES = {"already there": "dim", **dict.fromkeys(BAD, "bold red")}
 _SHOWN = 40
@@ -36,7 +36,7 @@ class TransferView:
 
     def __enter__(self) -> Reporter:
         self._bar.start()
-        return Reporter(planned=self._planned, on_bytes=self._on_bytes, finished=self._finished)
+        return Reporter(planned=self._planned, on_bytes=self._on_bytes, waiting=self._waiting, finished=self._finished)
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
@@ -44,10 +44,15 @@ class TransferView:
     def _planned(self, num_matches: int, num_bytes: int) -> None:
         self._num_matches, self._num_finished = num_matches, 0
         self._bar.reset(self._task, total=num_bytes, description=self._what)
-        self._console.print(f"{self._what} {num_matches} match{'es' if num_matches != 1 else ''}, {_size(num_bytes)}")
+        self._console.print(
+            f"{self._what} {num_matches} match{'es' if num_matches != 1 else ''}, {size_text(num_bytes)}"
+        )
 
     def _on_bytes(self, num_bytes: int) -> None:
         self._bar.advance(self._task, num_bytes)
+
+    def _waiting(self, owner: str) -> None:
+        self._console.print(f"another bas fills the cache ({owner}): waiting for it")
 
     def _finished(self, outcome: MatchOutcome) -> None:
         if outcome.status == "already there":
@@ -78,10 +83,6 @@ def outcome_view(outcome: Outcome) -> Group:
 def outcome_line(outcome: Outcome) -> str:
     """`2 sent, 40 already there; 1.2 MB in 0.3 s, 4.0 MB/s: x3d_s.zarr -> s3://team/x3d_s.zarr`."""
     counts = Counter(each.status for each in outcome.results)
-    speed = f"; {_size(outcome.bytes)} in {outcome.seconds:,.1f} s, {_size(outcome.bytes / outcome.seconds)}/s"
+    speed = f"; {size_text(outcome.bytes)} in {outcome.seconds:,.1f} s, {size_text(outcome.bytes / outcome.seconds)}/s"
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     return f"{told}{speed if outcome.bytes else ''}: {outcome.source} -> {outcome.target}"
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"

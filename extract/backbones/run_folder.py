@@ -7,7 +7,7 @@ from typing import Any
 
 from ...cache.origin import WeightsOrigin
 from ...cache.settings import FeatureSettings
-from ...errors import InputError
+from ...errors import InputError, reading_record
 from ...events import read_json
 from .download import file_sha256
 
@@ -58,15 +58,13 @@ class FinetunedRun:
             InputError: no run, damaged, not finished, or without a backbone of its own.
         """
         record = _read(folder)
-        try:
+        with reading_record(f"{folder / RUN}: damaged", cure="fetch the run again"):
             features = FeatureSettings.from_json(record["features"])
             train, valid = tuple(record["train_matches"]), tuple(record["valid_matches"])
+            if not all(isinstance(name, str) for name in (*train, *valid)):
+                raise TypeError("matches are no names")
             run = cls(folder, features, file_sha256(folder / RUN), int(record["best_epoch"]), train, valid)
             is_finished = record["peaks"] is not None
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{folder / RUN}: damaged", got=repr(error)[:120], cure="fetch the run again") from None
         if not run.backbone.is_file():
             raise InputError(
                 f"{folder}: the run has no backbone of its own",

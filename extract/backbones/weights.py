@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...cache.origin import WeightsOrigin
-from ...errors import InputError, named_values
+from ...cache.shard import MAX_CHANNELS
+from ...errors import InputError, named_values, reading_record
+from ...events import parse_json
 from .download import download, file_sha256, weights_cache
 from .registry import BackboneSpec, Rgb, backbone_spec
 from .run_folder import FinetunedRun, finetuned_run
@@ -70,9 +73,14 @@ class WeightsRecord:
         """Inverse of `to_json`.
 
         Raises:
-            TypeError: a field is missing or unknown.
+            AttributeError, TypeError, ValueError: a field is missing, unknown or of another type.
         """
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
+        for name in ("mean", "std"):
+            values[name] = tuple(float(each) for each in values.get(name, ()))
+        for name in ("depth", "dim", "stride", "window", "width", "height"):
+            if type(values.get(name)) not in (int, type(None)) or not 0 < (values.get(name) or 1) <= MAX_CHANNELS:
+                raise TypeError(f"{name} is {values[name]!r}"[:80])
         return cls(**values)
 
     def require(self, asked: Mapping[str, object]) -> None:
@@ -268,10 +276,8 @@ def _load_run(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, run:
 
 
 def _bind(record: WeightsRecord, bound: Mapping[str, Any], path: Path) -> WeightsRecord:
-    try:
+    with reading_record(f"{path}: its record does not fit this version of bas"):
         stored = WeightsRecord.from_json(bound)
-    except TypeError as error:
-        raise InputError(f"{path}: its record does not fit this version of bas", got=error) from None
     for field, asked, held in (
         ("backbone", record.backbone, stored.backbone),
         ("depth", record.depth, stored.depth),
@@ -291,6 +297,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | Non
     """
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    _require_unpacked(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -300,7 +307,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | Non
             wanted="a file of plain tensors",
             cure="get it as .safetensors from its maker",
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # whatever torch says about damaged or hostile bytes
         raise _damaged(path, error) from None
     for key in _NESTED_KEYS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
@@ -308,6 +315,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | Non
             break
     entries = loaded.items() if isinstance(loaded, Mapping) else ()
     tensors = {str(name): value for name, value in entries if isinstance(value, Tensor)}
+    odd = [name for name, value in tensors.items() if not _is_plain(value)]
+    if odd:
+        raise InputError(f"{path}: not plain tensors", got=", ".join(odd[:3])[:200], wanted="dense numbers")
     if not tensors:
         raise InputError(f"{path}: holds no tensors", wanted="a state dict, bare or under " + ", ".join(_NESTED_KEYS))
     return tensors, None
@@ -318,9 +328,31 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] 
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_METADATA_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(text) if text is not None else None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from None
+    return tensors, parse_json(text.encode(), where=f"{path}: its record") if text is not None else None
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+
+
+def _require_unpacked(path: Path) -> None:
+    """Refuse a zip file with packed entries: torch writes none, and a small one may unpack to all memory there is."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as file:
+            num_bytes = sum(entry.file_size for entry in file.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _damaged(path, error) from None
+    if num_bytes > path.stat().st_size:
+        raise InputError(
+            f"{path}: refused, it would unpack to more than it holds",
+            got=f"{num_bytes:,} bytes in {path.stat().st_size:,}",
+            wanted="a file as torch writes it",
+            cure="get it as .safetensors from its maker",
+        )
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

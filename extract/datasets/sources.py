@@ -12,6 +12,7 @@ from ...errors import InputError
 from ...events import SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, read_labels
 from .findings import ROOT_PLACE, Finding, error, note
 from .folders import (
+    LABELS_NAME,
     VIDEO_SUFFIXES,
     Folder,
     VideoHeight,
@@ -123,7 +124,11 @@ def find_data_set(root: Path, *, prefer_height: VideoHeight = 224, with_labels: 
 
 
 def find_folders(
-    root: Path, holding: Collection[str], *, splits_file: Path | None = None
+    root: Path,
+    holding: Collection[str],
+    *,
+    splits_file: Path | None = None,
+    label_names: Collection[str] = (LABELS_NAME,),
 ) -> tuple[DataSet, dict[str, Path]]:
     """Folders below `root` that hold a file of one of these names, each a match without a video.
 
@@ -131,6 +136,7 @@ def find_folders(
         root: a folder, as for `find_data_set`: ids, splits, labels and classes are found in the same way.
         holding: file names.
         splits_file: in the place of the root's `splits.json`; either may name matches that are not here.
+        label_names: names of label files; the first that a folder holds is read.
 
     Returns:
         The matches, and the folder of each match id.
@@ -143,7 +149,7 @@ def find_folders(
         raise InputError(f"{splits_file}: no such file", wanted="a splits.json")
     folders, findings = walk(root, holding=holding)
     found = [
-        (Match(game_id(root, folder.parts), None, folder.labels, None, None), folder)
+        (Match(game_id(root, folder.parts), None, _first_file(folder.path, label_names), None, None), folder)
         for folder in folders
         if any((folder.path / name).is_file() for name in holding)
     ]
@@ -154,6 +160,10 @@ def find_folders(
     found, problems = _drop_duplicates(found)
     data_set = _described(root, found, [*findings, *problems], splits_file=splits_file or root / SPLITS_NAME)
     return data_set, {match.id: folder.path for match, folder in found}
+
+
+def _first_file(folder: Path, names: Collection[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _described(

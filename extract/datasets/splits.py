@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from ...errors import InputError
-from ...events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, read_json
+from ...events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, read_bounded, read_json
 from .findings import ROOT_PLACE, Finding, error, note
 
 SPLITS_NAME = "splits.json"
@@ -140,8 +140,10 @@ def _read_classes(path: Path) -> tuple[tuple[str, ...], list[Finding]]:
     if not path.exists():
         return (), []
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as reason:
+        lines = [line.strip() for line in read_bounded(path, max_bytes=1 << 20).decode("utf-8-sig").splitlines()]
+        if not all(line.isprintable() for line in lines):
+            raise InputError("holds control characters")
+    except (InputError, UnicodeDecodeError) as reason:
         return (), [error(CLASSES_NAME, f"cannot be read ({reason})", "save it as UTF-8 text, one class per line")]
     classes = tuple(dict.fromkeys(line for line in lines if line))
     twice = sorted(name for name, count in Counter(filter(None, lines)).items() if count > 1)

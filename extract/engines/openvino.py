@@ -14,6 +14,9 @@ from ...errors import InputError
 from ..backbones.registry import Rgb
 from .pytorch import Normalised, check_clips, inner_steps
 
+_MAX_STREAMS = 4
+"""One stream per core was fastest on 2 cores; each holds its own activations (1 GB for I3D), so no more than these."""
+
 
 class OpenvinoEngine:
     """See `engines.Engine`. One clip (2-D: one frame) per request, so that no result depends on its neighbours.
@@ -23,7 +26,8 @@ class OpenvinoEngine:
         mean: as in `Normalised`.
         std: as in `Normalised`.
         clip_shape: steps, height and width of every clip.
-        num_streams: requests worked on at once, each on its share of the cores; None: one per core, 4 at most.
+        num_streams: requests worked on at once, each on its share of the cores; None: one per core, 4 at most. No row
+            depends on it, nor on `OMP_NUM_THREADS`, which limits the cores where it is set.
 
     Raises:
         InputError: OpenVINO is not installed, or cannot convert the module.
@@ -42,14 +46,15 @@ class OpenvinoEngine:
     ) -> None:
         self.mean, self.std, self.clip_shape = mean, std, clip_shape
         self._steps = inner_steps(module, clip_shape)
-        self._num_streams = num_streams or _streams()
-        self.preferred_clips = max(2 * self._num_streams * self._steps // clip_shape[0], 1)
+        num_threads = _threads()
+        num_streams = num_streams or min(num_threads, _MAX_STREAMS)
+        self.preferred_clips = max(2 * num_streams * self._steps // clip_shape[0], 1)
         net = Normalised(module, mean=mean, std=std).eval()
         openvino = _openvino()
-        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": self._num_streams}
+        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": num_streams, "INFERENCE_NUM_THREADS": num_threads}
         compiled = openvino.Core().compile_model(_graph(net, (1, self._steps, *clip_shape[1:], 3)), "CPU", options)
         self._version = openvino.get_version()
-        self._queue = openvino.AsyncInferQueue(compiled, self._num_streams)
+        self._queue = openvino.AsyncInferQueue(compiled, num_streams)
         self._dim = int(compiled.output(0).shape[-1])
 
     def __call__(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -73,7 +78,6 @@ class OpenvinoEngine:
             "openvino": self._version,
             "torch": torch.__version__,
             "device": "cpu",
-            "num_streams": self._num_streams,
         }
 
 
@@ -104,9 +108,11 @@ def _openvino() -> Any:
         ) from None
 
 
-def _streams() -> int:
-    """One stream per core was fastest on 2 cores; each holds its own activations (1 GB for I3D), so no more than 4."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4)
+def _threads() -> int:
+    """Cores of this process, or fewer where `OMP_NUM_THREADS` says so, as for PyTorch: workers share a machine so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
 
 
 def _graph(net: nn.Module, shape: tuple[int, ...]) -> Any:

@@ -192,7 +192,8 @@ def _claim(out: Path, settings: ProxySettings) -> dict[str, Any]:
     found, wanted = read_json(path), {"version": VERSION, **settings.to_json()}
     if not isinstance(found, Mapping) or not isinstance(found.get("videos"), dict):
         raise InputError(f"{path}: not usable", got=str(found)[:80], cure="take another folder")
-    held = {"version": found.get("version")} | dict(found.get("settings") or {})
+    stored = found.get("settings")
+    held = {"version": found.get("version")} | dict(stored if isinstance(stored, Mapping) else {})
     differing = [name for name in wanted if held.get(name) != wanted[name]]
     if differing:
         raise InputError(

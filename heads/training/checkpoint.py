@@ -5,7 +5,8 @@ loop state, for going on exactly), `log.csv` and `tensorboard/`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,13 +17,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ...cache.files import disk_errors, replace_synced
-from ...errors import InputError
-from ...events import read_json, write_json_atomic
+from ...errors import InputError, reading_record
+from ...events import parse_json, read_json, write_json_atomic
 from .judge import Verdict
 from .settings import TrainSettings
 
 FORMAT = "bas-run-1"
 RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.safetensors", "log.csv", "tensorboard"
+_FETCH = "fetch the run again, or train it into another --out"
 COMMANDS = "`bas train-head --out` or `bas finetune --out`"
 """What makes such a folder."""
 
@@ -47,6 +49,19 @@ class EpochLine:
     """Of its validation."""
     waiting_share: float = 0.0
     """Share of the time of the updates that was spent waiting for their batches, 0 to 1."""
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "EpochLine":
+        """Inverse of `asdict`; any error of plain Python where it is none."""
+        numbers = {name: float(value) for name, value in record.items() if name != "epoch"}
+        return cls(epoch=whole(record["epoch"]), **numbers)
+
+
+def whole(value: object) -> int:
+    """The value, where it is a whole number of at most 63 bits; TypeError where not."""
+    if type(value) is not int or abs(value) >= 1 << 63:
+        raise TypeError(f"{value!r} is no whole number"[:80])
+    return value
 
 
 class Trained(Protocol):
@@ -116,8 +131,12 @@ class LoopState:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "LoopState":
         """Inverse of `asdict`."""
-        best = Verdict(**record["best"]) if record["best"] else None
-        return cls(**{**record, "best": best, "history": [EpochLine(**line) for line in record["history"]]})
+        kinds: dict[str, Callable[[Any], float]] = dict.fromkeys(("epoch", "step", "best_epoch", "stale_epochs"), whole)
+        values: dict[str, Any] = {
+            name: kinds.get(name, float)(value) for name, value in record.items() if name not in ("best", "history")
+        }
+        best = Verdict.from_json(record["best"]) if record["best"] else None
+        return cls(**{**values, "best": best, "history": [EpochLine.from_json(line) for line in record["history"]]})
 
 
 def write_weights(path: Path, model: nn.Module) -> None:
@@ -131,8 +150,29 @@ def read_weights(path: Path, model: nn.Module) -> None:
     Raises:
         InputError: missing, damaged, or of another network.
     """
+    require_shapes(path, model)
     tensors, _ = _read_tensors(path)
     _load(path, model, tensors)
+
+
+def require_shapes(path: Path, model: nn.Module) -> None:
+    """Refuse a file whose header names other tensors than the model's, before any of them takes memory; the model may
+    lie on the device `meta`.
+
+    Raises:
+        InputError: missing, damaged, or of another network.
+    """
+    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    with _opened(path) as file:
+        found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if wrong:
+        raise InputError(
+            f"{path}: weights of another network",
+            got=f"{wrong[0]} {found.get(wrong[0], 'is missing')}"[:160],
+            wanted=f"{wanted.get(wrong[0], 'no such tensor')}",
+            cure="restore the folder as it was trained, or train again into another --out",
+        )
 
 
 def write_state(path: Path, updater: Trained, state: LoopState) -> None:
@@ -165,15 +205,15 @@ def read_state(path: Path, updater: Trained) -> LoopState | None:
     of_parameters: dict[int, dict[str, Tensor]] = {}
     for name, tensor in parts["optimizer"].items():
         number, _, key = name.partition(".")
+        if not number.isdecimal():
+            raise _damaged(path, f"tensor {name}")
         of_parameters.setdefault(int(number), {})[key] = tensor
     groups = updater.optimizer.state_dict()["param_groups"]
-    updater.optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
-    try:
-        if updater.scaler and (scaler := json.loads(metadata["scaler"])):
+    with reading_record(f"{path}: damaged", cure=_FETCH):
+        updater.optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
+        if updater.scaler and (scaler := parse_json(metadata["scaler"].encode(), where=str(path))):
             updater.scaler.load_state_dict(scaler)
-        return LoopState.from_json(json.loads(metadata["loop"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, repr(error)) from None
+        return LoopState.from_json(parse_json(metadata["loop"].encode(), where=str(path)))
 
 
 def write_run(folder: Path, record: Mapping[str, Any]) -> None:
@@ -213,12 +253,21 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, s
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file", cure="give the command that began the run again")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            yield file
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise _damaged(path, str(error)) from None
 
 
@@ -234,4 +283,4 @@ def _load(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _damaged(path: Path, got: str) -> InputError:
-    return InputError(f"{path}: damaged", got=got[:160], cure="fetch the run again, or train it into another --out")
+    return InputError(f"{path}: damaged", got=got[:160], cure=_FETCH)

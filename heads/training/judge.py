@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from torch import Tensor
 
@@ -27,6 +28,12 @@ class Verdict:
     mean: float
     """Over all classes."""
     per_class: Mapping[str, float]
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Verdict":
+        """Inverse of `vars`; any error of plain Python where it is none."""
+        per_class = {str(name): float(value) for name, value in record["per_class"].items()}
+        return cls(float(record["headline"]), float(record["mean"]), per_class)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 
 from ...cache.bank import PLACES, FeatureBank, Place, open_bank
 from ...cache.files import FileLock, disk_errors
+from ...cache.reduce.files import write_beside_run
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from .checkpoint import BEST, LAST, RUN, LoopState, read_state, read_weights, write_weights
@@ -87,9 +88,11 @@ def train(
         updater = Updater.of(settings, model, device)
         bank = open_bank(store, chosen.ids, views=settings.views, device=device, place=options.place)
         learner = HeadLearner(Examples.of(chosen, bank, settings), updater, Judge.over(chosen, bank, settings))
-        state = read_state(out / LAST, updater) or _first_state(learner)
+        state = read_state(out / LAST, updater) or _first_state(learner, alike=store.settings.is_principal)
         record = replace(record, num_lost=learner.examples.windows.num_lost).after(state)
         report.started(record, _in_words(bank), state)
+        if store.reduction is not None:
+            write_beside_run(out, store.reduction)
         files = RunFiles(out)
         files.record(record)
 
@@ -166,11 +169,11 @@ def path_from(folder: Path, path: Path) -> str:
         return path.resolve().as_posix()
 
 
-def _first_state(learner: HeadLearner) -> LoopState:
-    """The start of a run: the inputs take mean and deviation from the training rows."""
+def _first_state(learner: HeadLearner, *, alike: bool) -> LoopState:
+    """The start of a run: the inputs take mean and deviation from the training rows, see `Inputs.fit`."""
     model = learner.updater.model
     if model.inputs.is_fitted:
-        model.inputs.fit(learner.examples.sample_rows().cpu())
+        model.inputs.fit(learner.examples.sample_rows().cpu(), alike=alike)
         learner.updater.start_average()
     return LoopState()
 

@@ -11,12 +11,12 @@ import torch
 
 from ... import __version__
 from ...cache.settings import FeatureSettings
-from ...errors import InputError, named_values
+from ...errors import InputError, named_values, reading_record
 from ...eval.calibrate import FittedCalibration
 from ...eval.peaks import PeakSettings
 from ...eval.report import mean_groups
 from ...events import TimeGrid
-from .checkpoint import RUN, EpochLine, LoopState, read_run
+from .checkpoint import RUN, EpochLine, LoopState, read_run, whole
 from .data import Chosen
 from .judge import Choice, Verdict
 from .settings import FinetuneSettings, TrainSettings
@@ -173,32 +173,36 @@ class RunRecord:
             InputError: no run, another format, or damaged.
         """
         record, where = read_run(folder), str(folder / RUN)
-        try:
+        with reading_record(f"{where}: damaged", cure="fetch the run again"):
             start = record.get("start")
             kind = TrainSettings if start is None else FinetuneSettings
             return cls(
                 settings=kind.from_json(record["settings"], where=where),
                 features=FeatureSettings.from_json(record["features"]),
-                classes=tuple(record["classes"]),
+                classes=_texts(record["classes"]),
                 fps=TimeGrid.parse(record["fps"]).fps,
-                train_matches=tuple(record["train_matches"]),
-                valid_matches=tuple(record["valid_matches"]),
-                num_train_events=record["num_train_events"],
-                num_parameters=record["num_parameters"],
-                num_lost=record["num_lost"],
-                software=record["software"],
-                history=tuple(EpochLine(**line) for line in record["history"]),
-                best_epoch=record["best_epoch"],
-                best=Verdict(**record["best"]) if record["best"] else None,
+                train_matches=_texts(record["train_matches"]),
+                valid_matches=_texts(record["valid_matches"]),
+                num_train_events={name: whole(count) for name, count in record["num_train_events"].items()},
+                num_parameters=whole(record["num_parameters"]),
+                num_lost=whole(record["num_lost"]),
+                software={name: str(version) for name, version in record["software"].items()},
+                history=tuple(map(EpochLine.from_json, record["history"])),
+                best_epoch=whole(record["best_epoch"]),
+                best=Verdict.from_json(record["best"]) if record["best"] else None,
                 peaks=PeakSettings.from_json(record["peaks"]) if record["peaks"] else None,
                 calibration=FittedCalibration.from_json(record["calibration"]) if record["calibration"] else None,
-                peaks_tried=tuple(record["peaks_tried"]),
-                chosen=Verdict(**record["chosen"]) if record["chosen"] else None,
+                peaks_tried=tuple(dict(row) for row in record["peaks_tried"]),
+                chosen=Verdict.from_json(record["chosen"]) if record["chosen"] else None,
                 start=None if start is None else FeatureSettings.from_json(start),
                 store_hint=str(record.get("store_hint", "")),
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{where}: damaged", got=repr(error)[:120], cure="fetch the run again") from None
+
+
+def _texts(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{names!r} is no list of names"[:80])
+    return tuple(names)
 
 
 _OWN_JSON = ("settings", "features", "start", "fps", "peaks", "calibration")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from ...errors import InputError
+from ...errors import InputError, reading_record
 from ..losses import LOSS_NAMES
 from ..model import ModelSettings
 from ..registry import default_targets
@@ -15,6 +15,11 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Keep = Literal["best", "last"]
 Norm = Literal["auto", "batch", "frozen"]
 Augment = Literal["seed", "flip", "none"]
+
+
+_KINDS: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
+"""Type of a default -> what may stand in its place."""
+_MOST = 1 << 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +74,20 @@ class TrainSettings(ModelSettings):
 
     def __post_init__(self) -> None:
         for name in ("clip_len", "stride", "hop_rows", "epoch_steps", "epochs", "batch"):
-            self._require(name, getattr(self, name) >= 1, "a whole number >= 1")
+            self._require(name, 1 <= getattr(self, name) < _MOST, "a whole number >= 1")
         for name in ("sigma", "mixup", "warmup_epochs", "min_improvement", "weight_decay", "max_grad_norm"):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "a number >= 0")
-        self._require("patience", self.patience >= 0, "a whole number >= 0")
+        self._require("patience", 0 <= self.patience < _MOST, "a whole number >= 0")
         self._require("seed", 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2 ** 63")
         self._require("lr", 0 < self.lr < 10, "a number above 0, such as 8e-4")
         self._require("ema", 0 <= self.ema < 1, "0 to below 1")
         self._require("score_overlap", 0 <= self.score_overlap < 1, "0 to below 1")
         self._require("views", len(self.views) > 0, "one view or more")
-        self._require("score_len", self.score_len >= 0, "a whole number >= 0")
+        self._require("score_len", 0 <= self.score_len < _MOST, "a whole number >= 0")
         self._require("keep", self.keep in get_args(Keep), ", ".join(get_args(Keep)))
         self._require("precision", self.precision in get_args(Precision), ", ".join(get_args(Precision)))
         self._require("loss", self.loss in (None, *LOSS_NAMES), ", ".join(LOSS_NAMES))
-        self._require("dilate", self.dilate is None or self.dilate >= 0, "a whole number >= 0")
+        self._require("dilate", self.dilate is None or 0 <= self.dilate < _MOST, "a whole number >= 0")
         _ = self.targets
 
     def _require(self, name: str, ok: bool, wanted: str) -> None:
@@ -127,18 +132,24 @@ class TrainSettings(ModelSettings):
         Raises:
             InputError: a field is missing, unknown or not usable.
         """
+        if not isinstance(record, Mapping):
+            raise InputError(f"{where}: settings are damaged", got=type(record).__name__)
         names = {each.name for each in fields(cls)}
         if set(record) != names:
-            wrong = ", ".join(sorted(names ^ set(record)))
+            wrong = ", ".join(sorted(names ^ set(record)))[:400]
             raise InputError(
                 f"{where}: settings do not fit this version of bas",
                 got=f"missing or unknown: {wrong}",
                 cure="use the version of bas that trained the run",
             )
-        try:
+        with reading_record(f"{where}: settings are damaged"):
+            for each in fields(cls):
+                kinds = _KINDS.get(type(each.default), (object,))
+                if not isinstance(record[each.name], kinds) or type(record[each.name]) is bool:
+                    raise TypeError(f"{each.name} is {record[each.name]!r}"[:80])
+            if not all(isinstance(view, str) for view in record["views"]):
+                raise TypeError("views are no names")
             return cls(**{**record, "views": tuple(record["views"]), "options": dict(record["options"])})
-        except TypeError as error:
-            raise InputError(f"{where}: settings are damaged", got=error) from None
 
     def differing(self, other: "TrainSettings") -> list[str]:
         """Names of the fields whose values differ."""

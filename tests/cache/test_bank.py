@@ -10,7 +10,10 @@ import torch
 import zarr
 
 from bas.cache import bank as bank_module
-from bas.cache.bank import FeatureBank, Place, open_bank
+from bas.cache.bank import FeatureBank, Place, bank_of_rows, open_bank
+from bas.cache.reduce.fit import FitSettings
+from bas.cache.reduce.run import ReduceOptions, reduce_store
+from bas.cache.store import FeatureStore
 from bas.errors import InputError
 
 LENGTHS = {"a": 600, "liga/b": 31, "liga/x": 300}
@@ -120,3 +123,23 @@ def test_windows_arrive_on_the_gpu(maker: Any, rows: torch.Tensor, place: Place)
         found = bank.gather(torch.tensor(index), view=1)
         assert found.is_cuda
         torch.testing.assert_close(found.cpu(), rows[1][torch.tensor(index)], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("place", ["ram", "mapped"])
+@pytest.mark.parametrize("quantize", [False, True])
+def test_reduced_rows_come_decoded_and_take_the_room_of_what_is_stored(
+    maker: Any, tmp_path: Path, place: Place, quantize: bool
+) -> None:
+    for match_id, length in LENGTHS.items():
+        maker.match(match_id, num_rows=length)
+    reduce_store(maker.path, tmp_path / "r.zarr", ReduceOptions(fit=FitSettings(dim=4, quantize=quantize)))
+    store = FeatureStore.open(tmp_path / "r.zarr")
+    assert store.reduction is not None
+    bank, index = open_bank(store, list(LENGTHS), place=place), torch.tensor([[3, 5, 7], [640, 640, 641]])
+    stored = np.concatenate([store.rows(match_id)[:] for match_id in LENGTHS])
+    wanted = torch.from_numpy(store.reduction.decode(stored))
+    torch.testing.assert_close(bank.gather(index), wanted[index], rtol=0, atol=0)
+    assert bank.place == place
+    assert bank.num_bytes == 931 * 4 * (1 if quantize else 2)
+    alone = bank_of_rows(store.rows("liga/b")[:].copy(), match_id="liga/b", levels=store.reduction.levels)
+    torch.testing.assert_close(alone.gather(torch.arange(31)[None])[0], wanted[600:631], rtol=0, atol=0)

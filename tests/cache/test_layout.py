@@ -16,6 +16,7 @@ from bas.errors import InputError
         "La Liga/Málaga - Cádiz",
         "東京/大阪",
         "a.b/.c",
+        "a/reduction",
     ],
 )
 def test_usual_ids_are_taken(match_id: str) -> None:
@@ -33,7 +34,22 @@ def test_ids_that_leave_the_store_are_refused(match_id: str) -> None:
 
 @pytest.mark.parametrize(
     "match_id",
-    [".partialx/a", "features", "a/features/b", "c", "a/pts", "valid", "a/zarr.json", "a:b", "a?", "a*", "<a", 'a"'],
+    [
+        ".partialx/a",
+        "features",
+        "a/features/b",
+        "c",
+        "a/pts",
+        "valid",
+        "a/zarr.json",
+        "reduction",
+        "reduction/a",
+        "a:b",
+        "a?",
+        "a*",
+        "<a",
+        'a"',
+    ],
 )
 def test_reserved_names_and_characters_are_refused(match_id: str) -> None:
     with pytest.raises(InputError, match="match id is not usable"):

@@ -31,6 +31,7 @@ OTHER: dict[str, Any] = {
     "backbone": "x3d_m", "depth": 4, "weights": "none", "weights_sha256": "cd" * 32, "dim": 96, "width": 224,
     "height": 112, "fit": "stretch", "scaler": "torch-bilinear", "fps": "source", "window": 40, "hop": 20,
     "blend": "mean", "stride": 1, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "dtype": "uint8",
+    "reduction": "pca-64+uint8:" + "ab" * 32,
 }  # fmt: skip
 
 
@@ -68,6 +69,23 @@ def test_equal_settings_are_accepted() -> None:
 def test_damaged_settings_are_an_input_error(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         FeatureSettings.from_json(SETTINGS.to_json() | change)
+
+
+def test_keys_of_full_stores_are_what_they_were_before_there_were_reduced_ones() -> None:
+    assert "reduction" not in SETTINGS.to_json()
+    assert SETTINGS.key() == "343648408206946e4d6d05049ac247fedcfbd4d8830d2b8199b22341f7d97715"
+
+
+def test_settings_of_reduced_rows_round_trip() -> None:
+    for name in ("pca-1:", "uint8:", "pca-64+uint8:"):
+        settings = replace(SETTINGS, reduction=name + "0" * 64)
+        assert FeatureSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+@pytest.mark.parametrize("name", ["", "pca-64", "pca-0:" + "0" * 64, "uint8+pca-3:" + "0" * 64, "uint8:abc", 3, ["x"]])
+def test_a_reduction_that_cannot_be_is_refused(name: object) -> None:
+    with pytest.raises(InputError, match="reduction"):
+        FeatureSettings.from_json(SETTINGS.to_json() | {"reduction": name})
 
 
 def test_a_missing_field_is_named() -> None:

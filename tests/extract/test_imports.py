@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.cache.score_files import HALF_NAMES, OFFSETS_NAME, WHOLE_NAME
+from bas.cache.convert.score_files import HALF_NAMES, OFFSETS_NAME, WHOLE_NAME
 from bas.cache.store import FeatureStore
 from bas.events import SOCCERNET_BALL_CLASSES
 from bas.extract.datasets.folders import LABELS_NAME
@@ -87,14 +87,14 @@ def test_the_table(bas: Cli, capsys: Capture, monkeypatch: pytest.MonkeyPatch, g
     monkeypatch.setenv("COLUMNS", "160")
     assert bas("cache", "import", games, "--out", tmp_path / "s", "--model", "seed") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == "match split rows events channels offset no score status"
+    assert lines[0] == "match split rows events channels offset no row status"
     assert lines[1] == "elsewhere/cup final 90 - 2 - 10.000% imported"
     assert lines[2] == f"{LEEDS} train 142 2 2 62 named 14.085% imported"
     assert lines[3] == f"{MIDDLESBROUGH} valid 140 2 2 60 derived 12.857% imported"
     assert lines[5] == f"3 imported; 372 rows -> {tmp_path / 's'}"
     assert lines[6:] == [
         f"1 offset(s) named by {OFFSETS_NAME}",
-        "1 offset(s) derived: first + last frame index of half 1",
+        "1 offset(s) derived: the length of half 1, as its rows tell it",
     ]
     assert bas("cache", "info", tmp_path / "s") == 0
     told = capsys.readouterr().out
@@ -216,3 +216,31 @@ def test_the_published_offsets_follow_from_the_scores(
     assert derived == {game: wanted["half1_offset_frames"] for game, wanted in published.items()}
     assert {match["offset_from"] for match in made["matches"]} == {"derived"}
     assert {match["events"] for match in made["matches"]} == {None}
+
+
+def test_features_per_half_with_a_data_set_around_them(bas: Cli, capsys: Capture, games: Path, tmp_path: Path) -> None:
+    for game in (LEEDS, MIDDLESBROUGH):
+        for half, length in ((1, 60), (2, 70)):
+            np.save(games / game / f"{half}_mine.npy", np.full((length, 4), half, np.float32))
+    (games / MIDDLESBROUGH / LABELS_NAME).rename(games / MIDDLESBROUGH / "Labels-v2.json")
+    arguments = (games, "--features", "mine", "--fps", "25", "--offset", "2.5", "--out", tmp_path / "s")
+    made = {match["match"]: match for match in result(bas, capsys, *arguments)["matches"]}
+    assert [made[game]["split"] for game in (LEEDS, MIDDLESBROUGH)] == ["train", "valid"]
+    assert [made[game]["half1_offset_frames"] for game in (LEEDS, MIDDLESBROUGH)] == [62, 62]
+    assert made[MIDDLESBROUGH]["events"] == 2
+    assert FeatureStore.open(tmp_path / "s").classes == SOCCERNET_BALL_CLASSES
+    assert "--instant means nothing" in failure(bas, capsys, *arguments, "--instant", "end")
+    assert "--instant is not known" in failure(bas, capsys, *arguments, "--instant", "middle")
+
+
+def test_out_of_a_store_and_back(bas: Cli, capsys: Capture, games: Path, tmp_path: Path) -> None:
+    result(bas, capsys, games, "--out", tmp_path / "s")
+    export = ("cache", "export", tmp_path / "s", "--out", tmp_path / "e")
+    assert bas(*export, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [match["status"] for match in told["matches"]] == ["exported"] * 3
+    assert bas(*export, "--view", "hflip") == 2
+    assert "no view hflip" in capsys.readouterr().out
+    again = result(bas, capsys, tmp_path / "e", "--out", tmp_path / "t")
+    assert again["settings_key"] == result(bas, capsys, games, "--out", tmp_path / "s")["settings_key"]
+    assert bas("cache", "verify", tmp_path / "t") == 0

@@ -17,8 +17,8 @@ from bas.errors import InputError
 from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
 from bas.extract.datasets.sources import find_sources
 from bas.extract.engines import openvino
-from bas.extract.options import ExtractOptions, RunOptions, share_out
-from bas.extract.run import Summary, extract
+from bas.extract.options import ExtractOptions, RunOptions, parse_shard, share_out
+from bas.extract.run import Summary, chosen_matches, extract
 from bas.synthetic import write_match
 
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
@@ -327,3 +327,29 @@ def test_the_device_scaler_sees_the_whole_picture_and_is_in_the_key(data_set_fol
     a, b = (np.asarray(store.rows("short")[0:SHORT_FRAMES], np.float32) for store in stores)
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert 0.9 < cosine.min() < 0.999999
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "1", "WORLD_SIZE": "4"},
+        {"SLURM_PROCID": "1", "SLURM_NTASKS": "4"},
+        {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"},
+    ],
+)
+def test_a_share_is_taken_from_the_launcher(environment: dict[str, str]) -> None:
+    assert parse_shard("auto", environment) == parse_shard("1/4", {}) == (1, 4)
+
+
+def test_a_share_without_a_launcher_says_what_to_type() -> None:
+    with pytest.raises(InputError, match="--shard auto finds no launcher"):
+        parse_shard("auto", {"RANK": "1"})
+
+
+def test_shares_do_not_depend_on_what_is_stored_by_now(whole_store: Path, data_set_folder: Path) -> None:
+    """Workers that start late, beside others that have written much, take what they would have taken at first."""
+    data_set = find_sources([data_set_folder])
+    shares = [chosen_matches(data_set, (), RunOptions(shard=(index, 2))) for index in range(2)]
+    assert [[match.id for match in share] for share in shares] == [["long"], ["short"]]
+    summary = extract(data_set, whole_store, OPTIONS, RunOptions(engine="openvino", shard=(1, 2)))
+    assert [(result.match_id, result.status) for result in summary.results] == [("short", "already there")]

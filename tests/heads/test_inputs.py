@@ -81,3 +81,14 @@ def test_an_unknown_treatment_is_refused() -> None:
     with pytest.raises(InputError, match="no such treatment of inputs") as error:
         Inputs("logits", 3)
     assert error.value.wanted == ", ".join(INPUTS)
+
+
+def test_channels_alike_keep_their_proportions() -> None:
+    rows = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 1.0, 0.01]) + 2
+    inputs = Inputs("standard", 3)
+    inputs.fit(rows, alike=True)
+    wanted = rows.double().std(0, correction=0).square().mean().sqrt()
+    torch.testing.assert_close(inputs.std_d, wanted.float().expand(3))
+    found = inputs(rows[None])[0]
+    torch.testing.assert_close(found[:, 0].std() / found[:, 2].std(), rows[:, 0].std() / rows[:, 2].std())
+    assert found.square().mean() == pytest.approx(1, abs=0.01)

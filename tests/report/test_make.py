@@ -242,7 +242,7 @@ def test_an_ablation_brings_its_table_runs_and_videos(run: Path, store: Path, da
     report([folder / "runs" / "fc-0"], tmp_path / "first")  # so that it is predicted, as bas ablate does
     failed = replace(RECIPE, name="ed", recipe="ed").with_failure("no store of x3d_m")
     row = judged(run="runs/fc-0", store=store, predictions="runs/fc-0/predictions/test")
-    table = ablation(row, failed, split="test", sources=(data.as_posix(), "/nowhere"))
+    table = ablation(row, failed, split="test", sources=(data.as_posix(), store.as_posix(), "/nowhere"))
     table.write(folder)
     made = report([folder], tmp_path / "page")
     page = page_of(tmp_path / "page")

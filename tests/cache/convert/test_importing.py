@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.cache import importing, store
-from bas.cache.files import MatchBusy
-from bas.cache.importing import (
+from bas.cache import store
+from bas.cache.convert import importing
+from bas.cache.convert.importing import (
     ImportMatch,
     ImportOptions,
     ImportSummary,
@@ -19,7 +19,8 @@ from bas.cache.importing import (
     import_matches,
     on_match_clock,
 )
-from bas.cache.importing_view import summary_view
+from bas.cache.convert.importing_view import summary_view
+from bas.cache.files import MatchBusy
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.cache.writer import MatchWriter

@@ -1,26 +1,29 @@
 """`bas cache import`: rows that another program made into a feature store. The match is the unit of work.
 
-What knows a format (`score_files`) gives a function that loads a match; nothing here opens the files of a source.
-T: rows (frames of the grid), C: channels of a feature row.
+What knows a format (`score_files`, `halves`, `flat`) gives a function that loads a match; nothing here opens the files
+of a source. T: rows (frames of the grid), C: channels of a feature row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import gcd
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import __version__
-from ..errors import InputError
-from ..events import Event, Split, TimeGrid
-from .files import MatchBusy
-from .layout import FEATURES, METADATA
-from .match import MatchMeta
-from .rows import array_metadata
-from .settings import FeatureSettings
-from .store import FeatureStore
+from ... import __version__
+from ...errors import InputError
+from ...events import Event, Split, TimeGrid
+from ..files import MatchBusy
+from ..layout import FEATURES, METADATA
+from ..match import MatchMeta
+from ..rows import array_metadata
+from ..settings import FeatureSettings
+from ..store import FeatureStore
+from .tables import block_rows
 
 Status = Literal["imported", "resumed", "already there", "busy elsewhere", "failed"]
 UNKNOWN_MODEL = "unknown"
@@ -31,16 +34,30 @@ _VIEW = "identity"
 _BLOCK_ROWS = 8192
 
 
+class RowBlocks(Protocol):
+    """(T, C) float16 rows, an array or read from files block by block."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]:
+        """(n, C); raises InputError where the source is damaged or a value is not finite."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceRows:
     """One match as its source has it, on the match's clock."""
 
-    rows: npt.NDArray[np.float16]
+    rows: RowBlocks
     """(T, C) finite; 0 where `valid` is False."""
     valid: npt.NDArray[np.bool_]
     """(T,) False where the source has no row."""
-    files: tuple[Mapping[str, Any], ...]
+    files: Iterable[Mapping[str, Any]]
     """`name`, `bytes`, `sha256` of each file read."""
+    later_seconds: Fraction = Fraction(0)
+    """How much later than its grid step each row stands, exact; at most half a step, negative where it is earlier."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Further plain JSON that is kept with the match."""
     half1_offset_frames: int | None = None
     """Row of frame 0 of the second half; None where the source has the match in one piece."""
     offset_from: str = ""
@@ -105,6 +122,10 @@ class ImportSummary:
         """True where every match is in the store."""
         return all(result.status not in ("failed", "busy elsewhere") for result in self.results)
 
+    def noting(self, *notes: str) -> "ImportSummary":
+        """The same with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
 
 def import_matches(
     matches: Sequence[ImportMatch],
@@ -119,7 +140,7 @@ def import_matches(
 
     Args:
         matches: at least one; ids differ.
-        load: reads one match; raises InputError where it cannot be used. Called twice per match: all are checked
+        load: opens one match; raises InputError where it cannot be used. Called twice per match: all are checked
             before the store is made.
         store_path: the store; made where it does not exist.
         options: what the rows are.
@@ -209,12 +230,14 @@ def labels_of_rows(match: ImportMatch, source: SourceRows, grid: TimeGrid) -> tu
 def _common_channels(matches: Sequence[ImportMatch], load: Callable[[ImportMatch], SourceRows], grid: TimeGrid) -> int:
     """C of all matches that can be used."""
     channels: dict[int, str] = {}
+    lengths: set[int] = set()
     first_error: InputError | None = None
     for match in matches:
         try:
             source = load(match)
             labels_of_rows(match, source, grid)
             channels.setdefault(source.rows.shape[1], match.id)
+            lengths.add(int(source.valid.sum()))
         except InputError as error:
             first_error = first_error or error
     if len(channels) > 1:
@@ -222,7 +245,9 @@ def _common_channels(matches: Sequence[ImportMatch], load: Callable[[ImportMatch
             "the matches differ in channels",
             got=", ".join(f"{count} ({match_id})" for count, match_id in channels.items()),
             wanted="rows of one model",
-            cure="import each model into a store of its own",
+            cure="these files hold (channels, rows): --transpose"
+            if len(lengths) == 1
+            else "import each model into a store of its own",
         )
     if not channels:
         raise first_error or InputError("no match to import")
@@ -254,17 +279,18 @@ def _import_or_explain(
 
 def _import(store: FeatureStore, match: ImportMatch, source: SourceRows) -> ImportResult:
     meta, num_rows = _match_meta(store, match, source), len(source.rows)
+    step_rows = min(_BLOCK_ROWS, block_rows(source.rows.shape[1]))
     with store.writer(
         match.id,
         views=(_VIEW,),
         num_rows=num_rows,
-        pts_ticks=np.arange(num_rows),
+        pts_ticks=_ticks(source, meta.fps) + np.arange(num_rows) * int(1 / (meta.fps * meta.time_base)),
         match_meta=meta,
         provenance=_provenance(source),
     ) as writer:
         first_row, restarted = writer.rows_done, writer.restarted_because
-        for start in range(first_row, num_rows, _BLOCK_ROWS):
-            stop = start + _BLOCK_ROWS
+        for start in range(first_row, num_rows, step_rows):
+            stop = start + step_rows
             writer.append({_VIEW: source.rows[start:stop]}, source.valid[start:stop])
         writer.commit()
     return ImportResult(
@@ -303,16 +329,30 @@ def _stored_result(store: FeatureStore, match: ImportMatch, source: SourceRows) 
 def _provenance(source: SourceRows) -> dict[str, Any]:
     """What is kept with the array, and must be equal for unfinished work to be carried on."""
     files = [dict(file) for file in source.files]
-    return {"engine": "import", "files": files, "half1_offset_frames": source.half1_offset_frames}
+    about = {"about": dict(source.about)} if source.about else {}
+    return {"engine": "import", "files": files, "half1_offset_frames": source.half1_offset_frames, **about}
 
 
 def _match_meta(store: FeatureStore, match: ImportMatch, source: SourceRows) -> MatchMeta:
     grid, offset = TimeGrid.parse(store.settings.fps), source.half1_offset_frames
+    named = {} if offset is None else {"half1_offset_frames": offset, "offset_from": source.offset_from}
     return MatchMeta(
         fps=grid.fps,
-        time_base=1 / grid.fps,
+        time_base=_time_base(source, grid.fps),
         origin_ticks=0,
         split=match.split,
         labels=labels_of_rows(match, source, grid),
-        extra={} if offset is None else {"half1_offset_frames": offset, "offset_from": source.offset_from},
+        extra=named | dict(source.about),
     )
+
+
+def _time_base(source: SourceRows, fps: Fraction) -> Fraction:
+    """The longest tick that both the step of the grid and the instant of row 0 are whole numbers of."""
+    step, first = 1 / fps, source.later_seconds
+    common = gcd(step.numerator * first.denominator, first.numerator * step.denominator)
+    return Fraction(common, step.denominator * first.denominator)
+
+
+def _ticks(source: SourceRows, fps: Fraction) -> int:
+    """Instant of row 0 in ticks."""
+    return int(source.later_seconds / _time_base(source, fps))

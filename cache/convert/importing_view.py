@@ -11,7 +11,7 @@ from rich.text import Text
 from .importing import DERIVED, ImportResult, ImportSummary
 
 _LEFT = ("match", "split", "status")
-_COLUMNS = ("match", "split", "rows", "events", "channels", "offset", "no score", "status")
+_COLUMNS = ("match", "split", "rows", "events", "channels", "offset", "no row", "status")
 _STATUS_STYLES = {"failed": "bold red", "busy elsewhere": "yellow", "already there": "dim"}
 
 
@@ -46,7 +46,7 @@ def _offset_lines(summary: ImportSummary) -> list[str]:
     sources = Counter(result.offset_from for result in summary.results if result.half1_offset_frames is not None)
     lines = [f"{count} offset(s) named by {name}" for name, count in sorted(sources.items()) if name != DERIVED]
     if sources[DERIVED]:
-        lines.append(f"{sources[DERIVED]} offset(s) derived: first + last frame index of half 1")
+        lines.append(f"{sources[DERIVED]} offset(s) derived: the length of half 1, as its rows tell it")
     return lines
 
 

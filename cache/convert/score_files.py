@@ -6,27 +6,35 @@ start of the half, and `scores` (N, C). T: frames of the match, N: frames with a
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..events import read_json
-from .importing import DERIVED, ImportMatch, SourceRows
+from ...errors import InputError
+from ...events import TimeGrid, read_bounded, read_json
+from .importing import DERIVED, ImportMatch, ImportOptions, ImportSummary, SourceRows, import_matches
+from .npy_tables import npz_members
+from .request import FindFolders, ImportRequest, Progress, SourceFormat
+from .tables import MAX_ROWS
 
 WHOLE_NAME = "scores.npz"
 HALF_NAMES = ("1_scores.npz", "2_scores.npz")
 SCORE_NAMES = frozenset({WHOLE_NAME, *HALF_NAMES})
 OFFSETS_NAME = "expected_mAP_at1.json"
 """The published file that names the offset of each game, where it lies at the root."""
-_OFFSET_KEY = "half1_offset_frames"
-_MAX_FRAMES = 24 * 3600 * 60
-"""A day at 60 frames a second; more is no match."""
+_OFFSET_KEY, _OFFSET_MS_KEY = "half1_offset_frames", "half1_offset_ms"
+_FRAMES = TimeGrid(Fraction(25))
+"""Of SoccerNet's videos, in which offsets are counted."""
+_MAX_FRAMES = MAX_ROWS
+_MAX_MS = 24 * 3600 * 1000
+_MAX_BYTES = 1 << 30
+"""Of a file, as it is and unpacked: a day of 50 channels in float32."""
 _KEYS = ("frame_indexes", "scores")
 
 
@@ -56,10 +64,19 @@ class Offsets:
     """The file's name."""
     frames: Mapping[str, int] = field(default_factory=dict)
     """Game id, or the last part of it, -> offset."""
+    ms: Mapping[str, int] = field(default_factory=dict)
+    """The same in milliseconds, for features of other rates."""
 
     def find(self, match_id: str) -> int | None:
         """Offset of a match, None where the file does not name it."""
         return self.frames.get(match_id, self.frames.get(match_id.rsplit("/", 1)[-1]))
+
+    def find_seconds(self, match_id: str) -> Fraction | None:
+        """Offset of a match in seconds: milliseconds where they are named, else frames of a video of 25 a second."""
+        ms, frames = self.ms.get(match_id, self.ms.get(match_id.rsplit("/", 1)[-1])), self.find(match_id)
+        if ms is not None:
+            return Fraction(ms, 1000)
+        return None if frames is None else _FRAMES.seconds(frames)
 
 
 def read_offsets(root: Path, file: Path | None, match_ids: Collection[str]) -> Offsets:
@@ -68,7 +85,7 @@ def read_offsets(root: Path, file: Path | None, match_ids: Collection[str]) -> O
     Args:
         root: folder of the matches.
         file: `{"games": {GAME: {"half1_offset_frames": N}}}`; GAME is a match id or the last part of one, and N may
-            stand in the place of the object.
+            stand in the place of the object. `half1_offset_ms` is read as well, for features.
         match_ids: the matches at hand.
 
     Raises:
@@ -84,19 +101,36 @@ def read_offsets(root: Path, file: Path | None, match_ids: Collection[str]) -> O
             f"{path}: no offsets", got=type(games).__name__, wanted=f'{{"games": {{GAME: {{"{_OFFSET_KEY}": N}}}}}}'
         )
     entries = {game: entry.get(_OFFSET_KEY) if isinstance(entry, Mapping) else entry for game, entry in games.items()}
-    found = {game: _offset(value, f"{path}: {game}") for game, value in entries.items() if value is not None}
-    offsets = Offsets(path.name, found)
-    if file is not None and not any(offsets.find(match_id) is not None for match_id in match_ids):
-        raise InputError(
-            f"{path}: names no match at hand", got=", ".join(sorted(found)[:3]), wanted=", ".join(sorted(match_ids)[:3])
-        )
+    found = {
+        game: _offset(value, _MAX_FRAMES, f"{path}: {game}") for game, value in entries.items() if value is not None
+    }
+    in_ms = {game: entry.get(_OFFSET_MS_KEY) for game, entry in games.items() if isinstance(entry, Mapping)}
+    found_ms = {game: _offset(value, _MAX_MS, f"{path}: {game}") for game, value in in_ms.items() if value is not None}
+    offsets = Offsets(path.name, found, found_ms)
+    if file is not None and not any(offsets.find_seconds(match_id) is not None for match_id in match_ids):
+        got, wanted = ", ".join(sorted(found | found_ms)[:3]), ", ".join(sorted(match_ids)[:3])
+        raise InputError(f"{path}: names no match at hand", got=got, wanted=wanted)
     return offsets
 
 
-def _offset(value: object, where: str) -> int:
-    if type(value) is not int or not 1 <= value < _MAX_FRAMES:
-        raise InputError(f"{where}: offset is not usable", got=repr(value)[:80], wanted="frames, a whole number >= 1")
+def _offset(value: object, limit: int, where: str) -> int:
+    if type(value) is not int or not 1 <= value < limit:
+        raise InputError(f"{where}: offset is not usable", got=repr(value)[:80], wanted="a whole number >= 1")
     return value
+
+
+def import_scores(request: ImportRequest, find: FindFolders, on_progress: Progress) -> ImportSummary:
+    """Import every folder of score files below a root. Raises InputError where nothing can be imported."""
+    found = find(request.root, SCORE_NAMES, request.splits_file, ("Labels-ball.json",))
+    offsets = read_offsets(request.root, request.offsets_file, [match.id for match in found.matches])
+    return import_matches(
+        found.matches,
+        partial(load_scores, offsets=offsets),
+        request.store,
+        ImportOptions(kind="scores", model=request.model, fps=request.fps),
+        classes=found.classes,
+        on_progress=on_progress,
+    )
 
 
 def load_scores(match: ImportMatch, offsets: Offsets) -> SourceRows:
@@ -178,10 +212,7 @@ def read_scores(path: Path) -> Scores:
     Raises:
         InputError: not a zip, damaged, keys are missing, or the arrays cannot be used.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+    data = read_bounded(path, max_bytes=_MAX_BYTES)
     arrays = _read_npz(path, data)
     frames, values = (arrays[key] for key in _KEYS)
     if values.ndim != 2 or not values.size or values.dtype.kind != "f" or frames.shape != values.shape[:1]:
@@ -205,8 +236,7 @@ def read_scores(path: Path) -> Scores:
 
 
 def _read_npz(path: Path, data: bytes) -> dict[str, npt.NDArray[Any]]:
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        raise InputError(f"{path}: not a zip file", got=f"{len(data)} bytes", wanted="an npz", cure="fetch it again")
+    npz_members(path)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             missing = [key for key in _KEYS if key not in file.files]
@@ -214,6 +244,9 @@ def _read_npz(path: Path, data: bytes) -> dict[str, npt.NDArray[Any]]:
                 raise InputError(
                     f"{path}: missing {' and '.join(missing)}", got=", ".join(file.files), wanted=" and ".join(_KEYS)
                 )
+            num_bytes = sum(entry.file_size for entry in file.zip.infolist())
+            if num_bytes > _MAX_BYTES:
+                raise InputError(f"{path}: too large", got=f"{num_bytes:,} bytes", wanted=f"at most {_MAX_BYTES:,}")
             return {key: np.asarray(file[key]) for key in _KEYS}
     except InputError:
         raise
@@ -233,3 +266,11 @@ def _check_frames(path: Path, frames: npt.NDArray[Any]) -> None:
         row = int(np.argmax(steps <= 0))
         got = f"{frames[row]}, {frames[row + 1]} at {row}"
         raise InputError(f"{path}: frame_indexes do not increase", got=got, wanted=wanted)
+
+
+FORMAT = SourceFormat(
+    "folders with 1_scores.npz and 2_scores.npz, or scores.npz (confidences per frame)",
+    lambda _, names: not SCORE_NAMES.isdisjoint(names),
+    import_scores,
+    frozenset({"splits_file", "offsets_file"}),
+)

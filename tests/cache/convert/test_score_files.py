@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.cache.importing import DERIVED, ImportMatch
-from bas.cache.score_files import (
+from bas.cache.convert.importing import DERIVED, ImportMatch
+from bas.cache.convert.score_files import (
     HALF_NAMES,
     OFFSETS_NAME,
     WHOLE_NAME,
@@ -51,12 +51,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "liga" / "a"
 
 
+def loaded(*arguments: Any) -> Any:
+    """As `load_scores`, whose rows are an array."""
+    return load_scores(*arguments)
+
+
 def match(folder: Path) -> ImportMatch:
     return ImportMatch("liga/a", folder, None, None)
 
 
 def test_halves_are_joined_on_the_clock_of_the_match(folder: Path) -> None:
-    source = load_scores(match(folder), Offsets())
+    source = loaded(match(folder), Offsets())
     assert (source.half1_offset_frames, source.offset_from) == (40, DERIVED)
     assert source.rows.shape == (90, 2)
     assert source.rows.dtype == np.float16
@@ -71,14 +76,14 @@ def test_halves_are_joined_on_the_clock_of_the_match(folder: Path) -> None:
 def test_rows_within_a_half_may_be_missing(folder: Path) -> None:
     frames = np.array([3, 10, 30])
     write(folder / HALF_NAMES[0], frame_indexes=frames, scores=values_of(frames, 1))
-    source = load_scores(match(folder), Offsets())
+    source = loaded(match(folder), Offsets())
     assert source.half1_offset_frames == 33
     assert list(np.flatnonzero(source.valid)[:4]) == [3, 10, 30, 36]
 
 
 def test_a_match_in_one_piece(tmp_path: Path) -> None:
     write(tmp_path / WHOLE_NAME, frame_indexes=np.arange(0, 7), scores=np.ones((7, 3), np.float32))
-    source = load_scores(match(tmp_path), Offsets("o.json", {"a": 3}))
+    source = loaded(match(tmp_path), Offsets("o.json", {"a": 3}))
     assert (source.half1_offset_frames, source.offset_from) == (None, "")
     assert source.rows.shape == (7, 3)
     assert source.valid.all()
@@ -88,7 +93,7 @@ def test_a_match_in_one_piece(tmp_path: Path) -> None:
 def test_an_offset_that_a_file_names_wins(folder: Path, games: dict[str, object]) -> None:
     root = folder.parents[1]
     (root / OFFSETS_NAME).write_text(json.dumps({"games": games}))
-    source = load_scores(match(folder), read_offsets(root, None, ["liga/a"]))
+    source = loaded(match(folder), read_offsets(root, None, ["liga/a"]))
     assert (source.half1_offset_frames, source.offset_from) == (60, OFFSETS_NAME)
     assert len(source.rows) == 110
     assert source.rows[63, 0] == 103
@@ -99,7 +104,7 @@ def test_the_offsets_file_given_is_read_in_the_place_of_the_roots(folder: Path, 
     (tmp_path / OFFSETS_NAME).write_text("broken")
     mine = tmp_path / "mine.json"
     mine.write_text(json.dumps({"games": {"a": 41, "another": 7}}))
-    source = load_scores(match(folder), read_offsets(tmp_path, mine, ["liga/a"]))
+    source = loaded(match(folder), read_offsets(tmp_path, mine, ["liga/a"]))
     assert (source.half1_offset_frames, source.offset_from) == (41, "mine.json")
 
 

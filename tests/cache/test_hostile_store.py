@@ -1,0 +1,227 @@
+"""Stores that come from elsewhere: claims that are not true, links, pipes, names. All end in an InputError, at once."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from bas.cache.info import info
+from bas.cache.settings import FeatureSettings
+from bas.cache.store import FeatureStore
+from bas.cache.verify import verify
+from bas.errors import InputError
+
+Change = Callable[[Any], None]
+
+
+def edit(path: Path, value: str, *place: str | int) -> None:
+    """Put JSON text at a place of a JSON file."""
+    document = json.loads(path.read_text())
+    parent = document
+    for key in place[:-1]:
+        parent = parent[key]
+    parent[place[-1]] = "@@"
+    path.write_text(json.dumps(document).replace('"@@"', value))
+
+
+def read_all(store: FeatureStore) -> None:
+    """Whatever a command may read of match a."""
+    match = store.match("a")
+    match.meta.events()
+    assert match.seconds >= 0
+    store.pts("a")
+    store.valid("a")
+    store.rows("a")[0:50].sum()
+    info(store)
+
+
+def refused(maker: Any) -> str:
+    """Why the store cannot be read; `verify` finds something as well, and never raises."""
+    assert any(finding.severity == "error" for finding in verify(maker.path))
+    with pytest.raises(InputError) as error:
+        read_all(FeatureStore.open(maker.path))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("num_rows", value) for value in ("1000000000000000000", "601", "1", "1e999", "true", "-1", "9" * 4000)),
+        *(("fps", value) for value in ('"1/0"', '"1e400"', '"1e1000000000"', '"-25"', "1e999", "NaN", "25")),
+        *(("fps", f'"{text}"') for text in ("9" * 4000, "1/" + "9" * 4000, "0", "0/5", "")),
+        *(("time_base", value) for value in ('"1e-1000000000"', '"0"', "null", "5")),
+        *(("origin_ticks", value) for value in ("1e999", "9" * 4000, '"3"', "null")),
+        *(("labels", value) for value in ("{}", "5", "[5]", '"ab"', '[{"label": "x", "position": 1e999}]')),
+        *(("labels", f'[{{"label": "{text}", "position": "5"}}]') for text in ("\\u001b[2J", "\\u009b", "\\ud800", "")),
+        *(("labels", f'[{{"label": "x", "position": {text}}}]') for text in ("9" * 4200, '"99999999999"', "-1")),
+        *(("video", value) for value in ("5", "[]", "null")),
+        *(("split", value) for value in ('["train"]', "5", '"training"')),
+    ],
+)
+def test_hostile_match_records_are_refused(maker: Any, field: str, value: str) -> None:
+    maker.match()
+    edit(maker.path / "a" / "zarr.json", value, "attributes", "bas_match", field)
+    assert refused(maker)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("classes", value) for value in ("5", "[1]", '"AB"', "{}", "null")),
+        *(("software", value) for value in ("5", "[1]", '{"a": "\\u001b[31m"}')),
+        *(("weights_origin", value) for value in ("5", "{}", '{"name": "x", "file_sha256": "y", "epoch": "z"}')),
+        ("weights_origin", '{"name": "x", "file_sha256": "y", "run_sha256": 7, "train_matches": 5}'),
+        *(("settings", value) for value in ("5", "[]", "{}", "null")),
+        *(("format", value) for value in ("1e999", "true", "[]")),
+    ],
+)
+def test_hostile_roots_are_refused(maker: Any, field: str, value: str) -> None:
+    maker.match()
+    edit(maker.path / "zarr.json", value, "attributes", "bas", field)
+    if (field, value) == ("format", "true"):  # equal to 1 in Python, and harmless
+        return
+    refused(maker)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((name, value) for name in ("dim", "width", "window") for value in (10**18, True, 0, 6.0, "6")),
+        *(("mean", [value, 1.0, 1.0]) for value in (float("nan"), float("inf"), 10**400, "x")),
+        *(("std", value) for value in ([1.0], [], None, "abc")),
+        *((name, value) for name in ("backbone", "weights", "fps") for value in (5, None, ["x"])),
+        *(("fps", "1e1000000000"), ("depth", "5"), ("depth", 1e300)),
+    ],
+)
+def test_hostile_settings_are_refused(maker: Any, field: str, value: object) -> None:
+    with pytest.raises(InputError):
+        FeatureSettings.from_json(maker.settings().to_json() | {field: value})
+
+
+@pytest.mark.parametrize(
+    "shape", [[10**18, 10**18], [2**40, 6], [600, 10**9], [10**18], [], [6] * 40, [599, 6], [0, 6]]
+)
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_hostile_shapes_are_refused(maker: Any, shape: list[int], is_ours: bool) -> None:
+    maker.match()
+    path = maker.path / "a" / "features" / "identity" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["shape"] = shape
+    if is_ours and len(shape) == 2:
+        chunks = -(-max(shape[0], 1) // 256) * 256
+        metadata["chunk_grid"]["configuration"]["chunk_shape"] = [chunks, shape[1]]
+        metadata["codecs"][0]["configuration"]["chunk_shape"] = [256, shape[1]]
+    path.write_text(json.dumps(metadata))
+    refused(maker)
+
+
+@pytest.mark.parametrize("name", ["pts", "valid"])
+@pytest.mark.parametrize("num_rows", [10**18, 10**11, 599, 0])
+def test_hostile_lengths_are_refused(maker: Any, name: str, num_rows: int) -> None:
+    maker.match()
+    folder = maker.path / "a" / name
+    shutil.rmtree(folder / "c")
+    edit(folder / "zarr.json", f"[{num_rows}]", "shape")
+    edit(folder / "zarr.json", "[1000]", "chunk_grid", "configuration", "chunk_shape")
+    refused(maker)
+
+
+def test_times_that_are_no_whole_numbers_are_refused(maker: Any) -> None:
+    maker.match()
+    shutil.rmtree(maker.path / "a" / "pts")
+    zarr.create_array(maker.path / "a" / "pts", shape=(600,), dtype="float64")[:] = np.nan
+    with pytest.raises(InputError, match="whole numbers"):
+        maker.store().pts("a")
+
+
+FILES = ("zarr.json", "a/zarr.json", "a/features/identity/zarr.json", "a/features/identity/c/0/0", "a/pts/c/0")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["pipe", "circle", "device", "folder"])
+def test_what_is_no_file_is_refused_without_waiting(maker: Any, name: str, kind: str) -> None:
+    maker.match()
+    path = maker.path / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "circle":
+        path.symlink_to(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    refused(maker)
+
+
+def test_pipes_among_foreign_chunks_are_refused(maker: Any) -> None:
+    maker.match()
+    folder = maker.path / "a" / "features" / "identity"
+    shutil.rmtree(folder)
+    zarr.create_array(folder, shape=(600, 6), chunks=(100, 6), dtype="float16")[:] = 1
+    (folder / "c" / "0" / "0").unlink()
+    os.mkfifo(folder / "c" / "0" / "0")
+    assert "neither a file nor a folder" in refused(maker)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "a/zarr.json", "a/features/identity/zarr.json"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "5", "[]", "null", "", "\xff", '{"attributes": {"bas": {}, "bas": 5}}']
+)
+def test_odd_json_is_refused(maker: Any, name: str, text: str) -> None:
+    maker.match()
+    (maker.path / name).write_bytes(text.encode("latin-1"))
+    refused(maker)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "a/zarr.json", "a/features/identity/zarr.json", "a/pts/c/0"])
+def test_files_of_gigabytes_are_not_read(maker: Any, name: str) -> None:
+    maker.match()
+    os.truncate(maker.path / name, 1 << 36)  # takes no room on the disk
+    assert "68,719,476,736 bytes" in refused(maker)
+
+
+@pytest.mark.parametrize("place", [".", "a/features/identity", "a"])
+def test_folders_without_end_are_refused(maker: Any, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    maker.match()
+    monkeypatch.chdir(maker.path / place)
+    for _ in range(1100):
+        Path("d").mkdir()
+        os.chdir("d")
+    monkeypatch.chdir("/")
+    assert any("deep" in finding.message for finding in verify(maker.path))
+    if place == ".":
+        with pytest.raises(InputError, match="nested too deep"):
+            FeatureStore.open(maker.path).matches()
+    monkeypatch.undo()
+    os.system(f"rm -rf {maker.path}")  # shutil gives up on so many
+
+
+@pytest.mark.parametrize("name", [b"\x1b]0;pwn\x07", b"\xff\xfe", b"con", b"x ", b"a:b", b"c"])
+def test_names_that_are_no_ids_are_refused(maker: Any, name: bytes) -> None:
+    maker.match()
+    os.rename(os.fsencode(maker.path / "a"), os.fsencode(maker.path) + b"/" + name)  # noqa: PTH104 (not UTF-8)
+    with pytest.raises(InputError, match="match id is not usable") as error:
+        FeatureStore.open(maker.path).matches()
+    assert str(error.value).replace("\n", "").isprintable()
+    assert [finding.severity for finding in verify(maker.path)] == ["error"]
+
+
+def test_views_that_are_no_names_are_refused(maker: Any) -> None:
+    maker.match()
+    (maker.path / "a" / "features" / "\x1b[2J").mkdir()
+    with pytest.raises(InputError, match="view name is not usable"):
+        maker.store().views("a")
+
+
+def test_ids_without_end_are_refused(maker: Any) -> None:
+    store = maker.store()
+    for match_id in ("/".join("a" * 40), "/".join(["x" * 200] * 10), "x" * 100_000):
+        with pytest.raises(InputError, match="match id is not usable"):
+            store.match(match_id)
