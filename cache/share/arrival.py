@@ -46,12 +46,15 @@ _OLD = "old"
 class Arrival:
     """A match on its way; use it in a `with`: it holds the match's lock. Leaving it keeps what has arrived."""
 
-    def __init__(self, store: FeatureStore, manifest: MatchManifest, *, adding: bool, replacing: bool) -> None:
+    def __init__(
+        self, store: FeatureStore, manifest: MatchManifest, *, where: str, adding: bool, replacing: bool
+    ) -> None:
         """Take the match's lock, and keep what has arrived of the same content before.
 
         Args:
             store: where it goes.
             manifest: whole; of the views that are to arrive.
+            where: path or URL that it comes from, for errors.
             adding: the store has the match, and gets further views of it.
             replacing: the store has the match with other content, which goes.
 
@@ -59,7 +62,8 @@ class Arrival:
             InputError: the match cannot have this place in the store, or the disk refuses.
             MatchBusy: another process writes it.
         """
-        self._store, self._manifest, self._adding, self._replacing = store, manifest, adding, replacing
+        self._store, self._manifest, self._where = store, manifest, where
+        self._adding, self._replacing = adding, replacing
         self._folder = inside(store.path, f"{PARTIAL}/{partial_name(manifest.match_id)}")
         lock_path = self._folder.with_suffix(".lock")
         with disk_errors(lock_path):
@@ -112,17 +116,34 @@ class Arrival:
         """Hold what the metadata says against the store's settings and the manifest, before the values are fetched.
 
         Raises:
-            InputError: shapes, types, sizes or the match's record do not fit.
+            DamagedInTransit: shapes, types, sizes or the match's record do not fit.
         """
-        manifest, settings = self._manifest, self._store.settings
+        try:
+            self._check_records()
+            self._check_arrays()
+        except InputError as error:
+            raise DamagedInTransit(
+                f"{self._where}: {self._as_there(error.what)}",
+                got=error.got,
+                wanted=error.wanted,
+                cure="do not trust this store; have its owner run `bas cache verify` and push the match again",
+            ) from None
+
+    def _check_records(self) -> None:
+        manifest = self._manifest
         info = read_match(self._folder, TREE)
         said = (info.num_rows, info.meta.split, None if info.meta.labels is None else len(info.meta.labels))
         if said != (manifest.num_rows, manifest.split, manifest.num_events):
-            raise self._unfit("the match's record", said, (manifest.num_rows, manifest.split, manifest.num_events))
+            wanted = (manifest.num_rows, manifest.split, manifest.num_events)
+            raise InputError(f"match {manifest.match_id!r}: record and manifest differ", got=said, wanted=wanted)
         for group in ("", f"/{FEATURES}"):
-            document = read_json(self._folder / f"{TREE}{group}" / METADATA)
+            path = self._folder / f"{TREE}{group}" / METADATA
+            document = read_json(path)
             if not isinstance(document, dict) or {**document, "attributes": {}} != group_metadata({}):
-                raise self._unfit(f"{TREE}{group}/{METADATA}", "another node", "a plain group of Zarr v3")
+                raise InputError(f"{path}: not a plain group of Zarr v3")
+
+    def _check_arrays(self) -> None:
+        manifest, settings, tree = self._manifest, self._store.settings, self._folder / TREE
         layout = ShardLayout(manifest.num_rows, settings.dim, DTYPES[settings.dtype])
         wanted = {view_files(view): (shard_metadata(layout, {}), layout.file_bytes) for view in manifest.views}
         for name, dtype in ((PTS, "int64"), (VALID, "uint8")):
@@ -131,11 +152,13 @@ class Arrival:
         for (document, values), (metadata, num_bytes) in wanted.items():
             array = array_metadata(self._folder, f"{TREE}/{document.removesuffix(METADATA)}")
             if not isinstance(array["attributes"].get("sha256"), str):
-                raise self._unfit(document, "no hash of its values", "attributes with sha256")
+                raise InputError(f"{tree / document}: no hash of its values", wanted="attributes with sha256")
             if not same_layout(array, metadata):
-                raise self._unfit(document, "another array", f"{metadata['data_type']} {tuple(metadata['shape'])}")
+                plain = f"{metadata['data_type']} {tuple(metadata['shape'])}, laid out as bas does"
+                raise InputError(f"{tree / document}: another array than the store's", wanted=plain)
             if manifest.files[values].num_bytes != num_bytes:
-                raise self._unfit(values, f"{manifest.files[values].num_bytes} bytes", f"{num_bytes} bytes")
+                got = f"{manifest.files[values].num_bytes} bytes"
+                raise InputError(f"{tree / values}: size does not fit", got=got, wanted=f"{num_bytes} bytes")
 
     def discard(self) -> None:
         """Forget what has arrived."""
@@ -151,8 +174,8 @@ class Arrival:
         errors = [finding.message for finding in check_match(staged, TREE) if finding.severity == "error"]
         if errors:
             raise DamagedInTransit(
-                f"match {self._manifest.match_id!r}: what arrived is not usable",
-                got="; ".join(errors)[:400],
+                f"{self._where}: match {self._manifest.match_id!r}: what arrived is not usable",
+                got=self._as_there("; ".join(errors))[:400],
                 cure="have its owner run `bas cache verify`",
             )
         root, match_id = self._store.path, self._manifest.match_id
@@ -207,10 +230,6 @@ class Arrival:
         finally:
             file.close()
 
-    def _unfit(self, what: str, got: object, wanted: object) -> InputError:
-        return InputError(
-            f"match {self._manifest.match_id!r}: {what} does not fit",
-            got=got,
-            wanted=wanted,
-            cure="do not trust this store; have its owner run `bas cache verify` and push the match again",
-        )
+    def _as_there(self, text: str) -> str:
+        """A message about the staged match, with its name in place of the path on this machine."""
+        return text.replace(str(self._folder / TREE), self._manifest.match_id)

@@ -154,7 +154,8 @@ class _Task:
         manifest = self.source.whole(outline)
         metadata = [path for path in manifest.files if path.endswith(METADATA)]
         values = [path for path in manifest.files if not path.endswith(METADATA)]
-        with Arrival(self.store, manifest, adding=plan.adding, replacing=plan.replacing) as arrival:
+        adding, replacing, where = plan.adding, plan.replacing, self.source.name
+        with Arrival(self.store, manifest, where=where, adding=adding, replacing=replacing) as arrival:
             now = _plan(self.store, outline, self.transfer)
             if now != plan:  # another process has brought it before this one had the lock
                 arrival.discard()

@@ -137,11 +137,11 @@ def test_manifests_that_no_store_has(liar: Any, sharing: Any, tmp_path: Path, ca
 
 
 HONEST_HASHES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "rows": (lambda r: r.update(num_rows=10**12), "the match's record does not fit"),
-    "events": (lambda r: r.update(num_events=7), "the match's record does not fit"),
-    "split": (lambda r: r.update(split="test"), "the match's record does not fit"),
-    "small": (lambda r: entries(r, identity=10), "features/identity/c/0/0 does not fit"),
-    "large": (lambda r: entries(r, pts=10**6), "pts/c/0 does not fit"),
+    "rows": (lambda r: r.update(num_rows=10**12), "record and manifest differ"),
+    "events": (lambda r: r.update(num_events=7), "record and manifest differ"),
+    "split": (lambda r: r.update(split="test"), "record and manifest differ"),
+    "small": (lambda r: entries(r, identity=10), "features/identity/c/0/0: size does not fit"),
+    "large": (lambda r: entries(r, pts=10**6), "pts/c/0: size does not fit"),
 }
 
 
@@ -162,7 +162,7 @@ def test_sizes_that_do_not_fit_the_metadata(liar: Any, sharing: Any, tmp_path: P
 
 def test_more_than_the_disk_holds(liar: Any, sharing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lie(liar.folder, lambda r: entries(r, identity=10**14))
-    with pytest.raises(InputError, match=r"no room[\s\S]*100,000.0 GB"):
+    with pytest.raises(InputError, match=r"no room[\s\S]*100,000"):
         sharing.pull(liar.url, tmp_path / "copy")
 
     def full(*_: object) -> None:
@@ -177,10 +177,10 @@ def test_more_than_the_disk_holds(liar: Any, sharing: Any, tmp_path: Path, monke
 
 
 GROUPS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
-    "consolidated": ("zarr.json", lambda m: m.update(consolidated_metadata={"metadata": {}}), "another node"),
-    "no group": ("features/zarr.json", lambda m: m.update(node_type="array"), "another node"),
+    "consolidated": ("zarr.json", lambda m: m.update(consolidated_metadata={"metadata": {}}), "not a plain group"),
+    "no group": ("features/zarr.json", lambda m: m.update(node_type="array"), "not a plain group"),
     "no hash": ("pts/zarr.json", lambda m: m.update(attributes={}), "no hash of its values"),
-    "huge": ("features/identity/zarr.json", lambda m: m.update(shape=[10**12, 6]), "another array"),
+    "huge": ("features/identity/zarr.json", lambda m: m.update(shape=[10**12, 6]), "1000000000000, 6"),
     "codec": ("valid/zarr.json", lambda m: m["codecs"].append({"name": "pickle"}), "another array"),
     "label": ("zarr.json", lambda m: m["attributes"]["bas_match"]["labels"][0].update(label="X"), "not a class"),
     "deep": ("zarr.json", lambda m: m.clear(), "match record"),
@@ -196,6 +196,8 @@ def test_metadata_with_hashes_that_fit(liar: Any, sharing: Any, tmp_path: Path, 
     outcome = sharing.pull(liar.url, tmp_path / "copy")
     assert {each.match: each.status for each in outcome.results} == {"a": "failed", "b": "received"}
     assert said in outcome.results[0].message, outcome.results[0].message
+    assert outcome.results[0].message.startswith(liar.url)
+    assert ".partial" not in outcome.results[0].message
     assert FeatureStore.open(tmp_path / "copy").matches() == ["b"]
 
 
@@ -306,7 +308,7 @@ def test_links_in_the_destination(liar: Any, sharing: Any, tmp_path: Path) -> No
     copy = tmp_path / "copy"
     sharing.pull(liar.url, copy, matches=("b",))
     (copy / "a").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="leads out of the store"):
+    with pytest.raises(InputError, match="lead"):
         sharing.pull(liar.url, copy)
     (copy / "a").unlink()
     (copy / ".partial").symlink_to(tmp_path / "elsewhere")
