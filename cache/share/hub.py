@@ -126,7 +126,6 @@ class HubPlace:
             return adding + self._operations(uploads, head)
 
         held = self._held(files, self._hub.head())
-        on_bytes(sum(files[path][1].num_bytes for path in held))
         additions |= self._send({path: each for path, each in files.items() if path not in held}, on_bytes)
         made = self._hub.commit(_summary(uploads), operations)
         lacking = files.keys() - self._held(files, made)

@@ -184,9 +184,9 @@ class Liar:
 
 
 @pytest.fixture
-def liar(tmp_path: Path) -> Iterator[Liar]:
-    """A server that misbehaves as told; it knows no ranges."""
-    (tmp_path / "lies").mkdir()
+def liar(tmp_path: Path, two_matches: Path) -> Iterator[Liar]:
+    """A server of a copy of `two_matches` that misbehaves as told; it knows no ranges."""
+    shutil.copytree(two_matches, tmp_path / "lies")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -200,9 +200,12 @@ def liar(tmp_path: Path) -> Iterator[Liar]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 64  # with fewer a connection may have to knock again a second later
+        daemon_threads = True
+        block_on_close = False
+
+    server = Server(("127.0.0.1", 0), Handler)
     made = Liar(tmp_path / "lies", f"http://127.0.0.1:{server.server_address[1]}")
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -251,10 +254,21 @@ class Sharing:
         return selection, Transfer(**options), Reporter()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sharing() -> Sharing:
     """Push and pull."""
     return Sharing()
+
+
+@pytest.fixture(scope="session")
+def two_matches(tmp_path_factory: pytest.TempPathFactory, make_maker: Callable[[Path], Any], sharing: Sharing) -> Path:
+    """A folder with the matches a (600 rows) and b (300 rows), as `bas cache push` makes it; for copies of it."""
+    folder = tmp_path_factory.mktemp("two")
+    maker = make_maker(folder)
+    maker.match("a")
+    maker.match("b", num_rows=300)
+    sharing.push(maker.path, folder / "share")
+    return folder / "share"
 
 
 def _free_port() -> int:

@@ -23,15 +23,6 @@ Usage = namedtuple("Usage", "total used free")
 Edit = Callable[[bytes], bytes]
 
 
-@pytest.fixture
-def shared(maker: Any, liar: Any, sharing: Any) -> Any:
-    """A server of two matches."""
-    maker.match("a")
-    maker.match("b", num_rows=300)
-    sharing.push(maker.path, liar.folder)
-    return liar
-
-
 def edit(path: Path, change: Edit) -> bytes:
     """Change a file; its bytes before."""
     before = path.read_bytes()
@@ -68,25 +59,25 @@ DAMAGE: dict[str, tuple[str, Edit]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_damage_is_named_and_the_rest_arrives(shared: Any, sharing: Any, tmp_path: Path, case: str, tree: Any) -> None:
+def test_damage_is_named_and_the_rest_arrives(liar: Any, sharing: Any, tmp_path: Path, case: str, tree: Any) -> None:
     path, change = DAMAGE[case]
-    before, copy = edit(shared.folder / path, change), tmp_path / "copy"
+    before, copy = edit(liar.folder / path, change), tmp_path / "copy"
     outside = everything(tmp_path, copy)
-    outcome = sharing.pull(shared.url, copy)
+    outcome = sharing.pull(liar.url, copy)
     assert {each.match: each.status for each in outcome.results} == {"a": "failed", "b": "received"}
-    assert f"{shared.url}: {path} is not what its manifest says" in outcome.results[0].message
+    assert f"{liar.url}: {path} is not what its manifest says" in outcome.results[0].message
     assert FeatureStore.open(copy).matches() == ["b"]
     assert everything(tmp_path, copy) == outside
-    (shared.folder / path).write_bytes(before)
-    assert sharing.pull(shared.url, copy).complete
+    (liar.folder / path).write_bytes(before)
+    assert sharing.pull(liar.url, copy).complete
     assert verify(copy) == []
-    assert tree(copy / "a") == tree(shared.folder / "a")
+    assert tree(copy / "a") == tree(liar.folder / "a")
 
 
-def test_a_file_that_is_gone(shared: Any, sharing: Any, tmp_path: Path) -> None:
-    (shared.folder / SHARD).unlink()
-    outcome = sharing.pull(shared.url, tmp_path / "copy")
-    assert f"{shared.url}/{SHARD}: no such file there" in outcome.results[0].message
+def test_a_file_that_is_gone(liar: Any, sharing: Any, tmp_path: Path) -> None:
+    (liar.folder / SHARD).unlink()
+    outcome = sharing.pull(liar.url, tmp_path / "copy")
+    assert f"{liar.url}/{SHARD}: no such file there" in outcome.results[0].message
 
 
 def lie(folder: Path, change: Callable[[Any], None], *, index: bool = True) -> str:
@@ -135,12 +126,12 @@ LIES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("case", LIES)
-def test_manifests_that_no_store_has(shared: Any, sharing: Any, tmp_path: Path, case: str) -> None:
-    lie(shared.folder, LIES[case])
+def test_manifests_that_no_store_has(liar: Any, sharing: Any, tmp_path: Path, case: str) -> None:
+    lie(liar.folder, LIES[case])
     outside = everything(tmp_path, tmp_path / "copy")
     with pytest.raises(InputError) as told:
-        sharing.pull(shared.url, tmp_path / "copy")
-    assert shared.url in str(told.value)
+        sharing.pull(liar.url, tmp_path / "copy")
+    assert liar.url in str(told.value)
     assert everything(tmp_path, tmp_path / "copy") == outside
     assert not (tmp_path / "copy").exists()
 
@@ -155,34 +146,34 @@ HONEST_HASHES: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", HONEST_HASHES)
-def test_sizes_that_do_not_fit_the_metadata(shared: Any, sharing: Any, tmp_path: Path, case: str) -> None:
+def test_sizes_that_do_not_fit_the_metadata(liar: Any, sharing: Any, tmp_path: Path, case: str) -> None:
     """Found before any values are fetched."""
     change, said = HONEST_HASHES[case]
-    lie(shared.folder, change)
+    lie(liar.folder, change)
     asked: list[str] = []
     for path in (SHARD, "a/pts/c/0", "a/valid/c/0"):
-        shared.tricks[path] = lambda handler: asked.append(handler.path)
-    outcome = sharing.pull(shared.url, tmp_path / "copy", matches=("a",))
+        liar.tricks[path] = lambda handler: asked.append(handler.path)
+    outcome = sharing.pull(liar.url, tmp_path / "copy", matches=("a",))
     assert outcome.results[0].status == "failed"
     assert said in outcome.results[0].message
     assert asked == []
     assert FeatureStore.open(tmp_path / "copy").matches() == []
 
 
-def test_more_than_the_disk_holds(shared: Any, sharing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lie(shared.folder, lambda r: entries(r, identity=10**14))
+def test_more_than_the_disk_holds(liar: Any, sharing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lie(liar.folder, lambda r: entries(r, identity=10**14))
     with pytest.raises(InputError, match=r"no room[\s\S]*100,000.0 GB"):
-        sharing.pull(shared.url, tmp_path / "copy")
+        sharing.pull(liar.url, tmp_path / "copy")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("bas.cache.share.arrival.AppendFile.append", full)
-    outcome = sharing.pull(shared.url, tmp_path / "copy", matches=("b",))
+    outcome = sharing.pull(liar.url, tmp_path / "copy", matches=("b",))
     assert outcome.results[0].status == "failed"
     assert "no space left" in outcome.results[0].message
     monkeypatch.undo()
-    assert sharing.pull(shared.url, tmp_path / "copy", matches=("b",)).complete
+    assert sharing.pull(liar.url, tmp_path / "copy", matches=("b",)).complete
 
 
 GROUPS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
@@ -197,38 +188,40 @@ GROUPS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", GROUPS)
-def test_metadata_with_hashes_that_fit(shared: Any, sharing: Any, tmp_path: Path, case: str) -> None:
+def test_metadata_with_hashes_that_fit(liar: Any, sharing: Any, tmp_path: Path, case: str) -> None:
     path, change, said = GROUPS[case]
-    edit_json(shared.folder / "a" / path, change)
-    data = (shared.folder / "a" / path).read_bytes()
-    lie(shared.folder, lambda r: r["files"].update({path: [len(data), hashlib.sha256(data).hexdigest()]}))
-    outcome = sharing.pull(shared.url, tmp_path / "copy")
+    edit_json(liar.folder / "a" / path, change)
+    data = (liar.folder / "a" / path).read_bytes()
+    lie(liar.folder, lambda r: r["files"].update({path: [len(data), hashlib.sha256(data).hexdigest()]}))
+    outcome = sharing.pull(liar.url, tmp_path / "copy")
     assert {each.match: each.status for each in outcome.results} == {"a": "failed", "b": "received"}
     assert said in outcome.results[0].message, outcome.results[0].message
     assert FeatureStore.open(tmp_path / "copy").matches() == ["b"]
 
 
-def test_an_edited_manifest_with_its_name(shared: Any, bucket: Any, maker: Any, sharing: Any, tmp_path: Path) -> None:
-    path = next(path for path in shared.folder.glob("__manifest__/*.*.json") if b'"a"' in path.read_bytes())
-    edit_json(shared.folder / INDEX, lambda index: index["manifests"][path.name].update(num_events=5))
+def test_an_edited_manifest_with_its_name(
+    liar: Any, bucket: Any, two_matches: Path, sharing: Any, tmp_path: Path
+) -> None:
+    path = next(path for path in liar.folder.glob("__manifest__/*.*.json") if b'"a"' in path.read_bytes())
+    edit_json(liar.folder / INDEX, lambda index: index["manifests"][path.name].update(num_events=5))
     with pytest.raises(InputError, match="does not fit its own hash") as told:
-        sharing.pull(shared.url, tmp_path / "copy")
+        sharing.pull(liar.url, tmp_path / "copy")
     assert path.name in str(told.value)
     # Where the place can be listed, only the manifest itself counts, and whoever has the match can mend it.
-    sharing.push(maker.path, bucket.url)
-    bucket.put(INDEX, (shared.folder / INDEX).read_bytes())
+    sharing.push(two_matches, bucket.url)
+    bucket.put(INDEX, (liar.folder / INDEX).read_bytes())
     assert sharing.pull(bucket.url, tmp_path / "one").complete
     for rubbish in (b"{}", b"\xff", b"[" * 5000, b" " * 2_000_000):
         bucket.put(f"__manifest__/{path.name}", rubbish)
         bucket.put(INDEX, rubbish)
         with pytest.raises(InputError, match=path.name):
             sharing.pull(bucket.url, tmp_path / "two")
-        differs = sharing.push(maker.path, bucket.url).results[0]
+        differs = sharing.push(two_matches, bucket.url).results[0]
         assert (differs.status, "damaged" in differs.message) == ("differs", True)
-        assert sharing.push(maker.path, bucket.url, replace=True).complete
+        assert sharing.push(two_matches, bucket.url, replace=True).complete
         assert sharing.pull(bucket.url, tmp_path / "two").complete
         assert set(parse_index(bucket.get(INDEX), where="")) == {
-            path.name for path in shared.folder.glob("__manifest__/*.*.json")
+            path.name for path in liar.folder.glob("__manifest__/*.*.json")
         }
     assert verify(tmp_path / "two") == []
 
@@ -272,11 +265,11 @@ INDEXES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", INDEXES)
-def test_indexes_that_cannot_be(shared: Any, sharing: Any, tmp_path: Path, case: str) -> None:
-    (shared.folder / INDEX).write_bytes(INDEXES[case])
+def test_indexes_that_cannot_be(liar: Any, sharing: Any, tmp_path: Path, case: str) -> None:
+    (liar.folder / INDEX).write_bytes(INDEXES[case])
     with pytest.raises(InputError, match=r"index.json: damaged") as told:
-        sharing.pull(shared.url, tmp_path / "copy")
-    assert shared.url in str(told.value)
+        sharing.pull(liar.url, tmp_path / "copy")
+    assert liar.url in str(told.value)
     assert not (tmp_path / "copy").exists()
 
 
@@ -291,34 +284,34 @@ ROOTS: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", ROOTS)
-def test_roots_that_are_no_store(shared: Any, sharing: Any, tmp_path: Path, case: str) -> None:
+def test_roots_that_are_no_store(liar: Any, sharing: Any, tmp_path: Path, case: str) -> None:
     change, said = ROOTS[case]
-    edit_json(shared.folder / "zarr.json", change)
+    edit_json(liar.folder / "zarr.json", change)
     with pytest.raises(InputError, match=said) as told:
-        sharing.pull(shared.url, tmp_path / "copy")
-    assert shared.url in str(told.value) or case == "kinds"
+        sharing.pull(liar.url, tmp_path / "copy")
+    assert liar.url in str(told.value) or case == "kinds"
     assert not (tmp_path / "copy").exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[" * 10_000, b"\xff\xfe", b" " * (17 << 20)])
-def test_roots_that_are_rubbish(shared: Any, sharing: Any, tmp_path: Path, data: bytes) -> None:
-    (shared.folder / "zarr.json").write_bytes(data)
+def test_roots_that_are_rubbish(liar: Any, sharing: Any, tmp_path: Path, data: bytes) -> None:
+    (liar.folder / "zarr.json").write_bytes(data)
     with pytest.raises(InputError, match=r"not a store of bas|too large") as told:
-        sharing.pull(shared.url, tmp_path / "copy")
-    assert shared.url in str(told.value)
+        sharing.pull(liar.url, tmp_path / "copy")
+    assert liar.url in str(told.value)
 
 
-def test_links_in_the_destination(shared: Any, sharing: Any, tmp_path: Path) -> None:
+def test_links_in_the_destination(liar: Any, sharing: Any, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     copy = tmp_path / "copy"
-    sharing.pull(shared.url, copy, matches=("b",))
+    sharing.pull(liar.url, copy, matches=("b",))
     (copy / "a").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="leads out of the store"):
-        sharing.pull(shared.url, copy)
+        sharing.pull(liar.url, copy)
     (copy / "a").unlink()
     (copy / ".partial").symlink_to(tmp_path / "elsewhere")
     try:
-        outcome = sharing.pull(shared.url, copy)
+        outcome = sharing.pull(liar.url, copy)
     except InputError as error:
         assert "lead" in str(error) or "link" in str(error)  # noqa: PT017 (either is fine)
     else:

@@ -152,10 +152,9 @@ def test_other_settings_and_classes(make_maker: Any, sharing: Any, tmp_path: Pat
     sharing.push(mine.path, url)
     wide.store(dim=7)
     wide.match("w", dim=7)
-    acts: list[Callable[[], object]] = [lambda: sharing.push(wide.path, url), lambda: sharing.pull(url, wide.path)]
-    for act in acts:
+    for act, arguments in ((sharing.push, (wide.path, url)), (sharing.pull, (url, wide.path))):
         with pytest.raises(InputError, match=r"these differ: dim[\s\S]*dim=[67]") as told:
-            act()
+            act(*arguments)
         assert str(url) in str(told.value)
     renamed.store(weights="same-tensors.pth")
     with renamed.store(weights="same-tensors.pth").writer("r", **plain_match(renamed)) as writer:
@@ -169,9 +168,9 @@ def test_other_settings_and_classes(make_maker: Any, sharing: Any, tmp_path: Pat
     with FeatureStore.open(foreign.path).writer("s", **unlabelled) as writer:
         writer.append({"identity": foreign.rows(300)}, np.ones(300, bool))
         writer.commit()
-    for act in (lambda: sharing.push(foreign.path, url), lambda: sharing.pull(url, foreign.path)):
+    for act, arguments in ((sharing.push, (foreign.path, url)), (sharing.pull, (url, foreign.path))):
         with pytest.raises(InputError, match=r"other classes[\s\S]*(SMASH|PASS)"):
-            act()
+            act(*arguments)
 
 
 def plain_match(maker: Any) -> dict[str, Any]:

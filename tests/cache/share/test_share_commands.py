@@ -72,9 +72,7 @@ def test_help(bas: Bas, command: str, capsys: Any) -> None:
     assert f"Example: bas cache {command} " in capsys.readouterr().out
 
 
-def test_a_stop_while_a_server_is_silent(maker: Any, liar: Any, sharing: Any, tmp_path: Path, tree: Any) -> None:
-    maker.match("a")
-    sharing.push(maker.path, liar.folder)
+def test_a_stop_while_a_server_is_silent(two_matches: Path, liar: Any, sharing: Any, tmp_path: Path, tree: Any) -> None:
     asked, go_on = threading.Event(), threading.Event()
 
     def silent(_: object) -> None:
@@ -96,7 +94,7 @@ def test_a_stop_while_a_server_is_silent(maker: Any, liar: Any, sharing: Any, tm
     go_on.set()
     liar.tricks.clear()
     assert sharing.pull(liar.url, tmp_path / "copy").complete
-    assert tree(tmp_path / "copy") == tree(maker.path)
+    assert tree(tmp_path / "copy/a") == tree(two_matches / "a")
 
 
 def merged(out: Path, *paths: Path, **options: Any) -> dict[str, str]:

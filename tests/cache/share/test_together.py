@@ -181,7 +181,7 @@ def test_killed_at_any_rename_of_a_replacement(make_maker: Any, sharing: Any, tr
     new.match("liga/a", num_rows=301)
     sharing.push(old.path, tmp_path / "first")
     job = {"do": "push", "store": new.path, "options": {"replace": True}}
-    shares = [tmp_path / f"share{number}" for number in range(10)]
+    shares = [tmp_path / f"share{number}" for number in range(8)]
     for share in shares:
         shutil.copytree(tmp_path / "first", share)
     jobs = [job | {"url": share, "die_at": number} for number, share in enumerate(shares)]
@@ -263,7 +263,7 @@ def test_readers_meanwhile_see_whole_matches(make_maker: Any, sharing: Any, tmp_
 
     reader = threading.Thread(target=read)
     reader.start()
-    for number in range(8):
+    for number in range(5):
         source = makers[number % 2].path
         end = sharing.push(source, share, replace=True) if do == "push" else sharing.pull(source, share, replace=True)
         assert end.complete
