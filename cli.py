@@ -206,7 +206,7 @@ def _extract_on_cluster(
     *,
     address: str,
 ) -> "Summary":
-    from .cluster import Cluster
+    from .cluster.pool import Cluster
     from .extract.cluster_run import extract_on_cluster
     from .extract.cluster_view import ClusterView
 

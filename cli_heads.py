@@ -200,7 +200,7 @@ def predict(
 
 
 def evaluate(
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Data set folder, or one Labels-ball.json.")],
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Data set folder, store, or one Labels-ball.json.")],
     predictions: Annotated[
         Path, typer.Argument(metavar="PREDICTIONS", help="Folder with results_spotting.json per game, or one file.")
     ],

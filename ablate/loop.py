@@ -9,8 +9,8 @@ from pathlib import Path
 from ..cache.files import FileLock, disk_errors
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
-from ..cluster import Cluster, Lost, Watch, on_cluster
-from ..cluster_join import connected
+from ..cluster.join import connected
+from ..cluster.pool import Cluster, Lost, Watch, on_cluster
 from ..errors import InputError
 from ..eval.ablation import TABLE, Judged, Row, Table, require_same_settings
 from ..events import SOCCERNET_BALL_CLASSES, write_text_atomic

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..cache.store import FeatureStore
-from ..cluster import Ready, Slot
+from ..cluster.pool import Ready, Slot
 from ..errors import InputError
 from ..eval.ablation import Judged
 from ..eval.files import PREDICTIONS_NAME, games_of, read_events

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..cache.settings import FeatureSettings
 from ..cache.store import FeatureStore
-from ..cluster import Cluster, Lost, Ready, Slot, Watch, on_cluster
+from ..cluster.pool import Cluster, Lost, Ready, Slot, Watch, on_cluster
 from ..errors import InputError
 from ..events import Split
 from ..workers import Failure

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ..cache.settings import FeatureSettings
-from ..cluster import Slot
+from ..cluster.pool import Slot
 from .cluster_run import ClusterReporter
 from .progress_view import describe_settings, finished_text, result_style
 from .run import MatchResult, RowsDone

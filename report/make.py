@@ -117,7 +117,7 @@ def _labels(sources: Sequence[Source], options: ReportOptions) -> LabelSet:
         )
     if found.store in found.videos:  # of a finetuned run, made from videos
         return find_labels(found.store, splits=(split,) if split else ())
-    return stored_labels(FeatureStore.open(found.store), split=split)
+    return stored_labels(FeatureStore.open(found.store), splits=() if split is None else (split,))
 
 
 def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str]:

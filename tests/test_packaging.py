@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE_FOLDERS = ("ablate", "cache", "eval", "extract", "finetune", "heads", "report", "synthetic")
+CODE_FOLDERS = ("ablate", "cache", "cluster", "eval", "extract", "finetune", "heads", "report", "synthetic")
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {
     *(
@@ -24,9 +24,6 @@ ROOT_MODULES = {
         "cli_shared",
         "cli_proxy",
         "cli_report",
-        "cluster",
-        "cluster_join",
-        "cluster_member",
         "errors",
         "events",
     ),
@@ -37,9 +34,7 @@ MAY_IMPORT = {
     "errors": set(),
     "events": {"errors"},
     "workers": {"errors"},
-    "cluster": {"errors", "workers", "cluster_join", "cluster_member"},
-    "cluster_member": {"workers"},
-    "cluster_join": {"errors"},
+    "cluster": {"errors", "workers"},
     "cache": {"errors", "events"},
     "extract": {"errors", "events", "cache", "workers", "cluster"},
     "heads": {"errors", "events", "cache", "eval"},
@@ -48,7 +43,7 @@ MAY_IMPORT = {
     "predict": STAGES,
     "predict_view": {"predict", "extract", "heads", "eval"},
     "finetune": STAGES,
-    "ablate": STAGES | {"predict", "workers", "cluster", "cluster_join"},
+    "ablate": STAGES | {"predict", "workers", "cluster"},
     "report": STAGES | {"predict", "predict_view"},
     "demo": {"ablate", "report", "eval", "synthetic"},
 }

@@ -160,7 +160,7 @@ class PlaceSource:
                 f"{self.name}: no store there",
                 got=f"no {METADATA}",
                 wanted="a store that `bas cache push` brought",
-                cure=f"check the address; to bring one there: bas cache push STORE {self.name}",
+                cure=f"check the address, and your rights; to bring one there: bas cache push STORE {self.name}",
             )
         return record
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...cache.layout import METADATA
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...events import SPLITS, Event, read_labels
@@ -26,10 +27,10 @@ class LabelSet:
 
 
 def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
-    """Labels of one file, or of all games of a data set.
+    """Labels of one file, or of all games of a data set or feature store.
 
     Args:
-        source: a label file, or a data set's root (as `find_data_set`).
+        source: a label file, a data set's root (as `find_data_set`), or a store's folder.
         splits: keep only games of these; empty: all.
 
     Raises:
@@ -37,6 +38,8 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
     """
     if unknown := [name for name in splits if name not in SPLITS]:
         raise InputError("--split is not known", got=", ".join(unknown), wanted=", ".join(SPLITS))
+    if (source / METADATA).is_file():
+        return stored_labels(FeatureStore.open(source), splits=splits)
     if source.is_file() and source.suffix.lower() == ".json":
         game = game_id(source.parent, ())
         classes, findings = find_classes(source.parent, {game: read_labels(source)})
@@ -52,12 +55,12 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
     return LabelSet(files, classes, tuple(f"{problem.where}: {problem.message}" for problem in problems))
 
 
-def stored_labels(store: FeatureStore, *, split: str | None = None) -> LabelSet:
+def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSet:
     """Labels of all games of a feature store, each half on its own clock.
 
     Args:
         store: its matches bring their labels along.
-        split: keep only games of it; None: all.
+        splits: keep only games of these; empty: all.
 
     Raises:
         InputError: no labelled game.
@@ -65,18 +68,18 @@ def stored_labels(store: FeatureStore, *, split: str | None = None) -> LabelSet:
     files: dict[str, Path | tuple[Event, ...]] = {}
     problems, found = [], find_games([store.path])
     for game in found:
-        parts = [part for part in game.parts if isinstance(part, StoredPart) and split in (None, part.split)]
+        parts = [part for part in game.parts if isinstance(part, StoredPart) and (not splits or part.split in splits)]
         events = [(part.half or 1, store.match(part.id).meta.events()) for part in parts]
         if any(each is None for _, each in events):
             problems.append(f"{game.id}: no labels in the store, left out")
         elif parts:
             files[game.id] = tuple(replace(event, half=half) for half, each in events for event in each or ())
     if not files:
-        splits = sorted({part.split or "no split" for game in found for part in game.parts})
+        there = sorted({part.split or "no split" for game in found for part in game.parts})
         raise InputError(
-            f"{store.path}: no labelled match" + (f" of the split {split}" if split else ""),
-            got=f"matches of {', '.join(splits)}" if splits else "an empty store",
-            cure="name another with --split, or the labels with --labels DATA-SET",
+            f"{store.path}: no labelled match" + (f" of the split {', '.join(splits)}" if splits else ""),
+            got=f"matches of {', '.join(there)}" if there else "an empty store",
+            cure="name another split, or take the labels of the data set",
         )
     return LabelSet(files, store.classes, tuple(problems))
 

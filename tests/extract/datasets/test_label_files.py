@@ -12,7 +12,7 @@ from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.events import Event
-from bas.extract.datasets.label_files import stored_labels
+from bas.extract.datasets.label_files import find_labels, stored_labels
 
 FEATURES = FeatureSettings.imported(kind="none", model="none", dim=1, fps="25")
 
@@ -55,10 +55,17 @@ def test_splits_and_unlabelled_matches(store: FeatureStore) -> None:
     add(store, "a", [Event(0, "A")])
     add(store, "b", [], split="valid")
     add(store, "z", None)
-    found = stored_labels(store, split="test")
+    found = stored_labels(store, splits=("test",))
     assert list(found.files) == ["a"]
     assert found.problems == ("z: no labels in the store, left out",)
-    assert stored_labels(store, split="valid").files == {"b": ()}
+    assert stored_labels(store, splits=("valid",)).files == {"b": ()}
     with pytest.raises(InputError, match="no labelled match of the split train") as error:
-        stored_labels(store, split="train")
+        stored_labels(store, splits=("train",))
     assert error.value.got == "matches of test, valid"
+
+
+def test_the_labels_of_a_store_are_found_by_its_path(store: FeatureStore) -> None:
+    add(store, "a", [Event(0, "A")])
+    assert find_labels(store.path, splits=("test",)).files == {"a": (Event(0, "A"),)}
+    with pytest.raises(InputError, match="no labelled match of the split train, valid"):
+        find_labels(store.path, splits=("train", "valid"))

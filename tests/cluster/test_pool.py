@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from bas import cluster_join
 from bas.cache.layout import PARTIAL
 from bas.cache.partial import JOURNAL
-from bas.cluster import Cluster, Lost, Ready, Slot, Watch, on_cluster
-from bas.cluster_join import connected
+from bas.cluster import join
+from bas.cluster.join import connected
+from bas.cluster.pool import Cluster, Lost, Ready, Slot, Watch, on_cluster
 from bas.errors import InputError
 from bas.extract.cluster_run import ClusterReporter, extract_on_cluster
 from bas.extract.datasets.sources import find_sources
@@ -219,10 +219,10 @@ def test_without_ray_it_is_said_what_to_install(
 
 
 def test_other_versions_of_a_node_are_named() -> None:
-    facts = cluster_join.make_look()()
-    assert cluster_join.wrong_versions(facts) is None
+    facts = join.make_look()()
+    assert join.wrong_versions(facts) is None
     facts["versions"]["bas"] = "0.0.0"
-    assert f"node {socket.gethostname()} has other versions" in str(cluster_join.wrong_versions(facts))
+    assert f"node {socket.gethostname()} has other versions" in str(join.wrong_versions(facts))
 
 
 def test_what_a_killed_cluster_has_left_is_not_believed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ def test_what_a_killed_cluster_has_left_is_not_believed(monkeypatch: pytest.Monk
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert cluster_join.running_here() == "local"
+    assert join.running_here() == "local"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert cluster_join.running_here() == "10.0.0.1:6379"
+    assert join.running_here() == "10.0.0.1:6379"
 
 
 def test_ablate_trains_on_the_cluster(

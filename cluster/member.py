@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .workers import Failure
+from ..workers import Failure
 
 
 class Member:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
-from .cluster_join import AUTO, connected, make_look, wrong_versions
-from .cluster_member import Member
-from .errors import InputError
-from .workers import Failure
+from ..errors import InputError
+from ..workers import Failure
+from .join import AUTO, connected, make_look, wrong_versions
+from .member import Member
 
 T = TypeVar("T")
 R = TypeVar("R")
