@@ -300,8 +300,11 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
             wanted=f"at most {MAX_ID_PARTS}",
             cure="remove them; do not trust this store",
         )
-    with os.scandir(folder) as entries:
-        folders = [e for e in entries if not e.name.startswith((PARTIAL, "__")) and e.is_dir(follow_symlinks=False)]
+    try:
+        with os.scandir(folder) as entries:
+            folders = [e for e in entries if not e.name.startswith((PARTIAL, "__")) and e.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:  # another process replaces the match just now
+        return
     if prefix and any(entry.name == FEATURES for entry in folders):
         yield check_id(prefix.removesuffix("/"))
         return

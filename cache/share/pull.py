@@ -68,7 +68,7 @@ def receive(source: Source, out: Path, selection: Selection, transfer: Transfer,
     report.planned(sum(plan.outline is not None for plan in plans), num_bytes)
     with Journey(report, matches=MATCHES_AT_ONCE, files=transfer.jobs) as journey:
         task = _Task(source, store, transfer, journey)
-        results = tuple(journey.matches.map(task.carry_out, plans))
+        results = tuple(journey.each(task.carry_out, plans))
     return Outcome(source.name, str(out), results, journey.num_bytes, time.monotonic() - started)
 
 

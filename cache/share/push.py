@@ -55,7 +55,7 @@ def push(store_path: Path, url: str, selection: Selection, transfer: Transfer, r
     report.planned(len(travelling), sum(plan.outcome.bytes for plan in travelling))
     batches = [travelling[at : at + place.uploads_at_once] for at in range(0, len(travelling), place.uploads_at_once)]
     with Journey(report, matches=place.publishers) as journey:
-        sent = journey.matches.map(lambda batch: _send_or_explain(source, store, place, batch, journey), batches)
+        sent = journey.each(lambda batch: _send_or_explain(source, store, place, batch, journey), batches)
         outcomes = {outcome.match: outcome for batch in sent for outcome in batch}
     update_index(place)
     results = tuple(outcomes.get(plan.outcome.match, plan.outcome) for plan in plans)

@@ -1,14 +1,16 @@
 """What travels, how, and how it ended: shared by push, pull and merge."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from threading import Lock
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from ...errors import InputError
 
+Item, Result = TypeVar("Item"), TypeVar("Result")
+_WAKE_SECONDS = 0.2
 Status = Literal["sent", "received", "views added", "replaced", "already there", "busy elsewhere", "differs", "failed"]
 BAD: tuple[Status, ...] = ("failed", "busy elsewhere", "differs")
 """The match is not there, or not with this content."""
@@ -110,6 +112,16 @@ class Journey:
         self.report, self.num_bytes = report, 0
         self.matches, self.files = ThreadPoolExecutor(matches), ThreadPoolExecutor(files)
         self._stopped, self._lock = False, Lock()
+
+    def each(self, act: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Results of `act` on matches side by side, in order.
+
+        It wakes up now and then: a signal that another thread was given is heard only while this one runs.
+        """
+        futures = [self.matches.submit(act, item) for item in items]
+        while wait(futures, timeout=_WAKE_SECONDS).not_done:
+            pass
+        return [future.result() for future in futures]
 
     def on_bytes(self, num_bytes: int) -> None:
         """Count bytes that have just travelled. Raises Stopped where no more are to come."""
