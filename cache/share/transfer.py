@@ -9,7 +9,8 @@ from typing import Any, Literal, Self, TypeVar
 
 from ...errors import InputError
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _WAKE_SECONDS = 0.2
 Status = Literal["sent", "received", "views added", "replaced", "already there", "busy elsewhere", "differs", "failed"]
 BAD: tuple[Status, ...] = ("failed", "busy elsewhere", "differs")
