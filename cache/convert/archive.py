@@ -53,7 +53,12 @@ def import_archive(request: ImportRequest, _: FindFolders, on_progress: Progress
     if len(errors) == len(opened):
         raise errors[0] if errors else InputError(f"{request.root}: no match", wanted=f"<match>/{MATCH_NAME}")
     store = FeatureStore.create_or_open(
-        request.store, root.settings, classes=root.classes, software=root.software, origin=root.origin
+        request.store,
+        root.settings,
+        classes=root.classes,
+        software=root.software,
+        origin=root.origin,
+        reduction=root.reduction,
     )
     results = []
     for number, (place, each) in enumerate(opened.items()):

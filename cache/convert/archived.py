@@ -5,7 +5,7 @@ T: rows (frames of the grid), C: channels of a feature row.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from ...events import read_json
 from ..layout import FEATURES, PTS, VALID, check_id, check_view
 from ..match import MatchInfo
 from ..origin import WeightsOrigin
+from ..reduce.files import read_beside
+from ..reduce.reduction import Reduction
 from ..rows import array_metadata
 from ..settings import FeatureSettings
 from ..store import FeatureStore
@@ -35,14 +37,16 @@ class ArchiveRoot:
     classes: tuple[str, ...]
     software: dict[str, str]
     origin: WeightsOrigin | None
+    reduction: Reduction | None
+    """How the rows were made from full ones, in a file of its own; None where they are full rows."""
 
     @classmethod
     def of(cls, store: FeatureStore, container: str) -> "ArchiveRoot":
         """Of a store."""
-        return cls(container, store.settings, store.classes, store.software, store.origin)
+        return cls(container, store.settings, store.classes, store.software, store.origin, store.reduction)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Plain JSON values, without the reduction."""
         return {
             "format": FORMAT_VERSION,
             "container": self.container,
@@ -55,7 +59,7 @@ class ArchiveRoot:
 
     @classmethod
     def read(cls, folder: Path) -> "ArchiveRoot":
-        """Inverse of `to_json`.
+        """The root of an export, with its reduction where it has one.
 
         Raises:
             InputError: missing, damaged, or of another format.
@@ -73,13 +77,14 @@ class ArchiveRoot:
                 tuple(_text(name) for name in record["classes"]),
                 {_text(name): _text(version) for name, version in record["software"].items()},
                 None if origin is None else WeightsOrigin.from_json(origin, where=str(path)),
+                None,
             )
             key = record["settings_key"]
         except (AttributeError, LookupError, TypeError) as error:
             raise InputError(f"{path}: damaged", got=repr(error)[:120], cure="export the store again") from None
         if key != settings.key():
             raise InputError(f"{path}: the settings do not fit their hash", got=key, wanted=settings.key())
-        return root
+        return replace(root, reduction=read_beside(folder, settings))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from ..layout import FEATURES, PTS, VALID
+from ..reduce.about import decoding
 from .archived import ArchivedMatch, ArchiveRoot, Times
 from .hdf5_tables import open_hdf5, read_vector
 from .npy_tables import open_file, open_npy, read_header
@@ -110,6 +111,10 @@ def _write_h5(folder: Path, root: ArchiveRoot, match: ArchivedMatch, times: Time
                 **{name: _attribute(value) for name, value in root.settings.to_json().items() if name != "fps"},
             }
         )
+        if root.reduction is not None:
+            file.attrs["decode"] = decoding(root.reduction)
+            for name, values in zip(("scale", "offset"), root.reduction.levels or (), strict=False):
+                file.create_dataset(name, data=values)  # as an attribute, 64 kB would be the most
         for view in match.views:
             shape = (match.info.num_rows, root.settings.dim)
             rows, start = file.create_dataset(f"{FEATURES}/{view}", shape, np.dtype(root.settings.dtype)), 0

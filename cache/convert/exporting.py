@@ -18,6 +18,8 @@ from ...errors import InputError
 from ...events import SPLITS, write_json_atomic, write_text_atomic
 from ..files import FileLock, MatchBusy, disk_errors, sync_folder
 from ..layout import PARTIAL, check_view
+from ..reduce.about import decoding
+from ..reduce.files import BESIDE_NAME, BESIDE_PART, write_beside
 from ..store import FeatureStore
 from .annotations import annotated_video
 from .archived import MATCH_NAME, ROOT_NAME, ArchivedMatch, ArchiveRoot, Times
@@ -121,7 +123,9 @@ def _prepare(folder: Path, root: ArchiveRoot) -> None:
     """Make the folder, or make sure that it holds an export of the same store in the same form."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if not any(entry.name != PARTIAL for entry in folder.iterdir()):
+        if {entry.name for entry in folder.iterdir()} <= {PARTIAL, BESIDE_NAME, BESIDE_PART}:
+            if root.reduction is not None:
+                write_beside(folder, root.reduction)  # before the root: an export without it would be of no use
             write_json_atomic(folder / ROOT_NAME, root.to_json())
             return
     if not (folder / ROOT_NAME).exists():
@@ -204,8 +208,15 @@ def _write(store: FeatureStore, match: ArchivedMatch, root: ArchiveRoot, staged:
     if match.info.meta.labels is not None:
         labels = [dict(record) for record in match.info.meta.labels]
         write_json_atomic(staged / "Labels-ball.json", {"UrlLocal": match.info.id, "annotations": labels})
-    write_json_atomic(staged / MATCH_NAME, match.to_json())
+    write_json_atomic(staged / MATCH_NAME, match.to_json() | _for_others(root))
     sync_folder(staged)
+
+
+def _for_others(root: ArchiveRoot) -> dict[str, Any]:
+    """How to decode reduced rows; nothing of ours reads it."""
+    if root.reduction is None:
+        return {}
+    return {"decode": decoding(root.reduction), "decode_with": f"{BESIDE_NAME}, at the root of the export"}
 
 
 def _checked_blocks(

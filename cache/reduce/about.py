@@ -1,7 +1,9 @@
-"""What the record of a reduction says, for people."""
+"""What a reduction is, for people."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from .reduction import Reduction
 
 
 def told(about: Mapping[str, Any]) -> list[str]:
@@ -15,3 +17,11 @@ def told(about: Mapping[str, Any]) -> list[str]:
     if asked.get("quantize"):
         lines.append("values clipped: " + ", ".join(f"{share:.3%} of {split}" for split, share in clipped.items()))
     return lines
+
+
+def decoding(reduction: Reduction) -> str:
+    """How stored rows become numbers, and those full rows again, for users of other programs."""
+    steps = "row * scale + offset" if reduction.levels else "row"
+    if reduction.components is None:
+        return f"full rows, nearly: {steps}"
+    return f"what heads see: {steps}; full rows, nearly: ({steps}) @ components + mean"

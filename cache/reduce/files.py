@@ -1,4 +1,4 @@
-"""A reduction on the disk: the group `reduction` of a store, and one file in the folder of a run on such rows."""
+"""A reduction on the disk: the group `reduction` of a store, and one file beside a run on such rows or their export."""
 
 import hashlib
 import json
@@ -18,8 +18,10 @@ from ..settings import FeatureSettings
 from ..shard import DTYPES
 from .reduction import ARRAYS, FloatArray, Reduction
 
-RUN_FILE = "reduction.safetensors"
-"""In a run's folder: the arrays, and the record as JSON in the file's header."""
+BESIDE_NAME = "reduction.safetensors"
+"""In the folder of a run or an export: the arrays, and the record as JSON in the file's header."""
+BESIDE_PART = f".{BESIDE_NAME}.part"
+"""The same, while it is written."""
 _ATTRIBUTE, _FORMAT = "bas_reduction", 1
 _FLOAT32 = DTYPES["float32"]
 
@@ -74,8 +76,8 @@ def group_files(reduction: Reduction) -> set[str]:
     }
 
 
-def write_beside_run(folder: Path, reduction: Reduction) -> None:
-    """Keep the reduction in the folder of a run, whole or not at all.
+def write_beside(folder: Path, reduction: Reduction) -> None:
+    """Keep the reduction in the folder of a run or an export, whole or not at all.
 
     Raises:
         InputError: the disk refuses.
@@ -84,27 +86,27 @@ def write_beside_run(folder: Path, reduction: Reduction) -> None:
 
     data = save(reduction.arrays, {REDUCTION: json.dumps(_record(reduction), sort_keys=True)})
     with disk_errors(folder):
-        replace_synced(folder / f".{RUN_FILE}.part", folder / RUN_FILE, data)
+        replace_synced(folder / BESIDE_PART, folder / BESIDE_NAME, data)
 
 
-def read_beside_run(folder: Path, features: FeatureSettings) -> Reduction | None:
-    """The reduction that a run's rows need; None where it was trained on full rows.
+def read_beside(folder: Path, features: FeatureSettings) -> Reduction | None:
+    """The reduction that lies beside a run on reduced rows, or beside an export of them; None where rows are full.
 
     Args:
-        folder: of the run.
-        features: of the rows that it was trained on.
+        folder: of the run or export.
+        features: of its rows.
 
     Raises:
-        InputError: missing, damaged, or another than the run's.
+        InputError: missing, damaged, or of other rows.
     """
     from safetensors import SafetensorError, safe_open
 
     if features.reduction is None:
         return None
-    path = folder / RUN_FILE
+    path = folder / BESIDE_NAME
     if not path.is_file():
         raise InputError(
-            f"{path}: no such file", got="a run on reduced rows without its components", cure="fetch the run again"
+            f"{path}: no such file", got="reduced rows without their components", cure=f"fetch all of {folder} again"
         )
     try:
         with safe_open(path, framework="np") as file:
@@ -191,5 +193,5 @@ def _chunk(num_axes: int) -> str:
 
 
 def _damaged(where: str, got: str, *, wanted: str | None = None) -> InputError:
-    cure = "fetch the store or run again, or reduce the full store again into another --out"
+    cure = "fetch it again, or reduce the full store again into another --out"
     return InputError(f"{where}: damaged", got=got, wanted=wanted, cure=cure)

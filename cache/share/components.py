@@ -4,28 +4,39 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...errors import InputError
-from ..layout import METADATA, REDUCTION
+from ...events import read_bounded
+from ..layout import METADATA, METADATA_BYTES, REDUCTION
 from ..reduce.files import group_files, read_reduction
 from ..reduce.reduction import Reduction
 from ..settings import FeatureSettings
+from ..shard import MAX_CHANNELS
 from ..store import FeatureStore
 from .place import Place
 
-_MAX_BYTES = 1 << 30
-"""Of one array: 16,000 components of 16,000 channels."""
 _ARRAYS = {"pca": ("mean", "components"), "uint8": ("scale", "offset")}
+_CURE = "have its owner push the store again"
 
 
 def send_components(place: Place, store: FeatureStore) -> None:
-    """Bring them to a place whose root says the same settings; the group's metadata comes last, and says all is there.
+    """Bring them to a place whose root says the same settings, unless they are there whole.
+
+    The group's metadata comes last, and says that all is there.
 
     Raises:
         InputError: the place refuses.
     """
-    if store.reduction is None or place.read(f"{REDUCTION}/{METADATA}", max_bytes=_MAX_BYTES) is not None:
+    if store.reduction is None or _are_there(place, store.settings):
         return
     for path in sorted(group_files(store.reduction), key=lambda path: (path == METADATA, path.endswith(METADATA))):
-        place.write(f"{REDUCTION}/{path}", (store.path / REDUCTION / path).read_bytes())
+        data = read_bounded(store.path / REDUCTION / path, max_bytes=_most_bytes(path, store.settings))
+        place.write(f"{REDUCTION}/{path}", data)
+
+
+def _are_there(place: Place, settings: FeatureSettings) -> bool:
+    try:
+        return fetch_components(place, settings) is not None
+    except InputError:
+        return False
 
 
 def fetch_components(place: Place, settings: FeatureSettings) -> Reduction | None:
@@ -38,17 +49,28 @@ def fetch_components(place: Place, settings: FeatureSettings) -> Reduction | Non
         return None
     with TemporaryDirectory() as folder:
         for path in _paths(settings.reduction):
-            data = place.read(f"{REDUCTION}/{path}", max_bytes=_MAX_BYTES)
+            data = place.read(f"{REDUCTION}/{path}", max_bytes=_most_bytes(path, settings))
             if data is None:
                 raise InputError(
                     f"{place.url}: the components of its rows are missing",
                     got=f"no {REDUCTION}/{path}",
-                    cure="have its owner push the store again",
+                    cure=_CURE,
                 )
             file = Path(folder, REDUCTION, path)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
-        return read_reduction(Path(folder), settings)
+        try:
+            return read_reduction(Path(folder), settings)
+        except InputError as error:
+            what = error.what.replace(folder, place.url)
+            raise InputError(what, got=error.got, wanted=error.wanted, cure=_CURE) from None
+
+
+def _most_bytes(path: str, settings: FeatureSettings) -> int:
+    """A file of the group is not larger."""
+    if path.endswith(METADATA):
+        return METADATA_BYTES
+    return 4 * MAX_CHANNELS * (settings.dim if path.startswith("components/") else 1)
 
 
 def _paths(reduction: str) -> list[str]:

@@ -209,8 +209,8 @@ def require_same_rows(mine: FeatureSettings, theirs: FeatureSettings, *, here: s
     if wrong:
         raise InputError(
             f"{here} and {there} hold features of other settings; these differ: {', '.join(wrong)}",
-            got=named_values(wrong, theirs.to_json()),
-            wanted=named_values(wrong, mine.to_json()),
+            got=named_values(wrong, vars(theirs)),
+            wanted=named_values(wrong, vars(mine)),
             cure="keep them in stores of their own",
         )
 

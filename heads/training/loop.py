@@ -11,7 +11,7 @@ import torch
 
 from ...cache.bank import PLACES, FeatureBank, Place, open_bank
 from ...cache.files import FileLock, disk_errors
-from ...cache.reduce.files import write_beside_run
+from ...cache.reduce.files import write_beside
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from .checkpoint import BEST, LAST, RUN, LoopState, read_state, read_weights, write_weights
@@ -92,7 +92,7 @@ def train(
         record = replace(record, num_lost=learner.examples.windows.num_lost).after(state)
         report.started(record, _in_words(bank), state)
         if store.reduction is not None:
-            write_beside_run(out, store.reduction)
+            write_beside(out, store.reduction)
         files = RunFiles(out)
         files.record(record)
 

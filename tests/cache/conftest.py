@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from bas.cache.match import MatchMeta
+from bas.cache.reduce.fit import FitSettings
+from bas.cache.reduce.run import ReduceOptions, reduce_store
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.cache.writer import MatchWriter
@@ -87,6 +89,13 @@ class StoreMaker:
             writer.append({view: rows + n for n, view in enumerate(views)}, np.ones(num_rows, bool))
             writer.commit()
         return rows.astype(np.float16)
+
+    def reduced(self, name: str = "reduced", **fit: Any) -> Path:
+        """All matches, reduced into a store beside this one: to 3 channels of 8 bits where nothing else is said."""
+        out = self.path.with_name(name)
+        options = ReduceOptions(fit=FitSettings(**(fit or {"dim": 3, "quantize": True})))
+        assert reduce_store(self.path, out, options).complete
+        return out
 
     @property
     def shard(self) -> Path:
