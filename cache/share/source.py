@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from ...errors import InputError
 from ...events import read_json
 from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
 from ..reduce.reduction import Reduction
+from ..rows import array_metadata
 from ..settings import FeatureSettings
+from ..shard import DTYPES, damaged
 from ..store import FeatureStore
 from .components import fetch_components
 from .manifest import (
@@ -102,7 +105,8 @@ class StoreSource:
         )
 
     def whole(self, outline: MatchManifest) -> MatchManifest:
-        """Reads every byte of the match's files."""
+        """Reads every byte of the match's files. Raises InputError where values do not fit their hash: nothing damaged
+        is sent."""
         files = {
             path: entry if entry.sha256 else FileEntry(entry.num_bytes, self._sha256(outline.match_id, path))
             for path, entry in outline.files.items()
@@ -138,12 +142,22 @@ class StoreSource:
             ) from None
 
     def _sha256(self, match_id: str, path: str) -> str:
-        place = inside(self._store.path, f"{match_id}/{path}")
+        """Of a file of values; these, without what follows them in a shard, have to fit the hash in their metadata."""
+        place, array = inside(self._store.path, f"{match_id}/{path}"), path.partition("/c/")[0]
+        metadata = array_metadata(self._store.path, f"{match_id}/{array}")
+        num_bytes = math.prod(metadata["shape"]) * DTYPES[metadata["data_type"]].itemsize
         try:
             with place.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.sha256()
+                while num_bytes and (block := file.read(min(_BLOCK_BYTES, num_bytes))):
+                    num_bytes -= len(block)
+                    digest.update(block)
+                if digest.hexdigest() != metadata["attributes"].get("sha256"):
+                    raise damaged(place, "values do not fit their sha256")
+                digest.update(file.read())
         except OSError as error:
             raise InputError(f"{place}: cannot be read", got=error.strerror) from None
+        return digest.hexdigest()
 
 
 class PlaceSource:

@@ -181,3 +181,17 @@ def plain_match(maker: Any) -> dict[str, Any]:
         "match_meta": maker.meta(),
         "provenance": {},
     }
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_damaged_values_are_not_sent(maker: Any, sharing: Any, tmp_path: Path, where: str, request: Any) -> None:
+    there = str(tmp_path / "there") if where == "folder" else request.getfixturevalue("bucket").url
+    maker.match("a")
+    maker.match("b")
+    data = bytearray(maker.shard.read_bytes())
+    data[1000] ^= 1
+    maker.shard.write_bytes(data)
+    outcome = sharing.push(maker.path, there)
+    assert statuses(outcome)["a"] == "failed"
+    assert "a/features/identity/c/0/0: damaged" in outcome.results[0].message
+    assert statuses(sharing.pull(there, tmp_path / "copy")) == {"b": "received"}
