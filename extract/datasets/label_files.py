@@ -79,7 +79,7 @@ def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSe
         raise InputError(
             f"{store.path}: no labelled match" + (f" of the split {', '.join(splits)}" if splits else ""),
             got=f"matches of {', '.join(there)}" if there else "an empty store",
-            cure="name another split, or take the labels of the data set",
+            cure="name another with --split, or take the labels of the data set",
         )
     return LabelSet(files, store.classes, tuple(problems))
 

@@ -102,7 +102,6 @@ def parent_of(process: int) -> int:
     return int((Path("/proc") / str(process) / "stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
-@pytest.mark.slow
 def test_a_node_is_killed_midway_and_the_store_is_that_of_a_single_run(
     nodes: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
