@@ -22,6 +22,8 @@ JSON_BYTES = 64 << 20
 """Largest JSON file that is read where nothing else is said; parsed, it takes up to about 25 times its size."""
 PREDICTIONS_BYTES = 256 << 20
 """Largest predictions file: other programs keep one for each frame and class."""
+LABEL_FPS, COARSE_FPS = 25, 5
+"""Grids of fewer frames a second are coarse: of features that others made, such as SoccerNet's at 2 and 1 a second."""
 _MAX_POSITION_MS = 24 * 3600 * 1000
 _FRACTION = re.compile(r"[0-9]{1,18}(\.[0-9]{1,12}|/[0-9]{1,18})?")
 _UNSAFE_RAW = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -104,6 +106,26 @@ class TimeGrid:
         """Smallest whole millisecond that lies inside `frame`, so that `grid.frame(grid.ms(f)) == f` (fps <= 1000)."""
         exact = 1000 * Fraction(frame) / self.fps
         return -(-exact.numerator // exact.denominator)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether a frame is long beside the tolerances of the metrics."""
+        return self.fps < COARSE_FPS
+
+    def instant_ms(self, frame: int) -> int:
+        """Where to place what was found in `frame`, inside of it: its start; on a coarse grid its middle.
+
+        Labels belong to the frame at or before them. At 25 fps they lie on its start; at 1 fps they are half a second
+        after it on average, and the middle is at most half a second from any of them.
+        """
+        if not self.is_coarse:
+            return self.ms(frame)
+        return int(1000 * (self.seconds(frame) + self.seconds(frame + 1)) / 2)
+
+    @property
+    def judged(self) -> "TimeGrid":
+        """The grid that spots are judged on: this one; where it is coarse, that of SoccerNet's labels."""
+        return TimeGrid(Fraction(LABEL_FPS)) if self.is_coarse else self
 
     def nearest(self, seconds: Fraction) -> int:
         """Frame that starts nearest to an instant (exact, >= 0); the earlier one of two that are as near."""

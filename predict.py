@@ -247,7 +247,7 @@ def best_spots(spots: Sequence[tuple[str, Event]], count: int) -> tuple[tuple[st
 def _events(spots: Spots, classes: Sequence[str], grid: TimeGrid, *, half: int) -> tuple[Event, ...]:
     """Spots as predictions, in time order."""
     events = [
-        Event(grid.ms(int(frame)), label, half=half, confidence=float(value))
+        Event(grid.instant_ms(int(frame)), label, half=half, confidence=float(value))
         for index, label in enumerate(classes)
         for frame, value in zip(*spots.of_class(index), strict=True)
     ]
@@ -324,6 +324,13 @@ def _shared(ensemble: Ensemble, games: Sequence[Game], options: PredictOptions, 
                 wanted=named_values(wrong, vars(features)),
                 cure="name a store of the settings that the run was trained on, or the videos themselves",
             )
+    if options.nms == "seed" and TimeGrid(first.fps).is_coarse:
+        raise InputError(
+            "--nms seed is not for rows this far apart",
+            got=f"{first.fps} rows a second",
+            wanted="25, of which it takes every second one",
+            cure="leave --nms out: the run chose its peaks on its validation",
+        )
     peaks = SEED_PEAKS if options.nms == "seed" else first.peaks
     assert peaks is not None
     calibration = first.calibration if options.calibrate == "rank" else None

@@ -180,8 +180,9 @@ def chance_of(games: Sequence[JudgedGame], classes: Sequence[str]) -> dict[str, 
 
 
 def _fps(games: Sequence[JudgedGame]) -> Fraction:
+    """Cells a second that the games are judged in."""
     part = games[0].parts[0]
-    return part.store.match(part.id).meta.fps
+    return part.store.match(part.id).meta.grid.judged.fps
 
 
 def _labelled(store: FeatureStore, game: SourceGame) -> JudgedGame:

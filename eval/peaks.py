@@ -1,11 +1,11 @@
 """From the per-frame confidences of a match to spots: smoothing, local maxima, suppression of neighbours.
 
-Frames are those of the 25 fps grid; other rates need other windows.
+Frames are those of the 25 fps grid; coarse grids have windows of their own, see `default_peaks` and `candidates_for`.
 
 Legend: T frames, K classes, N peaks of one class (ascending frames), M matches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from math import isfinite
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
+from ..events import TimeGrid
 from .metric import MetricSettings, average_map
 from .spots import FloatArray, Game, IntArray, Spots
 
@@ -107,7 +108,29 @@ CANDIDATES: tuple[PeakSettings, ...] = (
     ),
     SEED_PEAKS,
 )
-"""What `choose_peaks` tries, for 25 fps. Without smoothing `soft` has the most peaks to decay and takes longest."""
+"""What `choose_peaks` tries at 25 fps. Without smoothing `soft` has the most peaks to decay and takes longest."""
+
+
+_COARSE_CANDIDATES: tuple[PeakSettings, ...] = (
+    *(PeakSettings("hard", window, sigma) for sigma in (0.0, 0.5, 1.0) for window in (0, 1, 2)),
+    *(PeakSettings("soft", window, sigma) for sigma in (0.5, 1.0) for window in (1, 2)),
+)
+
+
+def default_peaks(fps: Fraction) -> PeakSettings:
+    """What is used before any are chosen, for confidences of so many frames a second.
+
+    On a coarse grid a smoothing of 2 frames would be seconds wide: there is none, and the window is the whole frames
+    within half a second, at 1 fps none.
+    """
+    if not TimeGrid(fps).is_coarse:
+        return PeakSettings()
+    return PeakSettings(window_frames=int(fps / 2), sigma_frames=0.0)
+
+
+def candidates_for(fps: Fraction) -> tuple[PeakSettings, ...]:
+    """What `choose_peaks` is to try: `CANDIDATES`, on a coarse grid windows of up to 2 frames."""
+    return _COARSE_CANDIDATES if TimeGrid(fps).is_coarse else CANDIDATES
 
 
 @dataclass(frozen=True)
@@ -160,15 +183,17 @@ def choose_peaks(
     fps: Fraction,
     num_headline: int,
     candidates: Sequence[PeakSettings] = CANDIDATES,
+    to_grid: Callable[[Spots], Spots] = lambda spots: spots,
 ) -> Choice:
     """Try settings on validation matches, pooled, by the official mAP at 1 s.
 
     Args:
         scores: (M,) of (T, K) confidences, as in `find_spots`.
         events: (M,) of K classes each.
-        fps: frames per second of both.
+        fps: frames per second of the events.
         num_headline: how many of the first classes the headline is over, 1 to K.
         candidates: settings to try, at least one.
+        to_grid: brings spots to the events' frames, where those of the confidences are others.
 
     Raises:
         InputError: no match or no candidate, lists that do not fit, or confidences that are not usable.
@@ -183,7 +208,8 @@ def choose_peaks(
     for sigma_frames in {settings.sigma_frames for settings in candidates}:
         rows = [smooth(scores_tk, sigma_frames) for scores_tk in scores]
         for settings in (each for each in candidates if each.sigma_frames == sigma_frames):
-            games = [Game(true, _spots_of_rows(row, settings)) for row, true in zip(rows, events, strict=True)]
+            found = [to_grid(_spots_of_rows(row, settings)) for row in rows]
+            games = [Game(true, spots) for true, spots in zip(events, found, strict=True)]
             result = average_map(games, at1)
             tried[settings] = Tried(settings, float(result.per_class[:num_headline].mean()), result.mean)
     table = tuple(tried[settings] for settings in candidates)

@@ -20,6 +20,7 @@ from ..eval.page.data import PageMatch, Subject, page_data
 from ..eval.page.file import require_own_page, write_page
 from ..eval.report import EvalSettings
 from ..eval.traps import file_warnings
+from ..events import TimeGrid
 from ..extract.datasets.label_files import LabelSet, find_labels, game_of_folder, stored_labels
 from ..extract.datasets.sources import find_sources as find_videos
 from ..heads.training.checkpoint import BEST
@@ -74,7 +75,7 @@ def report(
             about = {**source.about, **about_predictions(read_record(source.predictions))}
             sources[number] = replace(source, about=about)
     classes = _common_classes(sources, labels)
-    fps = sources[0].fps if len({source.fps for source in sources}) == 1 else DEFAULT_FPS
+    fps = TimeGrid(sources[0].fps).judged.fps if len({source.fps for source in sources}) == 1 else DEFAULT_FPS
     pairs = _paired(sources, labels)
 
     subjects = []

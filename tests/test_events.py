@@ -50,6 +50,19 @@ def test_ms_is_the_first_inside_the_frame(fps: Fraction, frame: int) -> None:
     assert grid.seconds(frame) * fps == frame
 
 
+@given(RATES, FRAMES)
+def test_the_instant_lies_in_the_frame_and_far_frames_are_placed_in_their_middle(fps: Fraction, frame: int) -> None:
+    grid = TimeGrid(fps)
+    instant_ms = grid.instant_ms(frame)
+    assert grid.frame(instant_ms) == frame
+    if fps >= 5:
+        assert instant_ms == grid.ms(frame)
+        assert grid.judged == grid
+    else:
+        assert abs(instant_ms - 1000 * (frame + Fraction(1, 2)) / fps) < 1
+        assert grid.judged == TimeGrid(Fraction(25))
+
+
 def test_25_fps_is_exact_on_every_frame_of_two_hours() -> None:
     grid = TimeGrid(Fraction(25))
     frames = range(2 * 60 * 60 * 25)

@@ -186,8 +186,12 @@ def open_npz(path: Path, options: TableOptions) -> NpzTable:
     return NpzTable(path, *found[0], transpose=options.transpose)
 
 
-def npz_members(path: Path) -> list[zipfile.ZipInfo]:
+def npz_members(path: Path, *, max_bytes: int | None = None) -> list[zipfile.ZipInfo]:
     """Arrays of an npz file, none of which claims more than the file can hold.
+
+    Args:
+        path: the file.
+        max_bytes: of all arrays together, unpacked; None: they are not all unpacked into memory.
 
     Raises:
         InputError: not a zip file, encrypted, another compression, or a claim too large.
@@ -205,6 +209,9 @@ def npz_members(path: Path) -> list[zipfile.ZipInfo]:
         if member.flag_bits & 1 or member.compress_type not in (_STORED, _DEFLATED):
             raise InputError(f"{_where(path, member)}: encrypted, or a compression that numpy does not use")
         check_claim(_where(path, member), member.file_size, min(member.compress_size, path.stat().st_size))
+    num_bytes = sum(member.file_size for member in members)
+    if max_bytes is not None and num_bytes > max_bytes:
+        raise InputError(f"{path}: too large, unpacked", got=f"{num_bytes:,} bytes", wanted=f"at most {max_bytes:,}")
     return members
 
 

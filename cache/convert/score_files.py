@@ -236,7 +236,7 @@ def read_scores(path: Path) -> Scores:
 
 
 def _read_npz(path: Path, data: bytes) -> dict[str, npt.NDArray[Any]]:
-    npz_members(path)
+    npz_members(path, max_bytes=_MAX_BYTES)  # nothing is unpacked before
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             missing = [key for key in _KEYS if key not in file.files]
@@ -244,9 +244,6 @@ def _read_npz(path: Path, data: bytes) -> dict[str, npt.NDArray[Any]]:
                 raise InputError(
                     f"{path}: missing {' and '.join(missing)}", got=", ".join(file.files), wanted=" and ".join(_KEYS)
                 )
-            num_bytes = sum(entry.file_size for entry in file.zip.infolist())
-            if num_bytes > _MAX_BYTES:
-                raise InputError(f"{path}: too large", got=f"{num_bytes:,} bytes", wanted=f"at most {_MAX_BYTES:,}")
             return {key: np.asarray(file[key]) for key in _KEYS}
     except InputError:
         raise

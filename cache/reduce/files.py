@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...events import read_json
+from ...events import parse_json, read_bounded, read_json
 from ..files import disk_errors, replace_synced, sync_folder, write_synced
-from ..layout import METADATA, PARTIAL, REDUCTION, canonical_json, group_metadata, inside, plain_metadata, same_layout
+from ..layout import (
+    METADATA,
+    METADATA_BYTES,
+    PARTIAL,
+    REDUCTION,
+    canonical_json,
+    group_metadata,
+    inside,
+    plain_metadata,
+    same_layout,
+)
 from ..rows import array_metadata
 from ..settings import FeatureSettings
 from ..shard import DTYPES
@@ -57,7 +67,7 @@ def read_reduction(root: Path, settings: FeatureSettings) -> Reduction:
         InputError: missing, damaged, or not that of the settings.
     """
     path = inside(root, f"{REDUCTION}/{METADATA}")
-    metadata = read_json(path)
+    metadata = read_json(path, max_bytes=METADATA_BYTES)
     attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
     record = attributes.get(_ATTRIBUTE) if isinstance(attributes, dict) else None
     source, about = _parsed(record, where=str(path))
@@ -110,19 +120,26 @@ def read_beside(folder: Path, features: FeatureSettings) -> Reduction | None:
         )
     try:
         with safe_open(path, framework="np") as file:
-            source, about = _parsed(json.loads((file.metadata() or {}).get(REDUCTION, "null")), where=str(path))
+            source, about = _parsed(_record_of(file.metadata(), path), where=str(path))
             shapes = _shapes(features, source)
             found = set(file.keys())
             arrays = {}
             for name in (name for name in ARRAYS if name in found):
-                if tuple(file.get_slice(name).get_shape()) != shapes[name]:
-                    raise _damaged(str(path), f"{name} of another shape")
+                part = file.get_slice(name)
+                if (tuple(part.get_shape()), part.get_dtype()) != (shapes[name], "F32"):
+                    raise _damaged(str(path), f"{name} of another shape or type")
                 arrays[name] = file.get_tensor(name)
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (SafetensorError, OSError) as error:
         raise _damaged(str(path), str(error)) from None
     return _checked(source, arrays, about, features, where=str(path))
+
+
+def _record_of(header: Mapping[str, str] | None, path: Path) -> object:
+    """What the header of a file says of the reduction; None where it says nothing."""
+    text = (header or {}).get(REDUCTION, "null").encode()
+    if len(text) > METADATA_BYTES:
+        raise _damaged(str(path), f"a record of {len(text):,} bytes", wanted=f"at most {METADATA_BYTES:,}")
+    return parse_json(text, where=str(path))
 
 
 def _record(reduction: Reduction) -> dict[str, Any]:
@@ -183,9 +200,10 @@ def _read_array(root: Path, name: str, shape: tuple[int, ...]) -> FloatArray:
         raise _damaged(str(root / relative), f"shape {metadata['shape']}, or another layout", wanted=f"float32 {shape}")
     path = inside(root, f"{relative}/{_chunk(len(shape))}")
     num_bytes = _FLOAT32.itemsize * int(np.prod(shape, dtype=object))
-    if not path.is_file() or path.stat().st_size != num_bytes:
-        raise _damaged(str(path), "missing, or of another size", wanted=f"{num_bytes} bytes")
-    return np.frombuffer(path.read_bytes(), _FLOAT32).reshape(shape)
+    data = read_bounded(path, max_bytes=num_bytes)
+    if len(data) != num_bytes:
+        raise _damaged(str(path), f"{len(data)} bytes", wanted=f"{num_bytes} bytes")
+    return np.frombuffer(data, _FLOAT32).reshape(shape)
 
 
 def _chunk(num_axes: int) -> str:

@@ -1,13 +1,13 @@
 """Who brings a match to an object store now: a small file beside the manifests, as such stores know no locks."""
 
 import getpass
-import json
 import os
 import socket
 import time
 from typing import Any
 
 from ...errors import InputError
+from ...events import parse_json
 from ..layout import MANIFESTS, canonical_json
 from .manifest import MatchManifest, id_hash
 from .object_client import ObjectClient
@@ -75,8 +75,8 @@ class Claim:
     def _read(self) -> dict[str, Any] | None:
         """The claim there; None where there is none, it is damaged, or left over."""
         try:
-            record = json.loads(self._client.read(self._path, max_bytes=_MAX_BYTES) or b"null")
-        except (ValueError, RecursionError):  # InputError is a ValueError: too large
+            record = parse_json(self._client.read(self._path, max_bytes=_MAX_BYTES) or b"null", where=self._path)
+        except InputError:  # too large as well
             return None
         kinds = {"manifest": str, "by": str, "since": int}
         if not isinstance(record, dict) or not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from ...errors import InputError
-from ...events import SPLITS
+from ...events import SPLITS, parse_json
 from ..layout import FEATURES, MANIFESTS, METADATA, PTS, VALID, canonical_json, check_id, check_view
 
 FORMAT = 1
@@ -146,7 +146,7 @@ class MatchManifest:
         """
         where = f"{where}: manifest {name}"
         try:
-            record = json.loads(document)
+            record = parse_json(document, where="its document")
             if record["format"] != FORMAT:
                 raise ValueError(f"format {record['format']!r}"[:80])
             made = cls(
@@ -161,7 +161,7 @@ class MatchManifest:
             )
         except InputError as error:
             raise InputError(f"{where}: {error.what}", got=error.got, wanted=error.wanted, cure=_CURE) from None
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: damaged", got=repr(error)[:120], cure=_CURE) from None
         made._check(name, where)
         return made
@@ -204,16 +204,19 @@ def parse_index(document: bytes, *, where: str) -> dict[str, bytes]:
     Raises:
         InputError: damaged.
     """
+    path = f"{where}/{MANIFESTS}/{INDEX}"
     try:
         if document.count(b",") > _MIN_BYTES_PER_VALUE + len(document) // _MIN_BYTES_PER_VALUE:
             raise ValueError("more values than an index has")
-        record = json.loads(document)
+        record = parse_json(document, where=path)
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']!r}"[:80])
         manifests = record["manifests"].items()
         return {name: canonical_json(each, where=name) for name, each in manifests if is_manifest(name)}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{where}/{MANIFESTS}/{INDEX}: damaged", got=repr(error)[:120], cure="push again") from None
+    except InputError as error:
+        raise InputError(error.what, got=error.got, wanted=error.wanted, cure="push again") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged", got=repr(error)[:120], cure="push again") from None
 
 
 def parse_all(documents: Mapping[str, bytes], *, where: str) -> tuple[dict[str, MatchManifest], dict[str, InputError]]:

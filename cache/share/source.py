@@ -1,7 +1,6 @@
 """Where matches come from: a store on this machine, or a place that shares one; manifests say what it has."""
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import InputError
-from ...events import read_json
+from ...events import parse_json, read_bounded, read_json
 from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
 from ..reduce.reduction import Reduction
 from ..rows import array_metadata
@@ -130,7 +129,8 @@ class StoreSource:
         place = inside(self._store.path, f"{match_id}/{path}")
         try:
             if path.endswith(METADATA):
-                data = place.read_bytes()
+                place.stat()  # tells what is missing from what cannot be read
+                data = read_bounded(place, max_bytes=MAX_JSON_BYTES)
                 _require_hash(place, path, data)
                 return FileEntry(len(data), hashlib.sha256(data).hexdigest())
             return FileEntry(place.stat().st_size, "")
@@ -218,11 +218,13 @@ def root_record(place: Place) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        record = json.loads(data)["attributes"]["bas"]
+        record = parse_json(data, where=METADATA)["attributes"]["bas"]
         if not isinstance(record, dict):
             raise TypeError("no object")
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(f"{place.url}: not a store of bas", got=repr(error)[:120]) from None
+    except InputError as error:
+        raise InputError(f"{place.url}: not a store of bas", got=error.what, cure="check the address") from None
+    except (LookupError, TypeError) as error:
+        raise InputError(f"{place.url}: not a store of bas", got=repr(error)[:120], cure="check the address") from None
     if record.get("format") != FORMAT:
         raise InputError(
             f"{place.url}: the store has another format", got=repr(record.get("format"))[:80], wanted=FORMAT
@@ -307,7 +309,7 @@ def _require_hash(place: Path, path: str, data: bytes) -> None:
     if path in (METADATA, f"{FEATURES}/{METADATA}"):
         return
     try:
-        named = json.loads(data)["attributes"]["sha256"]
+        named = parse_json(data, where=str(place))["attributes"]["sha256"]
     except (ValueError, LookupError, TypeError):
         named = None
     if not isinstance(named, str):

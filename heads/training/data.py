@@ -15,11 +15,12 @@ from torch import Tensor
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...eval.spots import Spots
-from ...events import Event, Split, TimeGrid
+from ...events import COARSE_FPS, Event, Split, TimeGrid
 from ..targets import Targets, TargetSettings, clip_targets
 from .sampler import IntArray
 
-_MIN_STEPS_PER_SECOND = 5
+_LEAST_FPS = 1
+"""Rows further apart cannot tell what lies within the half second of the metric."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class LabelledMatch:
     """(row, class id 1..K), in time order."""
     num_hidden: int
     """Events of classes outside the list, left out."""
+    cells: tuple[tuple[int, int], ...]
+    """(cell, class id) of the events on `TimeGrid.judged`: the same as `events`, but where rows are far apart."""
 
     def spots(self, num_classes: int) -> Spots:
-        """The events as the metric takes them, all visible."""
-        rows, classes = [row for row, _ in self.events], [class_id - 1 for _, class_id in self.events]
-        return Spots.collect(rows, classes, [1.0] * len(rows), num_classes=num_classes)
+        """The events as the metric takes them, on `TimeGrid.judged`, all visible."""
+        cells, classes = [cell for cell, _ in self.cells], [class_id - 1 for _, class_id in self.cells]
+        return Spots.collect(cells, classes, [1.0] * len(cells), num_classes=num_classes)
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,17 @@ class Matches:
     """By match id; may take a while. InputError where the match cannot be read."""
     again: str
     """What to do once something beside the videos has been put right."""
+    may_be_coarse: bool = False
+    """Whether rows may be as few a second as they are: nobody can make more of a store's."""
 
     @classmethod
     def of_store(cls, store: FeatureStore) -> "Matches":
         """The matches of a feature store."""
         split_of = {match_id: store.match(match_id).meta.split for match_id in store.matches()}
         again = "extract again (rows are kept)"
-        return cls(str(store.path), store.classes, split_of, lambda match_id: _stored_labels(store, match_id), again)
+        return cls(
+            str(store.path), store.classes, split_of, lambda match_id: _stored_labels(store, match_id), again, True
+        )
 
 
 def _stored_labels(store: FeatureStore, match_id: str) -> MatchLabels:
@@ -93,10 +100,13 @@ def labelled_matches(source: Matches, match_ids: Iterable[str], classes: Sequenc
                 f"{source.where}: match {match_id!r} has no labels",
                 cure=f"put Labels-ball.json beside its video and {source.again}, or leave the match out",
             )
-        placed = [(match.grid.frame(event.position_ms), event.label) for event in match.events]
-        inside = [(row, class_id[label]) for row, label in placed if label in class_id and row < match.num_rows]
-        num_hidden = sum(label not in class_id for _, label in placed)
-        found.append(LabelledMatch(match_id, match.num_rows, match.grid.fps, tuple(sorted(inside)), num_hidden))
+        grid, judged = match.grid, match.grid.judged
+        at = [(event.position_ms, class_id[event.label]) for event in match.events if event.label in class_id]
+        inside = [(ms, number) for ms, number in at if grid.frame(ms) < match.num_rows]
+        rows = tuple(sorted((grid.frame(ms), number) for ms, number in inside))
+        cells = tuple(sorted((judged.frame(ms), number) for ms, number in inside))
+        num_hidden = len(match.events) - len(at)
+        found.append(LabelledMatch(match_id, match.num_rows, grid.fps, rows, num_hidden, cells))
     return found
 
 
@@ -162,7 +172,7 @@ def choose_matches(
             )
     train, judges = (labelled_matches(source, ids, names) for ids in (in_train, in_valid))
     fps = _one_rate(train + judges, where=source.where)
-    _check_stride(fps, stride, where=source.where)
+    _check_rate(source, TimeGrid(fps), stride)
     for split, matches in (("train", train), ("valid", judges)):
         if not any(match.events for match in matches):
             raise InputError(
@@ -223,13 +233,22 @@ def _one_rate(matches: Sequence[LabelledMatch], *, where: str) -> Fraction:
     return rates[0]
 
 
-def _check_stride(fps: Fraction, stride: int, *, where: str) -> None:
-    if fps / stride < _MIN_STEPS_PER_SECOND:
+def _check_rate(source: Matches, grid: TimeGrid, stride: int) -> None:
+    """Refuse too few steps a second: always where the stride makes them few, else where more rows can be had."""
+    fps = grid.fps
+    if stride > 1 and fps / stride < COARSE_FPS:
         raise InputError(
-            f"{where}: made for another stride",
+            f"{source.where}: made for another stride",
             got=f"{fps} rows a second, of which --stride {stride} keeps {float(fps / stride):.1f}",
-            wanted=f"at least {_MIN_STEPS_PER_SECOND} steps a second",
-            cure="use --stride 1" if fps >= _MIN_STEPS_PER_SECOND else "extract with --fps 25",
+            wanted="every row" if grid.is_coarse else f"at least {COARSE_FPS} steps a second",
+            cure="use --stride 1",
+        )
+    if fps < (_LEAST_FPS if source.may_be_coarse else COARSE_FPS):
+        raise InputError(
+            f"{source.where}: too few rows a second",
+            got=str(fps),
+            wanted=f"at least {_LEAST_FPS if source.may_be_coarse else COARSE_FPS}",
+            cure="extract with --fps 25",
         )
 
 

@@ -1,18 +1,20 @@
 """Validation on whole matches, and the choice of peaks and calibration at the end of a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ...cache.bank import BankMatch, FeatureBank
 from ...eval.calibrate import FittedCalibration, fit_calibration
 from ...eval.metric import MetricSettings, average_map
-from ...eval.peaks import PeakSettings, Tried, choose_peaks, find_spots
+from ...eval.peaks import PeakSettings, Tried, candidates_for, choose_peaks, default_peaks, find_spots
 from ...eval.report import mean_groups
 from ...eval.spots import Game, Spots
+from ...events import TimeGrid
 from ..model import SpottingModel
 from ..scoring import FloatArray, ScoringPlan, match_scores
 from .data import Chosen, LabelledMatch
@@ -57,6 +59,7 @@ class Referee:
     matches: tuple[LabelledMatch, ...]
     classes: tuple[str, ...]
     fps: Fraction
+    """Rows a second."""
 
     @classmethod
     def of(cls, chosen: Chosen) -> "Referee":
@@ -65,19 +68,35 @@ class Referee:
 
     def verdict(self, scores: Sequence[FloatArray]) -> Verdict:
         """Validation mAP with the default peaks."""
-        return self._measure(self._games([find_spots(each, PeakSettings()) for each in scores]))
+        return self._measure(self._games(scores, default_peaks(self.fps)))
 
     def choose(self, scores: Sequence[FloatArray]) -> Choice:
         """The best peaks, and a calibration fitted on them."""
-        chosen = choose_peaks(scores, self._events(), fps=self.fps, num_headline=self._num_headline)
-        games = self._games([find_spots(each, chosen.best) for each in scores])
+        chosen = choose_peaks(
+            scores,
+            self._events(),
+            fps=TimeGrid(self.fps).judged.fps,
+            num_headline=self._num_headline,
+            candidates=candidates_for(self.fps),
+            to_grid=self._judged,
+        )
+        games = self._games(scores, chosen.best)
         return Choice(chosen.best, fit_calibration(games), self._measure(games), chosen.table)
 
-    def _games(self, spots: list[Spots]) -> list[Game]:
-        return [Game(true, found) for true, found in zip(self._events(), spots, strict=True)]
+    def _games(self, scores: Sequence[FloatArray], peaks: PeakSettings) -> list[Game]:
+        found = [self._judged(find_spots(each, peaks)) for each in scores]
+        return [Game(true, spots) for true, spots in zip(self._events(), found, strict=True)]
+
+    def _judged(self, spots: Spots) -> Spots:
+        """Spots of rows where `bas predict` puts them, in cells of `TimeGrid.judged`."""
+        grid = TimeGrid(self.fps)
+        if not grid.is_coarse:
+            return spots
+        cells = [grid.judged.frame(grid.instant_ms(row)) for row in spots.frames.tolist()]
+        return replace(spots, frames=np.array(cells, np.int64))
 
     def _measure(self, games: list[Game]) -> Verdict:
-        measured = average_map(games, MetricSettings.named("at1", fps=self.fps))
+        measured = average_map(games, MetricSettings.named("at1", fps=TimeGrid(self.fps).judged.fps))
         headline = float(measured.per_class[: self._num_headline].mean())
         return Verdict(headline, measured.mean, dict(zip(self.classes, map(float, measured.per_class), strict=True)))
 

@@ -5,12 +5,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from ...events import TimeGrid
 from ..recipes import RECIPES, SEED_TABLE, Recipe
 from ..registry import HEADS
 from .checkpoint import EpochLine, LoopState
 from .epochs import Progress as Look
 from .epochs import Reporter
 from .record import RunRecord
+
+_TOLERANCE_SECONDS = 0.5
+"""To either side, of the metric at 1 s."""
 
 
 class TrainingView:
@@ -55,6 +59,8 @@ class TrainingView:
                 f"{record.num_lost} event(s) on the step of a rarer one: softmax labels cannot show them",
                 style="yellow",
             )
+        for line in rate_notes(record):
+            self._console.print(f"note: {line}", style="yellow")
         if state.epoch or state.step:
             self._console.print(f"goes on at epoch {state.epoch + 1}, update {state.step}")
 
@@ -85,6 +91,20 @@ class TrainingView:
             f"epoch {line.epoch}: loss {line.loss:.4f}, {self._headline} {100 * line.headline:.2f}{overall}, "
             f"{line.seconds:.1f} s, of which {line.valid_seconds:.1f} s validation{waiting}{mark}"
         )
+
+
+def rate_notes(record: RunRecord) -> list[str]:
+    """What rows far apart can reach; nothing for others."""
+    grid = TimeGrid(record.fps)
+    if not grid.is_coarse:
+        return []
+    row_seconds = float(grid.seconds(1))
+    reach_seconds = row_seconds * record.settings.targets.dilation_steps
+    rows = f"{record.fps} row{'s' * (record.fps != 1)} a second"
+    notes = [f"{rows}: a spot is put in the middle of its row, so at best within {row_seconds / 2:.2g} s of its event"]
+    if reach_seconds > _TOLERANCE_SECONDS:
+        notes.append(f"labels reach {reach_seconds:.2g} s to each side of an event: --dilate 0 makes them one row")
+    return notes
 
 
 def run_view(record: RunRecord) -> Group:

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from bas.errors import InputError
 from bas.eval.metric import MetricSettings, average_map
-from bas.eval.peaks import CANDIDATES, SEED_PEAKS, PeakSettings, choose_peaks, find_spots, smooth
+from bas.eval.peaks import (
+    CANDIDATES,
+    SEED_PEAKS,
+    PeakSettings,
+    candidates_for,
+    choose_peaks,
+    default_peaks,
+    find_spots,
+    smooth,
+)
 from bas.eval.spots import FloatArray, Game, Spots
 
 FPS = Fraction(25)
@@ -269,6 +278,28 @@ def test_of_equals_the_simplest_is_chosen() -> None:
     choice = choose_peaks([scores], [events], fps=FPS, num_headline=1, candidates=CANDIDATES[::-1])
     assert {row.headline for row in choice.table} == {1.0}
     assert choice.best == CANDIDATES[0] == PeakSettings("hard", 8, 0.0)
+
+
+@pytest.mark.parametrize(("fps", "window_frames"), [(1, 0), (2, 1), (Fraction(9, 2), 2)])
+def test_rows_far_apart_have_short_windows_and_no_smoothing(fps: Fraction, window_frames: int) -> None:
+    default = default_peaks(Fraction(fps))
+    assert (default.kind, default.window_frames, default.sigma_frames) == ("hard", window_frames, 0)
+    tried = candidates_for(Fraction(fps))
+    assert len(set(tried)) == len(tried)
+    assert {each.kind for each in tried} == {"hard", "soft"}
+    assert max(each.window_frames for each in tried) == 2
+    assert max(each.sigma_frames for each in tried) == 1
+
+
+@pytest.mark.parametrize("fps", [5, 25, 50])
+def test_rows_near_each_other_have_the_windows_of_25_fps(fps: int) -> None:
+    assert default_peaks(Fraction(fps)) == PeakSettings()
+    assert candidates_for(Fraction(fps)) == CANDIDATES
+
+
+def test_a_window_of_less_than_a_row_keeps_every_maximum() -> None:
+    scores = np.array([[0.1], [0.9], [0.2], [0.8], [0.1]])
+    assert find_spots(scores, default_peaks(Fraction(1))).frames.tolist() == [1, 3]
 
 
 def test_a_choice_of_nothing_is_refused() -> None:

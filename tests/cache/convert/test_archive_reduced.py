@@ -8,7 +8,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 from bas.cache.convert import exporting
 from bas.cache.convert.archived import MATCH_NAME
@@ -113,7 +116,24 @@ def no_record(path: Path) -> None:
     save_file(load_file(path), path)
 
 
-HARMS = [(Path.unlink, "no such file"), (other_mean, "damaged"), (no_record, "damaged")]
+def other_type(kind: torch.dtype) -> Callable[[Path], None]:
+    """Numbers that NumPy does not know."""
+
+    def write(path: Path) -> None:
+        with safe_open(path, "pt") as file:
+            record, arrays = file.metadata(), {name: file.get_tensor(name).to(kind) for name in file.keys()}  # noqa: SIM118
+        save_torch(arrays, path, record)
+
+    return write
+
+
+HARMS = [
+    (Path.unlink, "no such file"),
+    (other_mean, "damaged"),
+    (no_record, "damaged"),
+    (other_type(torch.bfloat16), "damaged"),
+    (other_type(torch.float8_e4m3fn), "damaged"),
+]
 
 
 @pytest.mark.parametrize(("harm", "message"), [*HARMS, (lambda path: path.write_bytes(b"x" * 50), "damaged")])

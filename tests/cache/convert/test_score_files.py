@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bas.cache.convert import score_files
 from bas.cache.convert.importing import DERIVED, ImportMatch
 from bas.cache.convert.score_files import (
     HALF_NAMES,
@@ -234,6 +235,16 @@ def test_files_that_are_no_npz(folder: Path, damage: Callable[[bytes], bytes], m
     path = folder / HALF_NAMES[0]
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=message):
+        read_scores(path)
+
+
+def test_what_unpacks_to_more_than_a_day_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / WHOLE_NAME, **GOOD)
+    monkeypatch.setattr(score_files, "_MAX_BYTES", path.stat().st_size)
+    assert read_scores(path).num_frames == 9
+    np.savez_compressed(path, frame_indexes=np.arange(400), scores=np.ones((400, 2)))
+    monkeypatch.setattr(score_files, "_MAX_BYTES", path.stat().st_size + 400)
+    with pytest.raises(InputError, match="too large, unpacked"):
         read_scores(path)
 
 

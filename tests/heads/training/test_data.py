@@ -1,6 +1,7 @@
 """Matches, labels and targets of a run: the right row in every phase, and every store that cannot be trained on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
+from bas.events import Event, TimeGrid
 from bas.heads.targets import NO_EVENT_STEPS, TargetSettings
 from bas.heads.training.data import (
     LabelledMatch,
     Matches,
+    MatchLabels,
     choose_matches,
     concatenate,
     labelled_matches,
@@ -29,7 +32,7 @@ PLAIN = TargetSettings()
 
 
 def match(num_rows: int, *events: tuple[int, int]) -> LabelledMatch:
-    return LabelledMatch("a", num_rows, Fraction(25), events, 0)
+    return LabelledMatch("a", num_rows, Fraction(25), events, 0, events)
 
 
 def targets_of(num_rows: int, *events: tuple[int, int], stride: int, **changes: Any) -> Any:
@@ -126,6 +129,26 @@ def test_events_behind_the_last_row_are_left_out(make_store: Make, plan: Any, tm
     assert labelled_matches(Matches.of_store(store), ["a"], ["PASS"])[0].events == ((53, 1),)
 
 
+def test_events_of_rows_far_apart_keep_their_instants_for_the_judge() -> None:
+    events = [Event(ms, "PASS") for ms in (0, 480, 960, 1000, 1480, 1499)]
+    matches = Matches(
+        "x", ("PASS",), {}, lambda _: MatchLabels(3, TimeGrid(Fraction(2)), events), "", may_be_coarse=True
+    )
+    (match,) = labelled_matches(matches, ["m"], ("PASS",))
+    assert [row for row, _ in match.events] == [0, 0, 1, 2, 2, 2]  # at or before
+    assert [cell for cell, _ in match.cells] == [0, 12, 24, 25, 37, 37]
+    assert match.spots(1).frames.tolist() == [0, 12, 24, 25, 37]
+
+
+def test_videos_are_not_read_so_coarsely() -> None:
+    labels = MatchLabels(10, TimeGrid(Fraction(2)), [Event(0, "PASS")])
+    videos = Matches("videos", ("PASS",), {"a": "train", "b": "valid"}, lambda _: labels, "")
+    with pytest.raises(InputError, match="too few rows a second") as told:
+        choose_matches(videos)
+    assert "extract with --fps 25" in str(told.value)
+    assert choose_matches(replace(videos, may_be_coarse=True)).fps == 2
+
+
 def test_the_stores_splits_train_and_judge(store: FeatureStore) -> None:
     chosen = choose_matches(store)
     assert chosen.ids == ["liga/a", "liga/b", "liga/x"]
@@ -171,11 +194,17 @@ REFUSALS: dict[str, Refusal] = {
         "made for another stride",
         "of which --stride 6 keeps 4.2",
     ),
-    "too few rows": (
+    "a stride on few rows": (
         [{"id": "a", "fps": 2}, {"id": "b", "split": "valid", "fps": 2}],
-        {},
+        {"stride": 2},
         "made for another stride",
-        "extract with --fps 25",
+        "use --stride 1",
+    ),
+    "too few rows": (
+        [{"id": "a", "fps": Fraction(1, 2)}, {"id": "b", "split": "valid", "fps": Fraction(1, 2)}],
+        {},
+        "too few rows a second",
+        "wanted: at least 1",
     ),
     "ambiguous": (
         [{"id": "liga/a1"}, {"id": "liga/a2"}],
