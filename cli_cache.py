@@ -16,7 +16,8 @@ def cache_info(
     from .cache.info import info
     from .cache.info_view import info_view
     from .cache.share.info import shared_info
-    from .cache.share.place import folder_of, is_folder, open_place
+    from .cache.share.place import folder_of, is_folder
+    from .cache.share.places import open_place
     from .cache.store import FeatureStore
 
     about = info(FeatureStore.open(folder_of(store))) if is_folder(store) else shared_info(open_place(store))

@@ -27,7 +27,7 @@ from bas.cache.bank import open_bank
 from bas.cache.info import info
 from bas.cache.share.info import shared_info
 from bas.cache.share.local_copy import LocalCache, local_copy
-from bas.cache.share.place import open_place
+from bas.cache.share.places import open_place
 from bas.cache.share.push import push
 from bas.cache.share.transfer import Reporter, Selection, Transfer
 from bas.cache.store import FeatureStore

@@ -16,8 +16,9 @@ from .annotations import Annotated, Annotations, holds_annotations, read_annotat
 from .hdf5_tables import table_names
 from .importing import ImportMatch, ImportOptions, ImportSummary, SourceRows, import_matches
 from .placed import HashedFiles, PlacedRows, with_last_label
+from .readers import READERS, open_table
 from .request import FindFolders, ImportRequest, Progress, SourceFormat, files_below, name_list
-from .tables import TABLE_SUFFIXES, Table, TableOptions, open_table
+from .tables import Table, TableOptions
 
 _HDF5 = frozenset({".h5", ".hdf5"})
 _TOLERANCE = Fraction(5, 100)
@@ -147,7 +148,7 @@ def find_tables(request: ImportRequest) -> dict[str, tuple[Path, TableOptions]]:
         InputError: there is none, or two files of one name.
     """
     root = request.root
-    paths = [path for path in files_below(root) if path.suffix.lower() in TABLE_SUFFIXES]
+    paths = [path for path in files_below(root) if path.suffix.lower() in READERS]
     if len(paths) == 1 and paths[0].suffix.lower() in _HDF5 and request.dataset is None:
         names = table_names(paths[0])
         if len(names) > 1 or paths[0] == root:
@@ -165,7 +166,7 @@ def find_tables(request: ImportRequest) -> dict[str, tuple[Path, TableOptions]]:
 
 
 def _none(root: Path) -> dict[str, tuple[Path, TableOptions]]:
-    raise InputError(f"{root}: nothing to import", wanted=f"one file per video: {', '.join(sorted(TABLE_SUFFIXES))}")
+    raise InputError(f"{root}: nothing to import", wanted=f"one file per video: {', '.join(sorted(READERS))}")
 
 
 def _annotations(request: ImportRequest) -> Annotations | None:
@@ -231,7 +232,7 @@ def _left_out(annotations: Annotations | None, found: Mapping[str, tuple[str, An
 
 FORMAT = SourceFormat(
     "a folder with VIDEO.npy, .npz or .h5 per video, or one HDF5 file (OpenTAD, ActionFormer)",
-    lambda _, names: any(Path(name).suffix.lower() in TABLE_SUFFIXES for name in names),
+    lambda _, names: any(Path(name).suffix.lower() in READERS for name in names),
     import_flat,
     frozenset({"labels", "feature_stride", "num_frames", "instant", "dataset", "transpose"}),
 )

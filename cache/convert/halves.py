@@ -14,9 +14,10 @@ from ...errors import InputError
 from ...events import TimeGrid
 from .importing import DERIVED, ImportMatch, ImportOptions, ImportSummary, SourceRows, import_matches, on_match_clock
 from .placed import HashedFiles, PlacedRows, with_last_label
+from .readers import open_table
 from .request import FindFolders, ImportRequest, Progress, SourceFormat, files_below, name_list, seconds_option
 from .score_files import Offsets, read_offsets
-from .tables import Table, TableOptions, open_table
+from .tables import Table, TableOptions
 
 _HALF_FILE = re.compile(r"([12])_(?!scores\.npz$)(.+)\.(?:npy|npz|h5|hdf5)", re.IGNORECASE)
 _RATE_IN_NAME = re.compile(r"(?:^|_)(\d+)fps(?:_|$)", re.IGNORECASE)

@@ -1,11 +1,10 @@
-"""Tables of features in files of other programs: opened by suffix, read in blocks, never trusted, nothing unpickled.
+"""Tables of features in files of other programs: what they are, and what is believed of them.
 
 T: rows, C: channels of a row.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,32 +48,6 @@ class TableOptions:
     """Its name in an npz or HDF5 file; None: the only two-dimensional one."""
     transpose: bool = False
     """True where the file has (C, T)."""
-
-
-def open_table(path: Path, options: TableOptions) -> Table:
-    """Check the header of a table.
-
-    Raises:
-        InputError: unknown suffix, not such a file, no or several tables in it, a type or shape that is no features,
-            or more than the file can hold.
-    """
-    from .hdf5_tables import open_hdf5  # the readers import from here
-    from .npy_tables import open_npy, open_npz
-
-    readers: Mapping[str, Callable[[Path, TableOptions], Table]] = {
-        ".npy": open_npy,
-        ".npz": open_npz,
-        ".h5": open_hdf5,
-        ".hdf5": open_hdf5,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: no known table", got=f"suffix {path.suffix!r}", wanted=" ".join(readers))
-    return reader(path, options)
-
-
-TABLE_SUFFIXES = frozenset({".npy", ".npz", ".h5", ".hdf5"})
-"""What `open_table` knows."""
 
 
 def check_table(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, transpose: bool) -> tuple[int, int]:

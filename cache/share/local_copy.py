@@ -14,7 +14,7 @@ from ..files import FileLock, disk_errors
 from ..layout import METADATA, PARTIAL
 from ..store import FeatureStore
 from .manifest import MatchManifest, choose
-from .place import open_place
+from .places import open_place
 from .pull import receive
 from .source import PlaceSource
 from .transfer import BAD, Reporter, Selection, Transfer, size_text

@@ -10,10 +10,8 @@ from .manifest import MatchManifest
 
 OnBytes = Callable[[int], None]
 """Called with the bytes that have just travelled; may raise an InputError to stop it."""
-HUB_SCHEME = "hf"
 MATCHES_AT_ONCE = 4
 """Matches under way at a time; the files of each travel side by side."""
-_OBJECT_SCHEMES = ("s3", "gs", "az", "http", "https")
 
 
 class DamagedInTransit(InputError):  # noqa: N818 (an InputError by nature)
@@ -83,31 +81,6 @@ class Place(Protocol):
         Raises:
             InputError: the place refuses, or has manifests of a match that are not among `outdated`: it has changed.
         """
-
-
-def open_place(url: str) -> Place:
-    """The place at a URL that is no folder.
-
-    Args:
-        url: s3://BUCKET/PATH, gs://, az://, http(s)://, hf://datasets/USER/NAME[/PATH].
-
-    Raises:
-        InputError: not such a URL, or what it needs is not installed.
-    """
-    scheme = scheme_of(url)
-    if scheme == HUB_SCHEME:
-        from .hub import HubPlace
-
-        return HubPlace(url)
-    if scheme in _OBJECT_SCHEMES:
-        from .objects import ObjectPlace
-
-        return ObjectPlace(url)
-    raise InputError(
-        "not a place for stores",
-        got=url,
-        wanted="a folder, s3://BUCKET/PATH, gs://..., az://..., https://..., hf://datasets/USER/NAME",
-    )
 
 
 def scheme_of(url: str) -> str:

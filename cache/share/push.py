@@ -12,7 +12,8 @@ from .components import send_components
 from .folder import write_manifests
 from .index import update_index
 from .manifest import MatchManifest, choose, require_apart, view_files
-from .place import Place, Upload, folder_of, in_order, is_folder, open_place
+from .place import Place, Upload, folder_of, in_order, is_folder
+from .places import open_place
 from .pull import receive, require_same_rows
 from .source import Listing, StoreSource, listing, named, root_record
 from .transfer import Journey, MatchOutcome, Outcome, Reporter, Selection, Transfer

@@ -31,7 +31,8 @@ from .manifest import (
     parse_index,
     view_files,
 )
-from .place import Place, TooLarge, folder_of, is_folder, open_place
+from .place import Place, TooLarge, folder_of, is_folder
+from .places import open_place
 
 _BLOCK_BYTES = 4 << 20
 _MANIFESTS_AT_ONCE = 32

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from bas.cache.convert.tables import TableOptions, block_rows, open_table
+from bas.cache.convert.readers import open_table
+from bas.cache.convert.tables import TableOptions, block_rows
 from bas.errors import InputError
 
 PLAIN = TableOptions()
