@@ -60,7 +60,7 @@ class PredictionView:
                 markup=False,
             )
         if engine:
-            self._console.print(describe_settings(ensemble.features), markup=False)
+            self._console.print(describe_settings(ensemble.features), markup=False, soft_wrap=True)
         place = f"engine {engine}, " if engine else ""
         self._console.print(f"{place}heads on {ensemble.device}, {num_games} match{'es' if num_games != 1 else ''}")
 
@@ -92,9 +92,11 @@ class PredictionView:
         self._hide()
         if not self._console.is_terminal or result.message:
             told = f"{result.num_spots:,} spots in {result.seconds:.1f} s" if not result.message else result.status
-            self._console.print(f"{self._num_finished}/{self._num_games} {result.id}: {told}", markup=False)
+            self._console.print(
+                f"{self._num_finished}/{self._num_games} {result.id}: {told}", markup=False, soft_wrap=True
+            )
         if result.message:
-            self._console.print(result.message, style="red", markup=False)
+            self._console.print(result.message, style="red", markup=False, soft_wrap=True)
 
 
 def prediction_view(prediction: Prediction) -> Group:

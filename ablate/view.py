@@ -63,17 +63,17 @@ class AblationView:
         self._bar.stop()
 
     def _note(self, text: str) -> None:
-        self._console.print(f"note: {text}", style="dim", markup=False)
+        self._console.print(f"note: {text}", style="dim", markup=False, soft_wrap=True)
 
     @contextmanager
     def _extracting(self, place: Place) -> Iterator[ExtractReporter]:
-        self._console.print(f"extracting {place.store}", markup=False)
+        self._console.print(f"extracting {place.store}", markup=False, soft_wrap=True)
         with ExtractionView() as report:
             yield report
 
     @contextmanager
     def _extracting_there(self, place: Place) -> Iterator[ClusterReporter]:
-        self._console.print(f"extracting {place.store}", markup=False)
+        self._console.print(f"extracting {place.store}", markup=False, soft_wrap=True)
         with ClusterView() as report:
             yield report
 
@@ -95,9 +95,11 @@ class AblationView:
         place = f"{self._num_ended}/{len(self._tasks)} {task.name}: "
         if isinstance(result, Judged):
             figures = [f"{name} {_percent(score['value'])}" for name, score in result.means.items()]
-            self._console.print(f"{place}{', '.join(figures)}, trained in {_time(result.seconds)}", markup=False)
+            self._console.print(
+                f"{place}{', '.join(figures)}, trained in {_time(result.seconds)}", markup=False, soft_wrap=True
+            )
         else:
-            self._console.print(f"{place}failed: {result.why}", style="red", markup=False)
+            self._console.print(f"{place}failed: {result.why}", style="red", markup=False, soft_wrap=True)
         self._show()
 
     @property

@@ -74,9 +74,9 @@ class ExtractionView:
             self._task = None
         if not self._console.is_terminal or result.message:
             place = f"{self._num_finished}/{self._num_matches}"
-            self._console.print(f"{place} {finished_text(result)}", markup=False)
+            self._console.print(f"{place} {finished_text(result)}", markup=False, soft_wrap=True)
         if result.message:
-            self._console.print(result.message, style=result_style(result), markup=False)
+            self._console.print(result.message, style=result_style(result), markup=False, soft_wrap=True)
 
 
 def finished_text(result: MatchResult) -> str:

@@ -18,7 +18,7 @@ def report_reporter() -> Reporter:
     console = Console(stderr=True, highlight=False)
 
     def judging(name: str, number: int, total: int) -> None:
-        console.print(f"{number}/{total} {name}: judging", markup=False)
+        console.print(f"{number}/{total} {name}: judging", markup=False, soft_wrap=True)
 
     return Reporter(predicting=PredictionView, judging=judging)
 

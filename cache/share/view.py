@@ -62,7 +62,7 @@ class TransferView:
             place = f"{self._num_finished}/{self._num_matches}"
         self._bar.update(self._task, description=f"{self._what} {place}")
         if outcome.message or not self._console.is_terminal:
-            self._console.print(f"{place} {outcome.match}: {outcome.status}", markup=False)
+            self._console.print(f"{place} {outcome.match}: {outcome.status}", markup=False, soft_wrap=True)
 
 
 def outcome_view(outcome: Outcome) -> Group:

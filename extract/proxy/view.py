@@ -49,7 +49,7 @@ class ProxyView:
     def _finished(self, result: VideoResult) -> None:
         self._num_finished += 1
         if result.report is None:
-            self._console.print(f"{result.match_id}: {result.why}", style="red", markup=False)
+            self._console.print(f"{result.match_id}: {result.why}", style="red", markup=False, soft_wrap=True)
         elif not self._console.is_terminal:
             place = f"{self._num_finished}/{self._num_videos} {result.match_id}"
             self._console.print(f"{place}: {_status(result)}", markup=False, soft_wrap=True)

@@ -269,7 +269,7 @@ INDEXES: dict[str, bytes] = {
 @pytest.mark.parametrize("case", INDEXES)
 def test_indexes_that_cannot_be(liar: Any, sharing: Any, tmp_path: Path, case: str) -> None:
     (liar.folder / INDEX).write_bytes(INDEXES[case])
-    with pytest.raises(InputError, match=r"index.json: damaged") as told:
+    with pytest.raises(InputError, match=r"index.json: ") as told:
         sharing.pull(liar.url, tmp_path / "copy")
     assert liar.url in str(told.value)
     assert not (tmp_path / "copy").exists()
