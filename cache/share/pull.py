@@ -50,13 +50,7 @@ def receive(source: Source, out: Path, selection: Selection, transfer: Transfer,
     started = time.monotonic()
     with named(source.name):
         theirs = FeatureStore.of_record(Path(source.name), source.record())
-    chosen = choose(
-        source.manifests(),
-        match_ids=selection.matches,
-        splits=selection.splits,
-        views=selection.views,
-        where=source.name,
-    )
+    chosen, left_out = take(source, selection)
     foreign = [each.match_id for each in chosen if each.settings_key != theirs.settings.key()]
     if foreign:
         cure = "have its owner push it again with --replace, or leave it out by --match"
@@ -69,7 +63,27 @@ def receive(source: Source, out: Path, selection: Selection, transfer: Transfer,
     with Journey(report, matches=MATCHES_AT_ONCE, files=transfer.jobs) as journey:
         task = _Task(source, store, transfer, journey)
         results = tuple(journey.each(task.carry_out, plans))
-    return Outcome(source.name, str(out), results, journey.num_bytes, time.monotonic() - started)
+    return Outcome(source.name, str(out), results + left_out, journey.num_bytes, time.monotonic() - started)
+
+
+def take(source: Source, selection: Selection) -> tuple[list[MatchManifest], tuple[MatchOutcome, ...]]:
+    """Matches that are asked for, and those among them that cannot be shared.
+
+    Raises:
+        InputError: as `choose`, or none can be shared.
+    """
+    offered, damaged = source.offered()
+    asked = {each: error for each, error in damaged.items() if not selection.matches or each in selection.matches}
+    if asked and len(asked) == (len(selection.matches) or len(offered) + len(damaged)):
+        raise next(iter(asked.values()))
+    chosen = choose(
+        offered,
+        match_ids=[each for each in selection.matches if each not in asked],
+        splits=selection.splits,
+        views=selection.views,
+        where=source.name,
+    )
+    return chosen, tuple(MatchOutcome(each, "", "failed", message=str(error)) for each, error in asked.items())
 
 
 def merge(sources: Sequence[Path], out: Path, transfer: Transfer, report: Reporter) -> Outcome:

@@ -11,10 +11,10 @@ from ..store import FeatureStore
 from .components import send_components
 from .folder import write_manifests
 from .index import update_index
-from .manifest import MatchManifest, choose, require_apart, view_files
+from .manifest import MatchManifest, require_apart, view_files
 from .place import Place, Upload, folder_of, in_order, is_folder
 from .places import open_place
-from .pull import receive, require_same_rows
+from .pull import receive, require_same_rows, take
 from .source import Listing, StoreSource, listing, named, root_record
 from .transfer import Journey, MatchOutcome, Outcome, Reporter, Selection, Transfer
 
@@ -41,13 +41,7 @@ def push(store_path: Path, url: str, selection: Selection, transfer: Transfer, r
         write_manifests(folder_of(url))
         return outcome
     started, place = time.monotonic(), open_place(url)
-    offered = choose(
-        source.manifests(),
-        match_ids=selection.matches,
-        splits=selection.splits,
-        views=selection.views,
-        where=source.name,
-    )
+    offered, left_out = take(source, selection)
     settings_key = settle_root(place, store)
     there = listing(place)
     require_apart({each.match_id for each in offered} | set(there.manifests), where=place.url)
@@ -60,7 +54,7 @@ def push(store_path: Path, url: str, selection: Selection, transfer: Transfer, r
         outcomes = {outcome.match: outcome for batch in sent for outcome in batch}
     update_index(place)
     results = tuple(outcomes.get(plan.outcome.match, plan.outcome) for plan in plans)
-    return Outcome(source.name, place.url, results, journey.num_bytes, time.monotonic() - started)
+    return Outcome(source.name, place.url, results + left_out, journey.num_bytes, time.monotonic() - started)
 
 
 def settle_root(place: Place, store: FeatureStore) -> str:

@@ -53,6 +53,9 @@ class Source(Protocol):
     def manifests(self) -> list[MatchManifest]:
         """Of all its matches; outlines where hashing takes a look at every byte. Raises InputError."""
 
+    def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
+        """As `manifests`, and what is wrong with matches that cannot be shared, by id. Raises InputError."""
+
     def whole(self, outline: MatchManifest) -> MatchManifest:
         """With the hash of every file."""
 
@@ -84,6 +87,16 @@ class StoreSource:
     def manifests(self) -> list[MatchManifest]:
         """Outlines: the hashes of JSON files only."""
         return [self.outline(match_id) for match_id in self._store.matches()]
+
+    def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
+        """Outlines of matches that are whole; a damaged one does not keep the others."""
+        outlines, damaged = [], {}
+        for match_id in self._store.matches():
+            try:
+                outlines.append(self.outline(match_id))
+            except InputError as error:
+                damaged[match_id] = error
+        return outlines, damaged
 
     def outline(self, match_id: str) -> MatchManifest:
         """Of one match.
@@ -189,6 +202,10 @@ class PlaceSource:
         if there.damaged:
             raise next(iter(there.damaged.values()))
         return list(there.manifests.values())
+
+    def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
+        """All, or nothing where one is damaged: the place is not to be trusted then."""
+        return self.manifests(), {}
 
     def whole(self, outline: MatchManifest) -> MatchManifest:
         """It is whole already."""

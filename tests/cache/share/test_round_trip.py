@@ -195,3 +195,20 @@ def test_damaged_values_are_not_sent(maker: Any, sharing: Any, tmp_path: Path, w
     assert statuses(outcome)["a"] == "failed"
     assert "a/features/identity/c/0/0: damaged" in outcome.results[0].message
     assert statuses(sharing.pull(there, tmp_path / "copy")) == {"b": "received"}
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_damaged_metadata_stops_its_match_only(
+    maker: Any, sharing: Any, tmp_path: Path, where: str, request: Any
+) -> None:
+    there = str(tmp_path / "there") if where == "folder" else request.getfixturevalue("bucket").url
+    for match_id in ("a", "b", "d"):
+        maker.match(match_id)
+    (maker.path / "a" / "zarr.json").write_text("{}")
+    assert sharing.push(maker.path, there, matches=("b",)).complete
+    outcome = sharing.push(maker.path, there)
+    assert statuses(outcome)["a"] == "failed"
+    assert "a/zarr.json" in next(each.message for each in outcome.results if each.match == "a")
+    assert set(statuses(sharing.pull(there, tmp_path / "copy"))) == {"b", "d"}
+    with pytest.raises(InputError, match=r"a/zarr\.json"):
+        sharing.push(maker.path, there, matches=("a",))

@@ -80,7 +80,11 @@ def test_a_stop_while_a_server_is_silent(two_matches: Path, liar: Any, sharing: 
         go_on.wait(20)
 
     liar.tricks["a/features/identity/c/0/0"] = silent
-    command = [sys.executable, "-m", "bas", "cache", "pull", liar.url, str(tmp_path / "copy")]
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
+    )
+    code += "from bas.cli import main; sys.argv[0] = 'bas'; main()"
+    command = [sys.executable, "-c", code, "cache", "pull", liar.url, str(tmp_path / "copy")]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / ".typing")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
         assert asked.wait(30)
