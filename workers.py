@@ -52,6 +52,11 @@ class _Result(Generic[R]):
     value: R
 
 
+def num_cores() -> int:
+    """Cores that this process may use, >= 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def side_by_side(
     work: Work[T, R],
     tasks: Sequence[T],

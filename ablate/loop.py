@@ -1,6 +1,5 @@
 """`bas ablate`: recipes by seeds on one data, to one table beside what is published."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from ..extract.options import RunOptions as ExtractRun
 from ..extract.run import Reporter as ExtractReporter
 from ..extract.run import extract
 from ..heads.training.loop import choose_device
-from ..workers import Failure, side_by_side
+from ..workers import Failure, num_cores, side_by_side
 from .plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
 from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256, ready_alone
 
@@ -120,7 +119,7 @@ def _watch(report: Reporter, ended: Callable[[RunTask, Judged | Failure], None])
 
 def default_jobs(device: Device, num_runs: int) -> int:
     """Runs side by side: one per core, a few per GPU; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     if choose_device(device).type != "cpu":
         cores = min(cores, MAX_JOBS_ON_GPU)
     return max(1, min(cores, num_runs))

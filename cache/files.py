@@ -100,6 +100,18 @@ class AppendFile:
         self._sha256.update(data)
 
 
+def cache_folder() -> Path:
+    """What bas keeps between runs on this machine: `$BAS_CACHE`, else `~/.cache/bas`."""
+    root = os.environ.get("BAS_CACHE")
+    return Path(root) if root else Path.home() / ".cache" / "bas"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Write a small file through to the disk; only for places that no reader sees yet. Never through a link."""
     path.parent.mkdir(parents=True, exist_ok=True)

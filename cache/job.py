@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from .layout import FEATURES, PARTIAL, PTS, canonical_json, inside, partial_name
 from .match import MatchMeta, read_match
-from .rows import read_plain
+from .rows import first_not_finite, read_plain
 from .settings import FeatureSettings
 from .shard import DTYPES, ShardLayout
 
@@ -154,9 +154,9 @@ def cast_rows(
         return array.astype(dtype, casting="equiv", copy=False)
     with np.errstate(over="ignore"):
         cast = array.astype(dtype, copy=False)
-    finite = np.isfinite(cast)
-    if not finite.all():
-        row, channel = (int(place) for place in np.argwhere(~finite)[0])
+    row = first_not_finite(cast)
+    if row >= 0:
+        channel = int(np.argmin(np.isfinite(cast[row])))
         raise InputError(
             f"{where}: row {first_row + row}, channel {channel} is not finite as {dtype}",
             got=array[row, channel],

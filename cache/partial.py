@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..events import read_json
-from .files import FileLock, real_files, replace_synced, sync_folder
+from .files import FileLock, MatchBusy, disk_errors, real_files, replace_synced, sync_folder
 from .job import MatchJob
 from .layout import (
     FEATURES,
@@ -27,6 +27,8 @@ from .shard import CHUNK_ROWS
 
 JOURNAL, TREE = "journal.json", "match"
 """Names within the folder of one unfinished match: what is saved, and the match as it will be."""
+_LOCK_WAIT_SECONDS = 1.0
+"""A starting process looks at unfinished work under the lock for an instant: wait for that, not for a writer."""
 
 
 def sweep(root: Path) -> None:
@@ -73,6 +75,26 @@ def require_real(partial: Path) -> None:
     """
     if partial.is_symlink():
         raise InputError(f"{partial}: a link", wanted="a folder", cure="remove the link; do not trust this store")
+
+
+def lock_match(root: Path, match_id: str) -> FileLock:
+    """Become the one writer of a match; the caller releases the lock.
+
+    Raises:
+        MatchBusy: another process writes it.
+        InputError: `.partial` is a link, or the disk refuses.
+    """
+    require_real(root / PARTIAL)
+    path = (root / PARTIAL / partial_name(match_id)).with_suffix(".lock")
+    with disk_errors(path):
+        lock = FileLock.acquire(path, wait_seconds=_LOCK_WAIT_SECONDS)
+    if lock is None:
+        raise MatchBusy(
+            f"match {match_id!r} is being written by another process",
+            got=FileLock.owner(path),
+            cure="wait for it, or stop it; each match has one writer at a time",
+        )
+    return lock
 
 
 def read_journal(partial: Path) -> dict[str, Any] | None:

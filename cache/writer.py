@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .files import AppendFile, FileLock, MatchBusy, disk_errors, replace_synced, sync_folder, write_synced
+from .files import AppendFile, disk_errors, replace_synced, sync_folder, write_synced
 from .job import MatchJob, cast_rows
 from .layout import (
     FEATURES,
@@ -28,12 +28,9 @@ from .layout import (
     plain_metadata,
     shard_metadata,
 )
-from .partial import JOURNAL, TREE, publish, require_real, resumable
+from .partial import JOURNAL, TREE, lock_match, publish, resumable
 from .rows import read_plain
 from .shard import CHUNK_ROWS, DTYPES
-
-_LOCK_WAIT_SECONDS = 1.0
-"""A starting process looks at unfinished work under the lock for an instant: wait for that, not for a writer."""
 
 
 class MatchWriter:
@@ -53,17 +50,7 @@ class MatchWriter:
         self.restarted_because = ""
         """Why unfinished work was discarded, in words; empty where it was carried on, or there was none."""
         self._files: dict[str, AppendFile] = {}
-        require_real(job.partial.parent)
-        lock_path = job.partial.with_suffix(".lock")
-        with disk_errors(lock_path):
-            lock = FileLock.acquire(lock_path, wait_seconds=_LOCK_WAIT_SECONDS)
-        if lock is None:
-            raise MatchBusy(
-                f"match {job.match_id!r} is being written by another process",
-                got=FileLock.owner(lock_path),
-                cure="wait for it, or stop it; each match has one writer at a time",
-            )
-        self._lock = lock
+        self._lock = lock_match(job.root, job.match_id)
         try:
             with disk_errors(job.partial):
                 self._adding = job.check_place()

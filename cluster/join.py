@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError
+from ..workers import num_cores
 
 AUTO = "auto"
 _NEW = "local"
@@ -150,7 +151,6 @@ def make_look() -> Callable[[], dict[str, Any]]:
 
     def look() -> dict[str, Any]:
         import importlib
-        import os
         import platform
         import socket
 
@@ -159,7 +159,7 @@ def make_look() -> Callable[[], dict[str, Any]]:
         except Exception as error:
             found = f"not to be imported ({error})"
         versions = {"bas": found, "Python": platform.python_version()}
-        return {"host": socket.gethostname(), "cores": len(os.sched_getaffinity(0)), "versions": versions}
+        return {"host": socket.gethostname(), "cores": num_cores(), "versions": versions}
 
     return look
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cache.files import file_sha256
 from ..cache.shard import CHUNK_ROWS
 from ..cache.store import FeatureStore
 from ..cache.verify import Finding, compare_rows
-from .backbones.download import file_sha256
 from .datasets.sources import DataSet, Match
 from .extractor import Extractor
 from .stream import RowBlock

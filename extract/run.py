@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from .. import __version__
-from ..cache.files import MatchBusy
+from ..cache.files import MatchBusy, file_sha256
 from ..cache.layout import METADATA
 from ..cache.match import MatchMeta
 from ..cache.settings import FeatureSettings
 from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import Split
-from .backbones.download import file_sha256
 from .backbones.registry import backbone_spec
 from .backbones.weights import load_weights, weights_origin
 from .datasets.sources import DataSet, Match

@@ -15,7 +15,7 @@ import zarr
 from bas.cache.convert.score_files import read_scores
 from bas.cache.foreign import CODECS
 from bas.errors import InputError
-from bas.extract.backbones.weights import read_tensors
+from bas.extract.backbones.tensor_files import read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = sorted(
@@ -32,7 +32,7 @@ NEEDS = {
     "numpy.load": ("allow_pickle", False),
 }
 """A call -> the keyword that it must name, with this value."""
-MAY_IMPORT = {("extract/backbones/weights.py", "pickle")}  # for the error that torch raises
+MAY_IMPORT = {("extract/backbones/tensor_files.py", "pickle")}  # for the error that torch raises
 
 
 def calls(tree: ast.AST) -> list[tuple[str, ast.Call]]:

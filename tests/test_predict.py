@@ -17,7 +17,8 @@ from bas.cache.bank import open_bank
 from bas.cache.store import FeatureStore
 from bas.eval.peaks import SEED_PEAKS, find_spots
 from bas.events import Event, read_predictions
-from bas.extract.backbones.weights import load_weights, used_tensors
+from bas.extract.backbones.tensor_files import used_tensors
+from bas.extract.backbones.weights import load_weights
 from bas.extract.datasets.sources import find_sources
 from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ...errors import InputError
 from ...events import read_json
-from ..files import AppendFile, FileLock, MatchBusy, disk_errors, replace_synced, sync_folder
+from ..files import AppendFile, disk_errors, replace_synced, sync_folder
 from ..job import require_own_place
 from ..layout import (
     FEATURES,
@@ -29,7 +29,7 @@ from ..layout import (
     shard_metadata,
 )
 from ..match import read_match
-from ..partial import JOURNAL, TREE, publish, read_journal
+from ..partial import JOURNAL, TREE, lock_match, publish, read_journal
 from ..rows import array_metadata
 from ..shard import DTYPES, ShardLayout
 from ..store import FeatureStore
@@ -38,7 +38,6 @@ from .manifest import FileEntry, MatchManifest, view_files
 from .place import DamagedInTransit, OnBytes
 from .source import Source
 
-_LOCK_WAIT_SECONDS = 1.0
 _OLD = "old"
 """Folder of the replaced match, until the new one is in its place."""
 
@@ -65,22 +64,13 @@ class Arrival:
         self._store, self._manifest, self._where = store, manifest, where
         self._adding, self._replacing = adding, replacing
         self._folder = inside(store.path, f"{PARTIAL}/{partial_name(manifest.match_id)}")
-        lock_path = self._folder.with_suffix(".lock")
-        with disk_errors(lock_path):
-            lock = FileLock.acquire(lock_path, wait_seconds=_LOCK_WAIT_SECONDS)
-        if lock is None:
-            raise MatchBusy(
-                f"match {manifest.match_id!r} is being written by another process",
-                got=FileLock.owner(lock_path),
-                cure="wait for it, or stop it; each match has one writer at a time",
-            )
-        self._lock = lock
+        self._lock = lock_match(store.path, manifest.match_id)
         try:
             with disk_errors(self._folder):
                 require_own_place(store.path, manifest.match_id)
                 self._begin()
         except BaseException:
-            lock.release()
+            self._lock.release()
             raise
 
     def __enter__(self) -> Self:

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from ...errors import InputError
-from ..files import disk_errors, write_synced
+from ..files import disk_errors, replace_synced
 from ..layout import MANIFESTS
+from ..store import FeatureStore
 from .index import update_index
 from .manifest import MAX_DOCUMENT_BYTES, MatchManifest, is_manifest
 from .place import TooLarge
@@ -21,7 +22,7 @@ def write_manifests(path: Path) -> None:
     Raises:
         InputError: a match is damaged, or the disk refuses.
     """
-    source, folder = StoreSource(path), _Folder(path)
+    source, folder = StoreSource(FeatureStore.open(path)), _Folder(path)
     said = _said(folder)
     with disk_errors(path / MANIFESTS):
         for outline in source.manifests():
@@ -69,9 +70,8 @@ class _Folder:
 
     def write(self, path: str, data: bytes) -> None:
         target = self.path / path
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        write_synced(temporary, data)
-        temporary.replace(target)
+        target.parent.mkdir(exist_ok=True)
+        replace_synced(target.with_name(f".{target.name}.{os.getpid()}"), target, data)
 
     def manifests(self) -> list[str]:
         if not (self.path / MANIFESTS).is_dir():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...errors import InputError
-from ..files import FileLock, disk_errors
+from ..files import FileLock, cache_folder, disk_errors
 from ..layout import METADATA, PARTIAL
 from ..store import FeatureStore
 from .manifest import MatchManifest, choose
@@ -40,9 +40,7 @@ class LocalCache:
         Raises:
             InputError: the limit is no size.
         """
-        root = os.environ.get("BAS_CACHE")
-        folder = Path(root) if root else Path.home() / ".cache" / "bas"
-        return cls(folder / "stores", parse_size(os.environ.get("BAS_CACHE_LIMIT") or DEFAULT_LIMIT))
+        return cls(cache_folder() / "stores", parse_size(os.environ.get("BAS_CACHE_LIMIT") or DEFAULT_LIMIT))
 
     def entry(self, url: str) -> Path:
         """Folder of one URL."""

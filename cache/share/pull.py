@@ -92,10 +92,11 @@ def merge(sources: Sequence[Path], out: Path, transfer: Transfer, report: Report
     Raises:
         InputError: as `pull`; all stores are looked at before the first match is copied.
     """
-    first, *others = [FeatureStore.open(path) for path in sources]
+    stores = [FeatureStore.open(path) for path in sources]
+    first, *others = stores
     for each in others:
         require_same_rows(first.settings, each.settings, here=str(first.path), there=str(each.path))
-    outcomes = [receive(StoreSource(path), out, Selection(), transfer, report) for path in sources]
+    outcomes = [receive(StoreSource(each), out, Selection(), transfer, report) for each in stores]
     return Outcome(
         ", ".join(map(str, sources)),
         str(out),
@@ -124,7 +125,7 @@ def _plan(store: FeatureStore, offered: MatchManifest, transfer: Transfer) -> _P
         outcome = MatchOutcome(match_id, split, "received", offered.views, offered.num_bytes)
         return _Plan(outcome, offered)
     try:
-        here = StoreSource(store.path).outline(match_id)
+        here = StoreSource(store).outline(match_id)
         differing = here.differing(offered)
     except InputError as error:
         differing = [f"what is here is damaged: {error}"]

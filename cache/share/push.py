@@ -35,7 +35,8 @@ def push(store_path: Path, url: str, selection: Selection, transfer: Transfer, r
         InputError: no store, the place holds features of other settings or classes, nothing is chosen, or the place
             cannot be written. A match that fails is in the result instead.
     """
-    source, store = StoreSource(store_path), FeatureStore.open(store_path)
+    store = FeatureStore.open(store_path)
+    source = StoreSource(store)
     if is_folder(url):
         outcome = receive(source, folder_of(url), selection, transfer, report)
         write_manifests(folder_of(url))

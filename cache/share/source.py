@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import InputError
-from ...events import parse_json, read_bounded, read_json
+from ...events import parse_json, read_bounded
 from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
 from ..reduce.reduction import Reduction
 from ..rows import array_metadata
@@ -65,33 +65,31 @@ class Source(Protocol):
 
 def open_source(url: str) -> Source:
     """The store at a path or URL."""
-    return StoreSource(folder_of(url)) if is_folder(url) else PlaceSource(open_place(url))
+    return StoreSource(FeatureStore.open(folder_of(url))) if is_folder(url) else PlaceSource(open_place(url))
 
 
 class StoreSource:
     """A store in a folder: what it holds is what its folders hold."""
 
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._store = FeatureStore.open(path)
+    def __init__(self, store: FeatureStore) -> None:
+        self.name, self.store = str(store.path), store
 
     def record(self) -> Mapping[str, Any]:
         """The root's record."""
-        record: Mapping[str, Any] = read_json(self._store.path / METADATA)["attributes"]["bas"]
-        return record
+        return self.store.record
 
     def reduction(self, settings: FeatureSettings) -> Reduction | None:  # noqa: ARG002 (of the protocol)
         """The store's own."""
-        return self._store.reduction
+        return self.store.reduction
 
     def manifests(self) -> list[MatchManifest]:
         """Outlines: the hashes of JSON files only."""
-        return [self.outline(match_id) for match_id in self._store.matches()]
+        return [self.outline(match_id) for match_id in self.store.matches()]
 
     def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
         """Outlines of matches that are whole; a damaged one does not keep the others."""
         outlines, damaged = [], {}
-        for match_id in self._store.matches():
+        for match_id in self.store.matches():
             try:
                 outlines.append(self.outline(match_id))
             except InputError as error:
@@ -104,7 +102,7 @@ class StoreSource:
         Raises:
             InputError: a file is missing, or it is not laid out in our way.
         """
-        store = self._store
+        store = self.store
         info, paths = store.match(match_id), [*MATCH_FILES]
         for view in store.views(match_id):
             paths += view_files(view)
@@ -128,7 +126,7 @@ class StoreSource:
 
     def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
         """Reads the file."""
-        place = inside(self._store.path, f"{match_id}/{path}")
+        place = inside(self.store.path, f"{match_id}/{path}")
         try:
             with place.open("rb") as file:
                 file.seek(start)
@@ -140,7 +138,7 @@ class StoreSource:
             raise InputError(f"{place}: cannot be read", got=error.strerror) from None
 
     def _entry(self, match_id: str, path: str) -> FileEntry:
-        place = inside(self._store.path, f"{match_id}/{path}")
+        place = inside(self.store.path, f"{match_id}/{path}")
         try:
             if path.endswith(METADATA):
                 place.stat()  # tells what is missing from what cannot be read
@@ -157,8 +155,8 @@ class StoreSource:
 
     def _sha256(self, match_id: str, path: str) -> str:
         """Of a file of values; these, without what follows them in a shard, have to fit the hash in their metadata."""
-        place, array = inside(self._store.path, f"{match_id}/{path}"), path.partition("/c/")[0]
-        metadata = array_metadata(self._store.path, f"{match_id}/{array}")
+        place, array = inside(self.store.path, f"{match_id}/{path}"), path.partition("/c/")[0]
+        metadata = array_metadata(self.store.path, f"{match_id}/{array}")
         num_bytes = math.prod(metadata["shape"]) * DTYPES[metadata["data_type"]].itemsize
         try:
             with place.open("rb") as file:

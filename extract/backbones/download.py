@@ -1,13 +1,13 @@
 """Fetching a weights file into the cache, whole or not at all."""
 
 import contextlib
-import hashlib
 import os
 import tempfile
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from ...cache.files import cache_folder
 from ...errors import InputError
 
 _CHUNK_BYTES = 1 << 20
@@ -15,8 +15,7 @@ _CHUNK_BYTES = 1 << 20
 
 def weights_cache() -> Path:
     """Folder of downloaded weights: `$BAS_CACHE/weights`, else `~/.cache/bas/weights`."""
-    root = os.environ.get("BAS_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "bas") / "weights"
+    return cache_folder() / "weights"
 
 
 def download(url: str, target: Path, *, timeout_seconds: float = 30.0) -> Path:
@@ -48,12 +47,6 @@ def download(url: str, target: Path, *, timeout_seconds: float = 30.0) -> Path:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
     return target
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unreachable(url: str, target: Path, reason: object) -> InputError:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ...errors import InputError
+from ...workers import num_cores
 from ..backbones.registry import Rgb
 from .pytorch import Normalised, check_clips, inner_steps
 
@@ -115,7 +116,7 @@ def _openvino() -> Any:
 
 def _threads() -> int:
     """Cores of this process, or fewer where `OMP_NUM_THREADS` says so, as for PyTorch: workers share a machine so."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
 

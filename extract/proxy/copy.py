@@ -24,8 +24,8 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
+from ...cache.files import file_sha256
 from ...errors import InputError
-from ..backbones.download import file_sha256
 from ..files import file_stamp, require_unchanged
 from ..video.picture import SCALERS, PictureFormat, Pixels, colour_of, inner_size, quarter_turns
 from ..video.reader import Video, open_video

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ...cache.files import file_sha256
 from ...errors import InputError
 from ...events import read_json, write_json_atomic
-from ...workers import Failure, remove_stale, side_by_side
-from ..backbones.download import file_sha256
+from ...workers import Failure, num_cores, remove_stale, side_by_side
 from ..datasets.folders import folder_splits, game_id
 from ..datasets.sources import DataSet, Match, find_data_set
 from ..datasets.splits import CLASSES_NAME, SPLITS_NAME, SplitSources, assign_splits
@@ -132,7 +132,7 @@ def write_proxies(
         report.finished(results[task])
 
     try:
-        side_by_side(_copy, todo, jobs=jobs or len(os.sched_getaffinity(0)), progress=progress, ended=ended)
+        side_by_side(_copy, todo, jobs=jobs or num_cores(), progress=progress, ended=ended)
     finally:
         for task in todo:
             remove_stale(task.target)

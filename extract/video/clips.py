@@ -1,6 +1,5 @@
 """Random clips from long videos, decoded ahead by threads and handed out in the order asked for."""
 
-import os
 import threading
 import time
 from collections import OrderedDict, deque
@@ -14,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from ...errors import InputError
+from ...workers import num_cores
 from .decode import Decoder
 from .picture import Pixels
 from .reader import Video
@@ -60,7 +60,7 @@ class ClipReader:
         self._videos = videos
         self._ahead = ahead
         self._decoders = _Decoders(videos)
-        num_threads = threads or len(os.sched_getaffinity(0))
+        num_threads = threads or num_cores()
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="bas-clips")
         self._closed = threading.Event()
 

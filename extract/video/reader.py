@@ -1,6 +1,5 @@
 """Reads a video as pictures on a constant time grid, whatever its rate, gaps, rotation, pixels or damage."""
 
-import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from ...errors import InputError
+from ...workers import num_cores
 from .decode import Decoder
 from .demux import Source, header_end_seconds, open_container, own_rate, pixel_aspect, read_packets, read_source
 from .picture import PictureFormat, Pixels, colour_of, display_size, quarter_turns
@@ -298,5 +298,5 @@ def open_video(path: Path, *, fps: Fraction | None, picture: PictureFormat, thre
     info = probe_video(path)
     source = read_source(path)
     grid = plan_grid(source.table, fps)
-    num_threads = threads if threads > 0 else len(os.sched_getaffinity(0))
+    num_threads = threads if threads > 0 else num_cores()
     return Video(source, info=info, grid=grid, picture=picture, threads=num_threads)

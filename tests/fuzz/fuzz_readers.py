@@ -29,7 +29,7 @@ with atheris.instrument_imports(include=["bas"]):
 
     if sys.argv[1] in ("run", "tensors"):
         from bas.extract.backbones.run_folder import FinetunedRun
-        from bas.extract.backbones.weights import read_tensors
+        from bas.extract.backbones.tensor_files import read_tensors
         from bas.heads.training.checkpoint import write_run
         from bas.heads.training.record import RunRecord
         from bas.heads.training.settings import TrainSettings

@@ -492,7 +492,7 @@ def test_commits_hold_what_fits_into_memory(maker: Any) -> None:
     uploads = []
     for match_id, num_bytes in sizes.items():
         maker.match(match_id, num_rows=10)
-        outline = StoreSource(maker.path).outline(match_id)
+        outline = StoreSource(FeatureStore.open(maker.path)).outline(match_id)
         files = dict.fromkeys(outline.files, FileEntry(num_bytes, "0" * 64))
         manifest = replace(outline, files=files)
         uploads.append(Upload(manifest=manifest, folder=maker.path / match_id, paths=tuple(files), groups=()))

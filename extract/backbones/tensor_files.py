@@ -1,0 +1,139 @@
+"""Tensors in files from anywhere: read without executing anything, and fitted to a module by their names."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...events import parse_json
+
+METADATA_KEY = "bas"
+"""Of our record in a safetensors file's header."""
+_NESTED_KEYS = ("model_state", "state_dict", "model")
+_UNUSED_SUFFIX = "num_batches_tracked"
+"""Ends the names of counters of training; no feature depends on them."""
+
+
+def used_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The trunk's tensors by their public names, sorted, on the CPU, contiguous; not the batch counters."""
+    trunk = module.get_submodule("trunk")
+    tensors = sorted(trunk.state_dict().items())
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors if not name.endswith(_UNUSED_SUFFIX)}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+    """Tensors of a weights file by name, on the CPU, and our own record where it is a checkpoint of ours.
+
+    Raises:
+        InputError: the file is damaged, holds no tensors, or needs code to be executed.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    _require_unpacked(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: refused, it is damaged or would execute code",
+            got=str(error).splitlines()[0][:200],
+            wanted="a file of plain tensors",
+            cure="get it as .safetensors from its maker",
+        ) from None
+    except Exception as error:  # whatever torch says about damaged or hostile bytes
+        raise _damaged(path, error) from None
+    for key in _NESTED_KEYS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    entries = loaded.items() if isinstance(loaded, Mapping) else ()
+    tensors = {str(name): value for name, value in entries if isinstance(value, Tensor)}
+    odd = [name for name, value in tensors.items() if not _is_plain(value)]
+    if odd:
+        raise InputError(f"{path}: not plain tensors", got=", ".join(odd[:3])[:200], wanted="dense numbers")
+    if not tensors:
+        raise InputError(f"{path}: holds no tensors", wanted="a state dict, bare or under " + ", ".join(_NESTED_KEYS))
+    return tensors, None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return tensors, parse_json(text.encode(), where=f"{path}: its record") if text is not None else None
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+
+
+def _require_unpacked(path: Path) -> None:
+    """Refuse a zip file with packed entries: torch writes none, and a small one may unpack to all memory there is."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as file:
+            num_bytes = sum(entry.file_size for entry in file.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _damaged(path, error) from None
+    if num_bytes > path.stat().st_size:
+        raise InputError(
+            f"{path}: refused, it would unpack to more than it holds",
+            got=f"{num_bytes:,} bytes in {path.stat().st_size:,}",
+            wanted="a file as torch writes it",
+            cure="get it as .safetensors from its maker",
+        )
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return InputError(
+        f"{path}: not a weights file, or a damaged one", got=lines[0][:200], cure="fetch it again, and compare its size"
+    )
+
+
+def fit_tensors(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, head_prefixes: tuple[str, ...], source: str
+) -> None:
+    """Copy tensors into the trunk; each that it uses must be there in its shape, and nothing else but a classifier.
+
+    A prefix before every name (`module.`, `backbone.trunk.`) is recognised; what lacks it belongs to another part of a
+    larger model and is left out.
+
+    Raises:
+        InputError: missing, unexpected or mis-shaped tensors, with counts and the first few names.
+    """
+    wanted = used_tensors(module)
+    prefix = _common_prefix(tensors, wanted)
+    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix) and n != prefix}
+    found = {n: t for n, t in found.items() if not n.endswith(_UNUSED_SUFFIX)}
+    shapes = {n: (tuple(found[n].shape), tuple(t.shape)) for n, t in wanted.items() if n in found}
+    faults = {
+        "missing": [n for n in wanted if n not in found],
+        "unexpected": [n for n in found if n not in wanted and not n.startswith(head_prefixes)],
+        "of another shape": [f"{n} {got} for {want}" for n, (got, want) in shapes.items() if got != want],
+    }
+    told = [f"{len(names)} {fault} ({', '.join(names[:3])})" for fault, names in faults.items() if names]
+    if told:
+        raise InputError(
+            f"{source}: the weights do not fit the backbone",
+            got="; ".join(told),
+            wanted=f"{len(wanted)} tensors, such as {next(iter(wanted))}",
+            cure="check --backbone and --depth against the file",
+        )
+    module.get_submodule("trunk").load_state_dict({n: found[n] for n in wanted}, strict=False)
+
+
+def _common_prefix(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What stands before the wanted names in the file: the prefix that finds most of them."""
+    first = next(iter(wanted))
+    candidates = {""} | {name.removesuffix(first) for name in names if name.endswith("." + first)}
+    return max(sorted(candidates), key=lambda prefix: sum(prefix + name in names for name in wanted))
