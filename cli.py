@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import cli_ablate, cli_cache, cli_finetune, cli_heads, cli_proxy, cli_report, cli_share
-from .cli_shared import AsJson, Ray, progress_bar, show
+from .commands import ablate as cli_ablate
+from .commands import cache as cli_cache
+from .commands import cache as cli_share
+from .commands import data as cli_proxy
+from .commands import finetune as cli_finetune
+from .commands import report as cli_report
+from .commands import train_head as cli_heads
+from .commands.options import AsJson, Ray, progress_bar, show
 from .errors import InputError, printable
 
 if TYPE_CHECKING:
+    from .data.sources import DataSet
     from .events import Split
-    from .extract.datasets.sources import DataSet
     from .extract.options import ExtractOptions, RunOptions
     from .extract.run import Summary
 
@@ -46,8 +52,8 @@ def data_check(
     as_json: AsJson = False,
 ) -> None:
     """Open every video, count every event, say what is missing or wrong; exit code 2 on errors."""
-    from .extract.datasets.check import check_data_set
-    from .extract.datasets.check_view import report_view
+    from .commands.data_view import report_view
+    from .data.check import check_data_set
 
     with progress_bar("reading videos") as on_progress:
         report = check_data_set(root, on_progress=on_progress)
@@ -61,8 +67,8 @@ def data_ls(root: DataRoot) -> None:
     """List the matches without opening a video; tab-separated where the output is not a terminal."""
     from rich.console import Console
 
-    from .extract.datasets.check_view import listing_lines, listing_view
-    from .extract.datasets.sources import find_data_set
+    from .commands.data_view import listing_lines, listing_view
+    from .data.sources import find_data_set
 
     data_set = find_data_set(root)
     console = Console(highlight=False)
@@ -88,7 +94,7 @@ def data_synthetic(
 
     Test and demo data: figures measured on it say nothing about real football.
     """
-    from .synthetic import Settings, write_data_set
+    from .data.synthetic import Settings, write_data_set
 
     with progress_bar("drawing matches") as on_progress:
         planned = write_data_set(out, Settings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress)
@@ -156,9 +162,9 @@ def extract(
 
     Settings that are left out follow the store where it exists, then the weights' own record, then the default.
     """
-    from .extract.datasets.sources import find_sources
+    from .commands.extract_view import ExtractionView, summary_json, summary_view
+    from .data.sources import find_sources
     from .extract.options import ExtractOptions, RunOptions, parse_choice, parse_pair, parse_shard, parse_views
-    from .extract.progress_view import ExtractionView, summary_json, summary_view
     from .extract.run import extract as run_extract
 
     options = ExtractOptions(
@@ -207,8 +213,8 @@ def _extract_on_cluster(
     address: str,
 ) -> "Summary":
     from .cluster.pool import Cluster
+    from .commands.extract_view import ClusterView
     from .extract.cluster_run import extract_on_cluster
-    from .extract.cluster_view import ClusterView
 
     cluster = Cluster(address=address, device=run.device)
     with ClusterView() as report:
@@ -223,8 +229,8 @@ def weights(
     """Backbones that are known by name: channels, stride, and where their weights come from."""
     from rich.console import Console
 
+    from .commands.weights_view import weights_view
     from .extract.backbones.registry import BACKBONES, backbone_spec
-    from .extract.backbones.weights_view import weights_view
 
     specs = {name: backbone_spec(name) for name in names or BACKBONES}
     if fetch:
@@ -246,10 +252,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Another one gives other matches.")] = 0,
 ) -> None:
     """From video to a page to look at, on synthetic matches, offline: draw, extract, train two heads, judge, report."""
-    from .ablate.view import AblationView, table_view
-    from .demo import Reporters
-    from .demo import demo as run_demo
-    from .report.view import made_view, report_reporter
+    from .commands.ablate_view import AblationView, table_view
+    from .commands.demo import Reporters
+    from .commands.demo import demo as run_demo
+    from .commands.report_view import made_view, report_reporter
 
     with progress_bar("drawing matches") as drawing, AblationView() as ablating:
         made = run_demo(out, minutes=minutes, seed=seed, reporters=Reporters(drawing, ablating, report_reporter()))

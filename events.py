@@ -4,12 +4,7 @@ Source of the conventions: SoccerNet ball action spotting 2025 (`Labels-ball.jso
 Imports nothing of ours but the error type.
 """
 
-import errno
-import json
-import os
 import re
-import stat
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,24 +12,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .errors import InputError
+from .files import JSON_BYTES, read_json, write_json_atomic
 
-JSON_BYTES = 64 << 20
-"""Largest JSON file that is read where nothing else is said; parsed, it takes up to about 25 times its size."""
 PREDICTIONS_BYTES = 256 << 20
 """Largest predictions file: other programs keep one for each frame and class."""
 LABEL_FPS, COARSE_FPS = 25, 5
 """Grids of fewer frames a second are coarse: of features that others made, such as SoccerNet's at 2 and 1 a second."""
 _MAX_POSITION_MS = 24 * 3600 * 1000
 _FRACTION = re.compile(r"[0-9]{1,18}(\.[0-9]{1,12}|/[0-9]{1,18})?")
-_UNSAFE_RAW = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_UNSAFE_ESCAPE = re.compile(
-    r"(?<!\\)(?:\\\\)*\\(?:[bf]|u(?:00(?:0[0-8bcef]|1[0-9a-f]|7f|[89][0-9a-f])|202[a-e]|206[6-9]))", re.IGNORECASE
-)
-"""Control characters and changes of direction, as they are and as JSON escapes: they fool terminals."""
-
 Split = Literal["train", "valid", "test", "challenge"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-
 SOCCERNET_BALL_CLASSES = (
     "PASS",
     "DRIVE",
@@ -50,7 +37,6 @@ SOCCERNET_BALL_CLASSES = (
     "GOAL",
 )
 """The twelve SoccerNet classes; class id is the position here plus one, 0 is background."""
-
 _SEASON = "england_efl/2019-2020/"
 SOCCERNET_BALL_SPLITS: dict[str, Split] = {
     _SEASON + "2019-10-01 - Leeds United - West Bromwich": "train",
@@ -180,116 +166,6 @@ class Event:
         if self.confidence is not None:
             return record | {"half": str(self.half), "confidence": repr(float(self.confidence))}
         return record | {"team": self.team, "visibility": "visible" if self.visible else "not shown"}
-
-
-def open_regular(path: Path, *, follow: bool = True) -> int:
-    """A file descriptor for reading a regular file; never waits for another process, as opening a pipe would.
-
-    Args:
-        path: the file.
-        follow: False refuses a link.
-
-    Raises:
-        OSError: as the file system says, or it is no regular file.
-    """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
-    if stat.S_ISREG(os.fstat(handle).st_mode):
-        return handle
-    os.close(handle)
-    raise OSError(errno.EINVAL, "not a regular file")
-
-
-def read_bounded(path: Path, *, max_bytes: int) -> bytes:
-    """A whole regular file.
-
-    Raises:
-        InputError: missing, no regular file, unreadable, or larger than `max_bytes`.
-    """
-    try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            num_bytes = os.fstat(file.fileno()).st_size
-            data = file.read(min(num_bytes, max_bytes) + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
-    if max(num_bytes, len(data)) > max_bytes:
-        raise InputError(
-            f"{path}: too large for what it is",
-            got=f"{max(num_bytes, len(data)):,} bytes",
-            wanted=f"at most {max_bytes:,}",
-            cure="fetch it again; do not trust where it came from",
-        )
-    return data
-
-
-def read_json(path: Path, *, max_bytes: int = JSON_BYTES) -> Any:
-    """Parsed JSON of a small text file.
-
-    Raises:
-        InputError: missing, unreadable, larger than `max_bytes`, not JSON (names the line), or with text that is not
-            safe to show (control characters, half a surrogate pair).
-    """
-    return parse_json(read_bounded(path, max_bytes=max_bytes), where=str(path))
-
-
-def parse_json(data: bytes, *, where: str) -> Any:
-    """Parsed JSON. Raises as `read_json`; errors begin with `where`."""
-    try:
-        text = data.decode("utf-8")
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where}: not valid JSON at line {error.lineno}, column {error.colno}",
-            got=error.msg,
-            cure="repair the file, or fetch it again",
-        ) from None
-    except RecursionError:
-        raise InputError(f"{where}: JSON nested too deep", cure="fetch the file again") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 text", got=f"byte {error.start}: {error.reason}") from None
-    except ValueError as error:  # an integer of more than 4300 digits
-        raise InputError(f"{where}: not usable JSON", got=str(error), cure="fetch the file again") from None
-    _require_safe_text(text, value, where=where)
-    return value
-
-
-def _require_safe_text(text: str, value: object, *, where: str) -> None:
-    """Refuse what a terminal would obey, and what is no text: names and labels are shown and become folders."""
-    is_plain = text.isascii() and "\x7f" not in text  # ten times faster than a search
-    unsafe = (None if is_plain else _UNSAFE_RAW.search(text)) or ("\\" in text and _UNSAFE_ESCAPE.search(text))
-    if unsafe:
-        raise InputError(
-            f"{where}: holds control characters",
-            got=ascii(unsafe[0]),
-            wanted="text that can be shown",
-            cure="fetch the file again; do not trust where it came from",
-        )
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise InputError(f"{where}: holds half a character", cure="fetch the file again") from None
-
-
-def write_json_atomic(path: Path, value: object) -> None:
-    """Write JSON whole or not at all."""
-    write_text_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write UTF-8 text whole or not at all: temporary file, fsync, rename. Makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def parse_event(record: object, *, where: str) -> Event:

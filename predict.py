@@ -7,8 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from .cache.files import disk_errors
 from .cache.store import FeatureStore
+from .data.games import Game, Part, StoredPart, VideoPart, choose_games, find_games
 from .errors import InputError, named_values
 from .eval.calibrate import FittedCalibration
 from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
@@ -16,7 +16,6 @@ from .eval.prediction_folder import PartSpots, PredictionFolder
 from .eval.spots import Spots
 from .events import Event, Split, TimeGrid
 from .extract.backbones.run_folder import has_backbone
-from .extract.datasets.games import Game, Part, StoredPart, VideoPart, choose_games, find_games
 from .extract.engines.choose import Device, EngineKind, Fidelity
 from .extract.extractor import Extractor
 from .extract.match_rows import MatchRows, stored_rows, streamed_rows
@@ -24,6 +23,7 @@ from .extract.options import RunOptions, parse_choice, parse_views
 from .extract.run import Reporter as ExtractionReporter
 from .extract.run import RowsDone, extract_matches, software_versions
 from .extract.video.reader import Video
+from .files import disk_errors
 from .heads.ensemble import Ensemble
 from .heads.training.loop import choose_device
 

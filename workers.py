@@ -1,7 +1,5 @@
 """Runs side by side, each worker a process of its own: one that dies fails its run, and the others go on."""
 
-import contextlib
-import glob
 import multiprocessing
 import os
 import signal
@@ -10,7 +8,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from .errors import InputError
@@ -52,11 +49,6 @@ class _Result(Generic[R]):
     value: R
 
 
-def num_cores() -> int:
-    """Cores that this process may use, >= 1."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def side_by_side(
     work: Work[T, R],
     tasks: Sequence[T],
@@ -94,16 +86,6 @@ def side_by_side(
     finally:
         for worker in workers:
             worker.end()
-
-
-def remove_stale(path: Path) -> None:
-    """Remove what processes that were killed have left of a file: `.<name>.<process id>` beside it."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with contextlib.suppress(ValueError, PermissionError):
-            try:
-                os.kill(int(left.suffix[1:]), 0)
-            except ProcessLookupError:
-                left.unlink(missing_ok=True)
 
 
 class _Worker(Generic[T]):

@@ -5,14 +5,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..cache.files import FileLock, disk_errors
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..cluster.join import connected
 from ..cluster.pool import Cluster, Lost, Watch, on_cluster
 from ..errors import InputError
 from ..eval.ablation import TABLE, Judged, Row, Table, require_same_settings
-from ..events import SOCCERNET_BALL_CLASSES, write_text_atomic
+from ..events import SOCCERNET_BALL_CLASSES
 from ..extract.backbones.registry import backbone_spec
 from ..extract.cluster_run import ClusterReporter, extract_on_cluster
 from ..extract.engines.choose import Device
@@ -20,8 +19,9 @@ from ..extract.options import ExtractOptions
 from ..extract.options import RunOptions as ExtractRun
 from ..extract.run import Reporter as ExtractReporter
 from ..extract.run import extract
+from ..files import FileLock, disk_errors, num_cores, write_text_atomic
 from ..heads.training.loop import choose_device
-from ..workers import Failure, num_cores, side_by_side
+from ..workers import Failure, side_by_side
 from .plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
 from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256, ready_alone
 

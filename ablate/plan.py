@@ -8,11 +8,11 @@ from typing import Any
 
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
+from ..data.sources import DataSet, find_sources
 from ..errors import InputError
 from ..eval.ablation import Row
 from ..events import Split
 from ..extract.backbones.registry import backbone_spec
-from ..extract.datasets.sources import DataSet, find_sources
 from ..extract.engines.choose import Device
 from ..extract.options import DEFAULT_BACKBONE
 from ..heads.inputs import INPUTS

@@ -12,16 +12,17 @@ import torch
 
 from ..cache.store import FeatureStore
 from ..cluster.pool import Ready, Slot
+from ..data.games import Game as SourceGame
+from ..data.games import StoredPart, choose_games, find_games
 from ..errors import InputError
 from ..eval.ablation import Judged
 from ..eval.files import PREDICTIONS_NAME, games_of, read_events
 from ..eval.prediction_folder import RECORD
 from ..eval.report import EvalSettings, Report, evaluate
 from ..eval.uncertainty import Resampling
-from ..events import Event, Split, read_json, write_json_atomic
-from ..extract.datasets.games import Game as SourceGame
-from ..extract.datasets.games import StoredPart, choose_games, find_games
+from ..events import Event, Split
 from ..extract.engines.choose import Device
+from ..files import read_json, write_json_atomic
 from ..heads.training.checkpoint import BEST, RUN
 from ..heads.training.epochs import Progress, Reporter
 from ..heads.training.loop import RunOptions, train

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from common import interleaved, machine, median_ratio, spread
 
+from bas.data.sources import find_sources
 from bas.extract.backbones.registry import backbone_spec
 from bas.extract.backbones.weights import load_weights
-from bas.extract.datasets.sources import find_sources
 from bas.extract.engines.pytorch import Normalised
 from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions, RunOptions, resolve_settings

@@ -20,7 +20,7 @@ from common import machine
 CHILD = """
 import json, resource, sys
 from pathlib import Path
-from bas.extract.datasets.sources import find_sources
+from bas.data.sources import find_sources
 from bas.extract.options import ExtractOptions, RunOptions
 from bas.extract.run import extract
 video, store = map(Path, sys.argv[1:])

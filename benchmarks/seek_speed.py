@@ -26,7 +26,7 @@ import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from common import interleaved, machine, median_ratio, spread
 
-from bas.extract.proxy.copy import CopyReport, ProxySettings, copy_video
+from bas.data.proxy import CopyReport, ProxySettings, copy_video
 from bas.extract.video.clips import ClipPlace, ClipReader
 from bas.extract.video.picture import PictureFormat
 from bas.extract.video.reader import Video, open_video

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, reading_record
-from .files import real_files
+from ..files import real_files
 from .layout import inside
 from .shard import DTYPES, damaged
 

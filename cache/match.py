@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, reading_record
-from ..events import SPLITS, Event, TimeGrid, parse_event, parse_fraction, read_json
+from ..events import SPLITS, Event, TimeGrid, parse_event, parse_fraction
+from ..files import read_json
 from .layout import METADATA, METADATA_BYTES, inside
 from .shard import MAX_ROWS
 

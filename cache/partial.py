@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..events import read_json
-from .files import FileLock, MatchBusy, disk_errors, real_files, replace_synced, sync_folder
+from ..files import FileLock, MatchBusy, disk_errors, read_json, real_files, replace_synced, sync_folder
 from .job import MatchJob
 from .layout import (
     FEATURES,

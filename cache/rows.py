@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..events import read_bounded, read_json
+from ..files import read_bounded, read_json
 from .foreign import check_foreign, open_zarr
 from .layout import METADATA, METADATA_BYTES, inside, plain_metadata, same_layout, shard_layout
 from .shard import DTYPES, MAX_CHANNELS, MAX_ROWS, damaged, map_shard

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..events import open_regular
+from ..files import open_regular
 
 CHUNK_ROWS = 256
 """Rows in one chunk; what is journalled is a multiple of it."""

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, reading_record
-from ..events import read_json
-from .files import FileLock, disk_errors, replace_synced
+from ..files import FileLock, disk_errors, read_json, replace_synced
 from .job import MatchJob
 from .layout import (
     FEATURES,

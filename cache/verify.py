@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .files import real_files
+from ..files import real_files
 from .layout import (
     FEATURES,
     MANIFESTS,

@@ -16,18 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .files import AppendFile, disk_errors, replace_synced, sync_folder, write_synced
+from ..files import disk_errors, replace_synced, sync_folder, write_synced
+from .files import AppendFile
 from .job import MatchJob, cast_rows
-from .layout import (
-    FEATURES,
-    METADATA,
-    PTS,
-    VALID,
-    canonical_json,
-    group_metadata,
-    plain_metadata,
-    shard_metadata,
-)
+from .layout import FEATURES, METADATA, PTS, VALID, canonical_json, group_metadata, plain_metadata, shard_metadata
 from .partial import JOURNAL, TREE, lock_match, publish, resumable
 from .rows import read_plain
 from .shard import CHUNK_ROWS, DTYPES

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError
-from ..workers import num_cores
+from ..files import num_cores
 
 AUTO = "auto"
 _NEW = "local"

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..events import JSON_BYTES, PREDICTIONS_BYTES, Event, TimeGrid, parse_event, read_json
+from ..events import PREDICTIONS_BYTES, Event, TimeGrid, parse_event
+from ..files import JSON_BYTES, read_json
 from .spots import Game, IntArray, Spots
 
 LabelSource = Path | tuple[Event, ...]

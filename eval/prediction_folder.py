@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import InputError, reading_record
-from ..events import Event, read_json, write_json_atomic, write_predictions, write_text_atomic
+from ..events import Event, write_predictions
+from ..files import read_json, write_json_atomic, write_text_atomic
 from .files import PREDICTIONS_NAME
 
 RECORD, SPOTS, FORMAT = "prediction.json", "spots.csv", "bas-prediction-1"

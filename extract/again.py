@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cache.files import file_sha256
 from ..cache.shard import CHUNK_ROWS
 from ..cache.store import FeatureStore
 from ..cache.verify import Finding, compare_rows
-from .datasets.sources import DataSet, Match
+from ..data.sources import DataSet, Match
+from ..files import file_sha256
 from .extractor import Extractor
 from .stream import RowBlock
 from .views import VIEWS, View

@@ -10,11 +10,11 @@ from pathlib import Path
 from ..cache.settings import FeatureSettings
 from ..cache.store import FeatureStore
 from ..cluster.pool import Cluster, Lost, Ready, Slot, Watch, on_cluster
+from ..data.sources import DataSet, Match
 from ..errors import InputError
 from ..events import Split
 from ..workers import Failure
 from .backbones.weights import load_weights
-from .datasets.sources import DataSet, Match
 from .extractor import Extractor
 from .options import ExtractOptions, RunOptions
 from .run import (

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..cache.convert.formats import import_source
 from ..cache.convert.importing import ImportMatch, ImportSummary
 from ..cache.convert.request import Found, ImportRequest, Progress
-from .datasets.sources import find_folders
+from ..data.sources import find_folders
 
 
 def import_features(

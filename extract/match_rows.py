@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from ..cache.bank import FeatureBank, bank_of_rows, fits_in_memory, open_bank
-from ..cache.files import file_sha256
 from ..cache.job import cast_rows
 from ..cache.reduce.reduction import Reduction, RowEncoder
 from ..cache.settings import FeatureSettings
 from ..cache.shard import DTYPES, ShardLayout
+from ..data.games import StoredPart, VideoPart
 from ..errors import InputError
-from .datasets.games import StoredPart, VideoPart
+from ..files import file_sha256
 from .extractor import Extractor
 from .files import file_stamp, require_unchanged
 from .options import parse_views

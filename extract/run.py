@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Literal
 
 from .. import __version__
-from ..cache.files import MatchBusy, file_sha256
 from ..cache.layout import METADATA
 from ..cache.match import MatchMeta
 from ..cache.settings import FeatureSettings
 from ..cache.store import FeatureStore
+from ..data.sources import DataSet, Match
 from ..errors import InputError
 from ..events import Split
+from ..files import MatchBusy, file_sha256
 from .backbones.registry import backbone_spec
 from .backbones.weights import load_weights, weights_origin
-from .datasets.sources import DataSet, Match
 from .engines.choose import Fidelity
 from .extractor import Extractor
 from .files import file_stamp, reading, require_unchanged

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..cache.settings import FeatureSettings
+from ..data.sources import DataSet
 from ..errors import InputError
-from ..extract.datasets.sources import DataSet
 from ..extract.engines.choose import EngineKind
 from ..extract.engines.pytorch import lay_channels_last
 from ..extract.extractor import Extractor

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from ..data.sources import DataSet, Match
 from ..errors import InputError
 from ..events import TimeGrid
-from ..extract.datasets.sources import DataSet, Match
 from ..extract.extractor import Extractor
 from ..extract.video.reader import Video
 from ..heads.training.data import Matches, MatchLabels

@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..cache.files import disk_errors
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
+from ..data.games import LabelSet, find_labels, game_of_folder, stored_labels
+from ..data.sources import find_sources as find_videos
 from ..errors import InputError
 from ..eval.ablation import TABLE
 from ..eval.figures import METRIC, figures
 from ..eval.files import Paired, find_predictions, load, pair, same_tail
-from ..eval.page.data import PageMatch, Subject, page_data
-from ..eval.page.file import require_own_page, write_page
 from ..eval.report import EvalSettings
 from ..eval.traps import file_warnings
 from ..events import TimeGrid
-from ..extract.datasets.label_files import LabelSet, find_labels, game_of_folder, stored_labels
-from ..extract.datasets.sources import find_sources as find_videos
+from ..files import disk_errors
 from ..heads.training.checkpoint import BEST
 from ..predict import PredictOptions, predict
 from ..predict import Reporter as PredictReporter
+from .page.data import PageMatch, Subject, page_data
+from .page.file import require_own_page, write_page
 from .sources import DEFAULT_FPS, ReportOptions, Source, about_predictions, find_sources, read_record
 
 

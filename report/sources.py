@@ -11,7 +11,8 @@ from ..errors import InputError, reading_record
 from ..eval.ablation import TABLE, Table
 from ..eval.files import PREDICTIONS_NAME
 from ..eval.prediction_folder import RECORD
-from ..events import Split, TimeGrid, read_json
+from ..events import Split, TimeGrid
+from ..files import read_json
 from ..heads.training.checkpoint import RUN
 from ..heads.training.record import RunRecord
 

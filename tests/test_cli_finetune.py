@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from bas.data.synthetic import write_match
 from bas.heads.training.record import RunRecord
 from bas.heads.training.settings import FinetuneSettings
-from bas.synthetic import write_match
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]

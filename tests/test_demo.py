@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bas.cache.store import FeatureStore
-from bas.demo import HEADS
+from bas.commands.demo import HEADS
 
 Cli = Callable[..., int]
 

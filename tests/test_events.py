@@ -14,12 +14,11 @@ from bas.events import (
     Event,
     TimeGrid,
     parse_event,
-    read_json,
     read_labels,
     read_predictions,
-    write_json_atomic,
     write_predictions,
 )
+from bas.files import read_json, write_json_atomic
 
 RATES = st.one_of(
     st.sampled_from([Fraction(25), Fraction(25, 2), Fraction(30000, 1001), Fraction(24000, 1001), Fraction(2)]),

@@ -20,14 +20,15 @@ from rich.table import Table
 from rich.text import Text
 
 from bas import errors, events
-from bas.cli_shared import Printable
+from bas.commands.options import Printable
+from bas.data.labels import read_label_file
+from bas.data.splits import SplitSources, assign_splits, find_classes
 from bas.errors import InputError
 from bas.eval.ablation import Table as AblationTable
 from bas.eval.files import load, pair
-from bas.eval.page.file import page_text
-from bas.events import read_json, read_labels
-from bas.extract.datasets.labels import read_label_file
-from bas.extract.datasets.splits import SplitSources, assign_splits, find_classes
+from bas.events import read_labels
+from bas.files import read_json
+from bas.report.page.file import page_text
 
 QUICK = hypothesis_settings(max_examples=150, deadline=None, derandomize=True, database=None)
 LABEL = {"gameTime": "1 - 00:04", "label": "PASS", "position": "4000", "team": "home", "visibility": "visible"}

@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 
 from bas.cache.bank import open_bank
 from bas.cache.store import FeatureStore
+from bas.data.sources import find_sources
+from bas.data.synthetic import write_match
 from bas.eval.peaks import SEED_PEAKS, find_spots
 from bas.events import Event, read_predictions
 from bas.extract.backbones.tensor_files import used_tensors
 from bas.extract.backbones.weights import load_weights
-from bas.extract.datasets.sources import find_sources
 from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
@@ -28,7 +29,6 @@ from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.record import RunRecord
 from bas.heads.training.settings import TrainSettings
 from bas.predict import best_spots
-from bas.synthetic import write_match
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from bas.cache.store import FeatureStore
+from bas.data.sources import find_sources
+from bas.data.synthetic import write_match
 from bas.extract.backbones.run_folder import BACKBONE
 from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
-from bas.extract.datasets.sources import find_sources
 from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.settings import TrainSettings
-from bas.synthetic import write_match
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]

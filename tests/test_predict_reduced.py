@@ -14,8 +14,9 @@ from bas.ablate.runs import RunTask, carry_out
 from bas.cache.reduce.fit import FitSettings
 from bas.cache.reduce.run import ReduceOptions, reduce_store
 from bas.cache.store import FeatureStore
+from bas.data.sources import find_sources
+from bas.data.synthetic import write_match
 from bas.events import read_predictions
-from bas.extract.datasets.sources import find_sources
 from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
@@ -23,7 +24,6 @@ from bas.extract.run import extract
 from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.record import RunRecord
 from bas.heads.training.settings import TrainSettings
-from bas.synthetic import write_match
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]

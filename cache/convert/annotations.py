@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...events import Event, Split, read_json
+from ...events import Event, Split
+from ...files import read_json
 from ..match import MatchInfo
 from .request import Instant
 

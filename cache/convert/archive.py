@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..files import MatchBusy
+from ...files import MatchBusy
 from ..layout import METADATA
 from ..shard import DTYPES
 from ..store import FeatureStore

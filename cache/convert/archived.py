@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
-from ...events import read_json
+from ...files import read_json
 from ..layout import FEATURES, PTS, VALID, check_id, check_view
 from ..match import MatchInfo
 from ..origin import WeightsOrigin

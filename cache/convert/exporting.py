@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
-from ...events import SPLITS, write_json_atomic, write_text_atomic
-from ..files import FileLock, MatchBusy, disk_errors, sync_folder
+from ...events import SPLITS
+from ...files import FileLock, MatchBusy, disk_errors, sync_folder, write_json_atomic, write_text_atomic
 from ..layout import PARTIAL, check_view
 from ..reduce.about import decoding
 from ..reduce.files import BESIDE_NAME, BESIDE_PART, write_beside

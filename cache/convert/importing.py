@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ... import __version__
 from ...errors import InputError
 from ...events import Event, Split, TimeGrid
-from ..files import MatchBusy
+from ...files import MatchBusy
 from ..layout import FEATURES, METADATA
 from ..match import MatchMeta
 from ..rows import array_metadata

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
-from ..files import disk_errors
+from ...files import disk_errors
 from .tables import TableOptions, check_claim, check_table
 
 _MAX_HEADER_BYTES = 10_000

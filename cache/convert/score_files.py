@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
-from ...events import TimeGrid, read_bounded, read_json
+from ...events import TimeGrid
+from ...files import read_bounded, read_json
 from .importing import DERIVED, ImportMatch, ImportOptions, ImportSummary, SourceRows, import_matches
 from .npy_tables import npz_members
 from .request import FindFolders, ImportRequest, Progress, SourceFormat

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...events import parse_json, read_bounded, read_json
-from ..files import disk_errors, replace_synced, sync_folder, write_synced
+from ...files import disk_errors, parse_json, read_bounded, read_json, replace_synced, sync_folder, write_synced
 from ..layout import (
     METADATA,
     METADATA_BYTES,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ...errors import InputError, named_values
 from ...events import SPLITS
-from ..files import MatchBusy
+from ...files import MatchBusy
 from ..layout import FEATURES, METADATA
 from ..rows import array_metadata
 from ..settings import FeatureSettings

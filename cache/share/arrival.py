@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ...errors import InputError
-from ...events import read_json
-from ..files import AppendFile, disk_errors, replace_synced, sync_folder
+from ...files import disk_errors, read_json, replace_synced, sync_folder
+from ..files import AppendFile
 from ..job import require_own_place
 from ..layout import (
     FEATURES,

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from ...errors import InputError
-from ...events import parse_json
+from ...files import parse_json
 from ..layout import MANIFESTS, canonical_json
 from .manifest import MatchManifest, id_hash
 from .object_client import ObjectClient

@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...errors import InputError
-from ...events import read_bounded
+from ...files import read_bounded
 from ..layout import METADATA, METADATA_BYTES, REDUCTION
 from ..reduce.files import group_files, read_reduction
 from ..reduce.reduction import Reduction

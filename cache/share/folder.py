@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ...errors import InputError
-from ..files import disk_errors, replace_synced
+from ...files import disk_errors, replace_synced
 from ..layout import MANIFESTS
 from ..store import FeatureStore
 from .index import update_index

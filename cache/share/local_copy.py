@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...errors import InputError
-from ..files import FileLock, cache_folder, disk_errors
+from ...files import FileLock, cache_folder, disk_errors
 from ..layout import METADATA, PARTIAL
 from ..store import FeatureStore
 from .manifest import MatchManifest, choose

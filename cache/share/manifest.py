@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from ...errors import InputError
-from ...events import SPLITS, parse_json
+from ...events import SPLITS
+from ...files import parse_json
 from ..layout import FEATURES, MANIFESTS, METADATA, PTS, VALID, canonical_json, check_id, check_view
 
 FORMAT = 1

@@ -13,7 +13,7 @@ def _objects(url: str) -> Place:
 
 
 def _hub(url: str) -> Place:
-    from .hub import HubPlace  # takes most of a second
+    from .hub import HubPlace
 
     return HubPlace(url)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InputError, named_values
-from ..files import MatchBusy
+from ...files import MatchBusy
 from ..layout import METADATA
 from ..settings import FeatureSettings
 from ..store import FeatureStore

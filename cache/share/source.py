@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import InputError
-from ...events import parse_json, read_bounded
+from ...files import parse_json, read_bounded
 from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
 from ..reduce.reduction import Reduction
 from ..rows import array_metadata

@@ -7,8 +7,8 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from ...cache.files import cache_folder
 from ...errors import InputError
+from ...files import cache_folder
 
 _CHUNK_BYTES = 1 << 20
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...cache.files import file_sha256
 from ...cache.origin import WeightsOrigin
 from ...cache.settings import FeatureSettings
 from ...errors import InputError, reading_record
-from ...events import read_json
+from ...files import file_sha256, read_json
 
 BACKBONE = "backbone.safetensors"
 """A finetuned run's backbone, by `weights.save_backbone_checkpoint`."""

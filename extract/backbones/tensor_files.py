@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...events import parse_json
+from ...files import parse_json
 
 METADATA_KEY = "bas"
 """Of our record in a safetensors file's header."""

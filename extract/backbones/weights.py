@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...cache.files import file_sha256
 from ...cache.origin import WeightsOrigin
 from ...cache.shard import MAX_CHANNELS
 from ...errors import InputError, named_values, reading_record
+from ...files import file_sha256
 from .download import download, weights_cache
 from .registry import BackboneSpec, Rgb, backbone_spec
 from .run_folder import FinetunedRun, finetuned_run

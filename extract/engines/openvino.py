@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...errors import InputError
-from ...workers import num_cores
+from ...files import num_cores
 from ..backbones.registry import Rgb
 from .pytorch import Normalised, check_clips, inner_steps
 

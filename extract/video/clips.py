@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from ...errors import InputError
-from ...workers import num_cores
+from ...files import num_cores
 from .decode import Decoder
 from .picture import Pixels
 from .reader import Video

@@ -12,7 +12,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from ...errors import InputError
-from ...workers import num_cores
+from ...files import num_cores
 from .decode import Decoder
 from .demux import Source, header_end_seconds, open_container, own_rate, pixel_aspect, read_packets, read_source
 from .picture import PictureFormat, Pixels, colour_of, display_size, quarter_turns

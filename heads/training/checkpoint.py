@@ -16,9 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ...cache.files import disk_errors, replace_synced
 from ...errors import InputError, reading_record
-from ...events import parse_json, read_json, write_json_atomic
+from ...files import disk_errors, parse_json, read_json, replace_synced, write_json_atomic
 from .judge import Verdict
 from .settings import TrainSettings
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ...cache.files import disk_errors, replace_synced
+from ...files import disk_errors, replace_synced
 from .checkpoint import LOG, TENSORBOARD, EpochLine, LoopState
 from .settings import TrainSettings
 

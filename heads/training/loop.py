@@ -10,10 +10,10 @@ from typing import Literal, cast, get_args
 import torch
 
 from ...cache.bank import PLACES, FeatureBank, Place, open_bank
-from ...cache.files import FileLock, disk_errors
 from ...cache.reduce.files import write_beside
 from ...cache.store import FeatureStore
 from ...errors import InputError
+from ...files import FileLock, disk_errors
 from .checkpoint import BEST, LAST, RUN, LoopState, read_state, read_weights, write_weights
 from .data import choose_matches
 from .epochs import Reporter, RunFiles, run_epochs

@@ -20,11 +20,11 @@ from bas.ablate import loop
 from bas.ablate.loop import Reporter, ablate, default_jobs
 from bas.ablate.plan import AblateOptions, open_inputs, recipe_names
 from bas.ablate.runs import RunTask, carry_out
-from bas.ablate.view import table_view
-from bas.cache.files import FileLock
+from bas.commands.ablate_view import table_view
+from bas.data.synthetic import write_match
 from bas.errors import InputError
 from bas.eval.ablation import SHEET, TABLE, Judged, Table
-from bas.synthetic import write_match
+from bas.files import FileLock
 from bas.workers import Failure
 
 pytestmark = pytest.mark.usefixtures("one_thread")

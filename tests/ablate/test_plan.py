@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from bas.ablate.plan import AblateOptions, Inputs, Plan, make_plan, open_inputs, recipe_names, runs_of
-from bas.cli_ablate import _weights
+from bas.commands.ablate import _weights
+from bas.data.synthetic import write_match
 from bas.errors import InputError
 from bas.heads.recipes import RECIPES, SEED_TABLE, named_recipe
-from bas.synthetic import write_match
 
 Pulses = Callable[..., Path]
 

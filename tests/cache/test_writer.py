@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.cache.files import MatchBusy
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.errors import InputError
+from bas.files import MatchBusy
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("crash_child.py")

@@ -21,13 +21,13 @@ from bas.cache.partial import JOURNAL
 from bas.cluster import join
 from bas.cluster.join import connected
 from bas.cluster.pool import Cluster, Lost, Ready, Slot, Watch, on_cluster
+from bas.commands.extract_view import summary_json
+from bas.data.sources import find_sources
+from bas.data.synthetic import write_match
 from bas.errors import InputError
 from bas.extract.cluster_run import ClusterReporter, extract_on_cluster
-from bas.extract.datasets.sources import find_sources
 from bas.extract.options import ExtractOptions, RunOptions
-from bas.extract.progress_view import summary_json
 from bas.extract.run import extract
-from bas.synthetic import write_match
 from bas.workers import Failure
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets and files of Ray's own processes

@@ -79,7 +79,7 @@ def limit_files(num_bytes: int) -> None:
 def remove_after(what: list[str]) -> None:
     """Delete the file what[1] once the function what[0] of the extraction is through."""
     from bas.cache.store import FeatureStore
-    from bas.extract.datasets import sources
+    from bas.data import sources
     from bas.extract.extractor import Extractor
 
     owner: Any = {"find_sources": sources, "check": Extractor, "writer": FeatureStore}[what[0]]

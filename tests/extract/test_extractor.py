@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bas.cache.store import FeatureStore
+from bas.data.sources import find_sources
 from bas.extract.backbones.registry import backbone_spec
 from bas.extract.backbones.weights import WeightsRecord, load_weights, save_backbone_checkpoint
-from bas.extract.datasets.sources import find_sources
 from bas.extract.engines.choose import EngineKind
 from bas.extract.engines.pytorch import Normalised
 from bas.extract.extractor import Extractor

@@ -11,8 +11,8 @@ import pytest
 
 from bas.cache.convert.score_files import HALF_NAMES, OFFSETS_NAME, WHOLE_NAME
 from bas.cache.store import FeatureStore
+from bas.data.folders import LABELS_NAME
 from bas.events import SOCCERNET_BALL_CLASSES
-from bas.extract.datasets.folders import LABELS_NAME
 
 Cli = Callable[..., int]
 Capture = pytest.CaptureFixture[str]

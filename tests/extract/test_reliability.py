@@ -18,7 +18,7 @@ import pytest
 
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
-from bas.synthetic import write_match
+from bas.data.synthetic import write_match
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = [sys.executable, str(Path(__file__).with_name("reliability_child.py"))]

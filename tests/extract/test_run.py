@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from bas.cache.store import FeatureStore
+from bas.data.sources import find_sources
+from bas.data.synthetic import write_match
 from bas.errors import InputError
 from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
-from bas.extract.datasets.sources import find_sources
 from bas.extract.engines import openvino
 from bas.extract.options import ExtractOptions, RunOptions, parse_shard, share_out
 from bas.extract.run import Summary, chosen_matches, extract
-from bas.synthetic import write_match
 
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
 LONG_FRAMES, SHORT_FRAMES = 325, 150

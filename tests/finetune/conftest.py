@@ -9,9 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from bas.events import Event, TimeGrid, write_json_atomic
-from bas.extract.datasets.sources import DataSet, find_sources
+from bas.data.sources import DataSet, find_sources
+from bas.events import Event, TimeGrid
 from bas.extract.options import ExtractOptions
+from bas.files import write_json_atomic
 from bas.finetune.devices import Devices
 from bas.finetune.loop import RunOptions, finetune
 from bas.finetune.start import Start

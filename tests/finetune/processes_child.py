@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bas.extract.datasets.sources import find_sources
+from bas.data.sources import find_sources
 from bas.extract.options import ExtractOptions
 from bas.finetune.devices import Devices
 from bas.finetune.learner import ClipUpdater

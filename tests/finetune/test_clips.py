@@ -11,8 +11,8 @@ import torch
 
 from bas.cache.bank import open_bank
 from bas.cache.store import FeatureStore
+from bas.data.sources import DataSet, find_sources
 from bas.errors import InputError
-from bas.extract.datasets.sources import DataSet, find_sources
 from bas.extract.engines.pytorch import Normalised
 from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions

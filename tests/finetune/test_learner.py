@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bas.extract.datasets.sources import DataSet
+from bas.data.sources import DataSet
 from bas.extract.extractor import Extractor
 from bas.finetune.augment import augment, named_augment
 from bas.finetune.blocks import batch_norms, trunk_blocks

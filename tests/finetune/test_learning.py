@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bas.extract.datasets.sources import find_sources
+from bas.data.sources import find_sources
 from bas.heads.training.record import RunRecord
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from bas.cache.store import FeatureStore
+from bas.data.sources import find_sources
 from bas.errors import InputError
 from bas.extract.backbones.run_folder import BACKBONE
 from bas.extract.backbones.weights import load_weights
-from bas.extract.datasets.sources import find_sources
 from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions, follow_run
 from bas.extract.options import RunOptions as ExtractRun

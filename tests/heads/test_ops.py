@@ -5,15 +5,7 @@ import torch
 from torch.nn import functional
 
 from bas.heads.actionformer import local_attention
-from bas.heads.ops import (
-    TimeBatchNorm,
-    TimeGroupNorm,
-    coarse_mask,
-    halve_by_max,
-    masked_mean,
-    move_scores,
-    stretch,
-)
+from bas.heads.ops import TimeBatchNorm, TimeGroupNorm, coarse_mask, halve_by_max, masked_mean, move_scores, stretch
 
 
 def masked(num_steps: int, *real: int) -> torch.Tensor:

@@ -17,7 +17,8 @@ from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.eval.ablation import Judged, Row, Table
-from bas.events import Event, write_json_atomic, write_predictions
+from bas.events import Event, write_predictions
+from bas.files import write_json_atomic
 from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.settings import TrainSettings
 from bas.report.make import report

@@ -17,19 +17,19 @@ from bas.cache.convert import containers, exporting
 from bas.cache.convert.annotations import annotated_video, read_annotations
 from bas.cache.convert.archived import MATCH_NAME, ROOT_NAME
 from bas.cache.convert.exporting import ExportOptions, ExportSummary, export_store
-from bas.cache.convert.exporting_view import export_json, export_view
 from bas.cache.convert.formats import import_source
 from bas.cache.convert.importing import ImportSummary
 from bas.cache.convert.npy_tables import open_npy
 from bas.cache.convert.request import FindFolders, ImportRequest
 from bas.cache.convert.tables import TableOptions
-from bas.cache.files import FileLock
 from bas.cache.match import MatchInfo
 from bas.cache.origin import WeightsOrigin
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
+from bas.commands.cache_export_view import export_json, export_view
 from bas.errors import InputError
 from bas.events import Event
+from bas.files import FileLock
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 FORMS = pytest.mark.parametrize("form", list(containers.CONTAINERS))

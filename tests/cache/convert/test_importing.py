@@ -19,13 +19,13 @@ from bas.cache.convert.importing import (
     import_matches,
     on_match_clock,
 )
-from bas.cache.convert.importing_view import summary_view
-from bas.cache.files import MatchBusy
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.cache.writer import MatchWriter
+from bas.commands.cache_import_view import summary_view
 from bas.errors import InputError
 from bas.events import Event, TimeGrid
+from bas.files import MatchBusy
 
 PASS = Event(4000, "PASS", team="home")
 LATE_DRIVE = Event(1000, "DRIVE", half=2)

@@ -19,12 +19,7 @@ from bas.extract.backbones import timm_nets
 from bas.extract.backbones.registry import BACKBONES, build_backbone
 from bas.extract.backbones.tensor_files import used_tensors
 from bas.extract.backbones.torchvision_compat import import_with_torchvision
-from bas.extract.backbones.weights import (
-    WeightsRecord,
-    load_weights,
-    save_backbone_checkpoint,
-    tensors_sha256,
-)
+from bas.extract.backbones.weights import WeightsRecord, load_weights, save_backbone_checkpoint, tensors_sha256
 
 NAME, DEPTH = "x3d_xs", 4  # the smallest
 

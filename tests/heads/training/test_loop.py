@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bas.cache.files import FileLock
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
+from bas.files import FileLock
 from bas.heads.training import epochs, loop
 from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, EpochLine, LoopState
 from bas.heads.training.data import choose_matches

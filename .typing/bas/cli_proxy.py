@@ -1,1 +1,0 @@
-../../cli_proxy.py

@@ -1,1 +1,0 @@
-../../predict_view.py

@@ -1,0 +1,74 @@
+"""`bas eval` as a person sees it."""
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..eval.report import Report, Score, Timing
+
+_COLUMNS = ("events", "found", "AP", "interval", "chance", "late", "sd", "med")
+
+
+def report_view(report: Report) -> Group:
+    """Means first, then one line per class, the tolerances, what the columns mean, and warnings."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", min_width=16)
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    events = sum(row.num_events for row in report.classes)
+    predictions = sum(row.num_predictions for row in report.classes)
+    for number, (name, score) in enumerate(report.means.items()):
+        sums = (f"{events:,}", f"{predictions:,}", *_scores(score), *_times(report.timing))
+        cells = sums if number == len(report.means) - 1 else ("", "", *_scores(score), "", "", "")
+        table.add_row(name, *cells, style="bold")
+    for row in report.classes:
+        table.add_row(
+            Text(row.label),
+            f"{row.num_events:,}",
+            f"{row.num_predictions:,}",
+            *_scores(row.score),
+            *_times(row.timing),
+        )
+    lines: list[Table | Text] = [Text(f"warning: {warning}", "yellow") for warning in report.warnings]
+    return Group(table, Text(""), *(Text(note, "dim") for note in _notes(report)), *lines)
+
+
+def _scores(score: Score) -> tuple[str, str, str]:
+    interval = f"{100 * score.low:.1f}-{100 * score.high:.1f}" if score.low == score.low else "-"
+    return _percent(score.value), interval, _percent(score.chance)
+
+
+def _times(timing: Timing) -> tuple[str, str, str]:
+    if not timing.num_matched:
+        return "-", "-", "-"
+    return f"{timing.mean_ms:+.0f}", f"{timing.std_ms:.0f}", f"{timing.median_abs_ms:.0f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}" if value == value else "-"
+
+
+def _notes(report: Report) -> list[str]:
+    settings, resampling = report.settings, report.settings.resampling
+    notes = [f"{settings.metric} at {settings.fps} frames a second, {report.num_games} game(s) or half(s)"]
+    if settings.calibrate != "none":
+        notes.append("CALIBRATED: scores spread by rank before scoring; not comparable with results that are not")
+    if len(report.per_delta) > 1:
+        notes.append("by tolerance: " + ", ".join(f"{name} {_percent(v)}" for name, v in report.per_delta.items()))
+    if report.visible == report.visible:
+        notes.append(f"mean over all classes, visible: {_percent(report.visible)}, unshown: {_percent(report.unshown)}")
+    if any(score.low == score.low for score in report.means.values()):
+        notes.append(
+            f"interval: {resampling.level:.0%} of {resampling.num_resamples} resamples (seed {resampling.seed}) of "
+            f"games, and of blocks of {resampling.block_seconds} s within each"
+        )
+    if settings.num_chance_draws:
+        notes.append(
+            f"chance: random scores at random instants, one a second for each class, mean of "
+            f"{settings.num_chance_draws} draws"
+        )
+    notes.append(
+        f"late, sd, med: mean, standard deviation and median size of prediction minus event in ms, matched within "
+        f"{report.timing_delta}"
+    )
+    return notes

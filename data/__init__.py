@@ -1,0 +1,1 @@
+"""Data sets: where matches, videos, labels and splits are; checks, small copies of videos, synthetic matches."""

@@ -1,0 +1,223 @@
+"""What is predicted: games of feature stores, data sets and single videos; a game is one match or its two halves."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from ..cache.layout import METADATA
+from ..cache.store import FeatureStore
+from ..errors import InputError
+from ..events import SPLITS, Event, Split, read_labels
+from .folders import game_id, video_half
+from .sources import DataSet, Match, find_data_set, find_sources
+from .splits import find_classes
+
+_NUM_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A match, or one half of it, whose rows are in a store."""
+
+    id: str
+    half: int | None
+    split: str | None
+    store: FeatureStore
+
+
+@dataclass(frozen=True)
+class VideoPart:
+    """A match, or one half of it, whose rows are made from its video."""
+
+    id: str
+    half: int | None
+    split: str | None
+    match: Match
+    data_set: DataSet
+
+
+Part = StoredPart | VideoPart
+
+
+@dataclass(frozen=True)
+class Game:
+    """What one predictions file is about."""
+
+    id: str
+    """That of its only part, or of both halves without the `/1` or `/2`."""
+    parts: tuple[Part, ...]
+    problem: str = ""
+    """Why it cannot be predicted, where that is known from looking at the folders."""
+
+
+def find_games(sources: Sequence[Path], *, with_labels: bool = False) -> list[Game]:
+    """Games in stores, data set folders and video files, in order of id.
+
+    Args:
+        sources: any mixture of them.
+        with_labels: read the label files of data sets, so that what is wrong with one is a problem of its game.
+
+    Raises:
+        InputError: a source that cannot be used, or one game in a store and elsewhere.
+    """
+    for source in sources:
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder", wanted="a video, a data set folder or a store")
+    stores = [FeatureStore.open(source) for source in sources if (source / METADATA).exists()]
+    parts: list[Part] = [part for store in stores for part in _stored(store)]
+    others = [source for source in sources if not (source / METADATA).exists()]
+    problems: dict[str, str] = {}
+    if others:
+        data_set, problems = _usable(find_sources(others, with_labels=with_labels))
+        parts += [VideoPart(each.id, each.half, each.split, each, data_set) for each in data_set.matches]
+    parts.sort(key=lambda part: part.id)
+    _require_once(parts)
+    games = []
+    for shared_id, of_game in groupby(parts, key=_game_id):
+        members = tuple(of_game)
+        told = [
+            problems[name] for name in dict.fromkeys([shared_id, *(part.id for part in members)]) if name in problems
+        ]
+        games.append(Game(shared_id, members, "\n".join(told)))
+    return games
+
+
+def choose_games(games: Sequence[Game], *, splits: Sequence[Split] = (), names: Sequence[str] = ()) -> list[Game]:
+    """Games of some splits, and of some names.
+
+    Args:
+        games: all.
+        splits: only these; empty: all.
+        names: ids, or parts of ids that only one game has; empty: all.
+
+    Raises:
+        InputError: none is left, or a name that fits no game or several.
+    """
+    left = [game for game in games if not splits or any(part.split in splits for part in game.parts)]
+    if not left:
+        found = sorted({part.split or "no split" for game in games for part in game.parts})
+        raise InputError(
+            "no match to predict", got=f"matches of {', '.join(found)}" if found else "none", wanted=", ".join(splits)
+        )
+    chosen: dict[str, Game] = {}
+    for name in names:
+        hits = [game for game in left if game.id == name] or [game for game in left if name in game.id]
+        if len(hits) != 1:
+            ids = [game.id for game in hits or left]
+            raise InputError(
+                f"--match {name!r} names {'several matches' if hits else 'no match'}",
+                got=", ".join(ids[:_NUM_SHOWN]) + (", ..." if len(ids) > _NUM_SHOWN else ""),
+                wanted="an id, or a part of one that no other has",
+            )
+        chosen[hits[0].id] = hits[0]
+    return list(chosen.values()) or left
+
+
+def _stored(store: FeatureStore) -> Iterator[StoredPart]:
+    for match_id in store.matches():
+        meta = store.match(match_id).meta
+        half = video_half(str(meta.video.get("name", "")))
+        is_half = half is not None and match_id.endswith(f"/{half}")
+        yield StoredPart(match_id, half if is_half else None, meta.split, store)
+
+
+def _usable(data_set: DataSet) -> tuple[DataSet, dict[str, str]]:
+    """The data set, and what is wrong with single games of it; raises what is wrong with the whole."""
+    ids = {match.id for match in data_set.matches} | {match.game for match in data_set.matches}
+    errors = [finding for finding in data_set.findings if finding.severity == "error"]
+    replace(data_set, findings=tuple(each for each in errors if each.where not in ids)).raise_errors()
+    problems: dict[str, str] = {}
+    for finding in errors:
+        told = f"{finding.message}\n  cure:   {finding.cure}" if finding.cure else finding.message
+        before = f"{problems[finding.where]}\n" if finding.where in problems else f"{finding.where}: "
+        problems[finding.where] = before + told
+    return data_set, problems
+
+
+def _game_id(part: Part) -> str:
+    return part.id.rsplit("/", 1)[0] if part.half is not None else part.id
+
+
+def _require_once(parts: Sequence[Part]) -> None:
+    seen: dict[str, str] = {}
+    for part in parts:
+        first = seen.setdefault(part.id.casefold(), part.id)
+        if first is not part.id:
+            raise InputError("the same match in two sources", got=part.id, cure="give one of them")
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Where the labels are."""
+
+    files: Mapping[str, Path | tuple[Event, ...]]
+    """Game id -> label file, or its events where they come from a store."""
+    classes: tuple[str, ...]
+    """The data set's class list, in order."""
+    problems: tuple[str, ...]
+    """Errors in the data set that do not concern its videos."""
+
+
+def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
+    """Labels of one file, or of all games of a data set or feature store.
+
+    Args:
+        source: a label file, a data set's root (as `find_data_set`), or a store's folder.
+        splits: keep only games of these; empty: all.
+
+    Raises:
+        InputError: missing, unknown split, no labels, or one file that cannot be read.
+    """
+    if unknown := [name for name in splits if name not in SPLITS]:
+        raise InputError("--split is not known", got=", ".join(unknown), wanted=", ".join(SPLITS))
+    if (source / METADATA).is_file():
+        return stored_labels(FeatureStore.open(source), splits=splits)
+    if source.is_file() and source.suffix.lower() == ".json":
+        game = game_id(source.parent, ())
+        classes, findings = find_classes(source.parent, {game: read_labels(source)})
+        files = {game: source}
+    else:
+        data_set = find_data_set(source)
+        wanted = [match for match in data_set.matches if not splits or match.split in splits]
+        files = {match.game: match.labels for match in wanted if match.labels is not None}
+        classes, findings = data_set.classes, list(data_set.findings)
+    if not files:
+        raise InputError(f"{source}: no labels", got=f"split {', '.join(splits)}" if splits else None)
+    problems = [f for f in findings if f.severity == "error" and "video" not in f.message]
+    return LabelSet(files, classes, tuple(f"{problem.where}: {problem.message}" for problem in problems))
+
+
+def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSet:
+    """Labels of all games of a feature store, each half on its own clock.
+
+    Args:
+        store: its matches bring their labels along.
+        splits: keep only games of these; empty: all.
+
+    Raises:
+        InputError: no labelled game.
+    """
+    files: dict[str, Path | tuple[Event, ...]] = {}
+    problems, found = [], find_games([store.path])
+    for game in found:
+        parts = [part for part in game.parts if isinstance(part, StoredPart) and (not splits or part.split in splits)]
+        events = [(part.half or 1, store.match(part.id).meta.events()) for part in parts]
+        if any(each is None for _, each in events):
+            problems.append(f"{game.id}: no labels in the store, left out")
+        elif parts:
+            files[game.id] = tuple(replace(event, half=half) for half, each in events for event in each or ())
+    if not files:
+        there = sorted({part.split or "no split" for game in found for part in game.parts})
+        raise InputError(
+            f"{store.path}: no labelled match" + (f" of the split {', '.join(splits)}" if splits else ""),
+            got=f"matches of {', '.join(there)}" if there else "an empty store",
+            cure="name another with --split, or take the labels of the data set",
+        )
+    return LabelSet(files, store.classes, tuple(problems))
+
+
+def game_of_folder(root: Path) -> Callable[[Path], str]:
+    """Function from a folder at or below `root` (a folder, or a file in it) to the id of its game."""
+    top = root if root.is_dir() else root.parent
+    return lambda folder: game_id(top, folder.relative_to(top).parts)

@@ -1,0 +1,320 @@
+"""Finds matches: the SoccerNet layout, any folder of `<match>/<video>`, or single video files.
+
+Reads folder names and label files; opens no video (`extract.check` does).
+"""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..errors import InputError
+from ..events import SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, read_labels
+from .folders import (
+    LABELS_NAME,
+    VIDEO_SUFFIXES,
+    Folder,
+    VideoHeight,
+    choose_videos,
+    folder_splits,
+    game_id,
+    is_clip_folder,
+    open_root,
+    single_id,
+    walk,
+)
+from .labels import ROOT_PLACE, Finding, LabelFile, error, note, read_label_file
+from .splits import SPLITS_NAME, SplitSources, assign_splits, find_classes
+
+_MAX_ERRORS_RAISED = 8
+
+
+@dataclass(frozen=True)
+class Match:
+    """One video of a data set, with its labels and split."""
+
+    id: str
+    """Folder relative to the root, forward slashes, split folders left out; `<game>/1` and `<game>/2` for halves."""
+    video: Path | None
+    """The file to read; None where it is missing (which is an error in the findings)."""
+    labels: Path | None
+    """Its `Labels-ball.json`; both halves of a game share one."""
+    split: Split | None
+    half: int | None
+    """1 or 2 in the two-halves edition, else None."""
+
+    @property
+    def game(self) -> str:
+        """The id without the half: what `UrlLocal` and the predictions file name."""
+        return self.id.rsplit("/", 1)[0] if self.half is not None else self.id
+
+    def require_video(self) -> Path:
+        """The video's path.
+
+        Raises:
+            InputError: the match has none.
+        """
+        if self.video is None:
+            raise InputError(f"{self.id}: no video", cure="bas data check ROOT says what is missing")
+        return self.video
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """All matches below one root (or of several sources), and what is wrong with them."""
+
+    root: Path
+    matches: tuple[Match, ...]
+    """In order of id; ids differ, also without regard to case."""
+    classes: tuple[str, ...]
+    """Class id is the position here plus one. Empty where there is neither a label nor a list."""
+    findings: tuple[Finding, ...]
+    label_files: Mapping[Path, LabelFile] = field(repr=False, compare=False)
+    """What each label file holds, read once."""
+
+    def events(self, match: Match) -> list[Event] | None:
+        """As `match_events`, from what is already read, without events that cannot be used."""
+        if match.labels is None:
+            return None
+        return _of_half(self.label_files[match.labels].events, match.half)
+
+    def raise_errors(self) -> None:
+        """Stop a run on any error finding.
+
+        Raises:
+            InputError: lists the first errors.
+        """
+        errors = [finding for finding in self.findings if finding.severity == "error"]
+        if errors:
+            lines = [f"{finding.where}: {finding.message}" for finding in errors[:_MAX_ERRORS_RAISED]]
+            lines += [f"and {len(errors) - len(lines)} more"] if len(errors) > len(lines) else []
+            raise InputError(
+                f"{self.root}: {len(errors)} error(s) in the data",
+                got="\n          ".join(lines),
+                cure=errors[0].cure if len(errors) == 1 else f"bas data check '{self.root}'",
+            )
+
+
+def find_data_set(root: Path, *, prefer_height: VideoHeight = 224, with_labels: bool = True) -> DataSet:
+    """Matches, splits and classes below `root`.
+
+    Args:
+        root: a folder; matches may lie below any number of split folders.
+        prefer_height: which of `224p` and `720p` to read where a match has both.
+        with_labels: False leaves label files alone, whatever is wrong with them; every match is unlabelled then.
+
+    Raises:
+        InputError: `root` is missing, a file or a feature store. All else is a finding.
+    """
+    root = open_root(root)
+    folders, findings = walk(root)
+    found: list[tuple[Match, Folder]] = []
+    for folder in folders:
+        matches, problems = _matches_in(folder, root=root, prefer_height=prefer_height)
+        found += [(match, folder) for match in matches]
+        findings += problems
+    found, problems = _drop_duplicates(found)
+    findings += problems
+    if not with_labels:
+        found = [(replace(match, labels=None), folder) for match, folder in found]
+    data_set = _described(root, found, findings)
+    more = _about_all(data_set.matches, folders, prefer_height=prefer_height)
+    return replace(data_set, findings=(*data_set.findings, *more))
+
+
+def find_folders(
+    root: Path,
+    holding: Collection[str],
+    *,
+    splits_file: Path | None = None,
+    label_names: Collection[str] = (LABELS_NAME,),
+) -> tuple[DataSet, dict[str, Path]]:
+    """Folders below `root` that hold a file of one of these names, each a match without a video.
+
+    Args:
+        root: a folder, as for `find_data_set`: ids, splits, labels and classes are found in the same way.
+        holding: file names.
+        splits_file: in the place of the root's `splits.json`; either may name matches that are not here.
+        label_names: names of label files; the first that a folder holds is read.
+
+    Returns:
+        The matches, and the folder of each match id.
+
+    Raises:
+        InputError: `root` cannot be used, no such folder in it, or no such splits file. All else is a finding.
+    """
+    root = open_root(root)
+    if splits_file is not None and not splits_file.is_file():
+        raise InputError(f"{splits_file}: no such file", wanted="a splits.json")
+    folders, findings = walk(root, holding=holding)
+    found = [
+        (Match(game_id(root, folder.parts), None, _first_file(folder.path, label_names), None, None), folder)
+        for folder in folders
+        if any((folder.path / name).is_file() for name in holding)
+    ]
+    if not found:
+        raise InputError(
+            f"{root}: nothing to import", got=f"no {' or '.join(sorted(holding))}", wanted="a folder of them per match"
+        )
+    found, problems = _drop_duplicates(found)
+    data_set = _described(root, found, [*findings, *problems], splits_file=splits_file or root / SPLITS_NAME)
+    return data_set, {match.id: folder.path for match, folder in found}
+
+
+def _first_file(folder: Path, names: Collection[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _described(
+    root: Path,
+    found: Sequence[tuple[Match, Folder]],
+    findings: Sequence[Finding],
+    *,
+    splits_file: Path | None = None,
+) -> DataSet:
+    """Matches with their splits, labels and classes; `findings` are put before those made here."""
+    matches, about_splits = _with_splits(found, root=root, splits_file=splits_file)
+    label_files = {
+        match.labels: read_label_file(match.labels, game=match.game) for match in matches if match.labels is not None
+    }
+    events = {match.game: label_files[match.labels].events for match in matches if match.labels is not None}
+    classes, about_classes = find_classes(root, events)
+    about_labels = [finding for file in label_files.values() for finding in file.findings]
+    found_all = (*findings, *about_splits, *about_classes, *about_labels)
+    return DataSet(root, tuple(matches), classes, found_all, label_files)
+
+
+def find_sources(sources: Sequence[Path], *, prefer_height: VideoHeight = 224, with_labels: bool = True) -> DataSet:
+    """Matches of data set roots and single video files (id: the file's stem), joined. Arguments as `find_data_set`.
+
+    Returns:
+        A data set whose root is the only folder given, else the folder that holds all sources. A source that cannot
+        be used, a match in two sources and class lists that differ are error findings.
+    """
+    sets, findings = [], []
+    for source in sources:
+        try:
+            sets.append(
+                _single(source)
+                if source.is_file()
+                else find_data_set(source, prefer_height=prefer_height, with_labels=with_labels)
+            )
+        except InputError as reason:
+            findings.append(Finding.from_error(str(source), reason, prefix=f"{source}: "))
+    if len(sets) == 1 and not findings:
+        return sets[0]
+    findings += [finding for each in sets for finding in each.findings]
+    found = sorted(((match, each.root) for each in sets for match in each.matches), key=lambda pair: pair[0].id)
+    matches: dict[str, Match] = {}
+    for match, _ in found:
+        other = matches.setdefault(match.id.casefold(), match)
+        if other is not match:
+            message = f"the same match in two sources ({other.video or other.labels} and {match.video or match.labels})"
+            findings.append(error(match.id, message, "give one of them"))
+    lists = list(dict.fromkeys(each.classes for each in sets if each.classes))
+    if len(lists) > 1:
+        got = " / ".join(", ".join(classes) for classes in lists)
+        findings.append(error("classes", f"the sources have different classes ({got})", "extract them to two stores"))
+    files = {path: file for each in sets for path, file in each.label_files.items()}
+    root = Path(os.path.commonpath([source.absolute() for source in sources])) if sources else Path()
+    return DataSet(root, tuple(matches.values()), lists[0] if lists else (), tuple(findings), files)
+
+
+def match_events(match: Match) -> list[Event] | None:
+    """Events of this video in time order, positions relative to its start; None where it has no label file.
+
+    Raises:
+        InputError: the label file cannot be read or holds a record that cannot be used.
+    """
+    return None if match.labels is None else _of_half(read_labels(match.labels), match.half)
+
+
+def _of_half(events: Sequence[Event], half: int | None) -> list[Event]:
+    return [event for event in events if half is None or event.half == half]
+
+
+def _single(path: Path) -> DataSet:
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise InputError(f"{path}: not a video file", wanted=f"a folder, or one of {' '.join(VIDEO_SUFFIXES)}")
+    return DataSet(path.parent, (Match(single_id(path), path, None, None, None),), (), (), {})
+
+
+def _matches_in(folder: Folder, *, root: Path, prefer_height: VideoHeight) -> tuple[list[Match], list[Finding]]:
+    if not folder.videos and not folder.has_labels:
+        return [], []
+    if is_clip_folder(folder):
+        clips = [folder.path / name for name in folder.videos]
+        return [Match(game_id(root, (*folder.parts, clip.stem)), clip, None, None, None) for clip in clips], []
+    game = game_id(root, folder.parts)
+    chosen = choose_videos(folder, prefer_height=prefer_height)
+    matches = [
+        Match(game if half is None else f"{game}/{half}", video, folder.labels, None, half)
+        for half, video in chosen.by_half.items()
+    ]
+    return matches, [error(game, *chosen.problem)] if chosen.problem else []
+
+
+def _drop_duplicates(found: list[tuple[Match, Folder]]) -> tuple[list[tuple[Match, Folder]], list[Finding]]:
+    """Keep the first of each id, without regard to case."""
+    kept: dict[str, tuple[Match, Folder]] = {}
+    findings = {}
+    for match, folder in sorted(found, key=lambda pair: pair[0].id):
+        first = kept.setdefault(match.id.casefold(), (match, folder))
+        if first[0] is not match:
+            places = " and ".join("/".join(each.parts) or ROOT_PLACE for each in (first[1], folder))
+            message = f"the same match in two folders ({places})"
+            findings[match.game, message] = error(match.game, message, "keep one of them")
+    return list(kept.values()), list(findings.values())
+
+
+def _with_splits(
+    found: Sequence[tuple[Match, Folder]], *, root: Path, splits_file: Path | None
+) -> tuple[list[Match], list[Finding]]:
+    sources = [SplitSources(match.id, match.game, folder_splits(folder.parts)) for match, folder in found]
+    splits, findings = assign_splits(root, sources, file=splits_file)
+    return [replace(match, split=splits[match.id]) for match, _ in found], findings
+
+
+def _about_all(matches: Sequence[Match], folders: Sequence[Folder], *, prefer_height: VideoHeight) -> list[Finding]:
+    findings = _zips(matches, folders)
+    if not matches:
+        cure = "name the folder that holds <match>/<video>, or england_efl"
+        findings.append(error(ROOT_PLACE, "no match: no folder with a video or Labels-ball.json", cure))
+    findings += [
+        note(game, "no Labels-ball.json: no events to train on or to compare with")
+        for game in dict.fromkeys(m.game for m in matches if m.video and not m.labels and m.split != "challenge")
+    ]
+    other = [m for m in matches if m.video and m.video.stem.endswith(("224p", "720p")) and not _is(m, prefer_height)]
+    if other and any(_is(match, prefer_height) for match in matches):
+        message = f"{len(other)} match(es) without a {prefer_height}p video: another is read (first: {other[0].id})"
+        findings.append(note(ROOT_PLACE, message, f"fetch the {prefer_height}p videos, or ask for the other size"))
+    names = {match.game.rsplit("/", 1)[-1] for match in matches}
+    missing = [game for game in SOCCERNET_BALL_SPLITS if game.rsplit("/", 1)[-1] not in names]
+    if len(missing) < len(SOCCERNET_BALL_SPLITS):
+        findings += [
+            note(game, "SoccerNet game that is not here", "fetch it from SoccerNet/SN-BAS-2025 if you need it")
+            for game in missing
+        ]
+    return findings
+
+
+def _is(match: Match, height: int) -> bool:
+    return match.video is not None and match.video.stem.lower().endswith(f"{height}p")
+
+
+def _zips(matches: Sequence[Match], folders: Sequence[Folder]) -> list[Finding]:
+    """Zip files that look as if they still hold matches."""
+    have = {match.split for match in matches}
+    make = note if matches else error
+    findings = []
+    for folder in folders:
+        for name in folder.zips:
+            stem = Path(name).stem.lower()
+            if stem in SPLITS and stem not in have:
+                cure = f"unzip {name} with the password from the SoccerNet agreement"
+            elif stem not in SPLITS and not matches:
+                cure = f"unzip {name}"
+            else:
+                continue
+            findings.append(make("/".join([*folder.parts, name]), "a zip file that was not unzipped", cure))
+    return findings

@@ -1,0 +1,299 @@
+"""One synthetic match: played, filmed and written in SoccerNet's layout."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import InputError
+from ...events import SOCCERNET_BALL_CLASSES, Event, Split
+from ...files import read_json, remove_stale, write_json_atomic, write_text_atomic
+from ...workers import Failure, side_by_side
+from .camera import HEIGHT, WIDTH, follow, make_camera
+from .draw import Painter
+from .look import draw_look
+from .panorama import draw_panorama
+from .play import play_match
+from .script import FPS, Script
+from .tracks import make_tracks
+
+VIDEO_NAME, LABELS_NAME = "224p.mp4", "Labels-ball.json"
+
+
+def write_match(folder: Path, *, seconds: float, seed: int, variety: float = 1.0, url_local: str = "") -> list[Event]:
+    """Render one match: `folder/224p.mp4` (398x224, 25 fps, H.264) and `folder/Labels-ball.json`, as SoccerNet has it.
+
+    Args:
+        folder: made if it does not exist. The video comes first, the labels last; each is whole or absent.
+        seconds: length of the video, > 0.
+        seed: >= 0; equal seeds give equal bytes (with the same versions of numpy and of the encoder).
+        variety: of looks, 0 to 1; see `draw_look`.
+        url_local: what the labels call the match; the folder's name by default.
+
+    Returns:
+        The events in time order; `team` is `left` (attacks to the right) or `right`.
+
+    Raises:
+        InputError: a length, a seed or a variety that cannot be used.
+    """
+    if not 0 < seconds < float("inf"):
+        raise InputError("length of a match is not usable", got=seconds, wanted="seconds > 0")
+    if seed < 0:
+        raise InputError("seed is not usable", got=seed, wanted="a whole number >= 0")
+    if not 0 <= variety <= 1:
+        raise InputError("variety of looks is not usable", got=variety, wanted="0 to 1")
+    script = script_of(seed, num_frames=max(1, round(seconds * FPS)))
+    folder.mkdir(parents=True, exist_ok=True)
+    painter, crf = make_painter(script, seed, variety=variety)
+    _encode(folder / VIDEO_NAME, painter.frames(), crf=crf)
+    write_json_atomic(
+        folder / LABELS_NAME,
+        {"UrlLocal": url_local or folder.name, "annotations": [event.to_json() for event in script.events]},
+    )
+    return list(script.events)
+
+
+def script_of(seed: int, *, num_frames: int) -> Script:
+    """What happens in the match of this seed; quick, as nothing is drawn."""
+    return play_match(np.random.default_rng((seed, 0)), num_frames)
+
+
+def make_painter(script: Script, seed: int, *, variety: float = 1.0) -> tuple[Painter, int]:
+    """What draws the match of this seed, and the quality (crf) of its video."""
+    look = draw_look(np.random.default_rng((seed, 1)), variety=variety)
+    rng = np.random.default_rng((seed, 2))
+    tracks = make_tracks(script, rng)
+    camera = make_camera(look)
+    views = follow(camera, look, ball=tracks.ball, rng=rng)
+    panorama = draw_panorama(camera, look, rng)
+    return Painter(look, camera, panorama=panorama, tracks=tracks, views=views, rng=rng), look.crf
+
+
+def _encode(path: Path, frames: Iterable[npt.NDArray[np.uint8]], *, crf: int) -> None:
+    """Write H.264 at 25 fps with a key frame every 2 s; equal frames give equal bytes.
+
+    One thread is not enough for that: x264's fast macroblock tree gives now these bytes, now others, for equal frames
+    (seen with core 165). Its `cpu-independent` code does not, and is as fast.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    options = {"crf": str(crf), "preset": "veryfast", "g": "50", "x264-params": "cpu-independent=1"}
+    try:
+        with av.open(temporary, "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=FPS, options=options)
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            stream.thread_count = 1
+            for image in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
+            container.mux(stream.encode(None))
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class Task:
+    """One match to draw."""
+
+    folder: Path
+    seconds: float
+    seed: int
+    variety: float
+    url_local: str
+
+
+def draw_matches(tasks: Sequence[Task], *, jobs: int, drawn: Callable[[Task], None]) -> None:
+    """Draw matches; those under way are given up, and leave nothing, if one fails or the caller stops.
+
+    Args:
+        tasks: any number.
+        jobs: processes side by side, 1 or more; 1 draws in this process.
+        drawn: called with each match as soon as it is written.
+
+    Raises:
+        InputError: a match could not be written.
+    """
+
+    def ended(task: Task, result: Failure | None) -> None:
+        if result is None:
+            drawn(task)
+            return
+        if result.details:  # a fault of ours
+            raise RuntimeError(result.details)
+        cure = "mend that, then run the same command again: what is finished is kept"
+        raise InputError(f"{task.folder}: the match could not be drawn", got=result.why, cure=cure)
+
+    if jobs == 1 or len(tasks) <= 1:
+        for task in tasks:
+            ended(task, _draw(task))
+        return
+    try:
+        side_by_side(_draw, tasks, jobs=jobs, progress=lambda *_: None, ended=ended)
+    finally:
+        for task in tasks:
+            remove_stale(task.folder / VIDEO_NAME)
+
+
+def _draw(task: Task, _tell: Callable[[float], None] | None = None) -> Failure | None:
+    """Write one match; what kept it from being written, where something did."""
+    remove_stale(task.folder / VIDEO_NAME)
+    try:
+        write_match(task.folder, seconds=task.seconds, seed=task.seed, variety=task.variety, url_local=task.url_local)
+    except (OSError, InputError) as error:  # no room, no permission
+        return Failure(str(error))
+    return None
+
+
+RECORD_NAME = "synthetic.json"
+VERSION = 8
+"""Goes up when the same settings no longer give the same matches."""
+_MAX_MATCHES = 1000
+_TOWNS = (
+    *("Alderwick", "Bramford", "Castleby", "Dunmore", "Eastmere", "Fallowfield", "Grenmouth", "Harrowgate", "Ivelston"),
+    *("Kestrel Bay", "Larkhill", "Marlowe", "Northam", "Oakhaven", "Penrose", "Quenby", "Ravensworth", "Stonebridge"),
+    *("Thornbury", "Ulverton", "Vexford", "Westmarch", "Yarrowdale", "Zennor"),
+)
+_SURNAMES = ("Albion", "Athletic", "City", "County", "Rangers", "Rovers", "Town", "United", "Wanderers")
+Progress = Callable[[int, int], None]
+"""Called with (matches done, matches in all)."""
+
+
+@dataclass(frozen=True)
+class PlannedMatch:
+    """One match of a data set."""
+
+    folder: str
+    """Relative to the root: `<split>/synthetic/2026/<date - home - away>`."""
+    split: Split
+    seconds: float
+    seed: int
+
+    @property
+    def url_local(self) -> str:
+        """The folder without the split, as the labels name it."""
+        return self.folder.split("/", 1)[1]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides every byte of a data set."""
+
+    minutes: float
+    """Length of all matches together."""
+    matches: int = 7
+    seed: int = 0
+    variety: float = 1.0
+    """How different the matches look, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < float("inf"):
+            raise InputError("--minutes is not usable", got=self.minutes, wanted="a number > 0")
+        if not 3 <= self.matches <= _MAX_MATCHES:
+            wanted = f"3 to {_MAX_MATCHES}: each split needs a match of its own"
+            raise InputError("--matches is not usable", got=self.matches, wanted=wanted)
+        if self.seed < 0:
+            raise InputError("--seed is not usable", got=self.seed, wanted="a whole number >= 0")
+        if not 0 <= self.variety <= 1:
+            raise InputError("--variety is not usable", got=self.variety, wanted="0 to 1")
+        if self.minutes * 60 / self.matches < 2:
+            raise InputError(
+                "the matches would be too short",
+                got=f"{self.minutes * 60 / self.matches:.2f} s each",
+                wanted="2 s or more",
+                cure="more --minutes, or fewer --matches",
+            )
+
+
+def plan(settings: Settings) -> list[PlannedMatch]:
+    """The matches that these settings mean, in the order of their folders in each split."""
+    rng = np.random.default_rng((settings.seed, 3))
+    splits = _share_out(settings.matches)
+    matches = []
+    for index, split in enumerate(splits):
+        towns, surnames = rng.choice(len(_TOWNS), 2, replace=False), rng.choice(len(_SURNAMES), 2)
+        home, away = (f"{_TOWNS[town]} {_SURNAMES[name]}" for town, name in zip(towns, surnames, strict=True))
+        date = f"2026-{index // 28 % 12 + 1:02d}-{index % 28 + 1:02d}"
+        folder = f"{split}/synthetic/{2026 + index // 336}/{date} - {home} - {away}"
+        seconds = settings.minutes * 60 / settings.matches
+        matches.append(PlannedMatch(folder, split, seconds, _seed(settings.seed, index)))
+    return matches
+
+
+def _share_out(num_matches: int) -> list[Split]:
+    """Splits as in SoccerNet: 4, 1 and 2 of 7; at least one match in each."""
+    num_valid, num_test = max(1, round(num_matches / 7)), max(1, round(2 * num_matches / 7))
+    train: list[Split] = ["train"] * (num_matches - num_valid - num_test)
+    valid: list[Split] = ["valid"] * num_valid
+    test: list[Split] = ["test"] * num_test
+    return train + valid + test
+
+
+def _seed(seed: int, index: int) -> int:
+    digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def write_data_set(
+    root: Path, settings: Settings, *, jobs: int = 0, on_progress: Progress | None = None
+) -> list[PlannedMatch]:
+    """Matches in SoccerNet's layout, with splits and `classes.txt`; those that are there already are left alone.
+
+    Args:
+        root: `<root>/<split>/synthetic/2026/<date - home - away>/{224p.mp4,Labels-ball.json}`; made.
+        settings: equal ones give equal bytes. Train, valid and test get about 4/7, 1/7 and 2/7 of the matches, none
+            of them nothing.
+        jobs: matches drawn side by side, each in a process of its own; 0: one per core.
+        on_progress: told before the first and after each match.
+
+    Returns:
+        The matches.
+
+    Raises:
+        InputError: a folder that holds anything else, or other settings, or a match that could not be written.
+    """
+    if jobs < 0:
+        raise InputError("--jobs is not usable", got=jobs, wanted="1 or more, or 0 for one per core")
+    _claim(root, settings)
+    planned = plan(settings)
+    todo = [
+        Task(root / match.folder, match.seconds, match.seed, settings.variety, match.url_local)
+        for match in planned
+        if not (root / match.folder / LABELS_NAME).exists()
+    ]
+    done = len(planned) - len(todo)
+
+    def tell(num_drawn: int) -> None:
+        nonlocal done
+        done += num_drawn
+        if on_progress is not None:
+            on_progress(done, len(planned))
+
+    tell(0)
+    draw_matches(todo, jobs=jobs or os.cpu_count() or 1, drawn=lambda _: tell(1))
+    return planned
+
+
+def _claim(root: Path, settings: Settings) -> None:
+    """Record the settings, or see that they are those of the record."""
+    record = {"version": VERSION, **asdict(settings)}
+    path = root / RECORD_NAME
+    if path.exists():
+        found = read_json(path)
+        if found != record:
+            raise InputError(
+                f"{root}: holds synthetic matches of other settings",
+                got=found,
+                wanted=record,
+                cure="take another folder",
+            )
+    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"{root}: not empty, and not a synthetic data set", wanted="a new folder")
+    write_json_atomic(path, record)
+    write_text_atomic(root / "classes.txt", "\n".join(SOCCERNET_BALL_CLASSES) + "\n")

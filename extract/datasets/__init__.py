@@ -1,1 +1,0 @@
-"""Folders of videos and labels: finding matches, checking them."""

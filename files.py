@@ -1,0 +1,320 @@
+"""Events, classes, splits and the time grid; reads labels, writes and reads predictions.
+
+Source of the conventions: SoccerNet ball action spotting 2025 (`Labels-ball.json`, `results_spotting.json`).
+Imports nothing of ours but the error type.
+"""
+
+import contextlib
+import errno
+import glob
+import hashlib
+import json
+import os
+import re
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from .errors import InputError
+
+JSON_BYTES = 64 << 20
+"""Largest JSON file that is read where nothing else is said; parsed, it takes up to about 25 times its size."""
+_UNSAFE_RAW = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE_ESCAPE = re.compile(
+    r"(?<!\\)(?:\\\\)*\\(?:[bf]|u(?:00(?:0[0-8bcef]|1[0-9a-f]|7f|[89][0-9a-f])|202[a-e]|206[6-9]))", re.IGNORECASE
+)
+"""Control characters and changes of direction, as they are and as JSON escapes: they fool terminals."""
+
+
+def open_regular(path: Path, *, follow: bool = True) -> int:
+    """A file descriptor for reading a regular file; never waits for another process, as opening a pipe would.
+
+    Args:
+        path: the file.
+        follow: False refuses a link.
+
+    Raises:
+        OSError: as the file system says, or it is no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "not a regular file")
+
+
+def read_bounded(path: Path, *, max_bytes: int) -> bytes:
+    """A whole regular file.
+
+    Raises:
+        InputError: missing, no regular file, unreadable, or larger than `max_bytes`.
+    """
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            data = file.read(min(num_bytes, max_bytes) + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+    if max(num_bytes, len(data)) > max_bytes:
+        raise InputError(
+            f"{path}: too large for what it is",
+            got=f"{max(num_bytes, len(data)):,} bytes",
+            wanted=f"at most {max_bytes:,}",
+            cure="fetch it again; do not trust where it came from",
+        )
+    return data
+
+
+def read_json(path: Path, *, max_bytes: int = JSON_BYTES) -> Any:
+    """Parsed JSON of a small text file.
+
+    Raises:
+        InputError: missing, unreadable, larger than `max_bytes`, not JSON (names the line), or with text that is not
+            safe to show (control characters, half a surrogate pair).
+    """
+    return parse_json(read_bounded(path, max_bytes=max_bytes), where=str(path))
+
+
+def parse_json(data: bytes, *, where: str) -> Any:
+    """Parsed JSON. Raises as `read_json`; errors begin with `where`."""
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{where}: not valid JSON at line {error.lineno}, column {error.colno}",
+            got=error.msg,
+            cure="repair the file, or fetch it again",
+        ) from None
+    except RecursionError:
+        raise InputError(f"{where}: JSON nested too deep", cure="fetch the file again") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 text", got=f"byte {error.start}: {error.reason}") from None
+    except ValueError as error:  # an integer of more than 4300 digits
+        raise InputError(f"{where}: not usable JSON", got=str(error), cure="fetch the file again") from None
+    _require_safe_text(text, value, where=where)
+    return value
+
+
+def _require_safe_text(text: str, value: object, *, where: str) -> None:
+    """Refuse what a terminal would obey, and what is no text: names and labels are shown and become folders."""
+    is_plain = text.isascii() and "\x7f" not in text  # ten times faster than a search
+    unsafe = (None if is_plain else _UNSAFE_RAW.search(text)) or ("\\" in text and _UNSAFE_ESCAPE.search(text))
+    if unsafe:
+        raise InputError(
+            f"{where}: holds control characters",
+            got=ascii(unsafe[0]),
+            wanted="text that can be shown",
+            cure="fetch the file again; do not trust where it came from",
+        )
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: holds half a character", cure="fetch the file again") from None
+
+
+def write_json_atomic(path: Path, value: object) -> None:
+    """Write JSON whole or not at all."""
+    write_text_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write UTF-8 text whole or not at all: temporary file, fsync, rename. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+_MAX_DEPTH = 48
+"""Folders inside each other: a match's id, and what is in a match."""
+_FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "quota used up", errno.EFBIG: "file size limit reached"}
+
+
+class MatchBusy(InputError):  # noqa: N818 (an InputError by nature)
+    """Another process writes this match now."""
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into an error with a cure.
+
+    Raises:
+        InputError: disk full, no permission, read-only, or any other failure of the file system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise InputError(
+                f"{path}: {_FULL[error.errno]}",
+                got=error.strerror,
+                cure="free some space and run the same command again: it goes on from the last saved row",
+            ) from error
+        raise InputError(
+            f"{error.filename or path}: cannot be written", got=error.strerror, cure="check the folder and its rights"
+        ) from error
+
+
+def cache_folder() -> Path:
+    """What bas keeps between runs on this machine: `$BAS_CACHE`, else `~/.cache/bas`."""
+    root = os.environ.get("BAS_CACHE")
+    return Path(root) if root else Path.home() / ".cache" / "bas"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a small file through to the disk; only for places that no reader sees yet. Never through a link."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_synced(temporary: Path, path: Path, data: bytes) -> None:
+    """Write `path` whole or not at all, by way of `temporary` on the same disk (left behind by a kill, never read)."""
+    write_synced(temporary, data)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def real_files(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.stat_result]]:
+    """Everything in a folder with its own status (that of a link, not of what it leads to); follows no link.
+
+    Args:
+        folder: where to begin.
+        deep: folders in it as well.
+
+    Raises:
+        InputError: folders nested too deep, or one that cannot be read.
+    """
+    todo = [(folder, 0)]
+    while todo:
+        parent, depth = todo.pop()
+        if depth > _MAX_DEPTH:
+            raise InputError(
+                f"{folder}: folders nested too deep",
+                wanted=f"at most {_MAX_DEPTH}",
+                cure="remove them; do not trust this store",
+            )
+        try:
+            found = [(Path(entry.path), entry.stat(follow_symlinks=False)) for entry in os.scandir(parent)]
+        except OSError as error:
+            raise InputError(f"{parent}: cannot be read", got=error.strerror) from None
+        yield from found
+        todo += [(path, depth + 1) for path, status in found if deep and stat.S_ISDIR(status.st_mode)]
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in `folder` are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass
+class FileLock:
+    """An flock on a small file that names its owner; released by `release` or with the process, however it ends."""
+
+    path: Path
+    handle: int
+
+    @classmethod
+    def acquire(cls, path: Path, *, wait_seconds: float) -> Self | None:
+        """The lock, or None where another process still holds it after `wait_seconds`. Makes the parent folder."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            lock = cls._attempt(path)
+            if lock is not None:
+                return lock
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(0.01)
+
+    @classmethod
+    def _attempt(cls, path: Path) -> Self | None:
+        import fcntl  # here, so that a store can be read on Windows
+
+        with contextlib.suppress(FileExistsError):
+            path.parent.mkdir()
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except FileNotFoundError:  # the folder was just removed by another owner
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it before may have removed the name while we opened it: then this is nobody's lock.
+            if os.fstat(handle).st_ino != path.stat().st_ino:
+                raise FileNotFoundError
+            os.ftruncate(handle, 0)
+            os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+        except (BlockingIOError, FileNotFoundError):
+            os.close(handle)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        return cls(path, handle)
+
+    @staticmethod
+    def owner(path: Path) -> str:
+        """Who holds the lock at `path`, as written there: `pid 12 on host`."""
+        try:
+            return read_bounded(path, max_bytes=4096).decode(errors="replace").strip() or "another process"
+        except InputError:
+            return "another process"
+
+    def release(self) -> None:
+        """Remove the file, then the folder where it is empty; a second call does nothing."""
+        if self.handle < 0:
+            return
+        self.path.unlink(missing_ok=True)
+        os.close(self.handle)
+        self.handle = -1
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def num_cores() -> int:
+    """Cores that this process may use, >= 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what processes that were killed have left of a file: `.<name>.<process id>` beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(ValueError, PermissionError):
+            try:
+                os.kill(int(left.suffix[1:]), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The report page: its data, style and scripts."""

@@ -1,0 +1,198 @@
+"""What a report page holds, as one JSON object: figures as numbers, spots as packed columns.
+
+Legend: E events and P predictions of a match in order of time, C classes, H thresholds.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...eval.figures import METRIC, Figures, Tolerances
+from ...eval.files import Clock, Loaded
+from ...eval.metric import NUM_THRESHOLDS
+from ...eval.mistakes import MISTAKES, Kind, Matched
+from ...eval.spots import IntArray
+
+FORMAT = "bas-report-1"
+MAX_PER_EVENT = 20
+"""Predictions of a class that a page holds, per event of it."""
+MIN_PER_CLASS = 200
+MAX_IN_ALL = 1_500_000
+"""Predictions of all runs together that a page may hold, about."""
+_COLUMNS = {"ms": "<u4", "cls": "<u1", "shown": "<u1", "bin": "<u1", "conf": "<f4", "taken": "<i4"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One run on the page."""
+
+    name: str
+    about: Mapping[str, str]
+    """What is worth knowing, by name."""
+    loaded: Loaded
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class PageMatch:
+    """One match (or half) on the page."""
+
+    name: str
+    seconds: float
+    """At least; 0 where it is not known."""
+    video: str | None
+    """Where the page finds it: a relative or absolute address."""
+
+
+def page_data(
+    subjects: Sequence[Subject],
+    matches: Sequence[PageMatch],
+    classes: Sequence[str],
+    *,
+    title: str,
+    fps: Fraction,
+    ablation: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The page as plain JSON.
+
+    Args:
+        subjects: runs, judged on the same games.
+        matches: one per game of any subject, in order.
+        classes: (C,) names.
+        title: headline.
+        fps: frames per second of the videos' grid and cells per second of the metric.
+        ablation: the content of `ablation.json`, where there is one.
+        notes: what was noticed while the report was made.
+    """
+    reach = Tolerances.at(fps)
+    per_event = _share(subjects)
+    return {
+        "format": FORMAT,
+        "title": title,
+        "fps": float(fps),
+        "metric": METRIC,
+        "half_width_frames": reach.half_width_frames,
+        "wide_frames": reach.wide_frames,
+        "num_thresholds": NUM_THRESHOLDS,
+        "kinds": {kind.name.lower(): int(kind) for kind in Kind},
+        "classes": list(classes),
+        "matches": [_match(match, subjects) for match in matches],
+        "runs": [_run(subject, [match.name for match in matches], per_event) for subject in subjects],
+        "ablation": _finite(ablation),
+        "notes": list(notes),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same JSON with null for what is no number."""
+    if isinstance(value, Mapping):
+        return {str(name): _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _share(subjects: Sequence[Subject]) -> int:
+    """Predictions per event that each run may show."""
+    events = sum(len(game.events.frames) for game in subjects[0].figures.matched)
+    return max(2, min(MAX_PER_EVENT, MAX_IN_ALL // max(events * len(subjects), 1)))
+
+
+def _match(match: PageMatch, subjects: Sequence[Subject]) -> dict[str, Any]:
+    """Its events, which are the same for every run that has it."""
+    for subject in subjects:
+        if match.name in subject.loaded.names:
+            index = subject.loaded.names.index(match.name)
+            events, clock = subject.figures.matched[index].events, subject.loaded.clocks[index]
+            columns = {"ms": clock.events_ms[events.order], "cls": events.classes, "shown": events.values > 0}
+            return {"name": match.name, "seconds": match.seconds, "video": match.video, "events": _pack(columns)}
+    raise AssertionError(f"{match.name} is of no run")
+
+
+def _run(subject: Subject, names: Sequence[str], per_event: int) -> dict[str, Any]:
+    figures = subject.figures
+    kept = _kept(figures, per_event)
+    places = [np.cumsum(each) - 1 for each in kept]  # index among all predictions -> among those that are kept
+    where = [names.index(name) for name in subject.loaded.names]
+    matches: list[dict[str, Any]] = [{"predictions": _pack_nothing()} for _ in names]
+    for place, matched, clock, is_kept in zip(where, figures.matched, subject.loaded.clocks, kept, strict=True):
+        matches[place] = {"predictions": _predictions(matched.keep(is_kept), clock)}
+    return {
+        "name": subject.name,
+        "about": dict(subject.about),
+        "report": figures.report.to_json(),
+        "curves": [
+            {"hits": curve.hits.tolist(), "kept": curve.kept.tolist(), "events": curve.num_events, "best": curve.best}
+            for curve in figures.curves
+        ],
+        "late": {"sure": figures.lateness.sure.tolist(), "other": figures.lateness.other.tolist()},
+        "confusion": figures.confusion.tolist(),
+        "mistakes": [
+            [
+                int(each.kind),
+                where[each.game],
+                each.event,
+                int(places[each.game][each.prediction]) if each.prediction >= 0 else -1,
+            ]
+            for each in figures.mistakes
+        ],
+        "mistake_counts": {kind.name.lower(): _times(figures, kind) for kind in MISTAKES},
+        "num_left_out": sum(int(np.count_nonzero(~each)) for each in kept),
+        "matches": matches,
+    }
+
+
+def _times(figures: Figures, kind: Kind) -> int:
+    """How often a mistake was made, over all games."""
+    kinds = [each.event_kinds if kind == Kind.MISSED else each.prediction_kinds for each in figures.outcomes]
+    return sum(int(np.count_nonzero(each == kind)) for each in kinds)
+
+
+def _kept(figures: Figures, per_event: int) -> list[NDArray[np.bool_]]:
+    """Per game (P,) which predictions the page holds: the surest of each class, and all that matter elsewhere on it."""
+    scores = np.concatenate([game.predictions.values for game in figures.matched])
+    classes = np.concatenate([game.predictions.classes for game in figures.matched])
+    bins = np.concatenate([game.bins for game in figures.matched])
+    is_kept = bins >= np.array(figures.thresholds)[classes]
+    for c, curve in enumerate(figures.curves):
+        of_class = np.nonzero(classes == c)[0]
+        most = max(MIN_PER_CLASS, per_event * curve.num_events)
+        is_kept[of_class[np.argsort(-scores[of_class], kind="stable")[:most]]] = True
+    ends = np.cumsum([len(game.predictions.values) for game in figures.matched])
+    parts = np.split(is_kept, ends[:-1])
+    for part, game in zip(parts, figures.matched, strict=True):
+        part[game.prediction_of[game.prediction_of >= 0]] = True
+    return parts
+
+
+def _predictions(matched: Matched, clock: Clock) -> dict[str, Any]:
+    predictions = matched.predictions
+    return _pack(
+        {
+            "ms": clock.predictions_ms[predictions.order],
+            "cls": predictions.classes,
+            "bin": matched.bins,
+            "conf": predictions.values,
+        }
+    ) | {"taken": _packed("taken", matched.prediction_of)}
+
+
+def _pack(columns: Mapping[str, ArrayLike]) -> dict[str, Any]:
+    """Columns of one length."""
+    return {"count": len(np.asarray(columns["ms"]))} | {name: _packed(name, values) for name, values in columns.items()}
+
+
+def _pack_nothing() -> dict[str, Any]:
+    nothing: IntArray = np.zeros(0, dtype=np.int64)
+    return _pack({"ms": nothing, "cls": nothing, "bin": nothing, "conf": nothing}) | {"taken": ""}
+
+
+def _packed(name: str, values: ArrayLike) -> str:
+    """Base64 of the values in the column's type, little-endian."""
+    return base64.b64encode(np.asarray(values).astype(_COLUMNS[name]).tobytes()).decode()

@@ -1,9 +1,0 @@
-"""Synthetic football matches for tests and demos: played by chance, filmed by a moving camera, labelled exactly.
-
-Figures measured on them say nothing about real football. Deterministic by seed.
-"""
-
-from .data_set import Settings, write_data_set
-from .match import write_match
-
-__all__ = ["Settings", "write_data_set", "write_match"]
