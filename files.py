@@ -1,8 +1,4 @@
-"""Events, classes, splits and the time grid; reads labels, writes and reads predictions.
-
-Source of the conventions: SoccerNet ball action spotting 2025 (`Labels-ball.json`, `results_spotting.json`).
-Imports nothing of ours but the error type.
-"""
+"""Files: JSON within limits, whole-or-absent writes, locks, hashes, settings to and from JSON; imports errors only."""
 
 import contextlib
 import errno
@@ -15,10 +11,10 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from .errors import InputError
 
@@ -148,6 +144,8 @@ _FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "quota used up", errno.EFB
 
 class MatchBusy(InputError):  # noqa: N818 (an InputError by nature)
     """Another process writes this match now."""
+
+    status = "busy elsewhere"
 
 
 @contextlib.contextmanager
@@ -303,6 +301,43 @@ class FileLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+SettingsT = TypeVar("SettingsT", bound=_Dataclass)
+
+
+def settings_from(cls: type[SettingsT], record: object, *, where: str) -> SettingsT:
+    """A settings dataclass from its JSON: missing fields get their defaults, so that an old run opens tomorrow.
+
+    Args:
+        cls: a dataclass whose fields are plain JSON values (convert others before).
+        record: what `asdict` gave when it was written.
+        where: file, for the error.
+
+    Raises:
+        InputError: not an object, a field that this version does not know (names it), one without a default missing,
+            or a value that the class refuses.
+    """
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where}: settings are not an object", got=repr(record)[:80])
+    known = {each.name for each in fields(cls)}
+    unknown = sorted(str(name) for name in set(record) - known)
+    if unknown:
+        raise InputError(
+            f"{where}: unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)[:200]}",
+            wanted=", ".join(sorted(known)),
+            cure="it was written by a newer version of bas: update bas",
+        )
+    try:
+        return cls(**record)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: settings are not usable", got=str(error)[:200]) from None
 
 
 def num_cores() -> int:

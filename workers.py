@@ -1,12 +1,14 @@
-"""Runs side by side, each worker a process of its own: one that dies fails its run, and the others go on."""
+"""Work match by match: how each ended, who hears of it, and tasks side by side in processes."""
 
 import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +20,117 @@ Work = Callable[[T, Callable[[float], None]], R]
 """Does a task, and is given a function to tell which share of it is done. A function of a module, as other processes
 import it; tasks and results are pickled."""
 _END_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchResult:
+    """How one match ended. Every command that works match by match returns these; its own figures are `columns`."""
+
+    match_id: str
+    status: str
+    """What happened, in the words of the table: extracted, predicted, sent, already there, busy elsewhere, failed."""
+    is_done: bool = True
+    """False where what was asked for is not there: the command then ends with exit code 2."""
+    message: str = ""
+    """Why it failed, or what a person should know all the same."""
+    details: str = ""
+    """The traceback, where a fault of ours or of a library ended it; shown with -v."""
+    num_rows: int = 0
+    """Rows (frames) that the match has."""
+    seconds: float = 0.0
+    """Wall time spent on it in this run."""
+    columns: Mapping[str, str | int | float] = field(default_factory=dict)
+    """Further columns of this command's table and fields of its JSON: name -> value."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        record = {"match": self.match_id, "status": self.status, "done": self.is_done, "message": self.message}
+        return {**record, "rows": self.num_rows, "seconds": round(self.seconds, 3), **self.columns}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How a command ended: its matches, and where they are now."""
+
+    results: tuple[MatchResult, ...]
+    target: str
+    """Path or address of what was made."""
+    seconds: float = 0.0
+    """Wall time of the whole run."""
+    unit: str = "frames"
+    """What the closing line counts: frames, spots, MB."""
+    amount: float = 0.0
+    """So many of them were done in this run."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What else belongs in the JSON: settings, engine, versions."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything asked for is there."""
+        return all(result.is_done for result in self.results)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Status -> number of matches, in order of appearance."""
+        return dict(Counter(result.status for result in self.results))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        head = {"target": self.target, "complete": self.complete, "seconds": round(self.seconds, 3), **self.record}
+        return {**head, "matches": [result.to_json() for result in self.results]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Callbacks that a command calls while it works; every field may be left out. They may come from any thread."""
+
+    started: Callable[[int, float], None] = lambda *_: None
+    """(matches, units in all or 0 where nobody knows), once."""
+    note: Callable[[str], None] = lambda _: None
+    """A line for people: settings, the engine, a warning."""
+    advanced: Callable[[str, float, float, str], None] = lambda *_: None
+    """(match id, units done, units in all, a few words such as `decode-bound`); match id "" is the whole."""
+    finished: Callable[[MatchResult], None] = lambda _: None
+    """After every match."""
+
+
+SILENT = Progress()
+"""Tells nobody."""
+
+
+def each_match(match_ids: Iterable[T], work: Callable[[T], MatchResult], progress: Progress) -> list[MatchResult]:
+    """Work on matches one after the other; whatever ends one becomes its result, and the others go on.
+
+    Args:
+        match_ids: ids, or what `work` takes in their place (with an `id`).
+        work: does one match. An exception of any kind is caught here, and nowhere else.
+        progress: hears of each result.
+    """
+    results = []
+    for match in match_ids:
+        started = time.perf_counter()
+        try:
+            result = work(match)
+        except Exception as error:
+            match_id = match if isinstance(match, str) else str(getattr(match, "id", match))
+            result = failed(match_id, error, seconds=time.perf_counter() - started)
+        results.append(result)
+        progress.finished(result)
+    return results
+
+
+def failed(match_id: str, error: Exception, *, seconds: float = 0.0) -> MatchResult:
+    """The result of a match that an exception ended."""
+    failure = Failure.of(error)
+    status = getattr(error, "status", "failed")
+    return MatchResult(
+        match_id=match_id,
+        status=status,
+        is_done=False,
+        message=failure.why,
+        details=failure.details,
+        seconds=seconds,
+    )
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = ("ablate", "cache", "cluster", "commands", "data", "eval", "extract", "finetune", "heads", "report")
 NOT_INSTALLED = {"tests", "benchmarks"}
 ROOT_MODULES = {"__init__", "__main__", "cli", "errors", "events", "files", "predict", "workers"}
-BASE = {"errors", "events", "files"}
+BASE = {"errors", "events", "files", "workers"}
 STAGES = BASE | {"data", "cache", "extract", "heads", "eval"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "events": {"errors", "files"},
-    "workers": {"errors"},
+    "workers": {"errors", "files"},
     "cluster": {"errors", "files", "workers"},
     "eval": BASE,
     "cache": BASE,
