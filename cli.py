@@ -20,7 +20,8 @@ from .commands import data as cli_proxy
 from .commands import finetune as cli_finetune
 from .commands import report as cli_report
 from .commands import train_head as cli_heads
-from .commands.options import AsJson, Ray, progress_bar, show
+from .commands.options import AsJson, Ray, progress_bar
+from .commands.show import show
 from .errors import InputError, printable
 
 if TYPE_CHECKING:

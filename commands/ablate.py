@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import AsJson, Ray, head_options, local_stores, show
+from .options import AsJson, Ray, head_options, local_stores
+from .show import show
 
 WIDTH_PIPED = 200
 """Columns of the table in a file or pipe."""

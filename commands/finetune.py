@@ -34,8 +34,8 @@ from .options import (
     WeightDecay,
     WithValid,
     changed,
-    show,
 )
+from .show import show
 
 
 def finetune(

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, show
+from .options import AsJson
+from .show import show
 
 
 def report(

@@ -37,8 +37,8 @@ from .options import (
     WithValid,
     changed,
     local_stores,
-    show,
 )
+from .show import show
 
 
 def train_head(
