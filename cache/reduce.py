@@ -295,7 +295,7 @@ def reduce_store(
         out: the reduced store; made where it does not exist. One that exists keeps its components.
         asked: what is to be fitted; None: follow the components that there are.
         components: a reduced store whose components are taken; nothing is fitted then.
-        views: views to reduce; empty: all of every match. The first one (identity, where it is among them) is fitted on.
+        views: views to reduce; empty: all of every match. Identity, else the first, is fitted on.
         progress: counts rows, every pass over them.
 
     Raises:
@@ -438,12 +438,8 @@ def _reduce(
     store: FeatureStore, target: FeatureStore, match_id: str, views: tuple[str, ...], count: Callable[[int], None]
 ) -> MatchResult:
     """Reduce all views of one match that are missing, in blocks."""
-    started, match, there, reduction = (
-        time.perf_counter(),
-        store.match(match_id),
-        target.views(match_id),
-        target.reduction,
-    )
+    started, reduction = time.perf_counter(), target.reduction
+    match, there = store.match(match_id), target.views(match_id)
     assert reduction is not None
     missing = tuple(view for view in views if view not in there)
     count(match.num_rows * (len(views) - len(missing)))

@@ -1,8 +1,9 @@
-"""Command-line options from settings dataclasses: the field is the option, its type the choices, its docstring the help."""
+"""Options from settings dataclasses: a field is an option, its type the choices, its docstring the help."""
 
 import ast
 import functools
 import inspect
+import itertools
 import json
 import tomllib
 import types
@@ -27,8 +28,8 @@ def with_options(
     """Decorate a command: options take the place of every parameter that is annotated with a settings dataclass.
 
     A parameter `settings: ExtractOptions` becomes one option per field, and the command gets the dataclass. A parameter
-    `given: Annotated[dict, TrainSettings]` becomes the same options without defaults, and the command gets only what was
-    typed. Every command also gets --config, --quiet and --verbose.
+    `given: Annotated[dict, TrainSettings]` becomes the same options without defaults, and the command gets only
+    what was typed. Every command also gets --config, --quiet and --verbose.
 
     Args:
         panels: which fields are options, by heading; None: all, under the usual heading.
@@ -75,7 +76,7 @@ def field_docs(cls: type) -> dict[str, str]:
         if not is_dataclass(base):
             continue
         body = _classes(inspect.getfile(base))[base.__name__].body
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
                 docs[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
     return docs

@@ -150,12 +150,12 @@ def _open_npz(path: Path, dataset: str | None, *, transpose: bool) -> Table:
 def _check_member(archive: zipfile.ZipFile, name: str, where: str) -> tuple[int, ...]:
     """Shape of an array in an npz file, by its header; refused where it claims more than is there."""
     member = archive.getinfo(name)
+    _check_claim(f"{where}, {name!r}", member.file_size, member.compress_size)
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
     claimed = math.prod(shape) * dtype.itemsize
-    _check_claim(f"{where}, {name!r}", max(claimed, member.file_size), member.compress_size)
     if claimed > member.file_size or member.file_size > _MAX_MEMBER_BYTES:
         got, wanted = f"{claimed:,} bytes in {member.file_size:,}", f"at most {_MAX_MEMBER_BYTES:,}"
         raise InputError(f"{where}, {name!r}: cannot be unpacked", got=got, wanted=wanted, cure="save it as .npy")

@@ -134,7 +134,7 @@ def test_a_store_of_a_backbone_is_refused(run: Callable[..., Summary], maker: An
     assert FeatureStore.open(maker.path).matches() == ["a"]
 
 
-def test_a_match_that_fails_does_not_stop_the_others(run: Callable[..., Summary], tmp_path: Path) -> None:
+def test_a_match_that_fails_does_not_stop_the_others(run: Callable[..., Summary]) -> None:
     summary = run({"a": None, "b": scores(), "d/../e": scores()})
     assert [result.status for result in summary.results] == ["failed", "imported", "failed"]
     assert "a: damaged" in summary.results[0].message
@@ -174,7 +174,7 @@ def test_a_killed_import_goes_on(
     class Fragile(MatchWriter):
         """Saves every block, and dies before the n-th of match b."""
 
-        def __init__(self, job: Any, *, resume: bool, journal_seconds: float) -> None:
+        def __init__(self, job: Any, *, resume: bool, **_: Any) -> None:
             super().__init__(job, resume=resume, journal_seconds=0.0)
             self.is_b = job.match_id == "b"
 
@@ -260,7 +260,7 @@ def test_splits_and_offsets_from_other_files(bas: Cli, capsys: Capture, games: P
     assert [match["offset"] for match in made["matches"]] == ["-", "60 derived", "70 offsets"]
 
 
-def test_one_bad_match_is_told_beside_the_others(bas: Cli, capsys: Capture, games: Path, tmp_path: Path) -> None:
+def test_one_bad_match_is_told_beside_the_others(bas: Cli, capsys: Capture, games: Path) -> None:
     (games / LEEDS / HALF_NAMES[0]).unlink()
     made = imported(bas, capsys, games, "--out", games / "s", code=2)
     assert [match["status"] for match in made["matches"]] == ["imported", "failed", "imported"]
