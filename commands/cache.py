@@ -31,6 +31,7 @@ Replace = Annotated[bool, typer.Option("--replace", help="Matches that are there
 Jobs = Annotated[int, typer.Option(help="Files under way at a time.")]
 
 
+@with_options()
 def cache_info(
     store: Annotated[str, typer.Argument(metavar="STORE", help="Folder, or URL of a shared store.")],
     as_json: AsJson = False,
@@ -75,6 +76,7 @@ def _find_folders(
     return matches, data_set.classes
 
 
+@with_options()
 def cache_verify(
     store: Store,
     match: Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")] = None,
@@ -168,6 +170,7 @@ def cache_export(
     _finish(summary, as_json=as_json)
 
 
+@with_options()
 def cache_push(
     store: Store,
     url: Url,
@@ -192,6 +195,7 @@ def cache_push(
     _end(outcome, as_json=as_json)
 
 
+@with_options()
 def cache_pull(
     url: Url,
     store: Annotated[
@@ -215,6 +219,7 @@ def cache_pull(
     _end(outcome, as_json=as_json)
 
 
+@with_options()
 def cache_merge(
     stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Stores of the same settings.")],
     out: Annotated[Path, typer.Option(help="The store; made where it does not exist, added to where it does.")],

@@ -35,9 +35,11 @@ from .options import (
     WithValid,
     changed,
 )
+from .settings_options import with_options
 from .show import show
 
 
+@with_options()
 def finetune(
     sources: Annotated[
         list[Path], typer.Argument(metavar="DATASET...", help="Data set folders: videos, labels, splits.")

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from .options import AsJson
+from .settings_options import with_options
 from .show import show
 
 
+@with_options()
 def report(
     runs: Annotated[
         list[Path],
