@@ -10,7 +10,6 @@ from ..cache.store import FeatureStore
 from ..cluster.join import connected
 from ..cluster.pool import Cluster, Lost, Watch, on_cluster
 from ..errors import InputError
-from ..eval.ablation import TABLE, Judged, Row, Table, require_same_settings
 from ..events import SOCCERNET_BALL_CLASSES
 from ..extract.backbones.registry import backbone_spec
 from ..extract.cluster_run import ClusterReporter, extract_on_cluster
@@ -24,6 +23,7 @@ from ..heads.training.loop import choose_device
 from ..workers import Failure, side_by_side
 from .plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
 from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256, ready_alone
+from .table import TABLE, Judged, Row, Table, require_same_settings
 
 MAX_JOBS_ON_GPU = 4
 """Small heads leave a GPU idle between kernels, so several runs share it; each holds a bank of its own there."""

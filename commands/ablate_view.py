@@ -13,7 +13,7 @@ from rich.text import Text
 from ..ablate.loop import Reporter
 from ..ablate.plan import Place
 from ..ablate.runs import RunTask
-from ..eval.ablation import SHEET, Judged, Row, Table
+from ..ablate.table import SHEET, Judged, Row, Table
 from ..extract.cluster_run import ClusterReporter
 from ..extract.run import Reporter as ExtractReporter
 from ..heads.recipes import RECIPES

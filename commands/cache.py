@@ -9,7 +9,7 @@ import typer
 from ..cache.convert.importing import ImportOptions
 from ..events import Split
 from ..workers import Summary
-from .options import AsJson, Store, known_splits
+from .options import AsJson, OnlySplit, Store, known_splits
 from .settings_options import with_options
 from .show import ProgressView, say, show, summary_view
 
@@ -25,7 +25,6 @@ Url = Annotated[
     ),
 ]
 Match = Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")]
-OnlySplit = Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")]
 View = Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Matches that are there with other content are replaced.")]
 Jobs = Annotated[int, typer.Option(help="Files under way at a time.")]

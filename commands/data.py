@@ -8,7 +8,7 @@ import typer
 
 from .options import AsJson, progress_bar
 from .settings_options import with_options
-from .show import show
+from .show import note, say, show
 
 DataRoot = Annotated[
     Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
@@ -34,20 +34,26 @@ def data_check(
 @with_options()
 def data_ls(root: DataRoot, as_json: AsJson = False) -> None:
     """List the matches without opening a video; tab-separated where the output is not a terminal."""
-    from rich.console import Console
-
     from ..data.sources import find_data_set
     from .data_view import listing_lines, listing_view
 
     data_set = find_data_set(root)
-    console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(listing_view(data_set))
+    if as_json or sys.stdout.isatty():
+        events = {match.id: data_set.events(match) for match in data_set.matches}
+        record = [
+            {
+                "match": match.id,
+                "split": match.split,
+                "video": None if match.video is None else str(match.video),
+                "events": None if events[match.id] is None else len(events[match.id] or ()),
+            }
+            for match in data_set.matches
+        ]
+        show(listing_view(data_set), record, as_json=as_json)
     else:
-        print("\n".join(listing_lines(data_set)))
+        say("\n".join(listing_lines(data_set)))
     num_errors = sum(finding.severity == "error" for finding in data_set.findings)
-    if num_errors:
-        print(f"bas: {num_errors} error(s) in the data: bas data check '{root}' says which", file=sys.stderr)
+    note(f"{num_errors} error(s) in the data: bas data check '{root}' says which" if num_errors else "")
 
 
 @with_options()

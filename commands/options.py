@@ -26,6 +26,7 @@ Ray = Annotated[
         help="Work on a Ray cluster; auto: RAY_ADDRESS, else the one that runs here, else one is started here.",
     ),
 ]
+OnlySplit = Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")]
 Recipe = Annotated[
     str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
 ]
