@@ -24,7 +24,7 @@ from s3_server import s3_server
 from stores import random_store
 
 from bas.cache.bank import open_bank
-from bas.cache.info import info
+from bas.cache.match import info
 from bas.cache.share.info import shared_info
 from bas.cache.share.local_copy import LocalCache, local_copy
 from bas.cache.share.places import open_place

@@ -16,7 +16,7 @@ def cache_info(
     as_json: AsJson = False,
 ) -> None:
     """Matches, frames, events and settings of a store; of a shared store no rows travel for it."""
-    from ..cache.info import info
+    from ..cache.match import info
     from ..cache.share.info import shared_info
     from ..cache.share.place import folder_of, is_folder
     from ..cache.share.places import open_place

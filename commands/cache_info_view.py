@@ -7,8 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..cache.info import StoreInfo
-from ..cache.origin import WeightsOrigin
+from ..cache.match import StoreInfo, WeightsOrigin
 from ..cache.reduce.about import told
 from ..cache.settings import IMPORTED
 from ..cache.verify import Finding

@@ -14,8 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...files import MatchBusy
-from ..layout import METADATA
-from ..shard import DTYPES
+from ..layout import DTYPES, METADATA
 from ..store import FeatureStore
 from .archived import MATCH_NAME, ROOT_NAME, ArchivedMatch, ArchiveRoot, Times
 from .containers import CONTAINERS

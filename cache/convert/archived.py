@@ -15,8 +15,7 @@ import numpy.typing as npt
 from ...errors import InputError
 from ...files import read_json
 from ..layout import FEATURES, PTS, VALID, check_id, check_view
-from ..match import MatchInfo
-from ..origin import WeightsOrigin
+from ..match import MatchInfo, WeightsOrigin
 from ..reduce.files import read_beside
 from ..reduce.reduction import Reduction
 from ..rows import array_metadata

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...events import Event, TimeGrid
-from ..job import cast_rows
+from ..writer import cast_rows
 from .npy_tables import open_file
 from .tables import Table
 

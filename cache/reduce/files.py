@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...files import disk_errors, parse_json, read_bounded, read_json, replace_synced, sync_folder, write_synced
+from ...files import disk_errors, parse_json, read_bounded, read_json, sync_folder, write_atomic, write_synced
 from ..layout import (
+    DTYPES,
     METADATA,
     METADATA_BYTES,
     PARTIAL,
@@ -24,7 +25,6 @@ from ..layout import (
 )
 from ..rows import array_metadata
 from ..settings import FeatureSettings
-from ..shard import DTYPES
 from .reduction import ARRAYS, FloatArray, Reduction
 
 BESIDE_NAME = "reduction.safetensors"
@@ -95,7 +95,7 @@ def write_beside(folder: Path, reduction: Reduction) -> None:
 
     data = save(reduction.arrays, {REDUCTION: json.dumps(_record(reduction), sort_keys=True)})
     with disk_errors(folder):
-        replace_synced(folder / BESIDE_PART, folder / BESIDE_NAME, data)
+        write_atomic(folder / BESIDE_NAME, data, via=folder / BESIDE_PART)
 
 
 def read_beside(folder: Path, features: FeatureSettings) -> Reduction | None:

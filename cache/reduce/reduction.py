@@ -77,7 +77,7 @@ class Reduction:
     @cached_property
     def name(self) -> str:
         """Tells it from every other: kind, and SHA-256 of the source's key and all arrays."""
-        digest = hashlib.sha256(self.source.key().encode())
+        digest = hashlib.sha256(self.source.key_with_name().encode())
         for name, array in self.arrays.items():
             digest.update(f"{name} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array, "<f4").tobytes())

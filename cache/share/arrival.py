@@ -12,14 +12,14 @@ from typing import Any, Self
 
 from ...errors import InputError
 from ...files import disk_errors, read_json, replace_synced, sync_folder
-from ..files import AppendFile
-from ..job import require_own_place
 from ..layout import (
+    DTYPES,
     FEATURES,
     METADATA,
     PARTIAL,
     PTS,
     VALID,
+    ShardLayout,
     canonical_json,
     group_metadata,
     inside,
@@ -31,9 +31,9 @@ from ..layout import (
 from ..match import read_match
 from ..partial import JOURNAL, TREE, lock_match, publish, read_journal
 from ..rows import array_metadata
-from ..shard import DTYPES, ShardLayout
 from ..store import FeatureStore
 from ..verify import check_match
+from ..writer import AppendFile, require_own_place
 from .manifest import FileEntry, MatchManifest, view_files
 from .place import DamagedInTransit, OnBytes
 from .source import Source

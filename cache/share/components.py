@@ -5,11 +5,10 @@ from tempfile import TemporaryDirectory
 
 from ...errors import InputError
 from ...files import read_bounded
-from ..layout import METADATA, METADATA_BYTES, REDUCTION
+from ..layout import MAX_CHANNELS, METADATA, METADATA_BYTES, REDUCTION
 from ..reduce.files import group_files, read_reduction
 from ..reduce.reduction import Reduction
 from ..settings import FeatureSettings
-from ..shard import MAX_CHANNELS
 from ..store import FeatureStore
 from .place import Place
 

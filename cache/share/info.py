@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..info import MatchLine, StoreInfo
+from ..match import MatchLine, StoreInfo
 from ..store import FeatureStore
 from .manifest import MatchManifest
 from .place import Place

@@ -220,7 +220,7 @@ def require_same_rows(mine: FeatureSettings, theirs: FeatureSettings, *, here: s
     Raises:
         InputError: names what differs.
     """
-    wrong = mine.differing_rows(theirs)
+    wrong = mine.differing(theirs)
     if wrong:
         raise InputError(
             f"{here} and {there} hold features of other settings; these differ: {', '.join(wrong)}",

@@ -11,11 +11,10 @@ from typing import Any, Protocol
 
 from ...errors import InputError
 from ...files import parse_json, read_bounded
-from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
+from ..layout import DTYPES, FEATURES, FORMAT, MANIFESTS, METADATA, inside
 from ..reduce.reduction import Reduction
-from ..rows import array_metadata
+from ..rows import array_metadata, damaged
 from ..settings import FeatureSettings
-from ..shard import DTYPES, damaged
 from ..store import FeatureStore
 from .components import fetch_components
 from .manifest import (

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zarr.codecs import ZstdCodec
 
 from bas.cache.convert.score_files import read_scores
-from bas.cache.info import info
+from bas.cache.match import info
 from bas.cache.partial import read_journal
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify

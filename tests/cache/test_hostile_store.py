@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from bas.cache.info import info
+from bas.cache.match import info
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bas.cache.origin import WeightsOrigin
+from bas.cache.match import WeightsOrigin
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 

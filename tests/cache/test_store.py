@@ -20,7 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, ZstdCodec
 
-from bas.cache.info import info
+from bas.cache.match import info
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.events import Event

@@ -22,8 +22,7 @@ from bas.cache.convert.importing import ImportSummary
 from bas.cache.convert.npy_tables import open_npy
 from bas.cache.convert.request import FindFolders, ImportRequest
 from bas.cache.convert.tables import TableOptions
-from bas.cache.match import MatchInfo
-from bas.cache.origin import WeightsOrigin
+from bas.cache.match import MatchInfo, WeightsOrigin
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.commands.cache_export_view import export_json, export_view
