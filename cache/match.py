@@ -192,8 +192,8 @@ class WeightsOrigin:
             }
             return cls(**values)
 
-    def told(self) -> str:
-        """In one line for people."""
+    def describe(self) -> str:
+        """Say it in one line for people."""
         if self.run_sha256 is None:
             return f"{self.name}, file SHA-256 {self.file_sha256[:12]}..."
         return (
@@ -201,8 +201,8 @@ class WeightsOrigin:
             f"{_listed(self.train_matches)}; chosen on {_listed(self.valid_matches)}"
         )
 
-    def flattery(self, match_ids: Sequence[str]) -> str:
-        """In one line, which of the matches the backbone was finetuned on; empty where it was on none."""
+    def warn_of_training(self, match_ids: Sequence[str]) -> str:
+        """Warn, in one line, if validation matches were used to finetune the backbone; empty where none was."""
         seen = [match_id for match_id in match_ids if match_id in self.train_matches]
         if not seen:
             return ""

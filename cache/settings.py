@@ -179,7 +179,7 @@ class FeatureSettings:
         return settings
 
     def key(self) -> str:
-        """SHA-256 (hex) of all that decides the rows; the name of a weights file does not, as its tensors are hashed."""
+        """SHA-256 (hex) of all that decides the rows; not the name of a weights file, as its tensors are hashed."""
         values = self.to_json()
         if not self.is_imported:  # there the name of the model is all that is known of it
             del values["weights"]

@@ -64,7 +64,7 @@ def test_damage_is_named_and_the_rest_arrives(liar: Any, sharing: Any, tmp_path:
     before, copy = edit(liar.folder / path, change), tmp_path / "copy"
     outside = everything(tmp_path, copy)
     outcome = sharing.pull(liar.url, copy)
-    assert {each.match: each.status for each in outcome.results} == {"a": "failed", "b": "received"}
+    assert {each.match_id: each.status for each in outcome.results} == {"a": "failed", "b": "received"}
     assert f"{liar.url}: {path} is not what its manifest says" in outcome.results[0].message
     assert FeatureStore.open(copy).matches() == ["b"]
     assert everything(tmp_path, copy) == outside
@@ -194,7 +194,7 @@ def test_metadata_with_hashes_that_fit(liar: Any, sharing: Any, tmp_path: Path, 
     data = (liar.folder / "a" / path).read_bytes()
     lie(liar.folder, lambda r: r["files"].update({path: [len(data), hashlib.sha256(data).hexdigest()]}))
     outcome = sharing.pull(liar.url, tmp_path / "copy")
-    assert {each.match: each.status for each in outcome.results} == {"a": "failed", "b": "received"}
+    assert {each.match_id: each.status for each in outcome.results} == {"a": "failed", "b": "received"}
     assert said in outcome.results[0].message, outcome.results[0].message
     assert outcome.results[0].message.startswith(liar.url)
     assert ".partial" not in outcome.results[0].message

@@ -58,13 +58,13 @@ def _briefly(error: Exception, attempt: int) -> float | None:
 def push_to(store: Path, url: str = URL, *, replace: bool = False, **chosen: Any) -> dict[str, str]:
     """`bas cache push`; how each match ended."""
     outcome = push(store, url, Selection(**chosen), Transfer(replace=replace), Reporter())
-    return {result.match: result.status for result in outcome.results}
+    return {result.match_id: result.status for result in outcome.results}
 
 
 def pull_from(out: Path, url: str = URL, **options: Any) -> dict[str, str]:
     """`bas cache pull`; how each match ended, failures with their message."""
     outcome = pull(url, out, Selection(), Transfer(**options), Reporter())
-    return {result.match: f"{result.status} {result.message}".strip() for result in outcome.results}
+    return {result.match_id: f"{result.status} {result.message}".strip() for result in outcome.results}
 
 
 def content(store: Path) -> dict[str, bytes]:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.cache.share.transfer import Outcome
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.errors import InputError
+from bas.workers import Summary
 
 GAME = "england_efl/2019-2020/2019-10-01 - Reading - Fulham"
 ODD = "spiele/100% Köln #1 + Bär & Söhne, 3=4 {x} ~y^ [z] 日本 ' @$;!()`"
@@ -43,8 +43,8 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     return (str(folder),) * 2 if request.param == "folder" else (f"file://{tmp_path}/team%20share",) * 2
 
 
-def statuses(outcome: Outcome) -> dict[str, str]:
-    return {each.match: each.status for each in outcome.results}
+def statuses(outcome: Summary) -> dict[str, str]:
+    return {each.match_id: each.status for each in outcome.results}
 
 
 def test_round_trip(maker: Any, way: tuple[str, str], tree: Callable[..., Any], sharing: Any, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_parts_travel_by_themselves(maker: Any, sharing: Any, tmp_path: Path, wh
     original, copy = make_store(maker), tmp_path / "copy"
     url = request.getfixturevalue("bucket").url if where == "s3" else tmp_path / "share"
     first = sharing.push(original, url, matches=(GAME,), views=("identity",))
-    assert [(each.match, each.views) for each in first.results] == [(GAME, ("identity",))]
+    assert [(each.match_id, each.views) for each in first.results] == [(GAME, ("identity",))]
     second = sharing.push(original, url, views=("identity",))
     assert statuses(second)[GAME] == "already there"
     assert 0 < second.bytes == sum(each.bytes for each in second.results)
@@ -121,7 +121,7 @@ def test_conflicts_are_named_and_left_alone(
     assert statuses(refused) == {"a": "differs", "b": "differs"}
     assert refused.bytes == 0
     assert not refused.complete
-    messages = {each.match: each.message for each in refused.results}
+    messages = {each.match_id: each.message for each in refused.results}
     assert "labels, split or video" in messages["a"]
     assert "view identity" in messages["b"]
     assert "pts" in messages["b"]
@@ -208,7 +208,7 @@ def test_damaged_metadata_stops_its_match_only(
     assert sharing.push(maker.path, there, matches=("b",)).complete
     outcome = sharing.push(maker.path, there)
     assert statuses(outcome)["a"] == "failed"
-    assert "a/zarr.json" in next(each.message for each in outcome.results if each.match == "a")
+    assert "a/zarr.json" in next(each.message for each in outcome.results if each.match_id == "a")
     assert set(statuses(sharing.pull(there, tmp_path / "copy"))) == {"b", "d"}
     with pytest.raises(InputError, match=r"a/zarr\.json"):
         sharing.push(maker.path, there, matches=("a",))

@@ -104,7 +104,7 @@ def test_a_stop_while_a_server_is_silent(two_matches: Path, liar: Any, sharing: 
 def merged(out: Path, *paths: Path, **options: Any) -> dict[str, str]:
     """Statuses by match and store."""
     outcome = merge(paths, out, Transfer(**options), Reporter())
-    return {f"{each.match} {number}": each.status for number, each in enumerate(outcome.results)}
+    return {f"{each.match_id} {number}": each.status for number, each in enumerate(outcome.results)}
 
 
 def test_merge(make_maker: Any, tmp_path: Path, tree: Any) -> None:
