@@ -249,7 +249,7 @@ def cache_merge(
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring all matches of several stores into one; a match that two hold with other content is named and left alone."""
+    """Bring all matches of several stores into one; one that two hold with other content is named and left alone."""
     from ..cache.share.pull import merge
 
     with ProgressView("merging", unit="bytes") as progress:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from bas.cache.share.pull import merge
-from bas.cache.share.transfer import Reporter, Transfer
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.errors import InputError
@@ -42,7 +41,7 @@ def reduced_once(make_maker: Any, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def combine(*stores: Path, out: Path) -> bool:
     """`bas cache merge`."""
-    return merge(stores, out, Transfer(), Reporter()).complete
+    return merge(stores, out).complete
 
 
 def part_of(full: Any, name: str, match_id: str, components: Path) -> None:
@@ -65,7 +64,7 @@ def test_round_trip(
     assert sharing.pull(url, tmp_path / "copy").complete
     assert verify(tmp_path / "copy") == []
     assert tree(tmp_path / "copy") == tree(reduced)
-    assert sharing.push(tmp_path / "copy", url).bytes == 0
+    assert sharing.push(tmp_path / "copy", url).amount == 0
 
 
 def test_two_people_add_matches_of_the_same_components(

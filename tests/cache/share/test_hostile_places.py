@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bas.cache.share.manifest import MATCH_FILES, MatchManifest, index_document, parse_index, view_files
+from bas.cache.share.manifest import MATCH_FILES, MatchManifest, parse_index, view_files
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.errors import InputError
@@ -92,7 +92,8 @@ def lie(folder: Path, change: Callable[[Any], None], *, index: bool = True) -> s
     (folder / "__manifest__" / name).write_bytes(text)
     if index:
         paths = folder.glob("__manifest__/*.*.json")
-        (folder / INDEX).write_bytes(index_document({path.name: path.read_bytes() for path in paths}))
+        manifests = {path.name: json.loads(path.read_bytes()) for path in paths}
+        (folder / INDEX).write_text(json.dumps({"format": 1, "manifests": manifests}))
     return name
 
 
@@ -222,7 +223,7 @@ def test_an_edited_manifest_with_its_name(
         assert (differs.status, "damaged" in differs.message) == ("differs", True)
         assert sharing.push(two_matches, bucket.url, replace=True).complete
         assert sharing.pull(bucket.url, tmp_path / "two").complete
-        assert set(parse_index(bucket.get(INDEX), where="")) == {
+        assert set(parse_index(bucket.get(INDEX), where="")[0]) == {
             path.name for path in liar.folder.glob("__manifest__/*.*.json")
         }
     assert verify(tmp_path / "two") == []
