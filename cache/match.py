@@ -14,7 +14,7 @@ from .layout import DTYPES, FEATURES, MAX_ROWS, METADATA, METADATA_BYTES, inside
 from .rows import array_metadata
 
 if TYPE_CHECKING:
-    from .reduce.reduction import Reduction
+    from .reduction import Reduction
     from .store import FeatureStore
 
 _FIELDS = frozenset({"num_rows", "fps", "time_base", "origin_ticks", "split", "labels", "video"})

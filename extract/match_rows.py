@@ -15,7 +15,7 @@ import torch
 
 from ..cache.bank import FeatureBank, bank_of_rows, fits_in_memory, open_bank
 from ..cache.layout import DTYPES, ShardLayout
-from ..cache.reduce.reduction import Reduction, RowEncoder
+from ..cache.reduction import Reduction, RowEncoder
 from ..cache.settings import FeatureSettings
 from ..cache.writer import cast_rows
 from ..data.games import StoredPart, VideoPart

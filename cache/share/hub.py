@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -296,6 +297,9 @@ class HubPlace:
             yield
         except (InputError, _Missing):
             raise
+        except LocalEntryNotFoundError as error:  # what its downloads raise where nobody answers
+            cause = error.__cause__
+            raise _explain(cause if isinstance(cause, Exception) else error, self.url) from None
         except EntryNotFoundError as error:
             raise _Missing(error, is_repository=False) from None
         except RepositoryNotFoundError as error:

@@ -326,9 +326,10 @@ def _check(folder: Path, store: FeatureStore, manifest: MatchManifest, *, where:
             errors = [f"record and manifest differ: {said}"]
     if errors:
         shutil.rmtree(folder)
+        got = "; ".join(errors).replace(str(folder / TREE), manifest.match_id)
         raise DamagedInTransit(
             f"{where}: match {manifest.match_id!r}: what arrived is not usable",
-            got="; ".join(errors).replace(str(folder / TREE), manifest.match_id).replace(TREE, manifest.match_id)[:400],
+            got=got.replace(f"{TREE}/", f"{manifest.match_id}/")[:400],
             cure="do not trust this store; have its owner run `bas cache verify` and push the match again",
         )
 

@@ -265,7 +265,7 @@ import sys
 from pathlib import Path
 from bas.cache.share.pull import Selection
 from bas.cache.share.push import push
-push(Path(sys.argv[1]), sys.argv[2], Selection(), Transfer(), Reporter())
+push(Path(sys.argv[1]), sys.argv[2], Selection())
 """
 
 
