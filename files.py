@@ -253,16 +253,16 @@ class FileLock:
 
         deadline = time.monotonic() + wait_seconds
         while True:
-            with contextlib.suppress(FileExistsError):
-                path.parent.mkdir()
             lock = filelock.FileLock(path, thread_local=False)
             try:
                 lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=0.01)
                 path.write_text(f"pid {os.getpid()} on {socket.gethostname()}\n")
             except filelock.Timeout:
                 return None
-            except FileNotFoundError:  # the last owner has just removed the folder
+            except (FileNotFoundError, FileExistsError):  # the last owner removes the folder at this moment
                 lock.release(force=True)
+                if path.parent.exists() and not path.parent.is_dir():
+                    raise
                 if time.monotonic() >= deadline:
                     return None
                 continue
@@ -348,7 +348,7 @@ def free_memory_bytes() -> int:
     return min([free, *_cgroup_room()])
 
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS, _PROC_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def _cgroup_room() -> Iterator[int]:
@@ -357,7 +357,7 @@ def _cgroup_room() -> Iterator[int]:
     Pages of files that the kernel can drop (`inactive_file`) count as used there, but are free for the asking.
     """
     try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        groups = [line.split(":", 2) for line in _PROC_CGROUP.read_text().splitlines()]
     except OSError:
         return
     for _, controllers, name in groups:

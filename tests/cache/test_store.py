@@ -302,14 +302,6 @@ def test_wrong_pts_are_never_served(maker: Any) -> None:
         maker.store().pts("a")
 
 
-def test_foreign_pts_read_the_same(maker: Any) -> None:
-    maker.match()
-    folder = maker.path / "a" / "pts"
-    shutil.rmtree(folder)
-    zarr.create_array(folder, shape=(600,), chunks=(100,), dtype="int32")[:] = np.arange(600)
-    np.testing.assert_array_equal(maker.store().pts("a"), np.arange(600))
-
-
 def test_listing_opens_nothing_but_folders(maker: Any) -> None:
     maker.match("x/0")
     for n in range(1, 300):
