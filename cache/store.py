@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, reading_record
-from ..files import FileLock, disk_errors, read_json, write_atomic
+from ..files import FileLock, disk_errors, read_json, remove_stale, write_atomic
 from .layout import (
     FEATURES,
     FORMAT,
@@ -113,6 +113,7 @@ class FeatureStore:
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             require_real(path / PARTIAL)
+            remove_stale(path / REDUCTION_FILE)
             others = any(entry.name not in (PARTIAL, REDUCTION, REDUCTION_FILE) for entry in path.iterdir())
             if others and not (path / METADATA).exists():  # in this order: another process may make the store just now
                 raise _not_a_store(path, "a folder with other things in it", cure="name another folder")

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -248,8 +248,7 @@ class ObjectPlace:
                     self.create(f"{group}/{METADATA}", canonical_json(group_metadata({}), where=group))
                 self._require_mark(manifest)
                 self.write(f"{MANIFESTS}/{manifest.name}", manifest.document)
-                for name in others:
-                    self._delete(f"{MANIFESTS}/{name}")
+                self._delete(*(f"{MANIFESTS}/{name}" for name in others))
 
     @contextmanager
     def _marked(self, manifest: MatchManifest, *, take_over: bool) -> Iterator[None]:
@@ -308,13 +307,9 @@ class ObjectPlace:
     def _clear(self, upload: Upload, manifests: Sequence[str]) -> None:
         """Let nobody see the match while its files are replaced, and take away those that the new one has not."""
         match_id = upload.manifest.match_id
-        for name in (*manifests, upload.manifest.name):
-            self._delete(f"{MANIFESTS}/{name}")
-        self._delete(f"{match_id}/{METADATA}")
-        wanted = {f"{match_id}/{path}" for path in upload.manifest.files}
-        for each in self._files(f"{match_id}/{FEATURES}"):
-            if each["path"] not in wanted:
-                self._delete(each["path"])
+        self._delete(*(f"{MANIFESTS}/{name}" for name in (*manifests, upload.manifest.name)), f"{match_id}/{METADATA}")
+        there = {each["path"] for each in self._files(f"{match_id}/{FEATURES}")}
+        self._delete(*sorted(there - {f"{match_id}/{path}" for path in upload.manifest.files}))
 
     def _send_files(self, upload: Upload, on_bytes: OnBytes) -> None:
         """Values side by side, then metadata in order; what an earlier run has brought stays there."""
@@ -353,8 +348,6 @@ class ObjectPlace:
             else:
                 parts: Any = {"chunk_size": _PART_BYTES, "max_concurrency": _PARTS_AT_ONCE}
                 obstore.put(self._store, name, blocks(), attributes=attributes, **parts)
-        if self._head(name) != entry.num_bytes:
-            raise DamagedInTransit(f"{self.url}/{name}: did not arrive whole", cure="push again")
 
     def _files(self, folder: str) -> list[Any]:
         """`path`, `size` and `last_modified` of all files below a folder; none where there is no such folder."""
@@ -375,13 +368,11 @@ class ObjectPlace:
             attributes: Mapping[Any, str] = obstore.get(self._store, path, options={"head": True}).attributes
             return attributes.get("sha256")
 
-    def _delete(self, path: str) -> None:
-        """Remove a file; nothing where there is none."""
-        try:
-            with self._errors(path, writing=True):
+    def _delete(self, *paths: str) -> None:
+        """Remove files; those that do not exist are no trouble."""
+        for path in paths:
+            with suppress(FileNotFoundError), self._errors(path):
                 obstore.delete(self._store, path)
-        except FileNotFoundError:
-            return
 
     @contextmanager
     def _errors(self, path: str, *, writing: bool = False) -> Iterator[None]:

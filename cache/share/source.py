@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 from ...errors import InputError
 from ...files import parse_json, read_bounded
@@ -36,50 +35,23 @@ _BLOCK_BYTES = 4 << 20
 _MANIFESTS_AT_ONCE = 32
 
 
-class Source(Protocol):
-    """A store to take matches from."""
-
-    name: str
-    """Path or URL."""
-
-    def store(self) -> FeatureStore:
-        """What its root says: settings, classes, versions. Raises InputError where it is no store."""
-
-    def reduction(self) -> Reduction | None:
-        """How its rows were made from full ones; None where they are full. Raises InputError."""
-
-    def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
-        """Manifests of all matches (outlines where hashing takes a look at every byte), and what is wrong with matches
-        that cannot be shared, by id. Raises InputError."""
-
-    def whole(self, outline: MatchManifest) -> MatchManifest:
-        """With the hash of every file."""
-
-    def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
-        """Bring a match's file to `target`. Raises DamagedInTransit where it is not what `entry` says."""
-
-
-def open_source(url: str) -> Source:
-    """The store at a path or URL."""
-    return StoreSource(FeatureStore.open(folder_of(url))) if is_folder(url) else PlaceSource(open_place(url))
-
-
 class StoreSource:
     """A store in a folder: what it holds is what its folders hold."""
 
     def __init__(self, store: FeatureStore) -> None:
         self.name, self._store = str(store.path), store
+        """Path, for people."""
 
     def store(self) -> FeatureStore:
-        """Itself."""
+        """What its root says."""
         return self._store
 
     def reduction(self) -> Reduction | None:
-        """The store's own."""
+        """How its rows were made from full ones; None where they are full. Raises InputError."""
         return self._store.reduction
 
     def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
-        """Outlines of matches that are whole; a damaged one does not keep the others."""
+        """Outlines of matches that are whole, and what is wrong with the others, by id."""
         outlines, damaged_ones = [], {}
         for match_id in self._store.matches():
             try:
@@ -107,8 +79,11 @@ class StoreSource:
         )
 
     def whole(self, outline: MatchManifest) -> MatchManifest:
-        """Reads every byte of the match's files. Raises InputError where values do not fit their hash: nothing damaged
-        is sent."""
+        """The manifest with the hash of every file, each of which is read for it.
+
+        Raises:
+            InputError: values do not fit their hash: nothing damaged is sent.
+        """
         files = {
             path: entry if entry.sha256 else FileEntry(entry.num_bytes, self._sha256(outline.match_id, path))
             for path, entry in outline.files.items()
@@ -116,7 +91,7 @@ class StoreSource:
         return replace(outline, files=files)
 
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
-        """Copies the file."""
+        """Copy a match's file. Raises DamagedInTransit where it is not what `entry` says."""
         place, digest, num_bytes = inside(self._store.path, f"{match_id}/{path}"), hashlib.sha256(), 0
         with place.open("rb") as source, target.open("wb") as file:
             while num_bytes <= entry.num_bytes and (block := source.read(_BLOCK_BYTES)):
@@ -174,7 +149,7 @@ class PlaceSource:
         self._offered: list[MatchManifest] | None = None
 
     def store(self) -> FeatureStore:
-        """The root's record."""
+        """What its root says. Raises InputError where there is no store, or it is damaged."""
         if self._store is None:
             self._store = shared_root(self._place)
         if self._store is None:
@@ -187,7 +162,7 @@ class PlaceSource:
         return self._store
 
     def reduction(self) -> Reduction | None:
-        """Fetches it."""
+        """How its rows were made from full ones, fetched. Raises InputError."""
         return fetch_reduction(self._place, self.store().settings)
 
     def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
@@ -200,12 +175,21 @@ class PlaceSource:
         return self._offered, {}
 
     def whole(self, outline: MatchManifest) -> MatchManifest:
-        """It is whole already."""
+        """The same: manifests at a place are whole."""
         return outline
 
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
-        """Fetches it."""
+        """Bring a match's file here. Raises DamagedInTransit where it is not what `entry` says."""
         self._place.fetch(f"{match_id}/{path}", target, entry, on_bytes)
+
+
+Source = StoreSource | PlaceSource
+"""A store to take matches from: in a folder, or shared at a place."""
+
+
+def open_source(url: str) -> Source:
+    """The store at a path or URL."""
+    return StoreSource(FeatureStore.open(folder_of(url))) if is_folder(url) else PlaceSource(open_place(url))
 
 
 def source_info(url: str) -> StoreInfo:

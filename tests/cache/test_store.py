@@ -216,8 +216,9 @@ def test_rows_that_zarr_wrote_in_our_layout_are_mapped(maker: Any) -> None:
     wanted = maker.match()
     folder = maker.path / "a" / "features" / "identity"
     shutil.rmtree(folder)
-    options = {"chunks": (256, 6), "shards": (768, 6), "compressors": None}
-    zarr.create_array(folder, shape=(600, 6), dtype="float16", filters=None, **options)[:] = wanted
+    zarr.create_array(
+        folder, shape=(600, 6), dtype="float16", filters=None, chunks=(256, 6), shards=(768, 6), compressors=None
+    )[:] = wanted
     np.testing.assert_array_equal(maker.store().rows("a")[:], wanted)
 
 

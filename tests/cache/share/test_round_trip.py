@@ -217,3 +217,25 @@ def test_damaged_metadata_stops_its_match_only(
     assert set(statuses(sharing.pull(there, tmp_path / "copy"))) == {"b", "d"}
     with pytest.raises(InputError, match=r"a/zarr\.json"):
         sharing.push(maker.path, there, matches=("a",))
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_stores_made_while_the_name_of_the_weights_was_in_the_key(
+    make_maker: Any, sharing: Any, tmp_path: Path, where: str, request: Any
+) -> None:
+    """They open, are added to and shared; what was shared then is pulled, and pushed to."""
+    url = request.getfixturevalue("bucket").url if where == "s3" else tmp_path / "share"
+    old, new = make_maker(tmp_path / "old"), make_maker(tmp_path / "new")
+    old.match("a", num_rows=300)
+    root, settings = old.path / "zarr.json", old.settings()
+    root.write_text(root.read_text().replace(settings.key(), settings.key_with_name()))
+    old.match("b", num_rows=300)
+    assert settings.key_with_name() in root.read_text()
+    new.store(weights="renamed.pth")
+    assert sharing.push(old.path, url).complete
+    assert sharing.pull(url, new.path).complete
+    new.match("d", num_rows=300)
+    assert sharing.push(new.path, url).complete
+    assert sharing.pull(url, tmp_path / "copy").complete
+    assert FeatureStore.open(tmp_path / "copy").matches() == ["a", "b", "d"]
+    assert verify(tmp_path / "copy") == []
