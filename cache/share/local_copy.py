@@ -1,6 +1,7 @@
 """Shared stores as folders on this machine: what a command needs is pulled into the cache, then mapped from there."""
 
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -21,11 +22,28 @@ from .source import PlaceSource, StoreSource
 _STORE, _LISTING = "store", "listing.json"
 """In the folder of one URL: the copy, and what the place said of its matches when it was last asked."""
 _POLL_SECONDS = 0.5
+_LIMIT = "50GB"
+_IN_USE_SECONDS = 24 * 3600
+"""A copy that was asked for less than this long ago may be what a run reads now, and stays."""
 
 
 def stores_folder() -> Path:
     """Where copies lie: `$BAS_CACHE/stores`, else `~/.cache/bas/stores`. They may be deleted at any time."""
     return cache_folder() / "stores"
+
+
+def limit_bytes() -> int:
+    """How much copies may take together: `$BAS_CACHE_LIMIT`, such as `500MB`, else 50 GB.
+
+    Raises:
+        InputError: it is no size.
+    """
+    text = os.environ.get("BAS_CACHE_LIMIT") or _LIMIT
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(KB|MB|GB|TB)", text.strip().upper())
+    if not found or not float(found[1]):
+        wanted = "a number with KB, MB, GB or TB"
+        raise InputError("BAS_CACHE_LIMIT is not usable", got=text, wanted=wanted, cure=f"BAS_CACHE_LIMIT={_LIMIT}")
+    return int(float(found[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}[found[2]])
 
 
 def local_copy(url: str, selection: Selection, *, root: Path | None = None, progress: Progress = SILENT) -> Path:
@@ -43,11 +61,15 @@ def local_copy(url: str, selection: Selection, *, root: Path | None = None, prog
         InputError: no store there, what is needed did not arrive, or the disk refuses.
     """
     name = re.sub(r"[^\w.-]", "_", PurePosixPath(url).name)[:80]
-    entry = (root or stores_folder()) / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+    root, limit = root or stores_folder(), limit_bytes()
+    entry = root / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
     with disk_errors(entry):
         entry.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(entry, progress):
-            return _refresh(url, selection, entry, progress)
+            store = _refresh(url, selection, entry, progress)
+            (entry / _LISTING).touch()  # its time says when the copy was last used
+        _make_room(root, limit, progress)
+    return store
 
 
 def _refresh(url: str, selection: Selection, entry: Path, progress: Progress) -> Path:
@@ -58,8 +80,7 @@ def _refresh(url: str, selection: Selection, entry: Path, progress: Progress) ->
     except Unreachable as error:
         if not is_complete:
             raise
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((entry / _LISTING).stat().st_mtime))
-        progress.note(f"{url} does not answer ({error.got}): the copy of {when} is used, {entry / _STORE}")
+        progress.note(f"{url} does not answer ({error.got}): the copy on this machine is used, {entry / _STORE}")
         return entry / _STORE
     _remove_gone(entry / _STORE, {each.match_id for each in manifests})
     summary = receive(source, entry / _STORE, selection, replace=True, progress=progress)
@@ -72,6 +93,19 @@ def _refresh(url: str, selection: Selection, entry: Path, progress: Progress) ->
         )
     write_atomic(entry / _LISTING, index_document(manifests))
     return entry / _STORE
+
+
+def _make_room(root: Path, limit: int, progress: Progress) -> None:
+    """Remove whole copies, those first that were not used for the longest, until the others fit."""
+    used = sorted((path.stat().st_mtime, path.parent) for path in root.glob(f"*/{_LISTING}"))
+    sizes = {entry: sum(path.lstat().st_size for path in entry.rglob("*")) for _, entry in used}
+    total = sum(sizes.values())
+    for when, entry in used:
+        if total <= limit or time.time() - when < _IN_USE_SECONDS:
+            return
+        progress.note(f"copies of shared stores take more than BAS_CACHE_LIMIT: {entry} is removed")
+        shutil.rmtree(entry)
+        total -= sizes[entry]
 
 
 def _is_complete(entry: Path, selection: Selection) -> bool:

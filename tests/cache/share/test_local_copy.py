@@ -1,7 +1,9 @@
 """Shared stores by URL: what a command needs is pulled into the cache, and used from there when nobody answers."""
 
+import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +17,7 @@ from bas.cache.share.local_copy import local_copy
 from bas.cache.share.places import Unreachable
 from bas.cache.share.pull import Selection
 from bas.cache.store import FeatureStore
+from bas.errors import InputError
 from bas.workers import Progress
 
 MATCH_BYTES = 600 * (6 * 2 + 8 + 1)
@@ -104,7 +107,7 @@ def test_a_complete_copy_is_used_when_nobody_answers(maker: Any, shared: Shared,
     np.testing.assert_array_equal(store.rows("a")[:], rows)
     assert len(heard.notes) == 1
     assert f"{url} does not answer" in heard.notes[0]
-    assert "the copy of 20" in heard.notes[0]
+    assert "the copy on this machine is used" in heard.notes[0]
     for incomplete in (Selection(), Selection(splits=("train",), views=("hflip",))):
         with pytest.raises(Unreachable, match="cannot be reached"):
             local_copy(url, incomplete, root=root)
@@ -126,3 +129,24 @@ def test_several_commands_fill_one_copy(maker: Any, shared: Shared, tmp_path: Pa
         thread.join()
     assert len(found) == 3
     assert FeatureStore.open(found[0]).matches() == ["a"]
+
+
+def test_copies_that_were_not_used_for_long_make_room(
+    maker: Any, shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker.match("a")
+    url, root = shared.push(), tmp_path / "stores"
+    copies = [local_copy(f"{url}{'/' * number}", Selection(), root=root).parent for number in range(3)]
+    for days, copy in zip((3, 2, 0), copies, strict=True):
+        os.utime(copy / "listing.json", (time.time() - days * 86_400,) * 2)
+    size = sum(path.stat().st_size for path in copies[0].rglob("*"))
+    monkeypatch.setenv("BAS_CACHE_LIMIT", f"{2.2 * size / 1000:.3f}KB")
+    local_copy(f"{url}//", Selection(), root=root)
+    assert [copy.exists() for copy in copies] == [False, True, True]
+    monkeypatch.setenv("BAS_CACHE_LIMIT", "1KB")
+    local_copy(f"{url}//", Selection(), root=root)
+    assert [copy.exists() for copy in copies] == [False, False, True], "what is in use stays"
+    for text in ("50", "GB", "-1GB", "0GB", "1e9GB", "5 PB"):
+        monkeypatch.setenv("BAS_CACHE_LIMIT", text)
+        with pytest.raises(InputError, match="BAS_CACHE_LIMIT is not usable"):
+            local_copy(url, Selection(), root=root)
