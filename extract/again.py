@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cache.shard import CHUNK_ROWS
+from ..cache.layout import CHUNK_ROWS
 from ..cache.store import FeatureStore
 from ..cache.verify import Finding, compare_rows
 from ..data.sources import DataSet, Match

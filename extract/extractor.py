@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ..cache.origin import WeightsOrigin
+from ..cache.match import WeightsOrigin
 from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from .backbones.weights import load_weights, weights_origin

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from ..cache.bank import FeatureBank, bank_of_rows, fits_in_memory, open_bank
-from ..cache.job import cast_rows
+from ..cache.layout import DTYPES, ShardLayout
 from ..cache.reduction import Reduction, RowEncoder
 from ..cache.settings import FeatureSettings
-from ..cache.shard import DTYPES, ShardLayout
+from ..cache.writer import cast_rows
 from ..data.games import StoredPart, VideoPart
 from ..errors import InputError
 from ..files import file_sha256

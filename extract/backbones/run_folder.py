@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...cache.origin import WeightsOrigin
+from ...cache.match import WeightsOrigin
 from ...cache.settings import FeatureSettings
 from ...errors import InputError, reading_record
 from ...files import file_sha256, read_json

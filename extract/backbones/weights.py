@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...cache.origin import WeightsOrigin
-from ...cache.shard import MAX_CHANNELS
+from ...cache.layout import MAX_CHANNELS
+from ...cache.match import WeightsOrigin
 from ...errors import InputError, named_values, reading_record
 from ...files import file_sha256
 from .download import download, weights_cache
