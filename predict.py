@@ -15,11 +15,11 @@ from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
 from .eval.prediction_folder import PartSpots, PredictionFolder
 from .eval.spots import Spots
 from .events import Event, Split, TimeGrid
-from .extract.backbones.run_folder import has_backbone
-from .extract.engines.choose import Device, EngineKind, Fidelity
+from .extract.backbones.weights import has_backbone
+from .extract.engines.choose import Fidelity
 from .extract.extractor import Extractor
-from .extract.match_rows import MatchRows, stored_rows, streamed_rows
-from .extract.options import RunOptions, parse_choice, parse_views
+from .extract.options import Device, EngineKind, RunOptions, parse_choice, parse_views
+from .extract.rows import MatchRows, stored_rows, streamed_rows
 from .extract.run import Reporter as ExtractionReporter
 from .extract.run import RowsDone, extract_matches, software_versions
 from .extract.video.reader import Video

@@ -14,8 +14,7 @@ from ..eval.ablation import TABLE, Judged, Row, Table, require_same_settings
 from ..events import SOCCERNET_BALL_CLASSES
 from ..extract.backbones.registry import backbone_spec
 from ..extract.cluster_run import ClusterReporter, extract_on_cluster
-from ..extract.engines.choose import Device
-from ..extract.options import ExtractOptions
+from ..extract.options import Device, ExtractOptions
 from ..extract.options import RunOptions as ExtractRun
 from ..extract.run import Reporter as ExtractReporter
 from ..extract.run import extract

@@ -21,7 +21,7 @@ from ..eval.prediction_folder import RECORD
 from ..eval.report import EvalSettings, Report, evaluate
 from ..eval.uncertainty import Resampling
 from ..events import Event, Split
-from ..extract.engines.choose import Device
+from ..extract.options import Device
 from ..files import read_json, write_json_atomic
 from ..heads.training.checkpoint import BEST, RUN
 from ..heads.training.epochs import Progress, Reporter

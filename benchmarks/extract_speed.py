@@ -22,8 +22,8 @@ from bas.data.sources import find_sources
 from bas.extract.backbones.registry import backbone_spec
 from bas.extract.backbones.weights import load_weights
 from bas.extract.engines.pytorch import Normalised
-from bas.extract.extractor import Extractor
-from bas.extract.options import ExtractOptions, RunOptions, resolve_settings
+from bas.extract.extractor import Extractor, resolve_settings
+from bas.extract.options import ExtractOptions, RunOptions
 from bas.extract.run import extract
 from bas.extract.windows import WindowPlan
 

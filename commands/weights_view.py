@@ -6,8 +6,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..extract.backbones.download import weights_cache
 from ..extract.backbones.registry import BackboneSpec
+from ..extract.backbones.tensor_files import weights_cache
 
 _RIGHT = ("depth", "channels", "sees steps", "stride", "trained at")
 

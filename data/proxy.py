@@ -26,15 +26,15 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from ..errors import InputError
-from ..extract.files import file_stamp, reading, require_unchanged
+from ..extract.video.demux import file_stamp, reading, require_unchanged
 from ..extract.video.picture import SCALERS, PictureFormat, Pixels, colour_of, inner_size, quarter_turns
 from ..extract.video.reader import Video, open_video, probe_video
 from ..extract.video.timetable import Int64s, TimeTable, plan_grid, require_few_bad
 from ..files import file_sha256, num_cores, read_json, remove_stale, write_json_atomic
 from ..workers import Failure, side_by_side
 from .folders import folder_splits, game_id
+from .labels import CLASSES_NAME, SPLITS_NAME, SplitSources, assign_splits
 from .sources import DataSet, Match, find_data_set
-from .splits import CLASSES_NAME, SPLITS_NAME, SplitSources, assign_splits
 
 Float64s = npt.NDArray[np.float64]
 MIN_PSNR_DB = 25.0

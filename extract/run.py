@@ -20,10 +20,10 @@ from ..files import MatchBusy, file_sha256
 from .backbones.registry import backbone_spec
 from .backbones.weights import load_weights, weights_origin
 from .engines.choose import Fidelity
-from .extractor import Extractor
-from .files import file_stamp, reading, require_unchanged
-from .options import ExtractOptions, RunOptions, choose_weights, follow_run, resolve_settings, share_out
+from .extractor import Extractor, choose_weights, follow_run, resolve_settings
+from .options import ExtractOptions, RunOptions, share_out
 from .stream import Waits
+from .video.demux import file_stamp, reading, require_unchanged
 from .video.reader import Video, probe_video
 from .video.timetable import require_few_bad
 

@@ -8,8 +8,8 @@ import torch
 
 from ..cache.bank import bank_of_rows
 from ..extract.extractor import Extractor
-from ..extract.match_rows import collect_rows
 from ..extract.options import share_out
+from ..extract.rows import collect_rows
 from ..extract.run import RowsDone
 from ..heads.scoring import FloatArray, ScoringPlan, match_scores
 from ..heads.training.data import Chosen, LabelledMatch

@@ -12,9 +12,9 @@ import torch
 from ..cache.settings import FeatureSettings
 from ..data.sources import DataSet
 from ..errors import InputError
-from ..extract.engines.choose import EngineKind
 from ..extract.engines.pytorch import lay_channels_last
 from ..extract.extractor import Extractor
+from ..extract.options import EngineKind
 from ..extract.run import RowsDone
 from ..heads.training.checkpoint import LAST, LoopState, read_state
 from ..heads.training.data import Chosen, choose_matches

@@ -10,15 +10,12 @@ from torch import nn
 
 from ...errors import InputError
 from ..backbones.registry import Rgb
+from ..options import Device, EngineKind
 from .openvino import OpenvinoEngine, openvino_installed
 from .pytorch import TorchEngine
 
-EngineKind = Literal["auto", "torch", "openvino"]
-Device = Literal["auto", "cpu", "cuda"]
-
 REFERENCE_ENGINE = "torch-f32-cpu"
 """Name of the engine that the others are held against."""
-
 MIN_COSINE = 0.9999
 """Every row of an engine is at least this close to plain fp32 PyTorch."""
 

@@ -13,10 +13,9 @@ from av.video.frame import VideoFrame
 
 from ...errors import InputError
 from ...files import num_cores
-from .decode import Decoder
+from .decode import Decoder, Stretch, run_stretches
 from .demux import Source, header_end_seconds, open_container, own_rate, pixel_aspect, read_packets, read_source
 from .picture import PictureFormat, Pixels, colour_of, display_size, quarter_turns
-from .stretches import Stretch, run_stretches
 from .timetable import FrameGrid, GroupPlan, Int64s, TimeTable, plan_grid
 
 __all__ = ["GridFrame", "PictureFormat", "Video", "VideoInfo", "open_video", "probe_video"]

@@ -12,10 +12,9 @@ from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
 from bas.extract.backbones.registry import backbone_spec
 from bas.extract.backbones.weights import WeightsRecord, load_weights, save_backbone_checkpoint
-from bas.extract.engines.choose import EngineKind
 from bas.extract.engines.pytorch import Normalised
-from bas.extract.extractor import Extractor
-from bas.extract.options import ExtractOptions, RunOptions, resolve_settings
+from bas.extract.extractor import Extractor, resolve_settings
+from bas.extract.options import EngineKind, ExtractOptions, RunOptions
 from bas.extract.run import extract_matches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
