@@ -244,7 +244,7 @@ def _load_file(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, pat
     return record
 
 
-def _load_run(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, run: FinetunedRun) -> WeightsRecord:
+def _load_run(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, run: "FinetunedRun") -> WeightsRecord:
     """The backbone in a run's folder, which must be the one that its `run.json` tells of."""
     loaded = replace(_load_file(module, spec, record, run.backbone), weights_sha256=tensors_sha256(module))
     held, told = loaded.to_json(), run.features.to_json()
