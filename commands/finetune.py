@@ -34,10 +34,12 @@ from .options import (
     WeightDecay,
     WithValid,
     changed,
-    show,
 )
+from .settings_options import with_options
+from .show import show
 
 
+@with_options()
 def finetune(
     sources: Annotated[
         list[Path], typer.Argument(metavar="DATASET...", help="Data set folders: videos, labels, splits.")

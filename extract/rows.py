@@ -13,7 +13,7 @@ import torch
 
 from ..cache.bank import FeatureBank, bank_of_rows, fits_in_memory, open_bank
 from ..cache.job import cast_rows
-from ..cache.reduce.reduction import Reduction, RowEncoder
+from ..cache.reduction import Reduction, RowEncoder
 from ..cache.settings import FeatureSettings
 from ..cache.shard import CHUNK_ROWS, DTYPES, ShardLayout
 from ..cache.store import FeatureStore

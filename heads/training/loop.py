@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 import torch
 
 from ...cache.bank import PLACES, FeatureBank, Place, open_bank
-from ...cache.reduce.files import write_beside
+from ...cache.reduction import write_reduction
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...files import FileLock, disk_errors
@@ -92,7 +92,7 @@ def train(
         record = replace(record, num_lost=learner.examples.windows.num_lost).after(state)
         report.started(record, _in_words(bank), state)
         if store.reduction is not None:
-            write_beside(out, store.reduction)
+            write_reduction(out, store.reduction)
         files = RunFiles(out)
         files.record(record)
 
