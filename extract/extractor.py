@@ -284,3 +284,15 @@ def unscaled_size(info: VideoInfo, settings: FeatureSettings) -> tuple[int, int]
     if settings.fit == "stretch" or abs(Fraction(width, height) / wanted - 1) <= MAX_ASPECT_ERROR:
         return width, height
     return max(width, round(height * wanted)), max(height, round(width / wanted))
+
+
+def describe_settings(settings: FeatureSettings) -> str:
+    """Settings in one line for people."""
+    depth = f" depth {settings.depth}" if settings.depth is not None else ""
+    plan = "each frame by itself"
+    if settings.window > 1:
+        plan = f"window {settings.window} hop {settings.hop} {settings.blend} stride {settings.stride}"
+    return (
+        f"{settings.backbone}{depth}, weights {settings.weights}: {settings.dim} channels, "
+        f"{settings.width}x{settings.height} at {settings.fps} fps, {plan}"
+    )

@@ -1,4 +1,4 @@
-"""Views: fixed augmentations that are cached side by side, so that head training keeps some augmentation."""
+"""What the user can ask of `bas extract`. Nothing here imports torch or PyAV."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,52 +26,55 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractOptions:
-    """Settings asked for. None: follow the store, else the weights' record, else the default."""
+    """What decides a feature. None: as in the store where it exists, else as the weights say, else the default."""
 
     backbone: str | None = None
-    """Name in `BACKBONES`, or `timm:NAME`; default x3d_s."""
+    """Backbone: x3d_s (default), i3d, tf_efficientnet_lite0, ... (`bas weights` lists them), or timm:NAME."""
     depth: int | None = None
-    """Trunk blocks kept, where the backbone has several depths."""
+    """Trunk blocks of X3D that are kept: 5 (192 channels, default) or 4 (96)."""
     weights: str | None = None
-    """`kinetics`, `imagenet`, `none`, a file, or a finetuned run's folder; default: what the backbone is known by."""
+    """Weights: kinetics, imagenet, none (random), a file, or the folder of a finetuned run, whose settings are then
+    followed; default: those that the backbone is known by."""
     size: tuple[int, int] | None = None
-    """Width and height fed to the backbone, pixels; default 398x224."""
+    """Width x height of the pictures that the backbone sees; default 398x224."""
     fit: Fit | None = None
-    """How another aspect is brought to that size; default `pad`."""
+    """How a video of another aspect is brought to that size: pad adds black bars (default), stretch distorts."""
     scaler: Scaler | None = None
-    """Who resizes; default `swscale-bicubic`, while decoding."""
+    """What resizes pictures: swscale while decoding (default swscale-bicubic), or torch-bilinear on the device."""
     fps: str | None = None
-    """Frames per second of the grid, a fraction; `source`: the video's own; default 25."""
+    """Rows per second, a number or fraction such as 30000/1001; source: the video's own rate; default 25."""
     window: int | None = None
-    """Steps in one clip; default 50. 2-D backbones: 1."""
+    """Steps in one clip of a 3-D backbone; default 50."""
     hop: int | None = None
-    """Steps between clip starts; default half the window."""
+    """Steps between the starts of neighbouring clips; default half the window."""
     blend: Blend | None = None
-    """How overlapping clips are averaged; default `hann`."""
+    """How overlapping clips are averaged; default hann."""
     stride: int | None = None
-    """Grid frames per step; default: the weights' own, else the backbone's."""
+    """Frames per step; default: what the weights were trained with (X3D 2, others 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class ExtractRunOptions:
     """How an extraction runs. Nothing here changes a feature beyond what the engine's fidelity allows."""
 
     views: tuple[View, ...] = ("identity",)
-    """Fixed augmentations to cache side by side."""
+    """Fixed augmentations that are stored side by side, separated by commas: identity, hflip."""
     engine: EngineKind = "auto"
-    """Which library runs the backbone."""
+    """Library that runs the backbone; auto: PyTorch on a GPU, OpenVINO on a CPU where it is installed."""
     device: Device = "auto"
-    """Where the backbone runs."""
+    """Where the backbone runs; auto: on a GPU where there is one."""
     batch: int | None = None
-    """Groups of clips in one call of the engine, >= 1; None: chosen for the device."""
+    """Groups of clips per call of the backbone; changes speed and memory, never a feature; default: by device."""
     resume: bool = True
-    """Go on with a match that was cut off; False: begin it anew."""
+    """Go on with matches that were cut off; otherwise they are begun anew."""
     shard: tuple[int, int] = (0, 1)
-    """(i, n): this worker takes part i of n of the matches."""
+    """i/n: take part i (0 to n-1) of n of the matches; auto: as torchrun, srun or mpirun says."""
+    ray: str | None = None
+    """Work on a Ray cluster: host:port of its head, or auto."""
     decode_threads: int = 0
-    """Threads of the video decoder; 0: chosen by the codec."""
+    """Decoders that run side by side; 0: one per core."""
     max_bad_share: float = 0.05
-    """Share of grid steps, 0..1, that may be undecodable before a match is refused."""
+    """Largest share of undecodable frames with which a video is accepted, 0 to 1."""
 
     def __post_init__(self) -> None:
         index, count = self.shard
@@ -81,21 +84,22 @@ class RunOptions:
             raise InputError("--batch is not usable", got=self.batch, wanted="a whole number >= 1")
         if not 0 <= self.max_bad_share <= 1:
             raise InputError("--max-bad-share is not usable", got=self.max_bad_share, wanted="0 to 1")
-        if not self.views:
-            raise InputError("no view asked for", wanted=", ".join(VIEWS))
+        unknown = [view for view in self.views if view not in VIEWS]
+        if unknown or not self.views:
+            raise InputError("--views is not known", got=", ".join(unknown) or "none", wanted=", ".join(VIEWS))
+        object.__setattr__(self, "views", tuple(view for view in VIEWS if view in self.views))  # each once, in order
 
 
-def parse_views(text: str) -> tuple[View, ...]:
-    """`identity,hflip` -> views, in the order of `VIEWS`, each once.
+def known_view(name: str) -> View:
+    """The view of this name.
 
     Raises:
-        InputError: an unknown name.
+        InputError: there is none.
     """
-    asked = [name.strip() for name in text.split(",") if name.strip()]
-    for name in asked:
-        if name not in VIEWS:
-            raise InputError("view is not known", got=name, wanted=", ".join(VIEWS))
-    return tuple(view for view in VIEWS if view in asked)
+    for view in VIEWS:
+        if view == name:
+            return view
+    raise InputError("view is not known", got=name, wanted=", ".join(VIEWS))
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

@@ -1,6 +1,8 @@
-"""Extract a sample of a store's rows once more from the videos, and compare."""
+"""Rows of one match in memory: from a store or straight from its video, and a sample of both compared.
 
-import time
+Legend: R rows of the match, C channels.
+"""
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,13 +25,14 @@ from ..data.sources import DataSet, Match
 from ..errors import InputError
 from ..files import file_sha256
 from .extractor import Extractor
-from .options import VIEWS, View, parse_views
-from .run import RowsDone
+from .options import VIEWS, View, known_view
 from .stream import RowBlock, Waits
 from .video.demux import file_stamp, require_unchanged
 from .video.reader import Video
 from .video.timetable import require_few_bad
 
+RowsCallback = Callable[[str, float, float, str], None]
+"""See `workers.Progress.advanced`."""
 TOLERANCE = 0.02
 """Largest difference that another engine may make, as a share of a row's length: a cosine of 0.9998."""
 
@@ -157,7 +160,7 @@ def streamed_rows(
     max_bad_share: float,
     reduction: Reduction | None = None,
     opened: Callable[[Video], None] = lambda _: None,
-    on_progress: Callable[[RowsDone], None] = lambda _: None,
+    on_progress: RowsCallback = lambda *_: None,
 ) -> MatchRows:
     """Rows of a video in one pass, as a store would hold them; the rows stay in memory, the pictures pass through.
 
@@ -169,7 +172,7 @@ def streamed_rows(
         max_bad_share: share of frames, 0 to 1, that may be missing or damaged.
         reduction: of the rows that are wanted; None: full rows.
         opened: called before the first row is made; may raise.
-        on_progress: called after every block of rows.
+        on_progress: called after every block of rows; see `workers.Progress.advanced`.
 
     Raises:
         InputError: the video cannot be read, changes meanwhile, is too damaged, or its rows do not fit into memory.
@@ -177,6 +180,7 @@ def streamed_rows(
     path = part.match.require_video()
     stamp = file_stamp(path)
     video = extractor.open(path)
+    video.require_few_missing(path, max_bad_share=max_bad_share)
     opened(video)
     rows_rc, num_invalid = collect_rows(
         video, extractor, view=view, match_id=part.id, reduction=reduction, on_progress=on_progress
@@ -200,7 +204,7 @@ def collect_rows(
     view: str,
     match_id: str,
     reduction: Reduction | None = None,
-    on_progress: Callable[[RowsDone], None] = lambda _: None,
+    on_progress: RowsCallback = lambda *_: None,
 ) -> tuple[np.typing.NDArray[Any], int]:
     """Rows of a video that `extractor.open` gave, as a store would hold them.
 
@@ -210,7 +214,7 @@ def collect_rows(
         view: which fixed augmentation.
         match_id: for errors and progress.
         reduction: of the rows that are wanted; None: full rows.
-        on_progress: called after every block of rows.
+        on_progress: called after every block of rows; see `workers.Progress.advanced`.
 
     Returns:
         (R, C) float16, or uint8 where they are reduced to it; and the number of rows whose own frame could not be
@@ -221,8 +225,8 @@ def collect_rows(
     """
     rows_rc = _room(video.num_steps, reduction.settings if reduction else extractor.settings, match_id)
     encoder = RowEncoder(reduction, rows_rc) if reduction else None
-    num_rows, num_valid, started, waits = len(rows_rc), 0, time.perf_counter(), Waits()
-    with closing(extractor.rows(video, views=parse_views(view), waits=waits)) as blocks:  # its threads end here
+    num_rows, num_valid, waits = len(rows_rc), 0, Waits()
+    with closing(extractor.rows(video, views=(known_view(view),), waits=waits)) as blocks:  # its threads end here
         for block in blocks:
             stop, shape = block.start + len(block.valid), (len(block.valid), extractor.settings.dim)
             full = cast_rows(
@@ -233,7 +237,7 @@ def collect_rows(
             else:
                 encoder.add(full)
             num_valid += int(block.valid.sum())
-            on_progress(RowsDone(match_id, stop, num_rows, 0, time.perf_counter() - started, waits.bottleneck))
+            on_progress(match_id, stop, num_rows, f"{waits.bottleneck} is the limit")
     return rows_rc, num_rows - num_valid
 
 

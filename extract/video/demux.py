@@ -1,5 +1,6 @@
 """Opens video files and reads their packets: the header, and the time table without decoding a picture."""
 
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ _NO_OWN_TIMES = frozenset({"avi"})
 """Formats that store no presentation time: what is made up for them is wrong where frames are reordered."""
 _MAX_READ_ERRORS = 1000
 _UNKNOWN = -(2**63)
+_CLOCK = re.compile(r"([0-9]{1,18}):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,18})?)")
+"""`HH:MM:SS.fraction`, as Matroska's DURATION tag has it."""
 
 
 def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
@@ -202,11 +205,8 @@ def _promised_end(container: InputContainer, stream: VideoStream, *, num_packets
 
 def _parse_clock(text: str) -> Fraction | None:
     """Seconds from `HH:MM:SS.fraction`; None where it is something else."""
-    try:
-        hours, minutes, seconds = text.strip("\0 ").split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
-    except ValueError:
-        return None
+    clock = _CLOCK.fullmatch(text.strip("\0 "))
+    return 3600 * int(clock[1]) + 60 * int(clock[2]) + Fraction(clock[3]) if clock else None
 
 
 def own_rate(stream: VideoStream) -> Fraction:

@@ -18,8 +18,9 @@ from bas.data.synthetic import write_match
 from bas.errors import InputError
 from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
 from bas.extract.engines import openvino
-from bas.extract.options import ExtractOptions, RunOptions, parse_shard, share_out
-from bas.extract.run import Summary, chosen_matches, extract
+from bas.extract.options import ExtractOptions, ExtractRunOptions, parse_shard, share_out
+from bas.extract.run import chosen_matches, extract
+from bas.workers import Summary
 
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
 LONG_FRAMES, SHORT_FRAMES = 325, 150
@@ -66,7 +67,7 @@ def known_graphs(graphs: dict[tuple[object, ...], Any], monkeypatch: pytest.Monk
 
 
 def run(data: Path, store: Path, **how: object) -> Summary:
-    return extract(find_sources([data]), store, OPTIONS, RunOptions(**({"engine": "openvino"} | how)))  # type: ignore[arg-type]
+    return extract(find_sources([data]), store, OPTIONS, ExtractRunOptions(**({"engine": "openvino"} | how)))  # type: ignore[arg-type]
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -210,8 +211,8 @@ def test_a_damaged_video_needs_leave(data_set_folder: Path, tmp_path: Path) -> N
     assert "--max-bad-share" in refused.message
     allowed = run(tmp_path / "m", tmp_path / "s.zarr", max_bad_share=1.0).results[0]
     store = FeatureStore.open(tmp_path / "s.zarr")
-    assert allowed.bad_rows == int((~store.valid("m")).sum())
-    assert 0 < allowed.bad_rows < LONG_FRAMES
+    assert allowed.columns["invalid"] == int((~store.valid("m")).sum())
+    assert 0 < allowed.columns["invalid"] < LONG_FRAMES
 
 
 @pytest.mark.usefixtures("known_graphs")
@@ -227,7 +228,7 @@ def test_a_late_start_is_no_damage(data_set_folder: Path, tmp_path: Path) -> Non
                 packet.stream = copy
                 late.mux(packet)
     result = run(tmp_path / "late.mp4", tmp_path / "s.zarr", max_bad_share=0.0).results[0]
-    assert (result.status, result.num_rows, result.bad_rows) == ("extracted", 50 + SHORT_FRAMES, 50)
+    assert (result.status, result.num_rows, result.columns["invalid"]) == ("extracted", 50 + SHORT_FRAMES, 50)
     store = FeatureStore.open(tmp_path / "s.zarr")
     assert store.valid("late").tolist() == [False] * 50 + [True] * SHORT_FRAMES
 
@@ -261,7 +262,7 @@ def test_verify_extracts_again_and_notices_other_features(
     assert "all is well" in capsys.readouterr().out
     other = tmp_path / "s.zarr"
     options = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=8, stride=2)
-    extract(find_sources([data_set_folder]), other, options, RunOptions())
+    extract(find_sources([data_set_folder]), other, options, ExtractRunOptions())
     for name in ("long", "short"):  # features of another plan under this store's settings: only the videos can tell
         shutil.copy(whole_store / name / "features/identity/zarr.json", other / name / "features/identity/zarr.json")
         shutil.copy(whole_store / name / "features/identity/c/0/0", other / name / "features/identity/c/0/0")
@@ -308,7 +309,7 @@ def test_bad_options_say_so_and_write_nothing(
 
 def test_no_match_of_the_split_is_an_error(data_set_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no match to extract"):
-        extract(find_sources([data_set_folder]), tmp_path / "s", OPTIONS, RunOptions(), split=("challenge",))
+        extract(find_sources([data_set_folder]), tmp_path / "s", OPTIONS, ExtractRunOptions(), split=("challenge",))
 
 
 def test_the_device_scaler_sees_the_whole_picture_and_is_in_the_key(data_set_folder: Path, tmp_path: Path) -> None:
@@ -320,7 +321,7 @@ def test_the_device_scaler_sees_the_whole_picture_and_is_in_the_key(data_set_fol
         path = tmp_path / f"{scaler}.zarr"
         sources = find_sources([data_set_folder])
         scaled = replace(options, scaler=scaler)
-        summary = extract(sources, path, scaled, RunOptions(engine="torch"), split=("test",))
+        summary = extract(sources, path, scaled, ExtractRunOptions(engine="torch"), split=("test",))
         assert summary.complete, summary.results
         stores.append(FeatureStore.open(path))
     assert stores[0].settings.key() != stores[1].settings.key()
@@ -349,7 +350,7 @@ def test_a_share_without_a_launcher_says_what_to_type() -> None:
 def test_shares_do_not_depend_on_what_is_stored_by_now(whole_store: Path, data_set_folder: Path) -> None:
     """Workers that start late, beside others that have written much, take what they would have taken at first."""
     data_set = find_sources([data_set_folder])
-    shares = [chosen_matches(data_set, (), RunOptions(shard=(index, 2))) for index in range(2)]
+    shares = [chosen_matches(data_set, (), ExtractRunOptions(shard=(index, 2))) for index in range(2)]
     assert [[match.id for match in share] for share in shares] == [["long"], ["short"]]
-    summary = extract(data_set, whole_store, OPTIONS, RunOptions(engine="openvino", shard=(1, 2)))
+    summary = extract(data_set, whole_store, OPTIONS, ExtractRunOptions(engine="openvino", shard=(1, 2)))
     assert [(result.match_id, result.status) for result in summary.results] == [("short", "already there")]

@@ -19,7 +19,7 @@ from bas.errors import InputError
 from bas.extract.backbones.weights import BACKBONE, load_weights
 from bas.extract.extractor import Extractor, follow_run
 from bas.extract.options import ExtractOptions
-from bas.extract.options import RunOptions as ExtractRun
+from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.finetune.judge import VideoJudge
 from bas.finetune.learner import ClipUpdater
