@@ -42,7 +42,7 @@ def nodes() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[2]
         patch.setenv("PYTHONPATH", f"{root / '.typing'}:{Path(__file__).parent}")
         pytest.importorskip("ray", reason="RAY MISSING: pip install ray to test many machines")
         from ray.cluster_utils import Cluster as Nodes
