@@ -15,17 +15,16 @@ from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
 from .eval.prediction_folder import PartSpots, PredictionFolder
 from .eval.spots import Spots
 from .events import Event, Split, TimeGrid
-from .extract.backbones.run_folder import has_backbone
-from .extract.engines.choose import Device, EngineKind, Fidelity
+from .extract.backbones.weights import has_backbone
 from .extract.extractor import Extractor
-from .extract.match_rows import MatchRows, stored_rows, streamed_rows
-from .extract.options import RunOptions, parse_choice, parse_views
-from .extract.run import Reporter as ExtractionReporter
-from .extract.run import RowsDone, extract_matches, software_versions
+from .extract.options import Device, EngineKind, ExtractRunOptions, known_view, parse_choice
+from .extract.rows import MatchRows, RowsCallback, stored_rows, streamed_rows
+from .extract.run import extract_matches, software_versions
 from .extract.video.reader import Video
 from .files import disk_errors
 from .heads.ensemble import Ensemble
 from .heads.training.loop import choose_device
+from .workers import Progress
 
 Nms = Literal["run", "seed"]
 Calibrate = Literal["none", "rank"]
@@ -126,9 +125,9 @@ class Reporter:
 
     started: Callable[[Ensemble, str, int], None] = lambda *_: None
     """Called once: runs, the engine's name (empty where all rows are stored), number of games."""
-    fidelity: Callable[[Fidelity], None] = lambda _: None
+    fidelity: Callable[[str], None] = lambda _: None
     """Called once, where an engine runs that is not plain fp32: how close it is."""
-    extracting: Callable[[RowsDone], None] = lambda _: None
+    extracting: RowsCallback = lambda *_: None
     """Called after every block of rows."""
     scoring: Callable[[str, int, int], None] = lambda *_: None
     """Called with the match, rows done and rows in all."""
@@ -266,7 +265,7 @@ def _rows(shared: _Shared, part: Part) -> MatchRows:
     def opened(video: Video) -> None:
         _require_rate(video.grid.fps, ensemble, part.id)
         if not shared.engine_checked and (fidelity := extractor.check(video)) is not None:
-            report.fidelity(fidelity)
+            report.fidelity(str(fidelity))
         shared.engine_checked = True
 
     return streamed_rows(
@@ -287,22 +286,20 @@ def _keep_rows(shared: _Shared, games: Sequence[Game], keep: Path) -> list[Game]
     parts = [part for game in games for part in game.parts if isinstance(part, VideoPart) and not game.problem]
     if not parts or extractor is None:
         return list(games)
-    run = RunOptions(views=parse_views(shared.ensemble.view), max_bad_share=options.max_bad_share)
+    run = ExtractRunOptions(views=(known_view(shared.ensemble.view),), max_bad_share=options.max_bad_share)
     summary = extract_matches(
         extractor,
         parts[0].data_set,
         [part.match for part in parts],
         keep,
         run,
-        report=ExtractionReporter(fidelity=report.fidelity, progress=report.extracting),
+        progress=Progress(note=report.fidelity, advanced=report.extracting),
     )
     results, store = {result.match_id: result for result in summary.results}, FeatureStore.open(keep)
     shared.seconds_before = {match_id: result.seconds for match_id, result in results.items()}
     kept = []
     for game in games:
-        told = [
-            results[part.id].message for part in game.parts if part.id in results and not results[part.id].is_stored
-        ]
+        told = [results[part.id].message for part in game.parts if part.id in results and not results[part.id].is_done]
         stored = tuple(
             StoredPart(part.id, part.half, part.split, store) if part.id in results else part for part in game.parts
         )

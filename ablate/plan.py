@@ -12,8 +12,8 @@ from ..data.sources import DataSet, find_sources
 from ..errors import InputError
 from ..events import Split
 from ..extract.backbones.registry import backbone_spec
-from ..extract.engines.choose import Device
-from ..extract.options import DEFAULT_BACKBONE
+from ..extract.extractor import DEFAULT_BACKBONE
+from ..extract.options import Device
 from ..heads.inputs import INPUTS
 from ..heads.recipes import RECIPES, SEED_TABLE, named_recipe
 from ..heads.training.data import choose_matches

@@ -31,8 +31,8 @@ from bas.cache.store import FeatureStore
 from bas.eval.peaks import PeakSettings, find_spots
 from bas.extract.backbones.registry import backbone_spec
 from bas.extract.backbones.weights import load_weights
-from bas.extract.extractor import Extractor
-from bas.extract.options import ExtractOptions, resolve_settings
+from bas.extract.extractor import Extractor, resolve_settings
+from bas.extract.options import ExtractOptions
 from bas.heads.recipes import default_recipe
 from bas.heads.registry import HEADS
 from bas.heads.scoring import match_scores

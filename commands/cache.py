@@ -88,7 +88,7 @@ def cache_verify(
     findings = verify(store, matches=match)
     if videos and not any(finding.severity == "error" for finding in findings):
         from ..data.sources import find_sources
-        from ..extract.again import extract_again
+        from ..extract.rows import extract_again
 
         findings += extract_again(store, find_sources(videos), weights=weights, num_places=sample, matches=match)
     show(findings_view(store, findings), [finding.to_json() for finding in findings], as_json=as_json)

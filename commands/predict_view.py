@@ -9,11 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..eval.prediction_folder import RECORD, SPOTS, clock
-from ..extract.engines.choose import Fidelity
-from ..extract.run import RowsDone
+from ..extract.extractor import describe_settings
 from ..heads.ensemble import Ensemble
 from ..predict import NUM_BEST, GameResult, Prediction, Reporter, best_spots
-from .extract_view import describe_settings
 
 
 class PredictionView:
@@ -64,12 +62,11 @@ class PredictionView:
         place = f"engine {engine}, " if engine else ""
         self._console.print(f"{place}heads on {ensemble.device}, {num_games} match{'es' if num_games != 1 else ''}")
 
-    def _fidelity(self, fidelity: Fidelity) -> None:
-        self._console.print(f"engine against plain fp32: worst row's cosine {fidelity.cosine:.6f}")
+    def _fidelity(self, text: str) -> None:
+        self._console.print(text, markup=False)
 
-    def _extracting(self, done: RowsDone) -> None:
-        speed = (done.rows_done - done.first_row) / max(done.seconds, 1e-9)
-        self._show(done.match_id, "features", done.rows_done, done.num_rows, note=f"{speed:,.0f} frames/s")
+    def _extracting(self, match_id: str, done: float, total: float, words: str) -> None:
+        self._show(match_id, "features", int(done), int(total), note=words)
 
     def _scoring(self, match_id: str, done: int, total: int) -> None:
         self._show(match_id, "confidences", done, total)

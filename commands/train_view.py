@@ -1,6 +1,6 @@
 """What a person sees while `bas finetune` runs: as `bas train-head`, and how far the validation matches are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, Group
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..events import TimeGrid
-from ..extract.run import RowsDone
+from ..extract.rows import RowsCallback
 from ..finetune.devices import is_first_process
 from ..heads.recipes import RECIPES, SEED_TABLE, Recipe
 from ..heads.registry import HEADS
@@ -20,18 +20,18 @@ from ..heads.training.record import RunRecord
 
 
 @contextmanager
-def finetune_view() -> Iterator[tuple[Reporter, Callable[[RowsDone], None]]]:
+def finetune_view() -> Iterator[tuple[Reporter, RowsCallback]]:
     """A progress bar on stderr and a line per epoch, in a `with`: what hears of the run, and of validation's rows.
 
     Of several processes one shows anything.
     """
     if not is_first_process():
-        yield Reporter(), lambda _: None
+        yield Reporter(), lambda *_: None
         return
     view = TrainingView("opening videos")
 
-    def rows(done: RowsDone) -> None:
-        view.note(f"validating: {done.match_id}, {100 * done.rows_done / done.num_rows:.0f} % of its rows")
+    def rows(match_id: str, done: float, total: float, _: str) -> None:
+        view.note(f"validating: {match_id}, {100 * done / total:.0f} % of its rows")
 
     with view as report:
         yield report, rows

@@ -10,8 +10,8 @@ from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import SPLITS, Event, Split, read_labels
 from .folders import game_id, video_half
+from .labels import find_classes
 from .sources import DataSet, Match, find_data_set, find_sources
-from .splits import find_classes
 
 _NUM_SHOWN = 4
 

@@ -23,8 +23,18 @@ from .folders import (
     single_id,
     walk,
 )
-from .labels import ROOT_PLACE, Finding, LabelFile, error, note, read_label_file
-from .splits import SPLITS_NAME, SplitSources, assign_splits, find_classes
+from .labels import (
+    ROOT_PLACE,
+    SPLITS_NAME,
+    Finding,
+    LabelFile,
+    SplitSources,
+    assign_splits,
+    error,
+    find_classes,
+    note,
+    read_label_file,
+)
 
 _MAX_ERRORS_RAISED = 8
 

@@ -1,16 +1,14 @@
 """Validation of a network that is being finetuned: by the way it will be used, `bas extract` and then the head."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
 from ..cache.bank import bank_of_rows
 from ..extract.extractor import Extractor
-from ..extract.match_rows import collect_rows
 from ..extract.options import share_out
-from ..extract.run import RowsDone
+from ..extract.rows import RowsCallback, collect_rows
 from ..heads.scoring import FloatArray, ScoringPlan, match_scores
 from ..heads.training.data import Chosen, LabelledMatch
 from ..heads.training.judge import Choice, Referee, Verdict
@@ -29,7 +27,7 @@ class VideoJudge:
     plan: ScoringPlan
     device: torch.device
     """Where the head runs."""
-    on_progress: Callable[[RowsDone], None] = lambda _: None
+    on_progress: RowsCallback = lambda *_: None
 
     @classmethod
     def of(
@@ -39,7 +37,7 @@ class VideoJudge:
         settings: FinetuneSettings,
         *,
         device: torch.device,
-        on_progress: Callable[[RowsDone], None],
+        on_progress: RowsCallback,
     ) -> "VideoJudge":
         """A judge of the matches chosen for validation."""
         return cls(source, Referee.of(chosen), settings.scoring_plan, device, on_progress)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..extract.backbones.run_folder import BACKBONE
-from ..extract.backbones.weights import WeightsRecord, load_weights, save_backbone_checkpoint
+from ..extract.backbones.weights import BACKBONE, WeightsRecord, load_weights, save_backbone_checkpoint
 from ..heads.training.checkpoint import BEST, read_weights, write_weights
 from ..heads.training.judge import Choice, Verdict
 from ..heads.training.settings import FinetuneSettings

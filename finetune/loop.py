@@ -1,7 +1,7 @@
 """`bas finetune`: backbone and head end to end, straight from videos."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +12,10 @@ import torch
 from ..cache.settings import FeatureSettings
 from ..data.sources import DataSet
 from ..errors import InputError
-from ..extract.engines.choose import EngineKind
 from ..extract.engines.pytorch import lay_channels_last
 from ..extract.extractor import Extractor
-from ..extract.run import RowsDone
+from ..extract.options import EngineKind
+from ..extract.rows import RowsCallback
 from ..heads.training.checkpoint import LAST, LoopState, read_state
 from ..heads.training.data import Chosen, choose_matches
 from ..heads.training.epochs import Reporter, RunFiles, run_epochs
@@ -68,7 +68,7 @@ def finetune(
     with_valid: bool = False,
     options: RunOptions | None = None,
     report: Reporter | None = None,
-    on_rows: Callable[[RowsDone], None] = lambda _: None,
+    on_rows: RowsCallback = lambda *_: None,
 ) -> RunRecord:
     """Train backbone and head on a data set's videos, to a finished run; go on where `out` holds one of the same.
 
@@ -91,7 +91,7 @@ def finetune(
         keep_freed_memory()
     _require_divisible(settings, fabric)
     if not fabric.is_global_zero:
-        report, on_rows = Reporter(), lambda _: None
+        report, on_rows = Reporter(), lambda *_: None
     source = VideoSource(data_set, Extractor(start.backbone, start.features, options.engine, options.devices.place))
     chosen = choose_matches(
         source.matches(), classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride

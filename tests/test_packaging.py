@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE_FOLDERS = ("ablate", "cache", "cluster", "commands", "data", "eval", "extract", "finetune", "heads", "report")
+CODE_FOLDERS = ("ablate", "cache", "commands", "data", "eval", "extract", "finetune", "heads", "report")
 NOT_INSTALLED = {"tests", "benchmarks", "docs"}
 ROOT_MODULES = {"__init__", "__main__", "api", "cli", "errors", "events", "files", "predict", "workers"}
 BASE = {"errors", "events", "files", "workers"}
@@ -19,15 +19,14 @@ MAY_IMPORT = {
     "files": {"errors"},
     "events": {"errors", "files"},
     "workers": {"errors", "files"},
-    "cluster": {"errors", "files", "workers"},
     "eval": BASE,
     "cache": BASE,
     "data": BASE | {"cache", "workers", "extract"},
-    "extract": BASE | {"cache", "data", "workers", "cluster"},
+    "extract": BASE | {"cache", "data", "workers"},
     "heads": BASE | {"cache", "eval"},
     "predict": STAGES,
     "finetune": STAGES,
-    "ablate": STAGES | {"predict", "workers", "cluster"},
+    "ablate": STAGES | {"predict", "workers"},
     "report": STAGES | {"predict", "ablate"},
     "api": STAGES | {"predict"},
 }

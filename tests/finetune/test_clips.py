@@ -16,7 +16,7 @@ from bas.errors import InputError
 from bas.extract.engines.pytorch import Normalised
 from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions
-from bas.extract.options import RunOptions as ExtractRun
+from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.finetune import clips as clips_module
 from bas.finetune.clips import Part, TrainingClips, clip_seed

@@ -11,7 +11,7 @@ import torch
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
-from bas.extract.backbones.run_folder import BACKBONE
+from bas.extract.backbones.weights import BACKBONE
 from bas.extract.options import ExtractOptions
 from bas.finetune.start import Start, lender, model_of
 from bas.heads.ensemble import Member

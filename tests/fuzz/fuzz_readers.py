@@ -27,8 +27,8 @@ with atheris.instrument_imports(include=["bas"]):
     from bas.events import read_labels
 
     if sys.argv[1] in ("run", "tensors"):
-        from bas.extract.backbones.run_folder import FinetunedRun
         from bas.extract.backbones.tensor_files import read_tensors
+        from bas.extract.backbones.weights import FinetunedRun
         from bas.heads.training.checkpoint import write_run
         from bas.heads.training.record import RunRecord
         from bas.heads.training.settings import TrainSettings
