@@ -24,9 +24,9 @@ from ..events import Event, Split
 from ..extract.engines.choose import Device
 from ..files import read_json, write_json_atomic
 from ..heads.training.checkpoint import BEST, RUN
-from ..heads.training.epochs import Progress, Reporter
+from ..heads.training.loop import Progress, Reporter
 from ..heads.training.loop import RunOptions, train
-from ..heads.training.record import RunRecord
+from ..heads.training.checkpoint import RunRecord
 from ..heads.training.settings import TrainSettings
 from ..predict import PredictOptions, predict
 

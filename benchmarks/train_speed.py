@@ -38,10 +38,10 @@ from bas.heads.registry import HEADS
 from bas.heads.scoring import match_scores
 from bas.heads.targets import Targets
 from bas.heads.training.data import Chosen, choose_matches
-from bas.heads.training.examples import Batch, Examples
+from bas.heads.training.data import Batch, Examples
 from bas.heads.training.loop import choose_device
 from bas.heads.training.settings import TrainSettings
-from bas.heads.training.updates import Updater
+from bas.heads.training.loop import Updater
 
 DIM = 192
 NUM_CLASSES = 12

@@ -6,36 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import (
-    AsJson,
-    Classes,
-    ClipLen,
-    Dilate,
-    Ema,
-    Epochs,
-    EpochSteps,
-    Head,
-    HeadSettings,
-    Hop,
-    Inputs,
-    Keep,
-    Loss,
-    MaxGradNorm,
-    MixupAlpha,
-    Patience,
-    Precision,
-    Projection,
-    Recipe,
-    Seed,
-    Sigma,
-    Stride,
-    Valid,
-    WarmupEpochs,
-    WeightDecay,
-    WithValid,
-    changed,
-    show,
-)
+from .options import AsJson, Classes, ClipLen, Dilate, Ema, Epochs, EpochSteps, Head, HeadSettings, Hop, Inputs, Keep, Loss, MaxGradNorm, MixupAlpha, Patience, Precision, Projection, Recipe, Seed, Sigma, Stride, Valid, WarmupEpochs, WeightDecay, WithValid, changed, show
 
 
 def finetune(

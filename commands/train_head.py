@@ -7,38 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import (
-    AsJson,
-    Batch,
-    Classes,
-    ClipLen,
-    Dilate,
-    Ema,
-    Epochs,
-    EpochSteps,
-    Head,
-    HeadSettings,
-    Hop,
-    Inputs,
-    Keep,
-    LearningRate,
-    Loss,
-    MaxGradNorm,
-    MixupAlpha,
-    Patience,
-    Precision,
-    Projection,
-    Recipe,
-    Seed,
-    Sigma,
-    Stride,
-    Valid,
-    WeightDecay,
-    WithValid,
-    changed,
-    local_stores,
-    show,
-)
+from .options import AsJson, Batch, Classes, ClipLen, Dilate, Ema, Epochs, EpochSteps, Head, HeadSettings, Hop, Inputs, Keep, LearningRate, Loss, MaxGradNorm, MixupAlpha, Patience, Precision, Projection, Recipe, Seed, Sigma, Stride, Valid, WeightDecay, WithValid, changed, local_stores, show
 
 
 def train_head(

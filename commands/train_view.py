@@ -14,9 +14,9 @@ from ..finetune.devices import is_first_process
 from ..heads.recipes import RECIPES, SEED_TABLE, Recipe
 from ..heads.registry import HEADS
 from ..heads.training.checkpoint import EpochLine, LoopState
-from ..heads.training.epochs import Progress as Look
-from ..heads.training.epochs import Reporter
-from ..heads.training.record import RunRecord
+from ..heads.training.loop import Progress as Look
+from ..heads.training.loop import Reporter
+from ..heads.training.checkpoint import RunRecord
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from ..extract.video.clips import ClipPlace, ClipReader, Clips
 from ..heads.ops import Mask
 from ..heads.targets import Targets
 from ..heads.training.data import Chosen
-from ..heads.training.examples import Windows
-from ..heads.training.sampler import IntArray
+from ..heads.training.data import Windows
+from ..heads.training.data import IntArray
 from ..heads.training.settings import FinetuneSettings
 from .net import num_processes, process_index
 from .source import VideoSource

@@ -11,9 +11,10 @@ from ..extract.extractor import Extractor
 from ..extract.match_rows import collect_rows
 from ..extract.options import share_out
 from ..extract.run import RowsDone
-from ..heads.scoring import FloatArray, ScoringPlan, match_scores
+from ..heads.scoring import FloatArray, match_scores
+from ..heads.training.settings import ScoringPlan
 from ..heads.training.data import Chosen, LabelledMatch
-from ..heads.training.judge import Choice, Referee, Verdict
+from ..heads.training.evaluator import Choice, Referee, Verdict
 from ..heads.training.settings import FinetuneSettings
 from .net import FinetuneNet, gathered, num_processes, process_index
 from .source import VideoSource

@@ -13,9 +13,9 @@ from ..errors import InputError
 from ..extract.backbones.run_folder import BACKBONE
 from ..extract.backbones.weights import WeightsRecord, load_weights, save_backbone_checkpoint
 from ..heads.training.checkpoint import BEST, read_weights, write_weights
-from ..heads.training.judge import Choice, Verdict
+from ..heads.training.evaluator import Choice, Verdict
 from ..heads.training.settings import FinetuneSettings
-from ..heads.training.updates import follow
+from ..heads.training.loop import follow
 from .augment import augment, named_augment
 from .clips import Part, TrainingClips
 from .judge import VideoJudge, extractor_of

@@ -18,9 +18,9 @@ from ..extract.extractor import Extractor
 from ..extract.run import RowsDone
 from ..heads.training.checkpoint import LAST, LoopState, read_state
 from ..heads.training.data import Chosen, choose_matches
-from ..heads.training.epochs import Reporter, RunFiles, run_epochs
+from ..heads.training.loop import Reporter, RunFiles, run_epochs
 from ..heads.training.loop import begun_record, owned, path_from
-from ..heads.training.record import RunRecord
+from ..heads.training.checkpoint import RunRecord
 from ..heads.training.settings import FinetuneSettings
 from .clips import TrainingClips
 from .depthwise import quicken

@@ -15,9 +15,9 @@ from ..extract.engines.pytorch import Normalised
 from ..heads.model import SpottingModel
 from ..heads.ops import Mask
 from ..heads.targets import Targets
-from ..heads.training.examples import Batch
+from ..heads.training.data import Batch
 from ..heads.training.settings import FinetuneSettings
-from ..heads.training.updates import batch_loss
+from ..heads.training.loop import batch_loss
 from .blocks import batch_norms, checkpoint_blocks, trunk_blocks, used_parameters
 
 Found = TypeVar("Found")

@@ -18,8 +18,7 @@ from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from .model import SpottingModel
 from .scoring import FloatArray, match_scores
-from .training.checkpoint import BEST, COMMANDS, read_weights, require_shapes
-from .training.record import RunRecord
+from .training.checkpoint import BEST, COMMANDS, RunRecord, read_weights, require_shapes
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
+from .training.settings import TargetSettings
 
 NO_EVENT_STEPS = 1.0e6
 """Offset where there is no event: farther away than any clip is long, and finite, so that it never makes a NaN."""
-
-
-@dataclass(frozen=True)
-class TargetSettings:
-    """How events become labels."""
-
-    dilation_steps: int = 0
-    """Steps to each side of an event that carry its label, >= 0."""
-    sigma_steps: float = 0.0
-    """Width of Gaussian soft labels, 0 for hard ones; published runs found 2 neutral and wider harmful."""
-
-    def __post_init__(self) -> None:
-        if self.dilation_steps < 0 or self.sigma_steps < 0:
-            raise InputError("width of the labels is not usable", got=self, wanted="numbers of steps >= 0")
-        if self.dilation_steps and self.sigma_steps:
-            raise InputError(
-                "labels are either dilated or soft", got=self, wanted="one of the two at 0", cure="leave one out"
-            )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bas.data.synthetic import write_match
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

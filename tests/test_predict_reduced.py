@@ -22,7 +22,7 @@ from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.heads.training.loop import RunOptions, train
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,20 +4,23 @@ Legend: R rows of all matches one after the other, B clips, T steps, N = K + 1 o
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ...cache.bank import FeatureBank
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...eval.spots import Spots
 from ...events import COARSE_FPS, Event, Split, TimeGrid
-from ..targets import Targets, TargetSettings, clip_targets
-from .sampler import IntArray
+from ..ops import Mask
+from ..targets import Targets, clip_targets
+from .settings import TargetSettings, TrainSettings
 
 _LEAST_FPS = 1
 """Rows further apart cannot tell what lies within the half second of the metric."""
@@ -307,3 +310,198 @@ def window_index(first_row_b: IntArray, last_row_b: IntArray, *, clip_len: int, 
     rows_bt = torch.from_numpy(first_row_b)[:, None] + stride * torch.arange(clip_len)
     last_b1 = torch.from_numpy(np.ascontiguousarray(last_row_b))[:, None]
     return torch.minimum(rows_bt, last_b1), rows_bt <= last_b1
+
+
+_FIT_ROWS = 200_000
+"""Rows that the inputs' mean and deviation are taken from, at most, evenly spread."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one update learns from."""
+
+    features_btc: Tensor
+    """(B, T, C) float32."""
+    mask_bt: Mask
+    """(B, T) bool; None where no window is padded."""
+    targets: Targets
+    """(B, T, ...)."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All training windows with their targets; rows count over the training matches, one after the other."""
+
+    targets: Targets
+    """(rows, ...) of all training rows."""
+    first_row_m: IntArray
+    """First row of each match."""
+    first_row_w: IntArray
+    """First row of each window."""
+    last_row_w: IntArray
+    """Last row of its match."""
+    num_lost: int
+    """Events that softmax labels cannot show, as another event has their step."""
+    settings: TrainSettings
+
+    @classmethod
+    def of(cls, chosen: Chosen, settings: TrainSettings, *, device: torch.device) -> "Windows":
+        """Windows of the training matches, their targets on a device."""
+        parts = [
+            row_targets(
+                match,
+                stride=settings.stride,
+                num_classes=len(chosen.classes),
+                settings=settings.targets,
+                class_counts=chosen.class_counts,
+            )
+            for match in chosen.train
+        ]
+        lengths = [match.num_rows for match in chosen.train]
+        first_m = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
+        first_w, last_w = all_window_starts(
+            list(zip(first_m.tolist(), lengths, strict=True)),
+            clip_len=settings.clip_len,
+            stride=settings.stride,
+            hop_rows=settings.hop_rows,
+        )
+        targets = concatenate([part for part, _ in parts]).to(device)
+        return cls(targets, first_m, first_w, last_w, sum(lost for _, lost in parts), settings)
+
+    @property
+    def num_windows(self) -> int:
+        """W."""
+        return len(self.first_row_w)
+
+    def batches(self, epoch: int) -> IntArray:
+        """(updates, B) window of each clip of an epoch (from 0): a pure function of (seed, epoch)."""
+        settings = self.settings
+        order = epoch_order(self.num_windows, num_clips=settings.clips_per_epoch, seed=settings.seed, epoch=epoch)
+        return order.reshape(settings.batches_per_epoch, settings.batch)
+
+    def index(self, windows_b: IntArray) -> tuple[Tensor, Tensor]:
+        """(B, T) rows of windows, and (B, T) which of them are real."""
+        first, last = self.first_row_w[windows_b], self.last_row_w[windows_b]
+        return window_index(first, last, clip_len=self.settings.clip_len, stride=self.settings.stride)
+
+    def mask_and_targets(self, index_bt: Tensor, mask_bt: Tensor) -> tuple[Mask, Targets]:
+        """What `index` gave, on the targets' device; no mask where all is real."""
+        device = self.targets.mask_bt.device
+        targets = self.targets.select(index_bt.to(device, non_blocking=True))
+        if bool(mask_bt.all()):
+            return None, targets
+        mask = mask_bt.to(device)
+        return mask, replace(targets, mask_bt=mask)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All training windows with their features. The bank begins with the training matches."""
+
+    bank: FeatureBank
+    windows: Windows
+
+    @classmethod
+    def of(cls, chosen: Chosen, bank: FeatureBank, settings: TrainSettings) -> "Examples":
+        """Windows of the training matches."""
+        return cls(bank, Windows.of(chosen, settings, device=bank.device))
+
+    def sample_rows(self) -> Tensor:
+        """(R, C) float32 training rows, evenly spread over each match, on the bank's device."""
+        num_rows = len(self.windows.targets.mask_bt)
+        step = -(-num_rows // _FIT_ROWS)
+        matches = [match for match in self.bank.matches if match.first_row < num_rows]
+        spread = (torch.arange(each.first_row, each.first_row + each.num_rows, step) for each in matches)
+        return torch.cat([self.bank.gather(index_t[None])[0] for index_t in spread])
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch (from 0), from update `first_step` on: a pure function of (seed, epoch)."""
+        settings, num_batches = self.windows.settings, self.windows.settings.batches_per_epoch
+        views = epoch_views(len(settings.views), num_batches=num_batches, seed=settings.seed, epoch=epoch)
+        batches = self.windows.batches(epoch)
+        ahead = self.windows.index(batches[first_step]) if first_step < num_batches else None
+        for step in range(first_step, num_batches):
+            assert ahead is not None
+            index_bt, mask_bt = ahead
+            if step + 1 < num_batches:
+                ahead = self.windows.index(batches[step + 1])
+                self.bank.will_need(ahead[0], view=int(views[step + 1]))
+            yield self._batch(index_bt, mask_bt, view=int(views[step]))
+
+    def _batch(self, index_bt: Tensor, mask_bt: Tensor, *, view: int) -> Batch:
+        return Batch(self.bank.gather(index_bt, view=view), *self.windows.mask_and_targets(index_bt, mask_bt))
+
+
+def one_pass_at_most(settings: TrainSettings, chosen: Chosen) -> TrainSettings:
+    """The settings with epochs of at most one pass over the training windows: recipes are made for days of video."""
+    places = [(0, match.num_rows) for match in chosen.train]
+    first_row_w, _ = all_window_starts(
+        places, clip_len=settings.clip_len, stride=settings.stride, hop_rows=settings.hop_rows
+    )
+    return replace(settings, epoch_steps=min(settings.epoch_steps, len(first_row_w) * settings.clip_len))
+
+
+IntArray = NDArray[np.int64]
+
+
+def window_starts(num_rows: int, *, clip_len: int, stride: int, hop_rows: int) -> IntArray:
+    """First rows of the windows of a match: every `hop_rows` from 0, and one that ends with the match.
+
+    A match shorter than a window has one, which begins at 0 and is padded.
+
+    Args:
+        num_rows: rows of the match, >= 1.
+        clip_len: steps of a window, >= 1.
+        stride: rows per step, >= 1.
+        hop_rows: rows between neighbouring starts, >= 1.
+    """
+    last = num_rows - ((clip_len - 1) * stride + 1)
+    if last <= 0:
+        return np.zeros(1, np.int64)
+    return np.unique(np.append(np.arange(0, last + 1, hop_rows, dtype=np.int64), last))
+
+
+def all_window_starts(
+    matches: Sequence[tuple[int, int]], *, clip_len: int, stride: int, hop_rows: int
+) -> tuple[IntArray, IntArray]:
+    """Windows of several matches that lie one after the other.
+
+    Args:
+        matches: (first row, number of rows) of each.
+        clip_len: as `window_starts`.
+        stride: as `window_starts`.
+        hop_rows: as `window_starts`.
+
+    Returns:
+        (W,) first row of each window, and (W,) last row of its match, both among all rows.
+    """
+    parts = [
+        first + window_starts(num_rows, clip_len=clip_len, stride=stride, hop_rows=hop_rows)
+        for first, num_rows in matches
+    ]
+    ends = [np.full(len(part), first + num_rows - 1) for part, (first, num_rows) in zip(parts, matches, strict=True)]
+    return np.concatenate(parts), np.concatenate(ends).astype(np.int64)
+
+
+def epoch_order(num_windows: int, *, num_clips: int, seed: int, epoch: int) -> IntArray:
+    """Windows of an epoch, (num_clips,) indices 0..num_windows-1.
+
+    Epochs follow each other through one endless row of shuffled passes: no window comes again before all have come,
+    whatever an epoch's length.
+
+    Args:
+        num_windows: >= 1.
+        num_clips: clips of every epoch, >= 1.
+        seed: of the run, >= 0.
+        epoch: from 0.
+    """
+    first, stop = epoch * num_clips, (epoch + 1) * num_clips
+    passes = range(first // num_windows, -(-stop // num_windows))
+    order = np.concatenate([np.random.default_rng([seed, number]).permutation(num_windows) for number in passes])
+    skipped = first - passes[0] * num_windows
+    return order[skipped : skipped + num_clips].astype(np.int64)
+
+
+def epoch_views(num_views: int, *, num_batches: int, seed: int, epoch: int) -> IntArray:
+    """(num_batches,) view of each batch of an epoch, 0..num_views-1: every view equally likely."""
+    return np.random.default_rng([seed, epoch, 1]).integers(0, num_views, num_batches)

@@ -1,27 +1,45 @@
 """`bas train-head`: the training loop."""
 
+import copy
+import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ...cache.bank import PLACES, FeatureBank, Place, open_bank
 from ...cache.reduce.files import write_beside
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...files import FileLock, disk_errors
-from .checkpoint import BEST, LAST, RUN, LoopState, read_state, read_weights, write_weights
-from .data import choose_matches
-from .epochs import Reporter, RunFiles, run_epochs
-from .examples import Batch, Examples
-from .judge import Choice, Judge, Verdict
-from .record import RunRecord
-from .settings import TrainSettings
-from .updates import Updater
+from ..losses import mixup
+from ..model import SpottingModel
+from .checkpoint import (
+    BEST,
+    LAST,
+    RUN,
+    EpochLine,
+    LoopState,
+    RunRecord,
+    Trained,
+    read_state,
+    read_weights,
+    write_run,
+    write_state,
+    write_weights,
+)
+from .data import Batch, Examples, choose_matches
+from .evaluator import Choice, Judge, Verdict
+from .log import RunLog, SilentLog
+from .settings import Precision, TrainSettings
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -214,3 +232,387 @@ def owned(out: Path) -> Iterator[None]:
 
 def _is_run(out: Path) -> bool:
     return (out / RUN).exists() or (out / ".lock").exists()
+
+
+_LOOK_SECONDS = 0.5
+
+
+class Updates(Trained, Protocol):
+    """The weights and all that changes them."""
+
+    def update(self, batch: Any, *, lr: float, seed: int, decay: float | None = None) -> Tensor:
+        """Change the weights by one batch; the loss, a scalar on the device."""
+
+
+class Learner(Protocol):
+    """What is trained, what it learns from, and who judges it."""
+
+    @property
+    def settings(self) -> TrainSettings:
+        """The recipe."""
+
+    @property
+    def updater(self) -> Updates:
+        """The weights."""
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time so far that updates stood waiting for their batch."""
+
+    @property
+    def bad_loss_cure(self) -> str:
+        """What to try where the loss is no number."""
+
+    @property
+    def looks_always(self) -> bool:
+        """Whether the loss is looked at after every update, as several processes must stop at the same one."""
+
+    def batches(self, epoch: int, *, first_step: int) -> Iterator[Any]:
+        """Batches of an epoch (from 0), from update `first_step` on: a pure function of (seed, epoch)."""
+
+    def verdict(self) -> Verdict:
+        """Validation of the weights as they are."""
+
+    def choose(self) -> Choice:
+        """The best peaks on validation, and a calibration."""
+
+    def keep(self, folder: Path) -> None:
+        """Write the weights as they are as the best."""
+
+    def restore(self, folder: Path) -> None:
+        """Load what `keep` wrote last."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One look at an epoch under way."""
+
+    epoch: int
+    """From 1."""
+    epochs: int
+    updates: int
+    """Done in this epoch."""
+    num_updates: int
+    loss: float
+    """Mean so far in this epoch."""
+    seconds_left: float
+    """Until the last epoch is done, should training not stop early; validation is not counted."""
+    waiting_share: float = 0.0
+    """Share of the time of these updates that was spent waiting for their batches, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """What the command line wants to hear; every field may be left out."""
+
+    started: Callable[[RunRecord, str, LoopState], None] = lambda *_: None
+    """Called once: what is trained, on what data (in words), and where it goes on."""
+    progress: Callable[[Progress], None] = lambda _: None
+    """Called about twice a second."""
+    validating: Callable[[], None] = lambda: None
+    """Called before every validation."""
+    epoch: Callable[[EpochLine, LoopState], None] = lambda *_: None
+    """Called after every epoch."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run under way. Of several processes one writes."""
+
+    folder: Path
+    is_writer: bool = True
+
+    def record(self, record: RunRecord) -> None:
+        """Write `run.json`."""
+        if self.is_writer:
+            write_run(self.folder, record.to_json())
+
+    def state(self, updater: Trained, state: LoopState) -> None:
+        """Write `last.safetensors`."""
+        if self.is_writer:
+            write_state(self.folder / LAST, updater, state)
+
+    def best(self, learner: Learner) -> None:
+        """Write the best weights."""
+        if self.is_writer:
+            learner.keep(self.folder)
+
+    def log(self, state: LoopState, settings: TrainSettings) -> AbstractContextManager[RunLog | SilentLog]:
+        """Open the log."""
+        return RunLog.open(self.folder, state, settings) if self.is_writer else nullcontext(SilentLog())
+
+
+def run_epochs(
+    learner: Learner, record: RunRecord, state: LoopState, files: RunFiles, report: Reporter, *, save_seconds: float
+) -> RunRecord:
+    """Train until the last epoch is done or validation has stopped improving.
+
+    Args:
+        learner: at the update that `state` stands at.
+        record: of the run.
+        state: where it goes on; changed.
+        files: the run's folder, which holds its record.
+        report: hears how it goes.
+        save_seconds: least time between two savings within an epoch.
+
+    Returns:
+        The record with all epochs; the best weights are in the folder.
+
+    Raises:
+        InputError: the loss, or a weight, is no number; what was kept before stays.
+    """
+    settings = learner.settings
+    with files.log(state, settings) as log:
+        while not state.is_over(settings):
+            watch = _Watch(learner, state, report, log, save_seconds=save_seconds)
+            _train_epoch(learner, watch, state, files)
+            _require_numbers(learner, state)
+            report.validating()
+            verdict = learner.verdict()
+            line = watch.line(verdict)
+            if state.finish_epoch(line, verdict, settings):
+                files.best(learner)
+            log.epoch(line)  # before the state: what is logged twice is hidden, what is kept is logged
+            files.state(learner.updater, state)
+            record = record.after(state)
+            files.record(record)
+            report.epoch(line, state)
+    return record
+
+
+def _train_epoch(learner: Learner, watch: "_Watch", state: LoopState, files: RunFiles) -> None:
+    """The updates of an epoch that are left, with the state saved now and then."""
+    settings = learner.settings
+    for batch in learner.batches(state.epoch, first_step=state.step):
+        lr, decay = learning_rate(state.update(settings), settings), average_decay(state.update(settings), settings)
+        seed = update_seed(settings, state.epoch, state.step)
+        loss = learner.updater.update(batch, lr=lr, seed=seed, decay=decay)
+        if watch.count(loss, lr):
+            _require_numbers(learner, state)
+            files.state(learner.updater, state)
+
+
+def _require_numbers(learner: Learner, state: LoopState) -> None:
+    """No weights are judged or saved that the next loss would show to be ruined."""
+    for name, tensor in learner.updater.model.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                f"weights are no numbers after epoch {state.epoch + 1}, update {state.step}",
+                got=name,
+                cure=learner.bad_loss_cure,
+            )
+
+
+class _Watch:
+    """Time and loss of an epoch under way."""
+
+    def __init__(
+        self, learner: Learner, state: LoopState, report: Reporter, log: RunLog | SilentLog, *, save_seconds: float
+    ) -> None:
+        self._learner, self._settings = learner, learner.settings
+        self._state, self._report, self._log = state, report, log
+        self._save_seconds = save_seconds
+        self._began = self._looked = self._saved = self._trained = time.monotonic()
+        self._waited_before = learner.waited_seconds
+        self._first_update, self._seconds_before = state.update(self._settings), state.seconds
+        self._pending: list[Tensor] = []
+        """Losses that are not in the sum yet: reading one waits for the device."""
+
+    def count(self, loss: Tensor, lr: float) -> bool:
+        """Count an update; look at the losses now and then. True where the state is due to be saved.
+
+        Raises:
+            InputError: a loss is no number.
+        """
+        state, num_updates = self._state, self._settings.batches_per_epoch
+        self._pending.append(loss)
+        state.step += 1
+        now = self._trained = time.monotonic()
+        is_due = now - self._saved > self._save_seconds
+        is_looked_at = is_due or now - self._looked >= _LOOK_SECONDS or state.step >= num_updates
+        if not is_looked_at and not self._learner.looks_always:
+            return False
+        self._sum_up()
+        self._looked, state.seconds = now, self._seconds_before + now - self._began
+        update = state.update(self._settings)
+        seconds_left = (now - self._began) / (update - self._first_update)
+        seconds_left *= self._settings.epochs * num_updates - update
+        mean = state.loss_sum / state.step
+        self._report.progress(
+            Progress(
+                state.epoch + 1, self._settings.epochs, state.step, num_updates, mean, seconds_left, self._waiting_share
+            )
+        )
+        self._log.update(update - 1, loss=mean, lr=lr, flush=is_due)
+        if is_due:
+            self._saved = now
+        return is_due
+
+    def line(self, verdict: Verdict) -> EpochLine:
+        """The epoch's line in the history, after its validation."""
+        now, state = time.monotonic(), self._state
+        return EpochLine(
+            epoch=state.epoch + 1,
+            loss=state.loss_sum / state.step,
+            lr=learning_rate(state.update(self._settings) - 1, self._settings),
+            headline=verdict.headline,
+            mean=verdict.mean,
+            seconds=self._seconds_before + now - self._began,
+            valid_seconds=now - self._trained,
+            waiting_share=round(self._waiting_share, 4),
+        )
+
+    @property
+    def _waiting_share(self) -> float:
+        waited = self._learner.waited_seconds - self._waited_before
+        return waited / (self._trained - self._began) if waited else 0.0
+
+    def _sum_up(self) -> None:
+        """Add the pending losses one by one, so that the sum does not depend on when it is looked at."""
+        state, first = self._state, self._state.step - len(self._pending) + 1
+        for step, loss in enumerate(torch.stack(self._pending).tolist(), first):
+            if not isfinite(loss):
+                raise InputError(
+                    f"the loss is no number in epoch {state.epoch + 1}, update {step}",
+                    got=loss,
+                    cure=self._learner.bad_loss_cure,
+                )
+            state.loss_sum += loss
+        self._pending.clear()
+
+
+_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_SHARE_OF_WARMUP = 0.25
+"""Runs of few epochs warm up over this share of them at most."""
+
+
+def learning_rate(update: int, settings: TrainSettings) -> float:
+    """Rate of an update (from 0, over all epochs): a linear rise from 1 %, then a cosine to 0."""
+    epoch = update / settings.batches_per_epoch
+    warmup = min(settings.warmup_epochs, _SHARE_OF_WARMUP * settings.epochs)
+    if epoch < warmup:
+        return settings.lr * (0.01 + 0.99 * epoch / warmup)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (settings.epochs - warmup)))
+
+
+def average_decay(update: int, settings: TrainSettings) -> float:
+    """Decay of the averaged weights at an update (from 0): short at first, so that the random start is forgotten."""
+    return min(settings.ema, (1 + update) / (10 + update))
+
+
+def update_seed(settings: TrainSettings, epoch: int, step: int) -> int:
+    """Seed of dropout and mixup in one update."""
+    return int(np.random.SeedSequence([settings.seed, epoch, step, 2]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass
+class Updater:
+    """The weights and all that changes them."""
+
+    settings: TrainSettings
+    model: SpottingModel
+    average: SpottingModel | None
+    """Averaged weights, where the settings ask for them."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    """Of fp16."""
+    autocast: torch.dtype | None
+
+    @classmethod
+    def of(cls, settings: TrainSettings, model: SpottingModel, device: torch.device) -> "Updater":
+        """An updater at the first update; moves the model to the device.
+
+        Raises:
+            InputError: fp16 anywhere but on CUDA.
+        """
+        precision: Precision = settings.precision
+        if precision == "auto":
+            precision = "fp16" if device.type == "cuda" else "fp32"
+        if precision == "fp16" and device.type != "cuda":
+            raise InputError(
+                "setting 'precision' is not usable", got=f"fp16 on {device.type}", wanted="auto, fp32 or bf16"
+            )
+        model.to(device)
+        fused = device.type in ("cpu", "cuda")
+        return cls(
+            settings=settings,
+            model=model,
+            average=copy.deepcopy(model).eval() if settings.ema else None,
+            optimizer=torch.optim.AdamW(
+                model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused
+            ),
+            scaler=torch.amp.GradScaler(device.type) if precision == "fp16" else None,
+            autocast=_TYPES.get(precision),
+        )
+
+    def start_average(self) -> None:
+        """Let the averaged weights begin at the weights."""
+        if self.average is not None:
+            self.average.load_state_dict(self.model.state_dict())
+
+    @property
+    def judged(self) -> SpottingModel:
+        """The model that is validated and kept."""
+        return self.average or self.model
+
+    def update(self, batch: Batch, *, lr: float, seed: int, decay: float | None = None) -> Tensor:
+        """Change the weights by one batch.
+
+        Args:
+            batch: on the model's device.
+            lr: learning rate.
+            seed: of dropout and mixup.
+            decay: of the averaged weights; by default the settings'.
+
+        Returns:
+            The loss, a scalar on the device.
+        """
+        torch.manual_seed(seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        loss = self._loss(batch, seed=seed)
+        self.optimizer.zero_grad(set_to_none=True)
+        (self.scaler.scale(loss) if self.scaler else loss).backward()  # type: ignore[no-untyped-call]
+        if self.settings.max_grad_norm:
+            if self.scaler:
+                self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        if self.average is not None:
+            follow(self.average, self.model, decay=self.settings.ema if decay is None else decay)
+        return loss.detach()
+
+    def _loss(self, batch: Batch, *, seed: int) -> Tensor:
+        with torch.autocast(batch.features_btc.device.type, self.autocast) if self.autocast else nullcontext():
+            return batch_loss(self.model, batch, mixup_alpha=self.settings.mixup, seed=seed)
+
+
+def batch_loss(model: SpottingModel, batch: Batch, *, mixup_alpha: float, seed: int) -> Tensor:
+    """The loss of a batch, a scalar.
+
+    Args:
+        model: in training mode.
+        batch: on its device.
+        mixup_alpha: of Beta(alpha, alpha); 0: no mixup.
+        seed: of mixup.
+    """
+    features_btc, mask_bt, parts = batch.features_btc, batch.mask_bt, [(1.0, batch.targets)]
+    if mixup_alpha:
+        generator = torch.Generator().manual_seed(seed)
+        features_btc, mask_bt, parts = mixup(
+            features_btc, mask_bt, batch.targets, generator=generator, alpha=mixup_alpha
+        )
+    outputs = model(features_btc, mask_bt)
+    return torch.stack([share * model.loss(outputs, part) for share, part in parts]).sum()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, *, decay: float) -> None:
+    """Exponential average of the weights and of BatchNorm's statistics."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)

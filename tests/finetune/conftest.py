@@ -16,7 +16,7 @@ from bas.files import write_json_atomic
 from bas.finetune.devices import Devices
 from bas.finetune.loop import RunOptions, finetune
 from bas.finetune.start import Start
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings
 
 WIDTH, HEIGHT, SQUARE = 48, 32, 10

@@ -23,7 +23,7 @@ from bas.finetune.devices import Devices
 from bas.finetune.judge import VideoJudge
 from bas.finetune.loop import RunOptions, finetune
 from bas.finetune.start import Start
-from bas.heads.training import epochs
+from bas.heads.training import loop as epochs
 from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN
 from bas.heads.training.settings import FinetuneSettings
 

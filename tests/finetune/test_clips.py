@@ -23,7 +23,7 @@ from bas.finetune.clips import Part, TrainingClips, clip_seed
 from bas.finetune.source import VideoSource
 from bas.finetune.start import Start
 from bas.heads.training.data import choose_matches
-from bas.heads.training.examples import Examples
+from bas.heads.training.data import Examples
 from bas.heads.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

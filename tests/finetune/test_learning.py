@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bas.data.sources import find_sources
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -28,10 +28,10 @@ from bas.finetune.net import FinetuneNet
 from bas.finetune.start import Start
 from bas.heads.ensemble import Member
 from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN
-from bas.heads.training.judge import Verdict
+from bas.heads.training.evaluator import Verdict
 from bas.heads.training.loop import RunOptions as HeadOptions
 from bas.heads.training.loop import train as train_head
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bas.extract.backbones.run_folder import BACKBONE
 from bas.heads.training.checkpoint import BEST, LOG
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.slow

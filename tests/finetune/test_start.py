@@ -16,7 +16,7 @@ from bas.extract.options import ExtractOptions
 from bas.finetune.start import Start, lender, model_of
 from bas.heads.ensemble import Member
 from bas.heads.training.loop import RunOptions, train
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=["bas"]):
         from bas.extract.backbones.run_folder import FinetunedRun
         from bas.extract.backbones.tensor_files import read_tensors
         from bas.heads.training.checkpoint import write_run
-        from bas.heads.training.record import RunRecord
+        from bas.heads.training.checkpoint import RunRecord
         from bas.heads.training.settings import TrainSettings
 
 import numpy as np

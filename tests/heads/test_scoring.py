@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bas.errors import InputError
-from bas.heads.model import ModelSettings
-from bas.heads.scoring import FloatArray, ScoringPlan, match_scores
+from bas.heads.training.settings import ModelSettings
+from bas.heads.scoring import FloatArray, match_scores
+from bas.heads.training.settings import ScoringPlan
 
 
 class Fake(nn.Module):

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bas.errors import InputError
-from bas.heads.targets import NO_EVENT_STEPS, TargetSettings, clip_targets, stack_targets
+from bas.heads.targets import NO_EVENT_STEPS, clip_targets, stack_targets
+from bas.heads.training.settings import TargetSettings
 
 NUM_CLASSES = 3
 EVENTS = st.lists(st.tuples(st.integers(-6, 26), st.integers(1, NUM_CLASSES)), max_size=8)

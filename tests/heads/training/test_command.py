@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bas.cache.store import FeatureStore
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 
 Cli = Callable[..., int]
 TINY = ("--head", "tcn", "--clip-len", 16, "--hop", 4, "--epoch-steps", 384, "--epochs", 1, "--device", "cpu")

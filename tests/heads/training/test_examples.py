@@ -11,10 +11,10 @@ import torch
 from bas.cache.bank import Place, open_bank
 from bas.cache.store import FeatureStore
 from bas.heads.targets import Targets, clip_targets
-from bas.heads.training import examples as examples_module
+from bas.heads.training import data as examples_module
 from bas.heads.training.data import choose_matches
-from bas.heads.training.examples import Batch, Examples
-from bas.heads.training.sampler import epoch_order, epoch_views
+from bas.heads.training.data import Batch, Examples
+from bas.heads.training.data import epoch_order, epoch_views
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]

@@ -13,7 +13,7 @@ from bas.cache.store import FeatureStore
 from bas.eval.peaks import CANDIDATES
 from bas.events import SOCCERNET_BALL_CLASSES
 from bas.heads.training.data import choose_matches
-from bas.heads.training.judge import Judge
+from bas.heads.training.evaluator import Judge
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]

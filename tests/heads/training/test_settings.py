@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bas.errors import InputError
-from bas.heads.targets import TargetSettings
+from bas.heads.training.settings import TargetSettings
 from bas.heads.training.settings import TrainSettings
 
 

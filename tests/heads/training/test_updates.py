@@ -11,9 +11,9 @@ import torch
 from bas.errors import InputError
 from bas.heads.losses import mixup
 from bas.heads.targets import clip_targets, stack_targets
-from bas.heads.training.examples import Batch
+from bas.heads.training.data import Batch
 from bas.heads.training.settings import TrainSettings
-from bas.heads.training.updates import Updater, average_decay, learning_rate, update_seed
+from bas.heads.training.loop import Updater, average_decay, learning_rate, update_seed
 
 Tiny = Callable[..., TrainSettings]
 CPU = torch.device("cpu")

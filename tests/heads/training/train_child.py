@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from bas.cache.store import FeatureStore
-from bas.heads.training import epochs, loop
+from bas.heads.training import loop as epochs, loop
 from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN
-from bas.heads.training.judge import Judge
+from bas.heads.training.evaluator import Judge
 from bas.heads.training.log import RunLog
 from bas.heads.training.settings import TrainSettings
 

@@ -16,9 +16,9 @@ from ...eval.report import mean_groups
 from ...eval.spots import Game, Spots
 from ...events import TimeGrid
 from ..model import SpottingModel
-from ..scoring import FloatArray, ScoringPlan, match_scores
+from ..scoring import FloatArray, match_scores
 from .data import Chosen, LabelledMatch
-from .settings import TrainSettings
+from .settings import ScoringPlan, TrainSettings
 
 
 @dataclass(frozen=True)
