@@ -148,7 +148,7 @@ def require_own_modules(head: str, folder: Path) -> None:
 
 
 def split_option(path: str) -> tuple[str, list[str]]:
-    """`unet_gru.gru.hidden` -> head and fields; the head may be an import path with dots: `my.module:Settings.width`."""
+    """`unet_gru.gru.hidden` -> head and fields; the head may be an import path: `my.module:Settings.width`."""
     module, colon, rest = path.rpartition(":")
     name, *fields = rest.split(".")
     return module + colon + name, fields

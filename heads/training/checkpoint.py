@@ -1,12 +1,12 @@
 """The folder of a run, every file whole or absent.
 
-`run.json` (settings, store, classes, history), `best.safetensors` (weights), `last.safetensors` (weights, optimiser and
-loop state, for going on exactly), `log.csv` and `tensorboard/`.
+`run.json` (settings, store, classes, history), `best.safetensors` (the weights that are kept), `last.pt` (weights,
+optimizer and loop state, for going on exactly), `log.csv` and `tensorboard/`.
 """
 
-import json
+import io
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
@@ -25,13 +25,15 @@ from ...eval.calibrate import FittedCalibration
 from ...eval.peaks import PeakSettings
 from ...eval.report import mean_groups
 from ...events import TimeGrid
-from ...files import disk_errors, parse_json, read_json, replace_synced, write_json_atomic
+from ...files import disk_errors, read_json, replace_synced, write_json_atomic
 from .data import Chosen
-from .evaluator import Choice, Verdict
+from .evaluator import PostProcessing, ValidationResult
 from .settings import FinetuneSettings, TrainSettings
 
 FORMAT = "bas-run-1"
-RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.safetensors", "log.csv", "tensorboard"
+RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.pt", "log.csv", "tensorboard"
+_OLD_LAST = "last.safetensors"
+"""The loop state until November 2026."""
 _FETCH = "fetch the run again, or train it into another --out"
 COMMANDS = "`bas train-head --out` or `bas finetune --out`"
 """What makes such a folder."""
@@ -44,7 +46,7 @@ class EpochLine:
     epoch: int
     """From 1."""
     loss: float
-    """Mean over the updates of the epoch."""
+    """Mean over the steps of the epoch."""
     lr: float
     """At the end of the epoch."""
     headline: float
@@ -56,24 +58,17 @@ class EpochLine:
     valid_seconds: float
     """Of its validation."""
     waiting_share: float = 0.0
-    """Share of the time of the updates that was spent waiting for their batches, 0 to 1."""
+    """Share of the time of the steps that was spent waiting for their batches, 0 to 1."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "EpochLine":
         """Inverse of `asdict`; any error of plain Python where it is none."""
         numbers = {name: float(value) for name, value in record.items() if name != "epoch"}
-        return cls(epoch=whole(record["epoch"]), **numbers)
+        return cls(epoch=_whole(record["epoch"]), **numbers)
 
 
-def whole(value: object) -> int:
-    """The value, where it is a whole number of at most 63 bits; TypeError where not."""
-    if type(value) is not int or abs(value) >= 1 << 63:
-        raise TypeError(f"{value!r} is no whole number"[:80])
-    return value
-
-
-class Trained(Protocol):
-    """The tensors that the next update depends on."""
+class TrainingState(Protocol):
+    """The tensors that the next step depends on."""
 
     @property
     def model(self) -> nn.Module:
@@ -89,24 +84,25 @@ class Trained(Protocol):
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:
-        """Of fp16."""
+        """Scales the loss in fp16."""
 
 
 @dataclass
 class LoopState:
-    """Where a run stands: everything beside tensors that the next update depends on."""
+    """Where a run stands: everything beside tensors that the next step depends on. Randomness needs no state: it is a
+    function of (seed, epoch, step)."""
 
     epoch: int = 0
     """Epoch under way, from 0."""
     step: int = 0
-    """Updates done in it."""
+    """Optimizer steps done in it."""
     loss_sum: float = 0.0
-    """Over these updates."""
+    """Over these steps."""
     seconds: float = 0.0
     """Spent in this epoch."""
     best_epoch: int = 0
     """Epoch (from 1) of the kept weights; 0: none yet."""
-    best: Verdict | None = None
+    best: ValidationResult | None = None
     """Its validation."""
     reference: float = -1.0
     """Headline that the next improvement is counted from, for early stopping."""
@@ -115,22 +111,22 @@ class LoopState:
     history: list[EpochLine] = field(default_factory=list)
     """Finished epochs."""
 
-    def update(self, settings: TrainSettings) -> int:
-        """Updates done, over all epochs."""
-        return self.epoch * settings.batches_per_epoch + self.step
+    def total_steps(self, settings: TrainSettings) -> int:
+        """Steps done, over all epochs."""
+        return self.epoch * settings.steps_per_epoch + self.step
 
     def is_over(self, settings: TrainSettings) -> bool:
         """Whether all epochs are done, or validation has stopped improving."""
         return self.epoch >= settings.epochs or 0 < settings.patience <= self.stale_epochs
 
-    def finish_epoch(self, line: EpochLine, verdict: Verdict, settings: TrainSettings) -> bool:
+    def finish_epoch(self, line: EpochLine, result: ValidationResult, settings: TrainSettings) -> bool:
         """Count a validated epoch; True where its weights are to be kept: the best so far, or the last."""
         self.history.append(line)
         self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
-        is_kept = self.best is None or verdict.headline > self.best.headline or settings.keep == "last"
+        is_kept = self.best is None or result.headline > self.best.headline or settings.keep == "last"
         if is_kept:
-            self.best, self.best_epoch = verdict, line.epoch
-        if verdict.headline > self.reference + settings.min_improvement:
+            self.best, self.best_epoch = result, line.epoch
+        if result.headline > self.reference + settings.min_improvement:
             self.reference, self.stale_epochs = line.headline, 0
         else:
             self.stale_epochs += 1
@@ -139,17 +135,15 @@ class LoopState:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "LoopState":
         """Inverse of `asdict`."""
-        kinds: dict[str, Callable[[Any], float]] = dict.fromkeys(("epoch", "step", "best_epoch", "stale_epochs"), whole)
-        values: dict[str, Any] = {
-            name: kinds.get(name, float)(value) for name, value in record.items() if name not in ("best", "history")
-        }
-        best = Verdict.from_json(record["best"]) if record["best"] else None
-        return cls(**{**values, "best": best, "history": [EpochLine.from_json(line) for line in record["history"]]})
+        best = ValidationResult.from_json(record["best"]) if record["best"] else None
+        return cls(**{**record, "best": best, "history": [EpochLine.from_json(line) for line in record["history"]]})
 
 
 def write_weights(path: Path, model: nn.Module) -> None:
-    """Weights and buffers of a model, whole or not at all."""
-    _write_tensors(path, _portable(model.state_dict()), {})
+    """Write weights and buffers of a model, whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with disk_errors(path):
+        replace_synced(path.with_name(f".{path.name}.part"), path, save(tensors))
 
 
 def read_weights(path: Path, model: nn.Module) -> None:
@@ -159,7 +153,8 @@ def read_weights(path: Path, model: nn.Module) -> None:
         InputError: missing, damaged, or of another network.
     """
     require_shapes(path, model)
-    tensors, _ = _read_tensors(path)
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     _load(path, model, tensors)
 
 
@@ -173,6 +168,10 @@ def require_shapes(path: Path, model: nn.Module) -> None:
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     with _opened(path) as file:
         found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    # BatchNorm of older runs had no counter of batches, and needs none
+    wanted = {
+        name: shape for name, shape in wanted.items() if name in found or not name.endswith("num_batches_tracked")
+    }
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         raise InputError(
@@ -183,86 +182,48 @@ def require_shapes(path: Path, model: nn.Module) -> None:
         )
 
 
-def write_state(path: Path, updater: Trained, state: LoopState) -> None:
-    """Everything that the next update depends on, in one file."""
-    tensors = {f"model.{name}": tensor for name, tensor in updater.model.state_dict().items()}
-    if updater.average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in updater.average.state_dict().items()}
-    for number, of_parameter in updater.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in of_parameter.items()}
-    scaler = updater.scaler.state_dict() if updater.scaler else {}
-    _write_tensors(path, _portable(tensors), {"loop": json.dumps(asdict(state)), "scaler": json.dumps(scaler)})
+def write_checkpoint(path: Path, trainer: TrainingState, state: LoopState) -> None:
+    """Write everything that the next step depends on, in one file: two files could be of two steps after a kill."""
+    record = {
+        "loop": asdict(state),
+        "model": trainer.model.state_dict(),
+        "average": trainer.average.state_dict() if trainer.average is not None else None,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
+    }
+    data = io.BytesIO()
+    torch.save(record, data)
+    with disk_errors(path):
+        replace_synced(path.with_name(f".{path.name}.part"), path, data.getvalue())
 
 
-def read_state(path: Path, updater: Trained) -> LoopState | None:
-    """Load what `write_state` wrote into the updater; None where there is no such file.
+def read_checkpoint(path: Path, trainer: TrainingState) -> LoopState | None:
+    """Load what `write_checkpoint` wrote; None where there is no such file.
 
     Raises:
-        InputError: damaged, or of another network.
+        InputError: damaged, of another network, or of an older version of bas.
     """
     if not path.exists():
+        if path.with_name(_OLD_LAST).exists():
+            raise InputError(
+                f"{path.parent}: an unfinished run of an older version of bas",
+                got=_OLD_LAST,
+                wanted=path.name,
+                cure="finish it with that version, or train again into another --out",
+            )
         return None
-    tensors, metadata = _read_tensors(path)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts.setdefault(part, {})[rest] = tensor
-    _load(path, updater.model, parts["model"])
-    if updater.average is not None:
-        _load(path, updater.average, parts["average"])
-    of_parameters: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimizer"].items():
-        number, _, key = name.partition(".")
-        if not number.isdecimal():
-            raise _damaged(path, f"tensor {name}")
-        of_parameters.setdefault(int(number), {})[key] = tensor
-    groups = updater.optimizer.state_dict()["param_groups"]
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises of every kind, by the place of the damage
+        raise _damaged(path, repr(error)) from None
     with reading_record(f"{path}: damaged", cure=_FETCH):
-        updater.optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
-        if updater.scaler and (scaler := parse_json(metadata["scaler"].encode(), where=str(path))):
-            updater.scaler.load_state_dict(scaler)
-        return LoopState.from_json(parse_json(metadata["loop"].encode(), where=str(path)))
-
-
-def write_run(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `run.json`."""
-    with disk_errors(folder):
-        write_json_atomic(folder / RUN, {"format": FORMAT, **record})
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read `run.json`.
-
-    Raises:
-        InputError: no run, another format, or damaged.
-    """
-    if not (folder / RUN).is_file():
-        raise InputError(
-            f"{folder}: not a run",
-            got="no such folder" if not folder.exists() else f"a folder without {RUN}",
-            wanted=f"the folder that {COMMANDS} made",
-        )
-    record = read_json(folder / RUN)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        got = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise InputError(
-            f"{folder / RUN}: another format", got=got, wanted=FORMAT, cure="use the version of bas that trained it"
-        )
-    return record
-
-
-def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with disk_errors(path):
-        replace_synced(path.with_name(f".{path.name}.part"), path, save(tensors, metadata))
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        _load(path, trainer.model, record["model"])
+        if trainer.average is not None:
+            _load(path, trainer.average, record["average"])
+        trainer.optimizer.load_state_dict(record["optimizer"])
+        if trainer.scaler and record["scaler"]:
+            trainer.scaler.load_state_dict(record["scaler"])
+        return LoopState.from_json(record["loop"])
 
 
 @contextmanager
@@ -273,9 +234,9 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
+    except InputError:
+        raise
     except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise _damaged(path, str(error)) from None
 
 
@@ -285,7 +246,7 @@ def _load(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         raise InputError(
             f"{path}: weights of another network",
-            got=str(error).splitlines()[1].strip()[:160] if "\n" in str(error) else str(error)[:160],
+            got=str(error).splitlines()[-1].strip()[:160],
             cure="restore the folder as it was trained, or train again into another --out",
         ) from None
 
@@ -317,7 +278,7 @@ class RunRecord:
     history: tuple[EpochLine, ...] = ()
     best_epoch: int = 0
     """Epoch (from 1) whose weights are kept; 0: none yet."""
-    best: Verdict | None = None
+    best: ValidationResult | None = None
     """Its validation, with the default peaks."""
     peaks: PeakSettings | None = None
     """Chosen on validation; None while the run is unfinished."""
@@ -325,7 +286,7 @@ class RunRecord:
     """Fitted on validation."""
     peaks_tried: tuple[Mapping[str, Any], ...] = ()
     """What they were chosen from, with headline and mean of each."""
-    chosen: Verdict | None = None
+    chosen: ValidationResult | None = None
     """Validation with these peaks, uncalibrated."""
     start: FeatureSettings | None = None
     """Of a finetuned run: the features that its backbone began with; `features` are those of the weights it kept."""
@@ -369,7 +330,7 @@ class RunRecord:
 
     @property
     def began_with(self) -> FeatureSettings:
-        """Features of the first update."""
+        """Features of the first step."""
         return self.start or self.features
 
     @property
@@ -386,12 +347,17 @@ class RunRecord:
         """The record with the epochs of a state."""
         return replace(self, history=tuple(state.history), best_epoch=state.best_epoch, best=state.best)
 
-    def finish(self, choice: Choice) -> "RunRecord":
+    def finish(self, chosen: PostProcessing) -> "RunRecord":
         """The record of a finished run."""
-        tried = tuple(vars(row) | {"settings": row.settings.to_json()} for row in choice.table)
+        tried = tuple(vars(row) | {"settings": row.settings.to_json()} for row in chosen.table)
         return replace(
-            self, peaks=choice.peaks, peaks_tried=tried, calibration=choice.calibration, chosen=choice.verdict
+            self, peaks=chosen.peaks, peaks_tried=tried, calibration=chosen.calibration, chosen=chosen.result
         )
+
+    def write(self, folder: Path) -> None:
+        """Write `run.json`."""
+        with disk_errors(folder):
+            write_json_atomic(folder / RUN, {"format": FORMAT, **self.to_json()})
 
     def require_same(self, other: "RunRecord", *, out: Path) -> None:
         """Refuse to go on with a run of other settings or data.
@@ -444,7 +410,7 @@ class RunRecord:
         Raises:
             InputError: no run, another format, or damaged.
         """
-        record, where = read_run(folder), str(folder / RUN)
+        record, where = _read_run(folder), str(folder / RUN)
         with reading_record(f"{where}: damaged", cure="fetch the run again"):
             start = record.get("start")
             kind = TrainSettings if start is None else FinetuneSettings
@@ -455,20 +421,43 @@ class RunRecord:
                 fps=TimeGrid.parse(record["fps"]).fps,
                 train_matches=_texts(record["train_matches"]),
                 valid_matches=_texts(record["valid_matches"]),
-                num_train_events={name: whole(count) for name, count in record["num_train_events"].items()},
-                num_parameters=whole(record["num_parameters"]),
-                num_lost=whole(record["num_lost"]),
+                num_train_events={name: _whole(count) for name, count in record["num_train_events"].items()},
+                num_parameters=_whole(record["num_parameters"]),
+                num_lost=_whole(record["num_lost"]),
                 software={name: str(version) for name, version in record["software"].items()},
                 history=tuple(map(EpochLine.from_json, record["history"])),
-                best_epoch=whole(record["best_epoch"]),
-                best=Verdict.from_json(record["best"]) if record["best"] else None,
+                best_epoch=_whole(record["best_epoch"]),
+                best=ValidationResult.from_json(record["best"]) if record["best"] else None,
                 peaks=PeakSettings.from_json(record["peaks"]) if record["peaks"] else None,
                 calibration=FittedCalibration.from_json(record["calibration"]) if record["calibration"] else None,
                 peaks_tried=tuple(dict(row) for row in record["peaks_tried"]),
-                chosen=Verdict.from_json(record["chosen"]) if record["chosen"] else None,
+                chosen=ValidationResult.from_json(record["chosen"]) if record["chosen"] else None,
                 start=None if start is None else FeatureSettings.from_json(start),
                 store_hint=str(record.get("store_hint", "")),
             )
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    if not (folder / RUN).is_file():
+        raise InputError(
+            f"{folder}: not a run",
+            got="no such folder" if not folder.exists() else f"a folder without {RUN}",
+            wanted=f"the folder that {COMMANDS} made",
+        )
+    record = read_json(folder / RUN)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        got = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise InputError(
+            f"{folder / RUN}: another format", got=got, wanted=FORMAT, cure="use the version of bas that trained it"
+        )
+    return record
+
+
+def _whole(value: object) -> int:
+    """The value, where it is a whole number of at most 63 bits; TypeError where not."""
+    if type(value) is not int or abs(value) >= 1 << 63:
+        raise TypeError(f"{value!r} is no whole number"[:80])
+    return value
 
 
 def _texts(names: object) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ class TrainSettings(ModelSettings):
         for name in ("clip_len", "stride", "hop_rows", "frames_per_epoch", "epochs", "batch"):
             self._require(name, 1 <= getattr(self, name) < _MOST, "a whole number >= 1")
         for name in ("sigma", "mixup", "warmup_epochs", "min_improvement", "weight_decay", "max_grad_norm"):
-            self._require(name, 0 <= getattr(self, name) and isfinite(getattr(self, name)), "a number >= 0")
+            self._require(name, getattr(self, name) >= 0 and isfinite(getattr(self, name)), "a number >= 0")
         for name in ("patience", "score_len"):
             self._require(name, 0 <= getattr(self, name) < _MOST, "a whole number >= 0")
         self._require("seed", 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2 ** 63")
