@@ -33,9 +33,8 @@ from stores import random_store
 from bas.ablate.loop import ablate
 from bas.ablate.plan import AblateOptions
 from bas.cache.info import info
-from bas.cache.reduce.fit import READ_ROWS, FitSettings, Ranges, SplitRows, fit, kept_of
-from bas.cache.reduce.reduction import Reduction
-from bas.cache.reduce.run import ReduceOptions, reduce_store
+from bas.cache.reduce import READ_ROWS, FitSettings, Ranges, SplitRows, fit, kept_of, reduce_store
+from bas.cache.reduction import Reduction
 from bas.cache.store import FeatureStore
 
 
@@ -75,7 +74,7 @@ def cost(arguments: argparse.Namespace) -> None:
     """The table of stores by heads."""
     stores = [arguments.store, *(path for path, _ in variants(arguments))]
     for path, asked in variants(arguments):
-        reduce_store(arguments.store, path, ReduceOptions(fit=asked))
+        reduce_store(arguments.store, path, asked=asked)
     options = AblateOptions(
         recipes=tuple(arguments.recipes.split(",")),
         num_seeds=arguments.seeds,
@@ -216,7 +215,7 @@ def memory_child(store: Path, out: Path) -> None:
     thread = threading.Thread(target=poll)
     thread.start()
     began = time.monotonic()
-    reduce_store(store, out, ReduceOptions(fit=FitSettings(dim=64, quantize=True)))
+    reduce_store(store, out, asked=FitSettings(dim=64, quantize=True))
     done.set()
     thread.join()
     print(json.dumps({"peak_MB": peak[0], "before_MB": before, "seconds": time.monotonic() - began}))

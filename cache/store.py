@@ -35,8 +35,7 @@ from .layout import (
 from .match import MatchInfo, MatchMeta, read_match
 from .origin import WeightsOrigin
 from .partial import require_real, sweep
-from .reduce.files import read_reduction, write_reduction
-from .reduce.reduction import Reduction
+from .reduction import REDUCTION_FILE, Reduction, read_reduction, write_reduction
 from .rows import Rows, open_rows, read_plain
 from .settings import FeatureSettings
 from .shard import damaged
@@ -117,7 +116,7 @@ class FeatureStore:
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             require_real(path / PARTIAL)
-            others = any(entry.name not in (PARTIAL, REDUCTION) for entry in path.iterdir())
+            others = any(entry.name not in (PARTIAL, REDUCTION, REDUCTION_FILE) for entry in path.iterdir())
             if others and not (path / METADATA).exists():  # in this order: another process may make the store just now
                 raise _not_a_store(path, "a folder with other things in it", cure="name another folder")
             lock = FileLock.acquire(path / PARTIAL / "root.lock", wait_seconds=_ROOT_WAIT_SECONDS)
@@ -164,7 +163,7 @@ class FeatureStore:
         Raises:
             InputError: missing or damaged.
         """
-        return None if self.settings.reduction is None else read_reduction(self.path, self.settings)
+        return read_reduction(self.path, self.settings)
 
     def matches(self) -> list[str]:
         """Ids of all matches, sorted. Reads no metadata: a folder with `features` in it is a match.
@@ -335,7 +334,7 @@ def _require_reduction(settings: FeatureSettings, reduction: Reduction | None, p
             f"{path}: reduced rows and components do not go together",
             got=reduction.name if reduction else "no components",
             wanted=settings.reduction or "none",
-            cure="make it by bas cache pca, or copy the group `reduction` along",
+            cure=f"make it by bas cache pca, or copy {REDUCTION_FILE} along",
         )
 
 

@@ -30,7 +30,7 @@ from .layout import (
 )
 from .match import MatchInfo
 from .partial import read_journal
-from .reduce.files import group_files
+from .reduction import REDUCTION_FILE
 from .rows import Rows, array_metadata, first_not_finite, open_rows, read_plain
 from .settings import FeatureSettings
 from .shard import DTYPES
@@ -124,17 +124,13 @@ def compare_rows(
 
 
 def _check_reduction(store: FeatureStore) -> Iterator[Finding]:
-    folder = store.path / REDUCTION
-    wanted: set[str] = set()
     try:
-        if store.reduction is not None:
-            wanted = group_files(store.reduction)
+        is_wanted = store.reduction is not None
     except InputError as error:
         yield Finding("error", "", "", str(error))
         return
-    paths = sorted(folder.rglob("*")) if folder.is_dir() else []
-    found = {path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir()}
-    yield from (_stray("", Path(REDUCTION, name), "a file that does not belong there") for name in found - wanted)
+    if not is_wanted and (store.path / REDUCTION_FILE).exists():
+        yield _stray("", Path(REDUCTION_FILE), "a file that does not belong there")
 
 
 def check_match(store: FeatureStore, match_id: str) -> Iterator[Finding]:
@@ -275,7 +271,7 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
             continue
         where = "" if here == Path() else here.as_posix()
         arrays = _array_files(root, where) if where and relative else None
-        wanted = {METADATA} if arrays is None else arrays
+        wanted = ({METADATA} if where else {METADATA, REDUCTION_FILE}) if arrays is None else arrays
         try:
             found = sorted(real_files(parent, deep=arrays is not None), key=lambda each: each[0])
         except InputError as error:

@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import AsJson, Ray, head_options, local_stores, show
+from .options import AsJson, Ray, head_options, local_stores
+from .settings_options import with_options
+from .show import show
 
 WIDTH_PIPED = 200
 """Columns of the table in a file or pipe."""
 
 
+@with_options()
 def ablate(
     sources: Annotated[
         list[str],

@@ -1,16 +1,37 @@
 """The commands `bas cache info`, `import`, `export`, `verify` and `pca`. Imports nothing heavy before it is needed."""
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import AsJson, Store, progress_bar, show
+from ..cache.convert.importing import ImportOptions
+from ..events import Split
+from ..workers import Summary
+from .options import AsJson, Store, known_splits
+from .settings_options import with_options
+from .show import ProgressView, say, show, summary_view
 
 if TYPE_CHECKING:
+    from ..cache.convert.importing import SourceMatch
     from ..cache.share.transfer import Outcome
 
 
+Url = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL", help="A folder, s3://BUCKET/PATH, hf://datasets/USER/NAME, https://..., gs://, az://."
+    ),
+]
+Match = Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")]
+OnlySplit = Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")]
+View = Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Matches that are there with other content are replaced.")]
+Jobs = Annotated[int, typer.Option(help="Files under way at a time.")]
+
+
+@with_options()
 def cache_info(
     store: Annotated[str, typer.Argument(metavar="STORE", help="Folder, or URL of a shared store.")],
     as_json: AsJson = False,
@@ -27,79 +48,35 @@ def cache_info(
     show(info_view(about), about.to_json(), as_json=as_json)
 
 
+@with_options(names={"kind": "--from"})
 def cache_import(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of features or scores, or one HDF5 file.")],
     out: Annotated[Path, typer.Option(help="The store; made where it does not exist, added to where it does.")],
-    kind: Annotated[
-        str | None, typer.Option("--from", help="soccernet, flat, scores or bas; default: by what is in ROOT.")
-    ] = None,
-    features: Annotated[
-        str | None, typer.Option(help="NAME of 1_NAME.npy and 2_NAME.npy, where folders hold several.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="What made the rows; one per store. Default: the store's, NAME, else unknown.")
-    ] = None,
-    fps: Annotated[
-        str | None,
-        typer.Option(help="Rows per second; flat: frames per second of the videos. Default: by NAME, the store's, 25."),
-    ] = None,
-    feature_stride: Annotated[int | None, typer.Option(help="flat: frames from row to row; default: 1.")] = None,
-    num_frames: Annotated[
-        int | None, typer.Option(help="flat: frames that a row has seen; it stands at their centre. Default: 0.")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="Name of the label files (default: Labels-ball.json, else -v2); flat: annotation file."),
-    ] = None,
-    instant: Annotated[
-        str | None, typer.Option(help="flat: start, centre or end of a segment is its event; default: centre.")
-    ] = None,
-    offset: Annotated[
-        str | None, typer.Option(help="Seconds at which every second half begins; default: --offsets, else derived.")
-    ] = None,
-    offsets: Annotated[
-        Path | None,
-        typer.Option(help="JSON that names half1_offset_frames (or _ms) per game; default: the one in ROOT."),
-    ] = None,
-    split_file: Annotated[
-        Path | None, typer.Option(help="A splits.json; default: ROOT's, else SoccerNet's own.")
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Name of the table in npz and HDF5 files.")] = None,
-    transpose: Annotated[bool, typer.Option("--transpose", help="The files hold (channels, rows).")] = False,
+    options: ImportOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Features or scores of other programs (npy, npz, HDF5), or an export, into a store. Resumes.
+    """Import features or scores of other programs (npy, npz, HDF5) into a store. Resumes; what is stored stays."""
+    from ..cache.convert.formats import import_source
 
-    soccernet: 1_NAME.npy and 2_NAME.npy per game. flat: one file per video and an annotation JSON (OpenTAD,
-    ActionFormer). scores: 1_scores.npz and 2_scores.npz. bas: what `bas cache export` made. What is stored stays.
-    """
-    from ..cache.convert.request import ImportRequest, one_instant
-    from ..extract.imports import import_features
-    from .cache_import_view import summary_json, summary_view
-
-    request = ImportRequest(
-        root=root,
-        store=out,
-        model=model,
-        fps=fps,
-        splits_file=split_file,
-        labels=labels,
-        features=features,
-        offsets_file=offsets,
-        offset_seconds=offset,
-        feature_stride=feature_stride,
-        num_frames=num_frames,
-        instant=one_instant(instant),
-        dataset=dataset,
-        transpose=transpose or None,
-    )
-    with progress_bar("importing") as on_progress:
-        summary = import_features(request, kind=kind, on_progress=on_progress)
-    show(summary_view(summary), summary_json(summary), as_json=as_json)
-    if not summary.complete:
-        raise typer.Exit(2)
+    with ProgressView("importing", unit="rows") as progress:
+        summary = import_source(root, out, options, _find_folders, progress=progress)
+    _finish(summary, *summary.record["notes"], as_json=as_json)
 
 
+def _find_folders(
+    root: Path, holding: Collection[str], split_file: Path | None, label_names: Collection[str]
+) -> "tuple[list[SourceMatch], tuple[str, ...]]":
+    """Match folders of a source; labels, classes and splits are found as in any data set."""
+    from ..cache.convert.importing import SourceMatch
+    from ..data.sources import find_folders
+
+    data_set, folders = find_folders(root, holding, splits_file=split_file, label_names=label_names)
+    data_set.raise_errors()
+    matches = [SourceMatch(each.id, folders[each.id], each.split, data_set.events(each)) for each in data_set.matches]
+    return matches, data_set.classes
+
+
+@with_options()
 def cache_verify(
     store: Store,
     match: Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")] = None,
@@ -125,15 +102,18 @@ def cache_verify(
         raise typer.Exit(2)
 
 
+@with_options()
 def cache_pca(
     store: Store,
     out: Annotated[Path, typer.Option(help="The reduced store; made where it does not exist, added to where it does.")],
     dim: Annotated[
         str | None, typer.Option(help="Channels to keep by PCA, or a share of the variance, such as 0.95.")
     ] = None,
-    quantize: Annotated[str | None, typer.Option(help="uint8: 256 levels per channel, with or without --dim.")] = None,
+    quantize: Annotated[
+        Literal["uint8"] | None, typer.Option(help="Keep 256 levels per channel, with or without --dim.")
+    ] = None,
     fit_split: Annotated[
-        str | None, typer.Option(help="Fit on the matches of this split and no others; default: train.")
+        Split | None, typer.Option(help="Fit on the matches of this split and no others; default: train.")
     ] = None,
     view: Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated. Default: all.")] = None,
     components: Annotated[
@@ -146,66 +126,56 @@ def cache_pca(
     Components and levels are fitted on valid rows of training matches only, and kept in the new store. Where it exists,
     they are used again, and what is missing is added.
     """
-    from ..cache.reduce.run import ReduceOptions, parse_fit, reduce_store
-    from .cache_reduce_view import summary_view
+    from ..cache.reduce import parse_fit, reduce_store
+    from ..cache.reduction import describe_fit
 
-    options = ReduceOptions(
-        fit=parse_fit(dim=dim, quantize=quantize, split=fit_split), components=components, views=tuple(view or ())
-    )
-    with progress_bar("reducing") as on_progress:
-        summary = reduce_store(store, out, options, on_progress=on_progress)
-    show(summary_view(summary), summary.to_json(), as_json=as_json)
-    if not summary.complete:
-        raise typer.Exit(2)
+    with ProgressView("reducing", unit="rows") as progress:
+        summary = reduce_store(
+            store,
+            out,
+            asked=parse_fit(dim=dim, quantize=quantize, split=fit_split),
+            components=components,
+            views=view or (),
+            progress=progress,
+        )
+    _finish(summary, *describe_fit(summary.record["reduction"]), as_json=as_json)
 
 
+@with_options()
 def cache_export(
     store: Store,
     out: Annotated[Path, typer.Option(help="A new folder, or one that this command began.")],
     container: Annotated[
-        str, typer.Option("--format", help="npy (files per match) or h5 (one features.h5 per match).")
+        Literal["npy", "h5"], typer.Option("--format", help="Files per match: one per array, or one features.h5.")
     ] = "npy",
-    match: Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
-    view: Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated.")] = None,
+    match: Match = None,
+    split: OnlySplit = None,
+    view: View = None,
     as_json: AsJson = False,
 ) -> None:
-    """A store as NumPy or HDF5 files, with time stamps, labels and settings. Resumes.
-
-    `bas cache import` makes the same store of it again, to the byte.
-    """
-    from ..cache.convert.exporting import ExportOptions, export_store
+    """Write a store as NumPy or HDF5 files for other programs, with time stamps and labels. Resumes."""
+    from ..cache.convert.exporting import export_store
     from ..cache.store import FeatureStore
-    from .cache_export_view import export_json, export_view
 
-    options = ExportOptions(
-        container=container, matches=tuple(match or ()), splits=tuple(split or ()), views=tuple(view or ())
-    )
-    with progress_bar("exporting") as on_progress:
-        summary = export_store(FeatureStore.open(store), out, options, on_progress=on_progress)
-    show(export_view(summary), export_json(summary), as_json=as_json)
-    if not summary.complete:
-        raise typer.Exit(2)
-
-
-Url = Annotated[
-    str,
-    typer.Argument(
-        metavar="URL", help="A folder, s3://BUCKET/PATH, hf://datasets/USER/NAME, https://..., gs://, az://."
-    ),
-]
-Match = Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")]
-Split = Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")]
-View = Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Matches that are there with other content are replaced.")]
-Jobs = Annotated[int, typer.Option(help="Files under way at a time.")]
+    with ProgressView("exporting", unit="rows") as progress:
+        summary = export_store(
+            FeatureStore.open(store),
+            out,
+            container=container,
+            matches=match or (),
+            splits=known_splits(split),
+            views=view or (),
+            progress=progress,
+        )
+    _finish(summary, as_json=as_json)
 
 
+@with_options()
 def cache_push(
     store: Store,
     url: Url,
     match: Match = None,
-    split: Split = None,
+    split: OnlySplit = None,
     view: View = None,
     replace: Replace = False,
     jobs: Jobs = 8,
@@ -225,13 +195,14 @@ def cache_push(
     _end(outcome, as_json=as_json)
 
 
+@with_options()
 def cache_pull(
     url: Url,
     store: Annotated[
         Path, typer.Argument(metavar="STORE", help="Made where it does not exist, added to where it does.")
     ],
     match: Match = None,
-    split: Split = None,
+    split: OnlySplit = None,
     view: View = None,
     replace: Replace = False,
     jobs: Jobs = 8,
@@ -248,6 +219,7 @@ def cache_pull(
     _end(outcome, as_json=as_json)
 
 
+@with_options()
 def cache_merge(
     stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Stores of the same settings.")],
     out: Annotated[Path, typer.Option(help="The store; made where it does not exist, added to where it does.")],
@@ -269,4 +241,14 @@ def _end(outcome: "Outcome", *, as_json: bool) -> None:
 
     show(outcome_view(outcome), outcome.to_json(), as_json=as_json)
     if not outcome.complete:
+        raise typer.Exit(2)
+
+
+def _finish(summary: Summary, *lines: str, as_json: bool) -> None:
+    """Show how a command ended, then further lines; exit code 2 where a match is missing."""
+    show(summary_view(summary), summary.to_json(), as_json=as_json)
+    if not as_json:
+        for line in lines:
+            say(line)
+    if not summary.complete:
         raise typer.Exit(2)

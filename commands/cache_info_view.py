@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..cache.info import StoreInfo
 from ..cache.origin import WeightsOrigin
-from ..cache.reduce.about import told
+from ..cache.reduction import describe_fit
 from ..cache.settings import IMPORTED
 from ..cache.verify import Finding
 
@@ -60,7 +60,7 @@ def _settings_table(about: StoreInfo) -> Table:
         origin = WeightsOrigin.from_json(about.weights_origin, where="weights_origin")
         table.add_row("weights from", Text(origin.told()))
     if about.reduction is not None:
-        table.add_row("reduced", Text("\n".join(told(about.reduction))))
+        table.add_row("reduced", Text("\n".join(describe_fit(about.reduction))))
     table.add_row("key", about.settings_key)
     table.add_row("classes", Text(", ".join(about.classes)))
     table.add_row("software", Text(", ".join(f"{name} {version}" for name, version in about.software.items())))

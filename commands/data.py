@@ -1,13 +1,78 @@
-"""The command `bas data proxy`."""
+"""The commands `bas data check`, `ls`, `synthetic` and `proxy`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import AsJson, show
+from .options import AsJson, progress_bar
+from .settings_options import with_options
+from .show import show
+
+DataRoot = Annotated[
+    Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
+]
 
 
+@with_options()
+def data_check(
+    root: DataRoot,
+    as_json: AsJson = False,
+) -> None:
+    """Open every video, count every event, say what is missing or wrong; exit code 2 on errors."""
+    from ..data.check import check_data_set
+    from .data_view import report_view
+
+    with progress_bar("reading videos") as on_progress:
+        report = check_data_set(root, on_progress=on_progress)
+    show(report_view(report), report.to_json(), as_json=as_json)
+    if report.errors:
+        raise typer.Exit(2)
+
+
+@with_options()
+def data_ls(root: DataRoot, as_json: AsJson = False) -> None:
+    """List the matches without opening a video; tab-separated where the output is not a terminal."""
+    from rich.console import Console
+
+    from ..data.sources import find_data_set
+    from .data_view import listing_lines, listing_view
+
+    data_set = find_data_set(root)
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(listing_view(data_set))
+    else:
+        print("\n".join(listing_lines(data_set)))
+    num_errors = sum(finding.severity == "error" for finding in data_set.findings)
+    if num_errors:
+        print(f"bas: {num_errors} error(s) in the data: bas data check '{root}' says which", file=sys.stderr)
+
+
+@with_options()
+def data_synthetic(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or one that this command began.")],
+    minutes: Annotated[float, typer.Option(help="Length of all matches together.")] = 20.0,
+    matches: Annotated[int, typer.Option(help="3 or more; about 4/7 train, 1/7 valid, 2/7 test.")] = 7,
+    seed: Annotated[int, typer.Option(help="Another one gives other matches.")] = 0,
+    variety: Annotated[float, typer.Option(help="How different the matches look, 0 to 1.")] = 1.0,
+    jobs: Annotated[int, typer.Option(help="Matches drawn side by side; 0: one per core.")] = 0,
+) -> None:
+    """Draw football matches with labels, in SoccerNet's layout. Resumes.
+
+    Test and demo data: figures measured on it say nothing about real football.
+    """
+    from ..data.synthetic import Settings, write_data_set
+
+    with progress_bar("drawing matches") as on_progress:
+        planned = write_data_set(out, Settings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress)
+    for match in planned:
+        print(f"{match.split}\t{match.seconds / 60:.1f} min\t{out / match.folder}")
+    print(f"{len(planned)} synthetic matches in {out}; next: bas data check '{out}'")
+
+
+@with_options()
 def data_proxy(
     root: Annotated[
         Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ..ablate.loop import Reporter as AblateReporter
 from ..ablate.loop import ablate
@@ -12,6 +15,9 @@ from ..eval.ablation import Table
 from ..report.make import Made, report
 from ..report.make import Reporter as ReportReporter
 from ..report.sources import ReportOptions
+from .options import progress_bar
+from .settings_options import with_options
+from .show import show
 
 HEADS = ("demo-fc", "demo")
 SIZE = (160, 90)
@@ -43,7 +49,7 @@ class Demo:
     page: Made
 
 
-def demo(out: Path, *, minutes: float, seed: int, reporters: Reporters) -> Demo:
+def run_demo(out: Path, *, minutes: float, seed: int, reporters: Reporters) -> Demo:
     """All of `bas` on synthetic matches; goes on where `out` holds a part of it.
 
     Args:
@@ -61,3 +67,30 @@ def demo(out: Path, *, minutes: float, seed: int, reporters: Reporters) -> Demo:
     table = ablate([matches], ablation, options, reporters.ablating)
     page = report([ablation], out / "report", ReportOptions(title="bas demo"), reporters.reporting)
     return Demo(matches, ablation, table, page)
+
+
+@with_options()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for all that it makes; an unfinished one goes on.")] = Path(
+        "bas-demo"
+    ),
+    minutes: Annotated[float, typer.Option(help="Of synthetic video, seven matches together.")] = 14.0,
+    seed: Annotated[int, typer.Option(help="Another one gives other matches.")] = 0,
+) -> None:
+    """From video to a page to look at, on synthetic matches, offline: draw, extract, train two heads, judge, report."""
+    from .ablate_view import AblationView, table_view
+    from .report_view import made_view, report_reporter
+
+    with progress_bar("drawing matches") as drawing, AblationView() as ablating:
+        made = run_demo(out, minutes=minutes, seed=seed, reporters=Reporters(drawing, ablating, report_reporter()))
+    show(table_view(made.table), None, as_json=False)
+    show(made_view(made.page), None, as_json=False)
+    print(f"""
+Synthetic matches and random weights: the figures say nothing about real football. Next:
+  bas data check {made.matches}
+  bas cache info {made.ablation}/stores/x3d_s.zarr
+  bas predict MY-MATCH.mp4 --run {made.ablation}/runs/demo-0 --out predictions
+  bas ablate {made.matches} --recipes fc,tcn,ed --seeds 1 --weights none --size 160x90 --inputs standard --out mine
+  bas extract SN-BAS-2025 --out x3d_s.zarr""")
+    if not made.table.complete:
+        raise typer.Exit(2)

@@ -6,9 +6,40 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import AsJson, Classes, ClipLen, Dilate, Ema, Epochs, EpochSteps, Head, HeadSettings, Hop, Inputs, Keep, Loss, MaxGradNorm, MixupAlpha, Patience, Precision, Projection, Recipe, Seed, Sigma, Stride, Valid, WarmupEpochs, WeightDecay, WithValid, changed, show
+from .options import (
+    AsJson,
+    Classes,
+    ClipLen,
+    Dilate,
+    Ema,
+    Epochs,
+    EpochSteps,
+    Head,
+    HeadSettings,
+    Hop,
+    Inputs,
+    Keep,
+    Loss,
+    MaxGradNorm,
+    MixupAlpha,
+    Patience,
+    Precision,
+    Projection,
+    Recipe,
+    Seed,
+    Sigma,
+    Stride,
+    Valid,
+    WarmupEpochs,
+    WeightDecay,
+    WithValid,
+    changed,
+)
+from .settings_options import with_options
+from .show import show
 
 
+@with_options()
 def finetune(
     sources: Annotated[
         list[Path], typer.Argument(metavar="DATASET...", help="Data set folders: videos, labels, splits.")

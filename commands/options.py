@@ -1,21 +1,18 @@
 """What commands share: options, and how a result is shown. Nothing imports torch."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from ..errors import InputError, printable
+from ..errors import InputError
+from ..events import SPLITS, Split
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.segment import Segment
-
     from ..heads.training.settings import TrainSettings
 
 Settings = TypeVar("Settings", bound="TrainSettings")
@@ -65,6 +62,14 @@ Valid = Annotated[
 WithValid = Annotated[
     bool, typer.Option("--with-valid", help="With --valid: the other matches of the split valid train too.")
 ]
+
+
+def known_splits(names: Sequence[str] | None) -> tuple[Split, ...]:
+    """Splits that were typed. Raises InputError for one that there is not."""
+    unknown = sorted(set(names or ()) - set(SPLITS))
+    if unknown:
+        raise InputError("--split is not known", got=", ".join(unknown), wanted=", ".join(SPLITS))
+    return tuple(split for split in SPLITS if split in (names or ()))
 
 
 @contextmanager
@@ -136,28 +141,6 @@ def head_options(pairs: list[str] | None) -> dict[str, Any]:
         except ValueError:
             options[name] = text
     return options
-
-
-@dataclass(frozen=True)
-class Printable:
-    """A view whose text cannot steer the terminal: names may come from anywhere."""
-
-    view: "RenderableType"
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Segment]":
-        """The view's segments with what is no printable character as its escape."""
-        for segment in console.render(self.view, options):
-            yield segment if segment.control else segment._replace(text=printable(segment.text))
-
-
-def show(view: "RenderableType", record: object, *, as_json: bool, piped_width: int | None = None) -> None:
-    """A result on stdout: for people, `piped_width` columns wide where that is no terminal, or as one JSON document."""
-    from rich.console import Console
-
-    if as_json:
-        print(json.dumps(record, indent=1))
-    else:
-        Console(highlight=False, width=None if sys.stdout.isatty() else piped_width).print(Printable(view))
 
 
 @contextmanager

@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, show
+from .options import AsJson
+from .settings_options import with_options
+from .show import show
 
 
+@with_options()
 def report(
     runs: Annotated[
         list[Path],

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,14 @@ _MAX_MATCHES = 60
 _STYLES = {"failed": "bold red", "differs": "bold red", "busy elsewhere": "yellow", "already there": "dim"}
 _SPEED_SECONDS = 60.0
 """The speed shown is that of the last so many seconds."""
+_QUIET = ContextVar("quiet", default=False)
+_VERBOSE = ContextVar("verbose", default=False)
+
+
+def configure(*, quiet: bool, verbose: bool) -> None:
+    """Set what --quiet and --verbose ask for, for the rest of the command."""
+    _QUIET.set(quiet)
+    _VERBOSE.set(verbose)
 
 
 @dataclass(frozen=True)
@@ -147,12 +156,13 @@ class ProgressView:
     Use it in a `with`, which gives the callbacks.
     """
 
-    def __init__(self, what: str, *, unit: str = "frames", verbose: bool = False, quiet: bool = False) -> None:
-        """Name what is done (`extracting`), the unit that is counted, and whether to show tracebacks."""
+    def __init__(self, what: str, *, unit: str = "frames") -> None:
+        """Name what is done (`extracting`) and the unit that is counted."""
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
+        quiet = _QUIET.get()
         self._console = Console(stderr=True, highlight=False, markup=False, quiet=quiet)
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
@@ -163,7 +173,7 @@ class ProgressView:
             transient=True,
             disable=not self._console.is_terminal or quiet,
         )
-        self._what, self._unit, self._verbose = what, unit, verbose
+        self._what, self._unit, self._verbose = what, unit, _VERBOSE.get()
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
         self._begun: dict[str, tuple[float, float]] = {}

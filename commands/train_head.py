@@ -1,4 +1,4 @@
-"""The commands of stage two: `train-head`, `predict`, `eval`. Nothing imports torch before a command needs it."""
+"""The command `bas train-head`. Nothing imports torch before a command needs it."""
 
 import sys
 from pathlib import Path
@@ -7,9 +7,42 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import AsJson, Batch, Classes, ClipLen, Dilate, Ema, Epochs, EpochSteps, Head, HeadSettings, Hop, Inputs, Keep, LearningRate, Loss, MaxGradNorm, MixupAlpha, Patience, Precision, Projection, Recipe, Seed, Sigma, Stride, Valid, WeightDecay, WithValid, changed, local_stores, show
+from .options import (
+    AsJson,
+    Batch,
+    Classes,
+    ClipLen,
+    Dilate,
+    Ema,
+    Epochs,
+    EpochSteps,
+    Head,
+    HeadSettings,
+    Hop,
+    Inputs,
+    Keep,
+    LearningRate,
+    Loss,
+    MaxGradNorm,
+    MixupAlpha,
+    Patience,
+    Precision,
+    Projection,
+    Recipe,
+    Seed,
+    Sigma,
+    Stride,
+    Valid,
+    WeightDecay,
+    WithValid,
+    changed,
+    local_stores,
+)
+from .settings_options import with_options
+from .show import show
 
 
+@with_options()
 def train_head(
     store: Annotated[
         str | None,
@@ -96,115 +129,3 @@ def train_head(
 def _note(text: str) -> None:
     if text:
         print(f"note: {text}", file=sys.stderr)
-
-
-def predict(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Video files, data set folders, stores of `bas extract`, or URLs of shared stores.",
-        ),
-    ],
-    run: Annotated[
-        list[Path],
-        typer.Option(
-            help="Folder of a finished run. Repeated: confidences are averaged; peaks and calibration are the first's."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for results_spotting.json and spots.csv of each match.")],
-    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
-    match: Annotated[
-        list[str] | None, typer.Option(help="Only this match (id or part of it); may be repeated.")
-    ] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Keep the features of videos in this store; else they are forgotten.")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="Weights FILE or finetuned run that made the features; a finetuned run has its own."),
-    ] = None,
-    nms: Annotated[
-        str, typer.Option(help="run: the peaks chosen on the run's validation; seed: those of the seed recipes.")
-    ] = "run",
-    calibrate: Annotated[
-        str,
-        typer.Option(
-            help="none: plain confidences. rank: the run's calibration spreads them over the metric's thresholds, "
-            "order kept; they are no probabilities then."
-        ),
-    ] = "none",
-    threshold: Annotated[
-        float | None, typer.Option(help="Write only spots of at least this confidence; default: those of the peaks.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="Of the backbone: auto, torch or openvino.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    max_bad_share: Annotated[
-        float, typer.Option(help="Share of undecodable frames that is put up with, 0 to 1.")
-    ] = 0.05,
-    as_json: AsJson = False,
-) -> None:
-    """Find actions in any video with a trained head: SoccerNet's results file and a table per match."""
-    from ..predict import PredictOptions
-    from ..predict import predict as run_prediction
-    from .predict_view import PredictionView, prediction_json, prediction_view
-
-    options = PredictOptions.parse(
-        split=split or (),
-        engine=engine,
-        device=device,
-        nms=nms,
-        calibrate=calibrate,
-        matches=tuple(match or ()),
-        keep=store,
-        weights=weights,
-        threshold=threshold,
-        max_bad_share=max_bad_share,
-    )
-    with local_stores(sources, splits=split or (), views=("identity",)) as paths, PredictionView() as report:
-        prediction = run_prediction(paths, run, out, options, report)
-    show(prediction_view(prediction), prediction_json(prediction), as_json=as_json)
-    if not prediction.complete:
-        raise typer.Exit(2)
-
-
-def evaluate(
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Data set folder, store, or one Labels-ball.json.")],
-    predictions: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS", help="Folder with results_spotting.json per game, or one file.")
-    ],
-    metric: Annotated[
-        str, typer.Option(help="at1 ... at5, tight, loose (SoccerNet), e2e (E2E-Spot, within 0, 1, 2, 4 frames).")
-    ] = "at1",
-    fps: Annotated[str, typer.Option(help="Cells of the metric's grid per second.")] = "25",
-    classes: Annotated[str | None, typer.Option(help="A,B,...: the class list; default: the data set's own.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
-    calibrate: Annotated[str, typer.Option(help="rank: spread scores over the thresholds, order kept.")] = "none",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals; 0: none.")] = 500,
-    as_json: AsJson = False,
-) -> None:
-    """Score predictions: mAP, per class, with intervals, a chance row and warnings about what misleads."""
-    from typing import cast
-
-    from ..data.games import find_labels, game_of_folder
-    from ..eval.files import exact_frame, find_predictions, load, official_frame, pair, parse_classes
-    from ..eval.report import Calibration, EvalSettings, Metric
-    from ..eval.report import evaluate as run_evaluation
-    from ..eval.traps import file_warnings
-    from ..eval.uncertainty import Resampling
-    from ..events import TimeGrid
-    from .eval_view import report_view
-
-    settings = EvalSettings(
-        metric=cast(Metric, metric),
-        fps=TimeGrid.parse(fps).fps,
-        calibrate=cast(Calibration, calibrate),
-        resampling=Resampling(num_resamples=resamples),
-    )
-    found = find_labels(labels, splits=split or ())
-    names = parse_classes(classes) if classes is not None else found.classes
-    paired = pair(found.files, find_predictions(predictions, game_id=game_of_folder(predictions)))
-    loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
-    warnings = (*found.problems, *file_warnings(paired, loaded, names))
-    report = run_evaluation(loaded.games, names, settings, warnings=warnings)
-    show(report_view(report), report.to_json(), as_json=as_json)

@@ -15,7 +15,7 @@ import torch
 
 from ..cache.bank import FeatureBank, bank_of_rows, fits_in_memory, open_bank
 from ..cache.job import cast_rows
-from ..cache.reduce.reduction import Reduction, RowEncoder
+from ..cache.reduction import Reduction, RowEncoder
 from ..cache.settings import FeatureSettings
 from ..cache.shard import DTYPES, ShardLayout
 from ..data.games import StoredPart, VideoPart

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from ..cache.bank import FeatureBank
-from ..cache.reduce.files import read_beside
-from ..cache.reduce.reduction import Reduction
+from ..cache.reduction import Reduction, read_reduction
 from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from .model import SpottingModel
@@ -54,7 +53,7 @@ class Member:
         model = _model(record)
         read_weights(folder / BEST, model)
         weights_sha256 = sha256((folder / BEST).read_bytes()).hexdigest()
-        reduction = read_beside(folder, record.features)
+        reduction = read_reduction(folder, record.features)
         return cls(folder, record, model.to(device).eval(), weights_sha256, reduction)
 
 

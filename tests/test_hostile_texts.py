@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bas import errors, events
-from bas.commands.options import Printable
+from bas.commands.show import Printable
 from bas.data.labels import read_label_file
 from bas.data.splits import SplitSources, assign_splits, find_classes
 from bas.errors import InputError

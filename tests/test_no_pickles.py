@@ -12,7 +12,7 @@ import pytest
 import torch
 import zarr
 
-from bas.cache.convert.score_files import read_scores
+from bas.cache.convert.scores import read_scores
 from bas.cache.foreign import CODECS
 from bas.errors import InputError
 from bas.extract.backbones.tensor_files import read_tensors

@@ -11,8 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from bas.ablate.runs import RunTask, carry_out
-from bas.cache.reduce.fit import FitSettings
-from bas.cache.reduce.run import ReduceOptions, reduce_store
+from bas.cache.reduce import FitSettings, reduce_store
 from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
 from bas.data.synthetic import write_match
@@ -50,7 +49,7 @@ def full(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small(full: Path) -> Path:
     path = full.with_name("small.zarr")
-    assert reduce_store(full, path, ReduceOptions(fit=FitSettings(dim=16, quantize=True))).complete
+    assert reduce_store(full, path, asked=FitSettings(dim=16, quantize=True)).complete
     return path
 
 
@@ -94,7 +93,7 @@ def test_components_keep_their_proportions_and_channels_do_not(full: Path, run: 
     principal = load_file(run / "best.safetensors")["inputs.std_d"]
     assert (principal == principal[0]).all()
     only = full.with_name("levels.zarr")
-    assert reduce_store(full, only, ReduceOptions(fit=FitSettings(quantize=True))).complete
+    assert reduce_store(full, only, asked=FitSettings(quantize=True)).complete
     plain = load_file(trained(only, tmp_path / "plain") / "best.safetensors")["inputs.std_d"]
     assert len(np.unique(plain)) > 10
 

@@ -13,7 +13,7 @@ from ...errors import InputError
 from ...events import Event, Split
 from ...files import read_json
 from ..match import MatchInfo
-from .request import Instant
+from .importing import Instant
 
 _SUBSETS: dict[str, Split] = {
     **{"training": "train", "train": "train", "validation": "valid", "valid": "valid", "val": "valid"},

@@ -1,51 +1,91 @@
-"""The kinds of source that `bas cache import` reads. A new one is a file with a `FORMAT`, and one line here."""
+"""The kinds of source of `bas cache import`. A new one is a file with `OPTIONS`, `is_here` and `find`, and one line."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
 
 from ...errors import InputError
-from . import archive, flat, halves, score_files
-from .importing import ImportSummary
-from .request import FindFolders, ImportRequest, Progress, SourceFormat, files_below
+from ...workers import SILENT, Progress, Summary
+from ..layout import METADATA
+from ..store import FeatureStore
+from . import flat, halves, scores
+from .importing import FindFolders, ImportOptions, Kind, Source, files_below, import_matches
 
-FORMATS: dict[str, SourceFormat] = {
-    "bas": archive.FORMAT,
-    "scores": score_files.FORMAT,
-    "soccernet": halves.FORMAT,
-    "flat": flat.FORMAT,
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of source."""
+
+    description: str
+    """What it looks like, for errors."""
+    is_here: Callable[[Collection[str]], bool]
+    """Whether files of these names are of the kind."""
+    find: Callable[[Path, ImportOptions, FindFolders, str | None], Source]
+    """(root, options, finder of match folders, rows a second of the store or None) -> what is there."""
+    options: frozenset[str]
+    """Fields of `ImportOptions` that it takes, beside kind, model and fps."""
+
+
+FORMATS: dict[Kind, Format] = {
+    "scores": Format(
+        "folders with 1_scores.npz and 2_scores.npz, or scores.npz (confidences per frame)",
+        scores.is_here,
+        scores.find,
+        scores.OPTIONS,
+    ),
+    "soccernet": Format(
+        "folders with 1_NAME.npy and 2_NAME.npy (SoccerNet's ResNET and Baidu features)",
+        halves.is_here,
+        halves.find,
+        halves.OPTIONS,
+    ),
+    "flat": Format(
+        "a folder with VIDEO.npy, .npz or .h5 per video, or one HDF5 file (OpenTAD, ActionFormer)",
+        flat.is_here,
+        flat.find,
+        flat.OPTIONS,
+    ),
 }
 """In the order in which they are looked for."""
 
 
 def import_source(
-    request: ImportRequest, find: FindFolders, *, kind: str | None = None, on_progress: Progress = lambda *_: None
-) -> ImportSummary:
+    root: Path,
+    store_path: Path,
+    options: ImportOptions,
+    find_folders: FindFolders,
+    *,
+    progress: Progress = SILENT,
+) -> Summary:
     """Import what another program made.
 
     Args:
-        request: what the user says of it.
-        find: finds match folders of a data set with their labels.
-        kind: a key of `FORMATS`; None: look.
-        on_progress: called with (matches done, matches).
+        root: a folder; a file where the format is one.
+        store_path: made where it does not exist, added to where it does.
+        options: what the user says of the source.
+        find_folders: finds match folders of a data set with their labels and splits.
+        progress: hears of each match.
 
     Raises:
         InputError: nothing can be imported. A match that fails beside others is in the summary instead.
     """
-    kind = kind or find_kind(request)
-    if kind not in FORMATS:
-        raise InputError("--from is not known", got=kind, wanted=", ".join(FORMATS))
-    request.only(FORMATS[kind].options, kind=kind)
-    return FORMATS[kind].run(request, find, on_progress)
+    kind = options.kind or find_kind(root, options)
+    options.require_only(FORMATS[kind].options, kind)
+    stored_fps = FeatureStore.open(store_path).settings.fps if (store_path / METADATA).exists() else None
+    source = FORMATS[kind].find(root, options, find_folders, stored_fps)
+    return import_matches(source, store_path, options, progress=progress)
 
 
-def find_kind(request: ImportRequest) -> str:
+def find_kind(root: Path, options: ImportOptions) -> Kind:
     """Which kind of source a root is.
 
     Raises:
         InputError: none.
     """
-    if not request.root.exists():
-        raise InputError(f"{request.root}: no such folder or file")
-    names = {path.name for path in files_below(request.root)}
+    if not root.exists():
+        raise InputError(f"{root}: no such folder or file")
+    names = {path.name for path in files_below(root)}
     for kind, each in FORMATS.items():
-        if (kind != "scores" or request.features is None) and each.is_here(request.root, names):
+        if (kind != "scores" or options.features is None) and each.is_here(names):
             return kind
-    told = "; ".join(each.told for each in FORMATS.values())
-    raise InputError(f"{request.root}: nothing to import", wanted=told)
+    raise InputError(f"{root}: nothing to import", wanted="; ".join(each.description for each in FORMATS.values()))

@@ -1,59 +1,122 @@
 """`bas cache import`: rows that another program made into a feature store. The match is the unit of work.
 
-What knows a format (`score_files`, `halves`, `flat`) gives a function that loads a match; nothing here opens the files
-of a source. T: rows (frames of the grid), C: channels of a feature row.
+A format (`halves`, `flat`, `scores`) finds matches and how to load each; nothing here knows a file of a source.
+T: rows (frames of the grid), C: channels of a feature row.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import hashlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
+from functools import cached_property
 from math import gcd
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ... import __version__
 from ...errors import InputError
-from ...events import Event, Split, TimeGrid
-from ...files import MatchBusy
+from ...events import Event, Split, TimeGrid, parse_fraction
+from ...workers import SILENT, MatchResult, Progress, Summary, each_match
+from ..job import cast_rows
 from ..layout import FEATURES, METADATA
 from ..match import MatchMeta
 from ..rows import array_metadata
 from ..settings import FeatureSettings
 from ..store import FeatureStore
-from .tables import block_rows
+from .tables import Table
 
-Status = Literal["imported", "resumed", "already there", "busy elsewhere", "failed"]
-UNKNOWN_MODEL = "unknown"
+Kind = Literal["soccernet", "flat", "scores"]
+Instant = Literal["start", "centre", "end"]
 DEFAULT_FPS = "25"
 DERIVED = "derived"
 """`offset_from` where no file names the offset."""
 _VIEW = "identity"
-_BLOCK_ROWS = 8192
+_BLOCK_BYTES = 32 << 20
+_FLOAT16 = np.dtype("<f2")
+_MAX_SECONDS = 24 * 3600
 
 
-class RowBlocks(Protocol):
-    """(T, C) float16 rows, an array or read from files block by block."""
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What the user says of a source; None where nothing was said. Each format takes some of them."""
+
+    kind: Kind | None = None
+    """Kind of source: soccernet (1_NAME.npy and 2_NAME.npy per game), flat (a file per video and an annotation JSON:
+    OpenTAD, ActionFormer) or scores (1_scores.npz and 2_scores.npz); default: by what is in ROOT."""
+    features: str | None = None
+    """NAME of 1_NAME.npy and 2_NAME.npy, where folders hold several."""
+    model: str | None = None
+    """What made the rows; one per store. Default: the store's, NAME, else unknown."""
+    fps: str | None = None
+    """Rows per second; flat: frames per second of the videos. Default: by NAME, the store's, 25."""
+    feature_stride: int | None = None
+    """flat: frames from row to row; default: 1."""
+    num_frames: int | None = None
+    """flat: frames that a row has seen; it stands at their centre. Default: 0."""
+    labels: str | None = None
+    """Name of the label files (default: Labels-ball.json, else -v2); flat: the annotation file."""
+    instant: Instant | None = None
+    """flat: which instant of a segment is its event; default: centre."""
+    offset: str | None = None
+    """Seconds at which every second half begins; default: --offsets, else derived."""
+    offsets: Path | None = None
+    """JSON that names half1_offset_frames (or _ms) per game; default: the one in ROOT."""
+    split_file: Path | None = None
+    """A splits.json; default: ROOT's, else SoccerNet's own."""
+    dataset: str | None = None
+    """Name of the table in npz and HDF5 files."""
+    transpose: bool = False
+    """The files hold (channels, rows)."""
+
+    def __post_init__(self) -> None:
+        for name in ("feature_stride", "num_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} is not usable", got=value, wanted="a whole number >= 1")
+        if self.fps is not None:
+            TimeGrid.parse(self.fps)
+        _ = self.offset_seconds
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]:
-        """(n, C); raises InputError where the source is damaged or a value is not finite."""
+    def offset_seconds(self) -> Fraction | None:
+        """Where every second half begins. Raises InputError where it is no number of seconds."""
+        try:
+            seconds = None if self.offset is None else parse_fraction(self.offset)
+        except (ValueError, ZeroDivisionError):
+            seconds = Fraction(-1)
+        if seconds is not None and not 0 <= seconds < _MAX_SECONDS:
+            raise InputError("--offset is not usable", got=repr(self.offset)[:80], wanted="seconds, such as 2836.24")
+        return seconds
+
+    def require_only(self, known: Collection[str], kind: str) -> None:
+        """Refuse an option that a kind of source does not take.
+
+        Raises:
+            InputError: names the option.
+        """
+        given = {each.name for each in fields(self) if getattr(self, each.name) not in (None, False)}
+        extra = sorted(given - {"kind", "model", "fps", *known})
+        if extra:
+            option, cure = extra[0].replace("_", "-"), "leave it out, or name the right kind with --from"
+            raise InputError(f"--{option} means nothing for this kind of source", got=f"--from {kind}", cure=cure)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRows:
-    """One match as its source has it, on the match's clock."""
+    """Tables of one match, placed one after another on the match's clock (where two overlap the later one wins)."""
 
-    rows: RowBlocks
-    """(T, C) finite; 0 where `valid` is False."""
-    valid: npt.NDArray[np.bool_]
-    """(T,) False where the source has no row."""
-    files: Iterable[Mapping[str, Any]]
-    """`name`, `bytes`, `sha256` of each file read."""
+    parts: Sequence[tuple[int, Table]]
+    """(row of the match at which its first row stands, table); all of the same C, at least one."""
+    num_rows: int
+    """T; what lies behind it is left out, rows without a table are 0 and not valid."""
+    paths: Sequence[Path]
+    """Files that were read."""
+    is_valid: npt.NDArray[np.bool_] | None = None
+    """(T,) False where the source has no row; None: valid where a table is."""
     later_seconds: Fraction = Fraction(0)
     """How much later than its grid step each row stands, exact; at most half a step, negative where it is earlier."""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -63,10 +126,51 @@ class SourceRows:
     offset_from: str = ""
     """Where that offset is from: a file's name, or `DERIVED`; empty where there is none."""
 
+    @property
+    def dim(self) -> int:
+        """C."""
+        return self.parts[0][1].shape[1]
+
+    @cached_property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """(T,)."""
+        if self.is_valid is not None:
+            return self.is_valid
+        flags = np.zeros(self.num_rows, bool)
+        for first_row, table in self.parts:
+            flags[first_row : first_row + table.shape[0]] = True
+        return flags
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.float16]:
+        """Rows start..stop-1, (n, C) float16.
+
+        Raises:
+            InputError: a table is damaged, or a value is not finite as float16 (names file, row and channel).
+        """
+        made = np.zeros((stop - start, self.dim), _FLOAT16)
+        for first_row, table in self.parts:
+            begin, end = max(start, first_row), min(stop, first_row + table.shape[0])
+            if begin < end:
+                values = table.read(begin - first_row, end - first_row)
+                values = values.astype(_FLOAT16) if values.dtype.kind in "iu" else values  # one byte each: exact
+                cast = cast_rows(values, values.shape, _FLOAT16, where=table.where, first_row=begin - first_row)
+                made[begin - start : end - start] = cast
+        return made
+
+    @cached_property
+    def files(self) -> list[dict[str, Any]]:
+        """`name`, `bytes` and `sha256` of each file."""
+        found = []
+        for path in self.paths:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
+        return found
+
 
 @dataclass(frozen=True)
-class ImportMatch:
-    """One match to import."""
+class SourceMatch:
+    """One match that can be imported."""
 
     id: str
     """Match id in the store."""
@@ -78,166 +182,138 @@ class ImportMatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportOptions:
-    """What the user says of the source. None: follow the store where it holds imported rows, else the default."""
+class Source:
+    """What a format found below a root."""
 
-    kind: str
-    """What the rows are, such as `scores`; names the format in the store's key."""
+    kind: Literal["features", "scores"]
+    """What the rows are; part of the store's key."""
+    matches: Sequence[SourceMatch]
+    load: Callable[[SourceMatch], SourceRows]
+    """Open one match; raises InputError where it cannot be used."""
+    classes: Sequence[str]
+    """Class names of the labels; empty: follow the store."""
+    fps: str | None
+    """Rows per second; None: follow the store, else 25."""
     model: str | None = None
-    """What made the rows; default `unknown`."""
-    fps: str | None = None
-    """Rows per second, a number or fraction; default 25."""
+    """What made the rows, where the format knows it; None: follow the store."""
+    notes: Sequence[str] = ()
+    """What the user should know."""
 
 
-@dataclass(frozen=True)
-class ImportResult:
-    """How one match ended."""
-
-    match: str
-    split: str
-    status: Status
-    rows: int = 0
-    events: int | None = None
-    """Labels; None where the match is unlabelled."""
-    half1_offset_frames: int | None = None
-    offset_from: str = ""
-    unscored_share: float = 0.0
-    """Share of rows for which the source has none, 0..1."""
-    message: str = ""
-    """Why it failed or was left alone, or why its unfinished rows were not used."""
+FindFolders = Callable[[Path, Collection[str], Path | None, Collection[str]], tuple[list[SourceMatch], tuple[str, ...]]]
+"""(root, file names that make a folder a match, splits file or None, names of label files by preference) -> matches and
+classes."""
 
 
-@dataclass(frozen=True)
-class ImportSummary:
-    """How an import ended."""
-
-    store: Path
-    settings: FeatureSettings
-    results: tuple[ImportResult, ...]
-    notes: tuple[str, ...]
-    """What the user should know, in words."""
-
-    @property
-    def complete(self) -> bool:
-        """True where every match is in the store."""
-        return all(result.status not in ("failed", "busy elsewhere") for result in self.results)
-
-    def noting(self, *notes: str) -> "ImportSummary":
-        """The same with further notes."""
-        return replace(self, notes=(*self.notes, *notes))
-
-
-def import_matches(
-    matches: Sequence[ImportMatch],
-    load: Callable[[ImportMatch], SourceRows],
-    store_path: Path,
-    options: ImportOptions,
-    *,
-    classes: Sequence[str] = (),
-    on_progress: Callable[[int, int], None] = lambda *_: None,
-) -> ImportSummary:
+def import_matches(source: Source, store_path: Path, options: ImportOptions, *, progress: Progress = SILENT) -> Summary:
     """Import every match into a store; those that are there are left alone, those that were cut off go on.
 
     Args:
-        matches: at least one; ids differ.
-        load: opens one match; raises InputError where it cannot be used. Called twice per match: all are checked
-            before the store is made.
+        source: at least one match; ids differ.
         store_path: the store; made where it does not exist.
-        options: what the rows are.
-        classes: class names of the labels; empty: follow the store.
-        on_progress: called with (matches done, matches).
+        options: what the user says of the source.
+        progress: hears of each match.
 
     Raises:
         InputError: no match can be used, they differ in channels, or the store has other settings or classes.
             A match that fails beside others is in the summary instead.
     """
+    started = time.perf_counter()
     stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
-    followed = follow_store(options, stored.settings if stored else None)
-    settings = foreign_settings(followed, _common_channels(matches, load, TimeGrid.parse(followed.fps or DEFAULT_FPS)))
+    follow = stored.settings if stored and stored.settings.is_imported else None
+    fps = str(TimeGrid.parse(source.fps or (follow.fps if follow else DEFAULT_FPS)))
+    model = options.model or (follow.weights if follow else None) or source.model or "unknown"
+    dim = _common_channels(source, TimeGrid.parse(fps))  # every match is looked at before the store is made
     store = FeatureStore.create_or_open(
         store_path,
-        settings,
-        classes=classes or (stored.classes if stored else ()),
+        FeatureSettings.imported(kind=source.kind, model=model, dim=dim, fps=fps),
+        classes=tuple(source.classes) or (stored.classes if stored else ()),
         software={"bas": __version__, "numpy": np.__version__},
     )
-    notes = _same_model_note(store, matches) if options.model is None else ()
-    results = []
-    for number, match in enumerate(matches):
-        on_progress(number, len(matches))
-        results.append(_import_or_explain(store, match, load))
-    on_progress(len(matches), len(matches))
-    return ImportSummary(store_path, settings, tuple(results), notes)
+    notes = [*source.notes, *([] if options.model else _same_model_note(store, source.matches))]
+    progress.started(len(source.matches), 0)
+    results = each_match(source.matches, lambda match: _import(store, match, source.load(match)), progress)
+    return Summary(
+        results=tuple(results),
+        target=str(store_path),
+        seconds=time.perf_counter() - started,
+        unit="rows",
+        amount=sum(each.num_rows for each in results if each.status != "already there"),
+        record={"settings": store.settings.to_json(), "settings_key": store.settings.key(), "notes": notes},
+    )
 
 
-def follow_store(options: ImportOptions, stored: FeatureSettings | None) -> ImportOptions:
-    """Options with what was left out taken from a store of imported rows."""
-    if stored is None or not stored.is_imported:
-        return options
-    return replace(options, model=options.model or stored.weights, fps=options.fps or stored.fps)
-
-
-def foreign_settings(options: ImportOptions, dim: int) -> FeatureSettings:
-    """The settings key of the rows.
-
-    Raises:
-        InputError: the frame rate cannot be used.
-    """
-    fps = str(TimeGrid.parse(options.fps or DEFAULT_FPS))
-    return FeatureSettings.imported(kind=options.kind, model=options.model or UNKNOWN_MODEL, dim=dim, fps=fps)
-
-
-def on_match_clock(events: Sequence[Event], grid: TimeGrid, half1_offset_frames: int | None) -> list[Event]:
+def events_of_rows(
+    match: SourceMatch, grid: TimeGrid, half1_offset_frames: int | None, num_rows: int | None = None
+) -> list[Event]:
     """Events on the clock of the rows: those of half 2 (the older edition, positions restart) moved by the offset.
 
     Raises:
-        InputError: there are events of half 2, but the source has the match in one piece.
+        InputError: there are events of half 2, but the source has the match in one piece; or a label lies after the
+            last row.
     """
-    if half1_offset_frames is None:
-        if any(event.half == 2 for event in events):
-            raise InputError(
-                "the labels are per half, but the rows are of the whole match",
-                cure="use labels on the match's clock, or rows per half",
-            )
-        return list(events)
-    later_ms = grid.ms(half1_offset_frames)
-    moved = (
-        event if event.half == 1 else replace(event, half=1, position_ms=event.position_ms + later_ms)
-        for event in events
-    )
-    return sorted(moved, key=lambda event: event.position_ms)
-
-
-def labels_of_rows(match: ImportMatch, source: SourceRows, grid: TimeGrid) -> tuple[dict[str, Any], ...] | None:
-    """Labels as stored with the rows: SoccerNet records on the clock of the rows; None: unlabelled.
-
-    Raises:
-        InputError: as `on_match_clock`, or a label lies after the last row.
-    """
-    if match.events is None:
-        return None
-    events, num_rows = on_match_clock(match.events, grid, source.half1_offset_frames), len(source.rows)
-    late = [event for event in events if grid.frame(event.position_ms) >= num_rows]
-    if late:
+    events = moved = list(match.events or ())
+    if half1_offset_frames is not None:
+        later_ms = grid.ms(half1_offset_frames)
+        moved = [
+            event if event.half == 1 else replace(event, half=1, position_ms=event.position_ms + later_ms)
+            for event in events
+        ]
+    elif any(event.half == 2 for event in events):
+        cure = "use labels on the match's clock, or rows per half"
+        what = f"{match.id}: the labels are per half, but the rows are of the whole match"
+        raise InputError(what, cure=cure)
+    late = [event for event in moved if num_rows is not None and grid.frame(event.position_ms) >= num_rows]
+    if late and num_rows is not None:
         raise InputError(
             f"{match.id}: {len(late)} label(s) after the last row",
             got=f"{late[0].label} at {late[0].position_ms} ms",
             wanted=f"less than {grid.ms(num_rows)} ms ({num_rows} rows)",
             cure="make sure that labels and rows are of one match, and that --fps and the offset are right",
         )
-    return tuple(event.to_json() for event in events)
+    return sorted(moved, key=lambda event: event.position_ms)
 
 
-def _common_channels(matches: Sequence[ImportMatch], load: Callable[[ImportMatch], SourceRows], grid: TimeGrid) -> int:
+def with_last_label(events: Sequence[Event], num_rows: int, grid: TimeGrid) -> int:
+    """`num_rows`; more where the last label lies up to a second after them, since files may leave out a last part."""
+    needed = max((grid.frame(event.position_ms) + 1 for event in events), default=0)
+    return needed if num_rows < needed <= num_rows + max(1, grid.frame(1000)) else num_rows
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Files at or below a folder (or the file itself), sorted by folder; hidden names and feature stores left out."""
+    if root.is_file():
+        yield root
+        return
+    try:
+        entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{root}: cannot be read", got=error.strerror, cure="check its permissions") from None
+    if any(entry.name == METADATA for entry in entries):
+        return
+    yield from (entry for entry in entries if entry.is_file())
+    for entry in entries:
+        if entry.is_dir() and entry.resolve() not in (root.resolve(), *root.resolve().parents):  # a link upwards
+            yield from files_below(entry)
+
+
+def name_list(names: Collection[Any], most: int = 6) -> str:
+    """`a, b, c and 9 more`."""
+    shown = ", ".join(map(str, sorted(names)[:most]))
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _common_channels(source: Source, grid: TimeGrid) -> int:
     """C of all matches that can be used."""
     channels: dict[int, str] = {}
     lengths: set[int] = set()
     first_error: InputError | None = None
-    for match in matches:
+    for match in source.matches:
         try:
-            source = load(match)
-            labels_of_rows(match, source, grid)
-            channels.setdefault(source.rows.shape[1], match.id)
-            lengths.add(int(source.valid.sum()))
+            rows = source.load(match)
+            events_of_rows(match, grid, rows.half1_offset_frames, rows.num_rows)
+            channels.setdefault(rows.dim, match.id)
+            lengths.add(int(rows.valid.sum()))
         except InputError as error:
             first_error = first_error or error
     if len(channels) > 1:
@@ -254,105 +330,92 @@ def _common_channels(matches: Sequence[ImportMatch], load: Callable[[ImportMatch
     return next(iter(channels))
 
 
-def _same_model_note(store: FeatureStore, matches: Sequence[ImportMatch]) -> tuple[str, ...]:
+def _same_model_note(store: FeatureStore, matches: Sequence[SourceMatch]) -> list[str]:
     others = set(store.matches()) - {match.id for match in matches}
-    if not others:
-        return ()
-    return (
-        f"{store.path} holds {len(others)} other match(es); without --model these are taken to be of the same model "
-        f"({store.settings.weights})",
-    )
+    model = store.settings.weights
+    text = f"{store.path} holds {len(others)} other match(es); without --model these are taken to be of {model} too"
+    return [text] if others else []
 
 
-def _import_or_explain(
-    store: FeatureStore, match: ImportMatch, load: Callable[[ImportMatch], SourceRows]
-) -> ImportResult:
-    """A match that cannot be imported does not stop the others."""
-    try:
-        source = load(match)
-        return _stored_result(store, match, source) if store.views(match.id) else _import(store, match, source)
-    except MatchBusy as error:
-        return ImportResult(match.id, match.split or "", "busy elsewhere", message=str(error))
-    except InputError as error:
-        return ImportResult(match.id, match.split or "", "failed", message=str(error))
-
-
-def _import(store: FeatureStore, match: ImportMatch, source: SourceRows) -> ImportResult:
-    meta, num_rows = _match_meta(store, match, source), len(source.rows)
-    step_rows = min(_BLOCK_ROWS, block_rows(source.rows.shape[1]))
+def _import(store: FeatureStore, match: SourceMatch, source: SourceRows) -> MatchResult:
+    """Write one match, from where an earlier run left off; one that is stored is left alone."""
+    started, grid = time.perf_counter(), TimeGrid.parse(store.settings.fps)
+    if store.views(match.id):
+        return _stored_result(store, match.id, source)
+    labels = None
+    if match.events is not None:
+        events = events_of_rows(match, grid, source.half1_offset_frames, source.num_rows)
+        labels = tuple(event.to_json() for event in events)
+    offset = source.half1_offset_frames
+    named = {} if offset is None else {"half1_offset_frames": offset, "offset_from": source.offset_from}
+    step, first = 1 / grid.fps, source.later_seconds
+    # the longest tick that both the step of the grid and the instant of row 0 are whole numbers of
+    common = gcd(step.numerator * first.denominator, first.numerator * step.denominator)
+    time_base = Fraction(common, step.denominator * first.denominator)
     with store.writer(
         match.id,
         views=(_VIEW,),
-        num_rows=num_rows,
-        pts_ticks=_ticks(source, meta.fps) + np.arange(num_rows) * int(1 / (meta.fps * meta.time_base)),
-        match_meta=meta,
+        num_rows=source.num_rows,
+        pts_ticks=int(first / time_base) + np.arange(source.num_rows) * int(step / time_base),
+        match_meta=MatchMeta(
+            fps=grid.fps,
+            time_base=time_base,
+            origin_ticks=0,
+            split=match.split,
+            labels=labels,
+            extra=named | dict(source.about),
+        ),
         provenance=_provenance(source),
     ) as writer:
         first_row, restarted = writer.rows_done, writer.restarted_because
-        for start in range(first_row, num_rows, step_rows):
-            stop = start + step_rows
-            writer.append({_VIEW: source.rows[start:stop]}, source.valid[start:stop])
+        block_rows = max(256, _BLOCK_BYTES // (8 * source.dim) // 256 * 256)
+        for start in range(first_row, source.num_rows, block_rows):
+            stop = min(start + block_rows, source.num_rows)
+            writer.append({_VIEW: source.read(start, stop)}, source.valid[start:stop])
         writer.commit()
-    return ImportResult(
-        match.id,
-        match.split or "",
-        "resumed" if first_row else "imported",
-        rows=num_rows,
-        events=None if meta.labels is None else len(meta.labels),
-        half1_offset_frames=source.half1_offset_frames,
-        offset_from=source.offset_from,
-        unscored_share=float(1 - source.valid.mean()),
+    return MatchResult(
+        match_id=match.id,
+        status="resumed" if first_row else "imported",
+        num_rows=source.num_rows,
+        seconds=time.perf_counter() - started,
         message=f"begun anew, unfinished work was not used: {restarted}" if restarted else "",
+        columns=_columns(store, match.id),
     )
 
 
-def _stored_result(store: FeatureStore, match: ImportMatch, source: SourceRows) -> ImportResult:
+def _stored_result(store: FeatureStore, match_id: str, source: SourceRows) -> MatchResult:
     """A match that the store has, as it is there."""
-    stored = store.match(match.id)
-    engine = array_metadata(store.path, f"{match.id}/{FEATURES}/{_VIEW}")["attributes"].get("engine")
+    engine = array_metadata(store.path, f"{match_id}/{FEATURES}/{_VIEW}")["attributes"].get("engine")
     wanted = _provenance(source)
     same = isinstance(engine, Mapping) and all(engine.get(name) == value for name, value in wanted.items())
     changed = "stored from other files or with another offset than now; to import it again, delete the match's folder"
-    return ImportResult(
-        match.id,
-        stored.meta.split or "",
-        "already there",
-        rows=stored.num_rows,
-        events=None if stored.meta.labels is None else len(stored.meta.labels),
-        half1_offset_frames=stored.meta.extra.get("half1_offset_frames"),
-        offset_from=str(stored.meta.extra.get("offset_from", "")),
-        unscored_share=float(1 - store.valid(match.id).mean()),
+    return MatchResult(
+        match_id=match_id,
+        status="already there",
+        num_rows=store.match(match_id).num_rows,
         message="" if same else changed,
+        columns=_columns(store, match_id),
     )
+
+
+def _columns(store: FeatureStore, match_id: str) -> dict[str, str | int | float]:
+    meta = store.match(match_id).meta
+    offset, offset_from = meta.extra.get("half1_offset_frames"), meta.extra.get("offset_from", "")
+    return {
+        "split": meta.split or "",
+        "events": "-" if meta.labels is None else len(meta.labels),
+        "channels": store.settings.dim,
+        "offset": "-" if offset is None else f"{offset:,} {offset_from}",
+        "no row": f"{1 - store.valid(match_id).mean():.3%}",
+    }
 
 
 def _provenance(source: SourceRows) -> dict[str, Any]:
     """What is kept with the array, and must be equal for unfinished work to be carried on."""
-    files = [dict(file) for file in source.files]
     about = {"about": dict(source.about)} if source.about else {}
-    return {"engine": "import", "files": files, "half1_offset_frames": source.half1_offset_frames, **about}
-
-
-def _match_meta(store: FeatureStore, match: ImportMatch, source: SourceRows) -> MatchMeta:
-    grid, offset = TimeGrid.parse(store.settings.fps), source.half1_offset_frames
-    named = {} if offset is None else {"half1_offset_frames": offset, "offset_from": source.offset_from}
-    return MatchMeta(
-        fps=grid.fps,
-        time_base=_time_base(source, grid.fps),
-        origin_ticks=0,
-        split=match.split,
-        labels=labels_of_rows(match, source, grid),
-        extra=named | dict(source.about),
-    )
-
-
-def _time_base(source: SourceRows, fps: Fraction) -> Fraction:
-    """The longest tick that both the step of the grid and the instant of row 0 are whole numbers of."""
-    step, first = 1 / fps, source.later_seconds
-    common = gcd(step.numerator * first.denominator, first.numerator * step.denominator)
-    return Fraction(common, step.denominator * first.denominator)
-
-
-def _ticks(source: SourceRows, fps: Fraction) -> int:
-    """Instant of row 0 in ticks."""
-    return int(source.later_seconds / _time_base(source, fps))
+    return {
+        "engine": "import",
+        "files": source.files,
+        "half1_offset_frames": source.half1_offset_frames,
+        **about,
+    }

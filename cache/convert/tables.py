@@ -1,105 +1,230 @@
-"""Tables of features in files of other programs: what they are, and what is believed of them.
+"""Tables of features in .npy, .npz and HDF5 files, by numpy and h5py. Nothing is unpickled; sizes are bounded first.
 
 T: rows, C: channels of a row.
 """
 
+import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
 
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 MAX_ROWS = 24 * 3600 * 60
 """A day at 60 rows a second; more is no match."""
 _MAX_CHANNELS = 1 << 16
 _MAX_BYTES = 1 << 36
-MAX_SHRINKING = 200
-"""A file that claims to hold more than this many times its own bytes is taken for a lie."""
-_FLOATS = frozenset({"f2", "f4", "f8"})
-_WHOLE = frozenset({"u1", "i1"})
-_BLOCK_BYTES = 32 << 20
-_LEAST_BLOCK_ROWS = 256
+_MAX_MEMBER_BYTES = 8 << 30
+"""A table in an npz file is unpacked into memory."""
+_MAX_SHRINKING = 200
+"""A file that claims to hold more than this many times its own bytes is taken for a zip bomb."""
+_DTYPES = frozenset({"f2", "f4", "f8", "u1", "i1"})
+_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+"""HDF5's own and h5py's; any other would be loaded from a plug-in, which is code."""
+_MAX_CHUNK_BYTES = 256 << 20
+_MAX_NODES, _MAX_DEPTH = 100_000, 8
 
 
-class Table(Protocol):
-    """A (T, C) table in a file; its header is checked, its values are not read yet."""
+@dataclass(frozen=True)
+class Table:
+    """A table of features: checked, not read yet."""
 
     where: str
     """File, and the name of the table in it, for errors."""
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
+    values: Any
+    """(T, C), or (C, T) where `transpose`: an array, mapped array or HDF5 data set."""
+    transpose: bool = False
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """(T, C)."""
+        first, second = self.values.shape
+        return (second, first) if self.transpose else (first, second)
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Rows start..stop-1 as stored, (n, C), own memory.
+        """Rows start..stop-1 as stored, (n, C).
 
         Raises:
             InputError: the file is damaged.
         """
+        try:
+            rows = self.values[:, start:stop].T if self.transpose else self.values[start:stop]
+            return np.ascontiguousarray(rows)
+        except Exception as error:  # whatever HDF5 says about damaged bytes
+            raise _damaged(self.where, error) from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    """How a table lies in its file."""
+def open_table(path: Path, *, dataset: str | None = None, transpose: bool = False) -> Table:
+    """Open the table in a file.
 
-    dataset: str | None = None
-    """Its name in an npz or HDF5 file; None: the only two-dimensional one."""
-    transpose: bool = False
-    """True where the file has (C, T)."""
-
-
-def check_table(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, transpose: bool) -> tuple[int, int]:
-    """(T, C) of a table whose header says this shape and type.
+    Args:
+        path: a file with one of `SUFFIXES`.
+        dataset: name of the table in an npz or HDF5 file; None: the only two-dimensional one.
+        transpose: True where the file holds (C, T).
 
     Raises:
-        InputError: Python objects, not floats or bytes, not two-dimensional, empty, or absurdly large.
+        InputError: unknown suffix, not such a file, no or several tables in it, a type or shape that is no features,
+            or more than the file can hold.
     """
-    if dtype.hasobject:
-        raise InputError(
-            f"{where}: holds Python objects",
-            got=f"dtype {dtype}",
-            wanted="numbers; objects would have to be unpickled, which runs code",
-            cure="save plain float32 arrays",
-        )
-    if f"{dtype.kind}{dtype.itemsize}" not in _FLOATS | _WHOLE:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES or not path.is_file():
+        raise InputError(f"{path}: no known table", got=f"suffix {path.suffix!r}", wanted=" ".join(SUFFIXES))
+    try:
+        if suffix == ".npy":
+            return _checked(str(path), np.load(path, mmap_mode="r", allow_pickle=False), transpose=transpose)
+        if suffix == ".npz":
+            return _open_npz(path, dataset, transpose=transpose)
+        return _open_hdf5(path, dataset, transpose=transpose)
+    except InputError:
+        raise
+    except Exception as error:  # whatever numpy, zlib and HDF5 say about damaged or hostile bytes
+        raise _damaged(str(path), error) from None
+
+
+def table_names(path: Path) -> list[str]:
+    """Names of the two-dimensional data sets of an HDF5 file, sorted. Raises InputError as `open_table`."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return sorted(name for name, _ in _data_sets(file, path))
+    except OSError as error:
+        raise _damaged(str(path), error) from None
+
+
+def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+    """Whole arrays of an npz file.
+
+    Raises:
+        InputError: not such a file, an array is missing, or it claims more than the file can hold.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as file:
+            missing = [name for name in names if name not in file.files]
+            if missing:
+                got = ", ".join(file.files[:8])
+                raise InputError(f"{path}: missing {' and '.join(missing)}", got=got, wanted=" and ".join(names))
+            for name in names:
+                _check_member(archive, f"{name}.npy", str(path))
+            return {name: np.asarray(file[name]) for name in names}
+    except InputError:
+        raise
+    except Exception as error:  # whatever zip, zlib and numpy say about damaged or hostile bytes
+        raise _damaged(str(path), error) from None
+
+
+def _checked(where: str, values: Any, *, transpose: bool) -> Table:
+    """The table, where its type and shape are those of features."""
+    shape, dtype = values.shape, values.dtype
+    if f"{dtype.kind}{dtype.itemsize}" not in _DTYPES:
         raise InputError(f"{where}: not features", got=f"dtype {dtype}", wanted="float16, float32, float64 or uint8")
     if len(shape) != 2 or min(shape) < 1:
         raise InputError(f"{where}: not a table of features", got=f"shape {shape}", wanted="(rows, channels)")
-    num_rows, num_channels = (shape[1], shape[0]) if transpose else (shape[0], shape[1])
+    table = Table(where, values, transpose)
+    num_rows, num_channels = table.shape
     if num_rows > MAX_ROWS or num_channels > _MAX_CHANNELS or num_rows * num_channels * dtype.itemsize > _MAX_BYTES:
         raise InputError(
             f"{where}: too large for one match",
-            got=f"{num_rows:,} rows of {num_channels:,} channels, {num_rows * num_channels * dtype.itemsize:,} bytes",
+            got=f"{num_rows:,} rows of {num_channels:,} channels",
             wanted=f"at most {MAX_ROWS:,} rows, {_MAX_CHANNELS:,} channels and {_MAX_BYTES:,} bytes",
             cure="--transpose where the file has (channels, rows)",
         )
-    return num_rows, num_channels
+    return table
 
 
-def check_claim(where: str, claimed_bytes: int, stored_bytes: int) -> None:
-    """Refuse what claims to be far more than a file holds.
+def _open_npz(path: Path, dataset: str | None, *, transpose: bool) -> Table:
+    with zipfile.ZipFile(path) as archive:
+        shapes = {name: _check_member(archive, name, str(path)) for name in archive.namelist() if name[-4:] == ".npy"}
+    tables = [name.removesuffix(".npy") for name, shape in shapes.items() if len(shape) == 2]
+    name = _one_of(tables, dataset, path)
+    return _checked(f"{path}, {name!r}", read_npz(path, (name,))[name], transpose=transpose)
 
-    Raises:
-        InputError: more than `MAX_SHRINKING` times as much.
-    """
-    if claimed_bytes > MAX_SHRINKING * stored_bytes + (1 << 20):
+
+def _check_member(archive: zipfile.ZipFile, name: str, where: str) -> tuple[int, ...]:
+    """Shape of an array in an npz file, by its header; refused where it claims more than is there."""
+    member = archive.getinfo(name)
+    _check_claim(f"{where}, {name!r}", member.file_size, member.compress_size)
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > member.file_size or member.file_size > _MAX_MEMBER_BYTES:
+        got, wanted = f"{claimed:,} bytes in {member.file_size:,}", f"at most {_MAX_MEMBER_BYTES:,}"
+        raise InputError(f"{where}, {name!r}: cannot be unpacked", got=got, wanted=wanted, cure="save it as .npy")
+    return tuple(shape)
+
+
+def _open_hdf5(path: Path, dataset: str | None, *, transpose: bool) -> Table:
+    import h5py
+
+    file = h5py.File(path, "r")  # closed with the last data set that refers to it
+    found = dict(_data_sets(file, path))
+    values = found[_one_of(list(found), dataset and dataset.strip("/"), path)]
+    where = f"{path}, {values.name!r}"
+    properties = values.id.get_create_plist()
+    if values.is_virtual or values.external:
+        raise InputError(f"{where}: its values lie in other files", wanted="values in the file itself")
+    filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
+    unknown = [str(number) for number in filters if number not in _FILTERS]
+    if unknown:
+        raise InputError(f"{where}: filter is not allowed", got=", ".join(unknown), wanted=", ".join(_FILTERS.values()))
+    chunk_bytes = math.prod(values.chunks or (0,)) * values.dtype.itemsize
+    if chunk_bytes > _MAX_CHUNK_BYTES:
+        got, wanted = f"{chunk_bytes:,} bytes", f"at most {_MAX_CHUNK_BYTES:,}"
+        raise InputError(f"{where}: chunks are too large", got=got, wanted=wanted, cure="h5repack to smaller chunks")
+    _check_claim(where, int(values.nbytes), int(values.id.get_storage_size()))
+    return _checked(where, values, transpose=transpose)
+
+
+def _data_sets(file: Any, path: Path) -> Iterator[tuple[str, Any]]:
+    """(name, data set) of everything two-dimensional that is reached by hard links: others lead to other files."""
+    import h5py
+
+    waiting, num_seen = [(file["/"], "")], 0
+    while waiting:
+        group, prefix = waiting.pop()
+        for name in group:
+            num_seen += 1
+            if num_seen > _MAX_NODES or prefix.count("/") > _MAX_DEPTH:  # a group may hold itself
+                raise InputError(f"{path}: too many groups, or nested too deep", got=f"{num_seen} so far")
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                cure = "copy the data set into a file of its own (h5repack, h5copy)"
+                raise InputError(f"{path}, {prefix + name!r}: a link", wanted="data sets in the file itself", cure=cure)
+            node = group[name]
+            if isinstance(node, h5py.Group):
+                waiting.append((node, f"{prefix}{name}/"))
+            elif node.ndim == 2:
+                yield prefix + name, node
+
+
+def _one_of(names: list[str], wanted: str | None, path: Path) -> str:
+    name = wanted if wanted is not None else names[0] if len(names) == 1 else None
+    if name is None or name not in names:
+        raise InputError(
+            f"{path}: " + ("no single two-dimensional table" if wanted is None else f"no table {wanted!r}"),
+            got=", ".join(names[:8]) or "no table of two dimensions",
+            cure="--dataset NAME says which",
+        )
+    return name
+
+
+def _check_claim(where: str, claimed_bytes: int, stored_bytes: int) -> None:
+    if claimed_bytes > _MAX_SHRINKING * stored_bytes + (1 << 20):
         raise InputError(
             f"{where}: claims more than it can hold",
             got=f"{claimed_bytes:,} bytes out of {stored_bytes:,}",
-            wanted=f"at most {MAX_SHRINKING} times as much",
+            wanted=f"at most {_MAX_SHRINKING} times as much",
             cure="do not trust this file; if it is right all the same, save it uncompressed",
         )
 
 
-def block_rows(num_channels: int) -> int:
-    """Rows that are read at once, a multiple of 256: about 32 MB as float64."""
-    return max(_LEAST_BLOCK_ROWS, _BLOCK_BYTES // (8 * num_channels) // _LEAST_BLOCK_ROWS * _LEAST_BLOCK_ROWS)
-
-
-def blocks(num_rows: int, num_channels: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the blocks of a table."""
-    step = block_rows(num_channels)
-    for start in range(0, num_rows, step):
-        yield start, min(num_rows, start + step)
+def _damaged(where: str, error: Exception) -> InputError:
+    return InputError(f"{where}: damaged, or not such a file", got=repr(error)[:120], cure="fetch it again")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ...errors import InputError
 from ...files import parse_json, read_bounded
 from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
-from ..reduce.reduction import Reduction
+from ..reduction import Reduction
 from ..rows import array_metadata
 from ..settings import FeatureSettings
 from ..shard import DTYPES, damaged

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.bank import FeatureBank, Place, open_bank
-from ...cache.reduce.files import write_beside
+from ...cache.reduction import write_reduction
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...files import FileLock, disk_errors
@@ -166,7 +166,7 @@ def train(
         record = replace(record, num_lost=trainer.examples.windows.num_lost).after(state)
         progress.started(record, _bank_in_words(rows), state)
         if store.reduction is not None:
-            write_beside(out, store.reduction)
+            write_reduction(out, store.reduction)
         record.write(out)
         evaluator = Evaluator.of(chosen)
         record = run_epochs(trainer, evaluator, record, state, out, progress=progress, save_seconds=save_seconds)

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from bas.cache.match import MatchMeta
-from bas.cache.reduce.fit import FitSettings
-from bas.cache.reduce.run import ReduceOptions, reduce_store
+from bas.cache.reduce import FitSettings, reduce_store
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.cache.writer import MatchWriter
@@ -93,8 +92,8 @@ class StoreMaker:
     def reduced(self, name: str = "reduced", **fit: Any) -> Path:
         """All matches, reduced into a store beside this one: to 3 channels of 8 bits where nothing else is said."""
         out = self.path.with_name(name)
-        options = ReduceOptions(fit=FitSettings(**(fit or {"dim": 3, "quantize": True})))
-        assert reduce_store(self.path, out, options).complete
+        asked = FitSettings(**(fit or {"dim": 3, "quantize": True}))
+        assert reduce_store(self.path, out, asked=asked).complete
         return out
 
     @property
@@ -119,6 +118,32 @@ def maker(tmp_path: Path) -> StoreMaker:
 def make_maker() -> Callable[[Path], StoreMaker]:
     """Makes such makers, for tests that need a folder per example."""
     return StoreMaker
+
+
+@pytest.fixture(scope="session")
+def fill_plane() -> Callable[..., FeatureStore]:
+    """Fills a maker's store with rows of 12 channels near a plane, so that 3 components hold most of them."""
+    return _fill_plane
+
+
+def _fill_plane(maker: StoreMaker, lengths: tuple[int, ...] = (700, 300, 260, 256, 40)) -> FeatureStore:
+    """Two training matches, one that validates, one for tests and one without a split; two views, some rows invalid."""
+    directions = np.random.default_rng(99).normal(size=(3, 12))
+    splits = ("train", "train", "valid", "test", None)
+    for seed, (split, num_rows) in enumerate(zip(splits, lengths, strict=True)):
+        generator, valid = np.random.default_rng(seed), np.ones(num_rows, bool)
+        rows = 2 + (generator.normal(size=(num_rows, 3)) * [5, 3, 1]) @ directions
+        rows = (rows + 0.05 * generator.normal(size=(num_rows, 12))).astype(np.float32)
+        valid[:5], rows[:5] = False, 1000  # would bend every component, were they not left out
+        if split is None:
+            rows += 500  # likewise
+        meta = maker.meta(split=split, labels=())
+        with maker.writer(
+            f"m{seed}", num_rows=num_rows, dim=12, views=("identity", "hflip"), match_meta=meta
+        ) as writer:
+            writer.append({"identity": rows, "hflip": rows[:, ::-1]}, valid)
+            writer.commit()
+    return FeatureStore.open(maker.path)
 
 
 def read_tree(root: Path) -> dict[str, bytes | None]:

@@ -11,8 +11,7 @@ import zarr
 
 from bas.cache import bank as bank_module
 from bas.cache.bank import FeatureBank, Place, bank_of_rows, open_bank
-from bas.cache.reduce.fit import FitSettings
-from bas.cache.reduce.run import ReduceOptions, reduce_store
+from bas.cache.reduce import FitSettings, reduce_store
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 
@@ -132,7 +131,7 @@ def test_reduced_rows_come_decoded_and_take_the_room_of_what_is_stored(
 ) -> None:
     for match_id, length in LENGTHS.items():
         maker.match(match_id, num_rows=length)
-    reduce_store(maker.path, tmp_path / "r.zarr", ReduceOptions(fit=FitSettings(dim=4, quantize=quantize)))
+    reduce_store(maker.path, tmp_path / "r.zarr", asked=FitSettings(dim=4, quantize=quantize))
     store = FeatureStore.open(tmp_path / "r.zarr")
     assert store.reduction is not None
     bank, index = open_bank(store, list(LENGTHS), place=place), torch.tensor([[3, 5, 7], [640, 640, 641]])

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from zarr.codecs import ZstdCodec
 
-from bas.cache.convert.score_files import read_scores
+from bas.cache.convert.scores import read_scores
 from bas.cache.info import info
 from bas.cache.partial import read_journal
 from bas.cache.store import FeatureStore

@@ -1,32 +1,22 @@
-"""A finder of match folders for formats, and the way from an import's summary to a store."""
+"""Writes small sources, and imports them as the command does."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bas.cache.convert.importing import ImportMatch
-from bas.cache.convert.request import FindFolders, Found
-from bas.events import read_labels
-
-
-def find(root: Path, holding: Collection[str], splits_file: Path | None, label_names: Collection[str]) -> Found:
-    """Folders directly below a root, all of the split train; the first label file that there is."""
-    assert splits_file is None
-    matches = []
-    for folder in sorted(root.iterdir()):
-        if folder.is_dir() and set(holding) & {path.name for path in folder.iterdir()}:
-            labels = next((folder / name for name in label_names if (folder / name).is_file()), None)
-            matches.append(ImportMatch(folder.name, folder, "train", None if labels is None else read_labels(labels)))
-    return Found(tuple(matches), ("PASS", "DRIVE"))
+from bas.cache.convert.formats import import_source
+from bas.cache.convert.importing import ImportOptions
+from bas.commands.cache import _find_folders
+from bas.workers import Summary
 
 
 @pytest.fixture
-def finder() -> FindFolders:
-    """Finds match folders without a data set around them."""
-    return find
+def bring(tmp_path: Path) -> Callable[..., Summary]:
+    """Imports a root into the store `s`."""
+    return lambda root, **options: import_source(root, tmp_path / "s", ImportOptions(**options), _find_folders)
 
 
 @pytest.fixture

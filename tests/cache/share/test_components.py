@@ -47,13 +47,13 @@ def combine(*stores: Path, out: Path) -> bool:
 
 def part_of(full: Any, name: str, match_id: str, components: Path) -> None:
     """One match alone, reduced with components that there are."""
-    from bas.cache.reduce.run import ReduceOptions, reduce_store
+    from bas.cache.reduce import reduce_store
 
     alone, out = full.path.with_name(f"{name}-full"), full.path.with_name(name)
     shutil.copytree(full.path, alone)
     for other in set(FeatureStore.open(alone).matches()) - {match_id}:
         shutil.rmtree(alone / other.split("/")[0])
-    assert reduce_store(alone, out, ReduceOptions(components=components)).complete
+    assert reduce_store(alone, out, components=components).complete
 
 
 @pytest.mark.parametrize("fit", [{"dim": 3}, {"quantize": True}], ids=str)

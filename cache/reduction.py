@@ -1,24 +1,33 @@
-"""A reduction of feature rows: PCA, 8 bits per channel, or both. Pure.
+"""A reduction of feature rows (PCA, 8 bits per channel, or both) and its file, the same for store, run and share.
 
 Legend: n rows, C channels of the full rows, D channels of the reduced ones.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import InputError
-from ..settings import FeatureSettings
+from ..errors import InputError
+from ..files import disk_errors, parse_json, read_bounded, read_json, replace_synced
+from .layout import METADATA, METADATA_BYTES, REDUCTION, inside
+from .settings import FeatureSettings
 
 BLOCK_ROWS = 256
 """Rows that are projected at once. Always so many: BLAS may sum in another order for another shape."""
 NUM_LEVELS = 256
 ARRAYS = ("mean", "components", "scale", "offset")
+REDUCTION_FILE = "reduction.safetensors"
+"""In the folder of a store, a run or an export: the arrays, and the record as JSON in the file's header."""
+_RECORD = "reduction"
+_OLD_RECORD = "bas_reduction"
+_FORMAT = 1
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -152,3 +161,133 @@ class RowEncoder:
         count = len(rows) if is_last else len(rows) // BLOCK_ROWS * BLOCK_ROWS
         self._stored_rd[self._num_done : self._num_done + count] = self._reduction.encode(rows[:count])
         self._num_done, self._waiting_nc = self._num_done + count, rows[count:]
+
+
+def describe_fit(about: Mapping[str, Any]) -> list[str]:
+    """What a reduction was fitted on and what it keeps (`Reduction.about`), in lines for people."""
+    asked, matches = about.get("asked", {}), about.get("matches", [])
+    lines = [f"fitted on {about.get('rows', 0):,} rows of {len(matches)} matches of the split {asked.get('split')!r}"]
+    kept, clipped = about.get("kept_variance", {}), about.get("clipped_share", {})
+    if kept:
+        lines.append("variance kept: " + ", ".join(f"{share:.2%} of {split}" for split, share in kept.items()))
+    if asked.get("quantize"):
+        lines.append("values clipped: " + ", ".join(f"{share:.3%} of {split}" for split, share in clipped.items()))
+    return lines
+
+
+def write_reduction(folder: Path, reduction: Reduction) -> None:
+    """Keep the reduction in the folder of a store, a run or an export, whole or not at all.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    from safetensors.numpy import save
+
+    record = {
+        "format": _FORMAT,
+        "name": reduction.name,
+        "source": reduction.source.to_json(),
+        "source_key": reduction.source.key(),
+        "about": dict(reduction.about),
+    }
+    arrays = {name: np.ascontiguousarray(array) for name, array in reduction.arrays.items()}  # it writes the raw buffer
+    data = save(arrays, {_RECORD: json.dumps(record, sort_keys=True)})
+    with disk_errors(folder):
+        replace_synced(folder / f".{REDUCTION_FILE}.part", folder / REDUCTION_FILE, data)
+
+
+def read_reduction(folder: Path, settings: FeatureSettings) -> Reduction | None:
+    """The reduction in the folder of a store, a run or an export, checked against the name that the settings give it.
+
+    Args:
+        folder: of the store, run or export.
+        settings: of its rows.
+
+    Returns:
+        None where the rows are full ones.
+
+    Raises:
+        InputError: missing, damaged, or of other rows.
+    """
+    if settings.reduction is None:
+        return None
+    path = inside(folder, REDUCTION_FILE)
+    if path.is_file():
+        source, about, arrays = _read_file(path, settings)
+    elif (folder / REDUCTION / METADATA).is_file():
+        source, about, arrays = _read_group(folder, settings)
+    else:
+        cure = f"fetch all of {folder} again"
+        raise InputError(f"{path}: no such file", got="reduced rows without their components", cure=cure)
+    try:
+        reduction = Reduction(source=source, **arrays, about=about)
+        name = reduction.name
+    except InputError as error:
+        raise _damaged(path, str(error.what)) from None
+    if name != settings.reduction or reduction.settings != settings:
+        raise _damaged(path, f"{name[:32]}...", wanted=f"{settings.reduction[:32]}...")
+    return reduction
+
+
+_Parts = tuple[FeatureSettings, Mapping[str, Any], dict[str, FloatArray]]
+
+
+def _read_file(path: Path, settings: FeatureSettings) -> _Parts:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get(_RECORD, "null").encode()
+            if len(text) > METADATA_BYTES:
+                raise _damaged(path, f"a record of {len(text):,} bytes", wanted=f"at most {METADATA_BYTES:,}")
+            source, about = _parse_record(parse_json(text, where=str(path)), path)
+            arrays = {}
+            for name in (name for name in ARRAYS if name in set(file.keys())):
+                part = file.get_slice(name)  # shape and type are checked before anything is read
+                if (tuple(part.get_shape()), part.get_dtype()) != (_shapes(settings, source)[name], "F32"):
+                    raise _damaged(path, f"{name} of another shape or type")
+                arrays[name] = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from None
+    return source, about, arrays
+
+
+def _read_group(folder: Path, settings: FeatureSettings) -> _Parts:
+    """From the Zarr group that stores had before they had the file: raw little-endian float32, one chunk an array."""
+    path = inside(folder, f"{REDUCTION}/{METADATA}")
+    metadata = read_json(path, max_bytes=METADATA_BYTES)
+    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
+    source, about = _parse_record(attributes.get(_OLD_RECORD) if isinstance(attributes, dict) else None, path)
+    arrays = {}
+    for name, shape in _shapes(settings, source).items():
+        if (folder / REDUCTION / name).is_dir():
+            chunk = inside(folder, "/".join((REDUCTION, name, "c", *("0" * len(shape)))))
+            num_bytes = 4 * int(np.prod(shape, dtype=object))
+            data = read_bounded(chunk, max_bytes=num_bytes)
+            if len(data) != num_bytes:
+                raise _damaged(chunk, f"{len(data)} bytes", wanted=f"{num_bytes} bytes")
+            arrays[name] = np.frombuffer(data, "<f4").reshape(shape)
+    return source, about, arrays
+
+
+def _parse_record(record: object, path: Path) -> tuple[FeatureSettings, Mapping[str, Any]]:
+    """Settings of the full rows, and what is said about the fit."""
+    if not isinstance(record, dict) or not {"source", "about"} <= set(record):
+        raise _damaged(path, repr(record)[:80])
+    if record.get("format") != _FORMAT:
+        cure = "use the version of bas that made it"
+        raise InputError(f"{path}: another format", got=record.get("format"), wanted=_FORMAT, cure=cure)
+    source, about = record["source"], record["about"]
+    if not isinstance(source, dict) or not isinstance(about, dict):
+        raise _damaged(path, repr(source)[:80])
+    return FeatureSettings.from_json(source), about
+
+
+def _shapes(reduced: FeatureSettings, source: FeatureSettings) -> dict[str, tuple[int, ...]]:
+    full, dim = source.dim, reduced.dim
+    return {"mean": (full,), "components": (dim, full), "scale": (dim,), "offset": (dim,)}
+
+
+def _damaged(path: Path, got: str, *, wanted: str | None = None) -> InputError:
+    cure = "fetch it again, or reduce the full store again into another --out"
+    return InputError(f"{path}: damaged", got=got, wanted=wanted, cure=cure)

@@ -1,0 +1,264 @@
+"""Options from settings dataclasses: a field is an option, its type the choices, its docstring the help."""
+
+import ast
+import functools
+import inspect
+import itertools
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from ..errors import InputError
+from . import show
+
+Panels = Mapping[str, Sequence[str]]
+"""Heading of `--help` -> fields under it. Fields that are not named are no options."""
+
+
+def with_options(
+    *, panels: Panels | None = None, names: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Decorate a command: options take the place of every parameter that is annotated with a settings dataclass.
+
+    A parameter `settings: ExtractOptions` becomes one option per field, and the command gets the dataclass. A parameter
+    `given: Annotated[dict, TrainSettings]` becomes the same options without defaults, and the command gets only
+    what was typed. Every command also gets --config, --quiet and --verbose.
+
+    Args:
+        panels: which fields are options, by heading; None: all, under the usual heading.
+        names: field -> option, such as `kind` -> `--from`, where they differ.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        plain: list[inspect.Parameter] = []
+        options: list[inspect.Parameter] = []
+        built: dict[str, tuple[type, bool, list[str]]] = {}
+        for name, parameter in signature.parameters.items():
+            cls, only_given = _settings_of(parameter.annotation)
+            if cls is None:
+                plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                continue
+            added = _options(cls, panels, names or {}, only_given=only_given)
+            built[name] = cls, only_given, [each.name for each in added]
+            options += added
+
+        @functools.wraps(function)
+        def command(**typed: Any) -> None:
+            typed.pop("config")
+            show.configure(quiet=typed.pop("quiet"), verbose=typed.pop("verbose"))
+            for name, (cls, only_given, taken) in built.items():
+                values = {field: _value(cls, field, typed.pop(field)) for field in taken}
+                given = {field: value for field, value in values.items() if value is not None}
+                typed[name] = given if only_given else cls(**given)
+            function(**typed)
+
+        parameters = [*plain, *options, *_COMMON]
+        parameters.sort(key=lambda each: not _is_argument(each))  # arguments first, as they are typed
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        return command
+
+    return decorate
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass and its bases, as one line each."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not is_dataclass(base):
+            continue
+        body = _classes(inspect.getfile(base))[base.__name__].body
+        for field, text in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                docs[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+    return docs
+
+
+@functools.cache
+def _classes(path: str) -> dict[str, ast.ClassDef]:
+    """Classes of a module by name; its source is parsed once."""
+    return {node.name: node for node in ast.parse(Path(path).read_text()).body if isinstance(node, ast.ClassDef)}
+
+
+def _settings_of(annotation: Any) -> tuple[type | None, bool]:
+    """(dataclass that a parameter stands for or None, whether the command wants only what was typed)."""
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        return annotation, False
+    if get_origin(annotation) is Annotated and is_dataclass(get_args(annotation)[1]):
+        cls = get_args(annotation)[1]
+        return (cls, True) if isinstance(cls, type) else (None, False)
+    return None, False
+
+
+def _is_argument(parameter: inspect.Parameter) -> bool:
+    annotation = parameter.annotation
+    return get_origin(annotation) is Annotated and isinstance(get_args(annotation)[1], typer.models.ArgumentInfo)
+
+
+def _options(
+    cls: type, panels: Panels | None, names: Mapping[str, str], *, only_given: bool
+) -> list[inspect.Parameter]:
+    """One keyword parameter per field, annotated as Typer wants it."""
+    docs, hints = field_docs(cls), typing.get_type_hints(cls)
+    known = {each.name: each for each in fields(cls)}
+    shown = {name: panel for panel, of_panel in (panels or {}).items() for name in of_panel if name in known}
+    parameters = []
+    for name in shown if panels else known:
+        field, kind = known[name], _typed(hints[name])
+        default = None if field.default is MISSING else field.default
+        if only_given or kind is not hints[name]:
+            text = _default_text(default)
+            option = _option(name, names, docs.get(name, ""), shown.get(name), text)
+            default = None
+            if kind is bool:
+                kind = bool | None
+        else:
+            option = _option(name, names, docs.get(name, ""), shown.get(name), default not in (None, False))
+            if kind is bool:  # a flag, without its opposite
+                option = _option(name, names, docs.get(name, ""), shown.get(name), False, is_flag=True)
+        if default is None and type(None) not in get_args(kind):
+            kind = kind | None
+        parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        parameters.append(parameter.replace(annotation=Annotated[kind, option]))
+    return parameters
+
+
+def _option(
+    name: str, names: Mapping[str, str], text: str, panel: str | None, default: bool | str, *, is_flag: bool = False
+) -> Any:
+    declared = [names.get(name, f"--{name.replace('_', '-')}")]
+    if not is_flag and not declared[0].startswith("--"):
+        declared = [f"--{declared[0]}"]
+    needs_name = is_flag or name in names
+    return typer.Option(*(declared if needs_name else ()), help=text, show_default=default, rich_help_panel=panel)
+
+
+def _default_text(default: object) -> bool | str:
+    """How the default is shown where the option itself has none."""
+    if default is None or default == () or default == {}:
+        return False
+    if isinstance(default, tuple):
+        return ("x" if all(isinstance(each, int) for each in default) else ",").join(map(str, default))
+    return str(default)
+
+
+def _typed(hint: Any) -> Any:
+    """The type that Typer reads for a field: text where it knows none."""
+    inner = [each for each in get_args(hint) if each is not type(None)] if _is_union(hint) else [hint]
+    if len(inner) != 1:
+        return str | None  # such as int | Literal["all"]: the dataclass parses text itself
+    if get_origin(inner[0]) is tuple:
+        return str | None
+    if get_origin(inner[0]) in (dict, Mapping, typing.get_origin(Mapping[str, Any])):
+        return list[str] | None
+    return hint
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _value(cls: type, name: str, typed: Any) -> Any:
+    """What was typed, in the type of the field."""
+    hint = typing.get_type_hints(cls)[name]
+    inner = [each for each in get_args(hint) if each is not type(None)] if _is_union(hint) else [hint]
+    if typed is None or len(inner) != 1:
+        return typed
+    if get_origin(inner[0]) is tuple:
+        if get_args(inner[0]) == (int, int):
+            return _pair(name, typed)
+        return tuple(part.strip() for part in typed.split(",") if part.strip())
+    if isinstance(typed, list) and get_origin(inner[0]) is not list:
+        return named_values_of(typed, option=f"--{name}")
+    return typed
+
+
+def _pair(name: str, text: str) -> tuple[int, int]:
+    numbers = text.split("x")
+    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        raise InputError(f"--{name} is not usable", got=text, wanted="width x height, such as 398x224")
+    return int(numbers[0]), int(numbers[1])
+
+
+def named_values_of(pairs: Sequence[str], *, option: str) -> dict[str, Any]:
+    """Settings from `NAME=VALUE`; a value that is no JSON is text.
+
+    Raises:
+        InputError: no `=`.
+    """
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"{option} is not usable", got=pair, wanted="NAME=VALUE, such as bigru.hidden=96")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the values of a TOML file the defaults of a command's options; what is typed comes before them."""
+    if path is None:
+        return None
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML", got=error, wanted="option = value, one a line") from None
+    options = {
+        option.lstrip("-").replace("-", "_"): each.name for each in context.command.params for option in each.opts
+    }
+    values = {}
+    for key, value in document.items():
+        name = options.get(key.replace("-", "_"))
+        if name is None or name == "config":
+            wanted = ", ".join(sorted(set(options)))
+            raise InputError(f"{path}: no such option: {key}", wanted=wanted, cure=f"bas {context.info_name} --help")
+        values[name] = value
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+_COMMON = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    for name, default, annotation in (
+        (
+            "config",
+            None,
+            Annotated[
+                Path | None,
+                typer.Option(
+                    metavar="FILE.toml",
+                    callback=_read_config,
+                    is_eager=True,
+                    help="Read options from this file; what is typed comes before it.",
+                    rich_help_panel="General",
+                ),
+            ],
+        ),
+        (
+            "quiet",
+            False,
+            Annotated[bool, typer.Option("-q", "--quiet", help="No progress.", rich_help_panel="General")],
+        ),
+        (
+            "verbose",
+            False,
+            Annotated[
+                bool,
+                typer.Option("-v", "--verbose", help="Tracebacks of faults, too.", rich_help_panel="General"),
+            ],
+        ),
+    )
+]
