@@ -24,9 +24,8 @@ from ..events import Event, Split
 from ..extract.engines.choose import Device
 from ..files import read_json, write_json_atomic
 from ..heads.training.checkpoint import BEST, RUN
-from ..heads.training.loop import Progress, Reporter
-from ..heads.training.loop import RunOptions, train
 from ..heads.training.checkpoint import RunRecord
+from ..heads.training.loop import EpochProgress, TrainingProgress, train
 from ..heads.training.settings import TrainSettings
 from ..predict import PredictOptions, predict
 
@@ -99,12 +98,12 @@ def carry_out(task: RunTask, tell: Callable[[float], None] = lambda _: None) -> 
         InputError: it cannot be trained, predicted or judged.
     """
 
-    def look(progress: Progress) -> None:
-        tell((progress.epoch - 1 + progress.updates / progress.num_updates) / progress.epochs)
+    def look(progress: EpochProgress) -> None:
+        tell((progress.epoch - 1 + progress.step / progress.num_steps) / progress.epochs)
 
     store = FeatureStore.open(task.store)
     record = train(
-        store, task.run, task.settings, options=RunOptions(device=task.device), report=Reporter(progress=look)
+        store, task.run, task.settings, device=task.device, progress=TrainingProgress(advanced=look)
     )
     games = judged_games(store, task.split)
     made_with = {
@@ -116,8 +115,8 @@ def carry_out(task: RunTask, tell: Callable[[float], None] = lambda _: None) -> 
         options = PredictOptions(splits=(task.split,), device=task.device)
         prediction = predict([task.store], [task.run], task.predictions, options)
         for result in prediction.results:
-            if result.message:
-                raise InputError(f"{result.id}: {result.message}")
+            if not result.is_done:
+                raise InputError(f"{result.match_id}: {result.message}")
         known = Judged.plain(measured(games, task.predictions, record.classes).means)
         write_json_atomic(task.judged, {"format": FORMAT, "made_with": made_with, "means": known})
     return Judged(

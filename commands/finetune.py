@@ -80,7 +80,7 @@ def finetune(
     sigma: Sigma = None,
     mixup_alpha: MixupAlpha = None,
     epochs: Epochs = None,
-    epoch_steps: EpochSteps = None,
+    frames_per_epoch: EpochSteps = None,
     warmup_epochs: WarmupEpochs = None,
     patience: Patience = None,
     batch: Annotated[int | None, typer.Option(help="Clips per update, over all devices.")] = None,

@@ -300,9 +300,7 @@ class _Meter:
         number = state.total_steps(settings)
         left = seconds / (number - self._first_step) * (settings.epochs * num_steps - number)
         mean = state.loss_sum / state.step
-        return EpochProgress(
-            state.epoch + 1, settings.epochs, state.step, num_steps, mean, left, self._waiting_share
-        )
+        return EpochProgress(state.epoch + 1, settings.epochs, state.step, num_steps, mean, left, self._waiting_share)
 
     def line(self, result: ValidationResult) -> EpochLine:
         """The epoch's line in the history, after its validation."""
