@@ -40,7 +40,7 @@ class PredictOptions:
     """What is asked for beside sources and runs."""
 
     splits: tuple[Split, ...] = ()
-    """Only matches of these splits: train, valid or test; by default all."""
+    """Only matches of these splits: train, valid, test or challenge; by default all."""
     matches: tuple[str, ...] = ()
     """Only these matches (ids, or parts of ids); by default all."""
     keep: Path | None = None
@@ -143,7 +143,13 @@ def predict(
     progress.started(len(games), 0)
     results = each_match(games, lambda game: _predict_game(shared, game), progress)
     best = [
-        {"match": match_id, "half": spot.half, "ms": spot.position_ms, "label": spot.label, "confidence": spot.confidence}
+        {
+            "match": match_id,
+            "half": spot.half,
+            "ms": spot.position_ms,
+            "label": spot.label,
+            "confidence": spot.confidence,
+        }
         for match_id, spot in best_spots(shared.best, NUM_BEST)
     ]
     return Summary(
@@ -166,7 +172,9 @@ def _predict_game(shared: _Prediction, game: Game) -> MatchResult:
     for part in game.parts:
         rows = _rows(shared, game, part, first_row=num_rows)
 
-        def scoring(done: int, total: int, first_row: int = num_rows, stop: int = num_rows + rows.bank.num_rows) -> None:
+        def scoring(
+            done: int, total: int, first_row: int = num_rows, stop: int = num_rows + rows.bank.num_rows
+        ) -> None:
             at = first_row + (stop - first_row) * done / total if shared.extractor is None else stop
             shared.progress.advanced(game.id, at, stop, f"confidences {100 * done // total} %")
 
@@ -256,9 +264,7 @@ def _keep_rows(shared: _Prediction, games: Sequence[Game], keep: Path) -> list[G
         fidelity=lambda fidelity: progress.note(f"engine: worst row's cosine {fidelity.cosine:.6f}"),
         progress=lambda done: progress.advanced(done.match_id, done.rows_done, done.num_rows, "features"),
     )
-    extracted = extract_matches(
-        extractor, parts[0].data_set, [part.match for part in parts], keep, run, report=report
-    )
+    extracted = extract_matches(extractor, parts[0].data_set, [part.match for part in parts], keep, run, report=report)
     results, store = {result.match_id: result for result in extracted.results}, FeatureStore.open(keep)
     shared.seconds_before = {match_id: result.seconds for match_id, result in results.items()}
     kept = []

@@ -18,8 +18,7 @@ from ..extract.options import DEFAULT_BACKBONE
 from ..heads.inputs import INPUTS
 from ..heads.model import build_model
 from ..heads.recipes import RECIPES, SEED_TABLE, named_recipe
-from ..heads.training.data import choose_matches
-from ..heads.training.data import one_pass_at_most
+from ..heads.training.data import choose_matches, one_pass_at_most
 from ..heads.training.settings import TrainSettings
 from .runs import RunTask, judged_games
 

@@ -23,8 +23,7 @@ from ..eval.uncertainty import Resampling
 from ..events import Event, Split
 from ..extract.engines.choose import Device
 from ..files import read_json, write_json_atomic
-from ..heads.training.checkpoint import BEST, RUN
-from ..heads.training.checkpoint import RunRecord
+from ..heads.training.checkpoint import BEST, RUN, RunRecord
 from ..heads.training.loop import EpochProgress, TrainingProgress, train
 from ..heads.training.settings import TrainSettings
 from ..predict import PredictOptions, predict
@@ -102,9 +101,7 @@ def carry_out(task: RunTask, tell: Callable[[float], None] = lambda _: None) -> 
         tell((progress.epoch - 1 + progress.step / progress.num_steps) / progress.epochs)
 
     store = FeatureStore.open(task.store)
-    record = train(
-        store, task.run, task.settings, device=task.device, progress=TrainingProgress(advanced=look)
-    )
+    record = train(store, task.run, task.settings, device=task.device, progress=TrainingProgress(advanced=look))
     games = judged_games(store, task.split)
     made_with = {
         "weights_sha256": hashlib.sha256((task.run / BEST).read_bytes()).hexdigest(),

@@ -24,13 +24,13 @@ from common import interleaved, machine, median_ratio, spread
 
 from bas.extract.backbones.weights import load_weights
 from bas.extract.options import ExtractOptions, parse_pair
-from bas.finetune.clips import Part
+from bas.finetune.data import Part
 from bas.finetune.depthwise import quicken
 from bas.finetune.devices import Devices
-from bas.finetune.learner import ClipUpdater
 from bas.finetune.memory import keep_freed_memory
-from bas.finetune.net import FinetuneNet
+from bas.finetune.network import FinetuneNet
 from bas.finetune.start import Start
+from bas.finetune.trainer import ClipUpdater
 from bas.heads.targets import clip_targets
 from bas.heads.training.settings import FinetuneSettings, Precision
 

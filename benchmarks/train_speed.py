@@ -37,11 +37,9 @@ from bas.heads.recipes import default_recipe
 from bas.heads.registry import HEADS
 from bas.heads.scoring import match_scores
 from bas.heads.targets import Targets
-from bas.heads.training.data import Chosen, choose_matches
-from bas.heads.training.data import Batch, Examples
-from bas.heads.training.loop import choose_device
+from bas.heads.training.data import Batch, Chosen, Examples, choose_matches
+from bas.heads.training.loop import Updater, choose_device
 from bas.heads.training.settings import TrainSettings
-from bas.heads.training.loop import Updater
 
 DIM = 192
 NUM_CLASSES = 12

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, known_splits, local_stores
 from ..predict import Calibrate, Device, Engine, Nms
+from .options import AsJson, known_splits, local_stores
 from .settings_options import with_options
 from .show import ProgressView, show
 
@@ -75,7 +75,10 @@ def predict(
         threshold=threshold,
         max_bad_share=max_bad_share,
     )
-    with local_stores(sources, splits=split or (), views=("identity",)) as paths, ProgressView("predicting") as progress:
+    with (
+        local_stores(sources, splits=split or (), views=("identity",)) as paths,
+        ProgressView("predicting") as progress,
+    ):
         summary = run_prediction(paths, run, out, options, progress=progress)
     show(prediction_view(summary), summary.to_json(), as_json=as_json)
     if not summary.complete:

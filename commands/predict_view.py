@@ -20,8 +20,8 @@ def prediction_view(summary: Summary) -> "Group":
     notes = []
     if len(best) < num_spots:
         notes.append(
-            f"the surest of each class, {len(best)} of {num_spots:,} spots; all are in {summary.target}/<match>/{SPOTS}; "
-            "--threshold 0.5 writes only surer ones, into another --out"
+            f"the surest of each class, {len(best)} of {num_spots:,} spots; all are in "
+            f"{summary.target}/<match>/{SPOTS}; --threshold 0.5 writes only surer ones, into another --out"
         )
     how = Text(f"{num_spots:,} spots; {RECORD} says how they were made")
     spots = [_spots_table(best, with_match=len(summary.results) > 1)] if best else []

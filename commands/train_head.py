@@ -124,5 +124,3 @@ def train_head(
     show(run_view(record), record.to_json(), as_json=as_json)
     if not as_json:
         print(f"{out}: finished. Next: bas predict VIDEO-OR-STORE --run {out} --out predictions")
-
-

@@ -34,9 +34,7 @@ def training_progress(progress: Progress) -> "TrainingProgress":
             f"{sum(record.num_train_events.values()):,} events train, {len(record.valid_matches)} validate"
         )
         if record.num_lost:
-            progress.note(
-                f"{record.num_lost} event(s) on the step of a rarer one: softmax labels cannot show them"
-            )
+            progress.note(f"{record.num_lost} event(s) on the step of a rarer one: softmax labels cannot show them")
         for line in rate_notes(record):
             progress.note(f"note: {line}")
         if state.epoch or state.step:
@@ -90,9 +88,7 @@ def run_view(record: "RunRecord") -> Group:
     best, chosen = record.best, record.chosen
     num_events = f"{sum(record.num_train_events.values()):,}"
     rows = [["mAP-10", "", _percent(best.headline), _percent(chosen.headline)]] if record.is_soccernet else []
-    rows.append(
-        ["mAP-12" if record.is_soccernet else "mAP", num_events, _percent(best.mean), _percent(chosen.mean)]
-    )
+    rows.append(["mAP-12" if record.is_soccernet else "mAP", num_events, _percent(best.mean), _percent(chosen.mean)])
     rows += [
         [
             label,

@@ -46,7 +46,7 @@ class TimeBatchNorm(nn.BatchNorm1d):
             )
         else:
             out_nc = super().forward(x_nc)
-        return out_nc.unflatten(0, input.shape[:2])
+        return out_nc.view(input.shape)
 
 
 class Mlp(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from ..cache.layout import METADATA
@@ -19,7 +19,7 @@ from ..eval.figures import METRIC, figures
 from ..eval.files import Paired, find_predictions, load, pair, same_tail
 from ..eval.report import EvalSettings
 from ..eval.traps import file_warnings
-from ..events import TimeGrid
+from ..events import Split, TimeGrid
 from ..files import disk_errors
 from ..heads.training.checkpoint import BEST
 from ..predict import PredictOptions, predict
@@ -137,7 +137,7 @@ def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str
             cure="--store STORE, or for a finetuned run --labels DATA-SET",
         )
     assert source.split is not None
-    options = PredictOptions(splits=(source.split,))
+    options = PredictOptions(splits=(cast(Split, source.split),))
     with reporter.predicting() as told:
         made = predict([source.store], [source.run], source.predictions, options, progress=told)
     return [f"{source.name}: {each.match_id}: {each.message}" for each in made.results if not each.is_done]

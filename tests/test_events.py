@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bas.errors import InputError
-from bas.events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS, Event, TimeGrid, parse_event, read_labels, read_predictions, write_predictions
+from bas.events import (
+    SOCCERNET_BALL_CLASSES,
+    SOCCERNET_BALL_SPLITS,
+    Event,
+    TimeGrid,
+    parse_event,
+    read_labels,
+    read_predictions,
+    write_predictions,
+)
 from bas.files import read_json, write_json_atomic
 
 RATES = st.one_of(

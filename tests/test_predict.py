@@ -25,8 +25,8 @@ from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.heads.ensemble import Ensemble
-from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.settings import TrainSettings
 from bas.predict import best_spots
 

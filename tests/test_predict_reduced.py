@@ -20,8 +20,8 @@ from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
-from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

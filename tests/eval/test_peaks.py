@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from bas.errors import InputError
 from bas.eval.metric import MetricSettings, average_map
-from bas.eval.peaks import CANDIDATES, SEED_PEAKS, PeakSettings, candidates_for, choose_peaks, default_peaks, find_spots, smooth
+from bas.eval.peaks import (
+    CANDIDATES,
+    SEED_PEAKS,
+    PeakSettings,
+    candidates_for,
+    choose_peaks,
+    default_peaks,
+    find_spots,
+    smooth,
+)
 from bas.eval.spots import FloatArray, Game, Spots
 
 FPS = Fraction(25)

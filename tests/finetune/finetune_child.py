@@ -18,11 +18,11 @@ import torch
 from bas.data.sources import find_sources
 from bas.extract.backbones.run_folder import BACKBONE
 from bas.extract.options import ExtractOptions
-from bas.finetune import learner
+from bas.finetune import trainer as learner
 from bas.finetune.devices import Devices
-from bas.finetune.judge import VideoJudge
 from bas.finetune.loop import RunOptions, finetune
 from bas.finetune.start import Start
+from bas.finetune.trainer import VideoJudge
 from bas.heads.training import loop as epochs
 from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN
 from bas.heads.training.settings import FinetuneSettings

@@ -16,9 +16,9 @@ import torch
 from bas.data.sources import find_sources
 from bas.extract.options import ExtractOptions
 from bas.finetune.devices import Devices
-from bas.finetune.learner import ClipUpdater
 from bas.finetune.loop import RunOptions, finetune
 from bas.finetune.start import Start
+from bas.finetune.trainer import ClipUpdater
 from bas.heads.training.settings import FinetuneSettings
 
 

@@ -18,12 +18,10 @@ from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
-from bas.finetune import clips as clips_module
-from bas.finetune.clips import Part, TrainingClips, clip_seed
-from bas.finetune.source import VideoSource
+from bas.finetune import data as clips_module
+from bas.finetune.data import Part, TrainingClips, VideoSource, clip_seed
 from bas.finetune.start import Start
-from bas.heads.training.data import choose_matches
-from bas.heads.training.data import Examples
+from bas.heads.training.data import Examples, choose_matches
 from bas.heads.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

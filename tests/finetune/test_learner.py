@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from bas.data.sources import DataSet
 from bas.extract.extractor import Extractor
 from bas.finetune.augment import augment, named_augment
-from bas.finetune.blocks import batch_norms, trunk_blocks
-from bas.finetune.clips import Part, TrainingClips
+from bas.finetune.data import Part, TrainingClips, VideoSource
 from bas.finetune.devices import Devices
-from bas.finetune.learner import ClipUpdater
-from bas.finetune.net import FinetuneNet, Lesson
-from bas.finetune.source import VideoSource
+from bas.finetune.network import FinetuneNet, Lesson, batch_norms, trunk_blocks
 from bas.finetune.start import Start
+from bas.finetune.trainer import ClipUpdater
 from bas.heads.training.data import choose_matches
 from bas.heads.training.settings import FinetuneSettings
 

@@ -22,16 +22,14 @@ from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions, follow_run
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
-from bas.finetune.judge import VideoJudge
-from bas.finetune.learner import ClipUpdater
-from bas.finetune.net import FinetuneNet
+from bas.finetune.network import FinetuneNet
 from bas.finetune.start import Start
+from bas.finetune.trainer import ClipUpdater, VideoJudge
 from bas.heads.ensemble import Member
-from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN
+from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, RunRecord
 from bas.heads.training.evaluator import Verdict
 from bas.heads.training.loop import RunOptions as HeadOptions
 from bas.heads.training.loop import train as train_head
-from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

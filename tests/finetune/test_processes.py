@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bas.extract.backbones.run_folder import BACKBONE
-from bas.heads.training.checkpoint import BEST, LOG
-from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.checkpoint import BEST, LOG, RunRecord
 from bas.heads.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.slow

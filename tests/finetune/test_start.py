@@ -15,8 +15,8 @@ from bas.extract.backbones.run_folder import BACKBONE
 from bas.extract.options import ExtractOptions
 from bas.finetune.start import Start, lender, model_of
 from bas.heads.ensemble import Member
-from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.settings import FinetuneSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,10 +8,10 @@ import torch
 from bas.errors import InputError
 from bas.heads.anchor import AnchorSettings
 from bas.heads.gru import BiGruSettings, UnetGruSettings
-from bas.heads.training.settings import ModelSettings
 from bas.heads.model import head_settings
 from bas.heads.registry import build_head
 from bas.heads.targets import clip_targets, stack_targets
+from bas.heads.training.settings import ModelSettings
 
 
 def test_a_model_is_the_head_on_treated_inputs() -> None:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bas.errors import InputError
-from bas.heads.training.settings import ModelSettings
 from bas.heads.scoring import FloatArray, match_scores
-from bas.heads.training.settings import ScoringPlan
+from bas.heads.training.settings import ModelSettings, ScoringPlan
 
 
 class Fake(nn.Module):

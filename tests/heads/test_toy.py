@@ -11,10 +11,9 @@ from bas.heads.anchor import AnchorSettings
 from bas.heads.contract import Head, HeadSettings, NeckSettings
 from bas.heads.gru import BiGruSettings, UnetGruSettings
 from bas.heads.registry import build_head
-from bas.heads.training.settings import default_targets
 from bas.heads.targets import Targets, clip_targets, stack_targets
-from bas.heads.training.settings import TargetSettings
 from bas.heads.tcn import TcnDilatedSettings
+from bas.heads.training.settings import TargetSettings, default_targets
 from bas.heads.transformer import TransformerSettings
 from bas.heads.unet import UnetSettings
 

@@ -11,11 +11,22 @@ import torch
 
 from bas.errors import InputError
 from bas.heads.targets import clip_targets, stack_targets
-from bas.heads.training.checkpoint import FORMAT, RUN, EpochLine, LoopState, read_run, read_state, read_weights, write_run, write_state, write_weights
+from bas.heads.training.checkpoint import (
+    FORMAT,
+    RUN,
+    EpochLine,
+    LoopState,
+    read_run,
+    read_state,
+    read_weights,
+    write_run,
+    write_state,
+    write_weights,
+)
 from bas.heads.training.data import Batch
 from bas.heads.training.evaluator import Verdict
-from bas.heads.training.settings import TrainSettings
 from bas.heads.training.loop import Updater
+from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]
 UNET = {"head": "unet_gru", "options": {"unet_gru.widths": "8", "unet_gru.gru.hidden": 4}}

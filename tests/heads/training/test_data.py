@@ -16,8 +16,17 @@ from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.events import Event, TimeGrid
 from bas.heads.targets import NO_EVENT_STEPS
+from bas.heads.training.data import (
+    LabelledMatch,
+    Matches,
+    MatchLabels,
+    choose_matches,
+    concatenate,
+    labelled_matches,
+    row_targets,
+    window_index,
+)
 from bas.heads.training.settings import TargetSettings
-from bas.heads.training.data import LabelledMatch, Matches, MatchLabels, choose_matches, concatenate, labelled_matches, row_targets, window_index
 
 Make = Callable[..., FeatureStore]
 PLAIN = TargetSettings()

@@ -12,9 +12,7 @@ from bas.cache.bank import Place, open_bank
 from bas.cache.store import FeatureStore
 from bas.heads.targets import Targets, clip_targets
 from bas.heads.training import data as examples_module
-from bas.heads.training.data import choose_matches
-from bas.heads.training.data import Batch, Examples
-from bas.heads.training.data import epoch_order, epoch_views
+from bas.heads.training.data import Batch, Examples, choose_matches, epoch_order, epoch_views
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]

@@ -22,8 +22,8 @@ from bas.eval.calibrate import FittedCalibration
 from bas.eval.peaks import PeakSettings
 from bas.extract.backbones.run_folder import FinetunedRun
 from bas.heads.ensemble import Member
-from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.loop import RunOptions, train
 from bas.heads.training.settings import TrainSettings
 from bas.report.sources import ReportOptions, find_sources
 

@@ -16,15 +16,13 @@ from safetensors.torch import load_file
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.files import FileLock
-from bas.heads.training import loop as epochs, loop
-from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, EpochLine, LoopState
+from bas.heads.training import loop
+from bas.heads.training import loop as epochs
+from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, EpochLine, LoopState, RunRecord
 from bas.heads.training.data import choose_matches
-from bas.heads.training.loop import Progress, Reporter
 from bas.heads.training.evaluator import Judge, Verdict
-from bas.heads.training.loop import RunOptions, choose_device, train
-from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.loop import Progress, Reporter, RunOptions, Updater, choose_device, learning_rate, train
 from bas.heads.training.settings import TrainSettings
-from bas.heads.training.loop import Updater, learning_rate
 
 Tiny = Callable[..., TrainSettings]
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,10 +13,9 @@ from bas.errors import InputError
 from bas.eval.peaks import PeakSettings
 from bas.events import SOCCERNET_BALL_CLASSES
 from bas.heads.recipes import RECIPES
-from bas.heads.training.checkpoint import RUN, EpochLine, LoopState, write_run
+from bas.heads.training.checkpoint import RUN, EpochLine, LoopState, RunRecord, write_run
 from bas.heads.training.data import choose_matches
 from bas.heads.training.evaluator import Verdict
-from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from bas.errors import InputError
-from bas.heads.training.settings import TargetSettings
-from bas.heads.training.settings import TrainSettings
+from bas.heads.training.settings import TargetSettings, TrainSettings
 
 
 def test_an_epoch_is_whole_batches() -> None:

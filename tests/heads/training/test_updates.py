@@ -12,8 +12,8 @@ from bas.errors import InputError
 from bas.heads.losses import mixup
 from bas.heads.targets import clip_targets, stack_targets
 from bas.heads.training.data import Batch
-from bas.heads.training.settings import TrainSettings
 from bas.heads.training.loop import Updater, average_decay, learning_rate, update_seed
+from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]
 CPU = torch.device("cpu")

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from bas.cache.store import FeatureStore
-from bas.heads.training import loop as epochs, loop
+from bas.heads.training import loop
+from bas.heads.training import loop as epochs
 from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN
 from bas.heads.training.evaluator import Judge
 from bas.heads.training.log import RunLog
