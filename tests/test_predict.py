@@ -59,8 +59,8 @@ def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
     folders = []
     for seed, head in enumerate(("fc", "tcn")):
         folder = tmp_path_factory.mktemp("runs") / head
-        settings = TrainSettings(head=head, clip_len=16 + 8 * seed, batch=4, epochs=1, epoch_steps=640, seed=seed)
-        train(FeatureStore.open(store), folder, settings, classes=CLASSES, options=RunOptions(device="cpu"))
+        settings = TrainSettings(head=head, clip_len=16 + 8 * seed, batch=4, epochs=1, frames_per_epoch=640, seed=seed)
+        train(FeatureStore.open(store), folder, settings, classes=CLASSES, device="cpu"))
         folders.append(folder)
     return folders[0], folders[1]
 

@@ -61,7 +61,7 @@ def tiny_settings(**changes: Any) -> FinetuneSettings:
         "stride": 2,
         "hop_rows": 4,
         "batch": 4,
-        "epoch_steps": 8 * 4 * 3,
+        "frames_per_epoch": 8 * 4 * 3,
         "epochs": 2,
         "patience": 0,
         "warmup_epochs": 0.0,

@@ -53,7 +53,7 @@ def same(one: Part, two: Part) -> bool:
 
 
 def test_pixels_are_the_pictures_of_the_steps(tiny: Tiny, make: Make, data: DataSet, begun: Start) -> None:
-    settings = tiny(stride=3, hop_rows=7, epoch_steps=8 * 4 * 4)
+    settings = tiny(stride=3, hop_rows=7, frames_per_epoch=8 * 4 * 4)
     clips = make(settings)
     extractor = Extractor(begun.backbone, begun.features)
     videos = [extractor.open(match.require_video()) for match in data.matches if match.split == "train"]
@@ -74,7 +74,7 @@ def test_a_batch_is_that_of_stage_two(tiny: Tiny, make: Make, begun: Start, vide
     """The same windows in the same order with the same targets; the pictures' rows are those stored."""
     options = ExtractOptions(backbone=begun.features.backbone, weights="none", size=(48, 32))
     assert extract(find_sources([videos]), tmp_path / "rows.zarr", options, ExtractRun(engine="torch")).complete
-    store, settings = FeatureStore.open(tmp_path / "rows.zarr"), tiny(clip_len=40, epoch_steps=40 * 4 * 2)
+    store, settings = FeatureStore.open(tmp_path / "rows.zarr"), tiny(clip_len=40, frames_per_epoch=40 * 4 * 2)
     chosen = choose_matches(store, stride=settings.stride)
     bank = open_bank(store, chosen.ids, views=("identity",), device=CPU, place="ram")
     net = Normalised(begun.backbone, mean=begun.features.mean, std=begun.features.std)

@@ -25,7 +25,7 @@ def test_left_and_right_are_told_apart(
         hop_rows=3,
         dilate=1,
         batch=8,
-        epoch_steps=16 * 8 * 24,
+        frames_per_epoch=16 * 8 * 24,
         epochs=2,
         lr=2e-3,
         warmup_epochs=0.5,

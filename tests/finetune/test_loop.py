@@ -25,9 +25,9 @@ from bas.extract.run import extract
 from bas.finetune.network import FinetuneNet
 from bas.finetune.start import Start
 from bas.finetune.trainer import ClipUpdater, VideoJudge
-from bas.heads.ensemble import Member
+from bas.heads.ensemble import LoadedRun
 from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, RunRecord
-from bas.heads.training.evaluator import Verdict
+from bas.heads.training.evaluator import ValidationResult
 from bas.heads.training.loop import RunOptions as HeadOptions
 from bas.heads.training.loop import train as train_head
 from bas.heads.training.settings import FinetuneSettings, TrainSettings
@@ -60,10 +60,10 @@ def judged(monkeypatch: pytest.MonkeyPatch, *headlines: float) -> list[dict[str,
     """Let validation give these verdicts; the backbones that they are about."""
     weights: list[dict[str, torch.Tensor]] = []
 
-    def verdict(_: VideoJudge, net: Any) -> Verdict:
+    def verdict(_: VideoJudge, net: Any) -> ValidationResult:
         weights.append({name: tensor.clone() for name, tensor in net.backbone.state_dict().items()})
         headline = headlines[len(weights) - 1]
-        return Verdict(headline, headline, {"LEFT": headline, "RIGHT": headline})
+        return ValidationResult(headline, headline, {"LEFT": headline, "RIGHT": headline})
 
     monkeypatch.setattr(VideoJudge, "verdict", verdict)
     return weights
@@ -134,7 +134,7 @@ def test_a_stopped_run_goes_on_exactly(
         train(tmp_path / "cut", settings, begun, save_seconds=-1.0)
     monkeypatch.setattr(ClipUpdater, "update", real)
     with pytest.raises(InputError, match="the run is not finished") as error:
-        Member.load(tmp_path / "cut", CPU)
+        LoadedRun.load(tmp_path / "cut", CPU)
     assert "`bas finetune ... --out" in error.value.cure
     train(tmp_path / "cut", settings, begun)
     logs = [
@@ -177,7 +177,7 @@ def test_another_run_is_refused_by_name_and_left_alone(
         with pytest.raises(InputError, match=f"holds a run with other settings; these differ: {names}\n"):
             train(run, changed, start(changed, **asked), **matches)
     store = FeatureStore.open(pulse_store(tmp_path / "s.zarr", classes=("LEFT", "RIGHT")))
-    of_head = TrainSettings(head="fc", epochs=1, clip_len=8, epoch_steps=64)
+    of_head = TrainSettings(head="fc", epochs=1, clip_len=8, frames_per_epoch=64)
     with pytest.raises(InputError, match="holds a run of another kind\n  got:    bas finetune"):
         train_head(store, run, of_head, options=HeadOptions(device="cpu"))
     assert files(run) == before
@@ -191,7 +191,7 @@ def test_the_weights_of_the_best_epoch_are_kept(
     train: Train, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     weights = judged(monkeypatch, 0.2, 0.6, 0.6, 0.4, 0.4)
-    record = train(tmp_path / "run", tiny(epochs=5, epoch_steps=32, patience=2, **changes))
+    record = train(tmp_path / "run", tiny(epochs=5, frames_per_epoch=32, patience=2, **changes))
     assert [line.headline for line in record.history] == [0.2, 0.6, 0.6, 0.4]
     assert record.best_epoch == (4 if "keep" in changes else 2)
     kept, _ = load_weights("timm:test_resnet.r160_in1k", None, str(tmp_path / "run" / BACKBONE))
@@ -274,7 +274,7 @@ def test_extraction_gives_the_rows_that_the_network_computes_inside(
 
     assert isinstance(settings, FinetuneSettings)
     begun = load_weights("x3d_xs", 4, "none")[0]
-    model = settings.build(dim=features.dim, num_classes=2)
+    model = build_model(settings, dim=features.dim, num_classes=2)
     net = FinetuneNet(begun, model, features=features, settings=settings)
     net.backbone.load_state_dict(load_weights("x3d_xs", 4, str(tuned / BACKBONE))[0].state_dict())
     net.eval()
@@ -310,7 +310,7 @@ def test_validation_and_prediction_see_what_extraction_stores(
 def test_a_run_begins_with_the_head_and_backbone_of_a_finetuned_one(
     tuned: Path, train: Train, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    member = Member.load(tuned, CPU)
+    member = LoadedRun.load(tuned, CPU)
     settings = tiny(epochs=1, begun_from=member.weights_sha256)
     begun = Start.of(settings, ExtractOptions(), member)
     assert begun.features == member.record.features
@@ -347,9 +347,9 @@ def test_a_run_begins_with_a_head_of_stage_two(
     features = start(settings).features
     asked = ExtractOptions(backbone=features.backbone, weights="none", size=(48, 32))
     assert extract(find_sources([videos]), tmp_path / "s.zarr", asked, ExtractRun(engine="torch")).complete
-    of_head = TrainSettings(head="fc", proj=0, clip_len=8, epochs=1, epoch_steps=320, inputs="standard")
+    of_head = TrainSettings(head="fc", proj=0, clip_len=8, epochs=1, frames_per_epoch=320, inputs="standard")
     train_head(FeatureStore.open(tmp_path / "s.zarr"), tmp_path / "head", of_head, options=HeadOptions(device="cpu"))
-    member = Member.load(tmp_path / "head", CPU)
+    member = LoadedRun.load(tmp_path / "head", CPU)
     with pytest.raises(InputError, match="these differ: inputs"):
         Start.of(settings, ExtractOptions(), member)
     settings = tiny(epochs=1, inputs="standard", norm="frozen", lr=1e-9, begun_from=member.weights_sha256)

@@ -102,7 +102,7 @@ def test_errors_between_updates_are_told_too(tiny: Tiny) -> None:
 def test_the_cure_that_is_named_works(videos: Path, tmp_path: Path) -> None:
     """In a process whose memory is cut down once the libraries are loaded."""
     room_mib, how = "1000", "--backbone x3d_xs --weights none --size 96x64 --clip-len 32 --hop 4 --head fc --proj 0 "
-    how += "--epochs 1 --epoch-steps 512 --batch 16 --warmup-epochs 0 --device cpu --engine torch --decode-threads 1"
+    how += "--epochs 1 --frames-per-epoch 512 --batch 16 --warmup-epochs 0 --device cpu --engine torch --decode-threads 1"
 
     def finetune(*more: str) -> subprocess.CompletedProcess[str]:
         child = [sys.executable, str(Path(__file__).with_name("memory_child.py")), room_mib]

@@ -84,7 +84,7 @@ def test_progress_rises_to_all(num_rows: int, plan: ScoringPlan) -> None:
 @pytest.mark.parametrize("head", ["tcn", "ed", "bigru"])
 def test_a_match_of_one_window_is_scored_as_that_window(head: str) -> None:
     options = {"bigru.hidden": 8} if head == "bigru" else {}
-    model = ModelSettings(head=head, options=options).build(dim=6, num_classes=2).eval()
+    model = build_model(ModelSettings(head=head, options=options), dim=6, num_classes=2).eval()
     features = rows(30, 6)
     with torch.inference_mode():
         direct = model.scores(model(features[None]))[0]
@@ -100,7 +100,7 @@ def test_a_match_of_one_window_is_scored_as_that_window(head: str) -> None:
 def test_steps_at_once_change_nothing(head: str) -> None:
     small: dict[str, int | str] = {"unet_gru.widths": "8,16", "unet_gru.gru.hidden": 8}
     options = small if head == "unet_gru" else {}
-    model = ModelSettings(head=head, options=options).build(dim=6, num_classes=2)
+    model = build_model(ModelSettings(head=head, options=options), dim=6, num_classes=2)
     found = [
         scored(model, rows(333, 6), ScoringPlan(window_steps=20, stride=2, steps_per_call=steps))
         for steps in (1, 97, 100_000)

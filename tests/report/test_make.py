@@ -37,7 +37,7 @@ RECIPE = Row(
     head="fc",
     weights="none",
     published={"map_10": 42.66, "map_12": 37.31, "source": "seed"},
-    epoch_steps=1280,
+    frames_per_epoch=1280,
     num_seeds=1,
 )
 GAMES = {"liga/a": "train", "liga/b": "valid", "liga/c & #c": "test", "liga/d": "test"}
@@ -90,8 +90,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "fc"
-    settings = TrainSettings(head="fc", clip_len=16, batch=4, epochs=1, epoch_steps=1280, lr=1e-2, hop_rows=4)
-    train(FeatureStore.open(store), folder, settings, options=RunOptions(device="cpu"))
+    settings = TrainSettings(head="fc", clip_len=16, batch=4, epochs=1, frames_per_epoch=1280, lr=1e-2, hop_rows=4)
+    train(FeatureStore.open(store), folder, settings, device="cpu"))
     return folder
 
 

@@ -11,7 +11,7 @@ from bas.cache.store import FeatureStore
 from bas.heads.training.checkpoint import RunRecord
 
 Cli = Callable[..., int]
-TINY = ("--head", "tcn", "--clip-len", 16, "--hop", 4, "--epoch-steps", 384, "--epochs", 1, "--device", "cpu")
+TINY = ("--head", "tcn", "--clip-len", 16, "--hop", 4, "--frames-per-epoch", 384, "--epochs", 1, "--device", "cpu")
 LEARN = (
     "--head",
     "tcn",
@@ -21,7 +21,7 @@ LEARN = (
     5,
     "--lr",
     0.01,
-    "--epoch-steps",
+    "--frames-per-epoch",
     8000,
     "--epochs",
     4,
@@ -85,7 +85,7 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
         "dilate": 1,
         "sigma": 0.0,
         "mixup": 0.2,
-        "epoch_steps": 384,
+        "frames_per_epoch": 384,
         "epochs": 1,
         "warmup_epochs": 3.0,
         "patience": 2,

@@ -52,7 +52,7 @@ def state(epoch: int, step: int) -> LoopState:
 def log_epoch(log: RunLog, epoch: int, *, first_step: int = 0, value: float = 0.0) -> None:
     """The six updates of an epoch of `tiny`, then the epoch."""
     for step in range(first_step, 6):
-        log.update((epoch - 1) * 6 + step, loss=value, lr=1e-3, flush=step % 2 == 0)
+        log.step((epoch - 1) * 6 + step, loss=value, lr=1e-3, flush=step % 2 == 0)
     log.epoch(line(epoch))
 
 
@@ -67,7 +67,7 @@ def test_epochs_are_lines_of_a_table(tmp_path: Path, tiny: Tiny) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "tensorboard"]
 
 
-def test_events_are_shown_by_update(tmp_path: Path, tiny: Tiny) -> None:
+def test_events_are_shown_by_step(tmp_path: Path, tiny: Tiny) -> None:
     with RunLog.open(tmp_path, LoopState(), tiny()) as log:
         log_epoch(log, 1, value=0.5)
         log_epoch(log, 2, value=0.25)
@@ -85,7 +85,7 @@ def test_finished_epochs_are_on_the_disk_before_the_log_is_closed(tmp_path: Path
     with RunLog.open(tmp_path, LoopState(), tiny()) as log:
         log_epoch(log, 1)
         assert [step for step, _ in shown(tmp_path / "tensorboard")["valid/map"]] == [5]
-        log.update(6, loss=0.5, lr=1e-3, flush=True)
+        log.step(6, loss=0.5, lr=1e-3, flush=True)
         assert shown(tmp_path / "tensorboard")["train/loss"][-1] == (6, 0.5)
 
 
@@ -96,7 +96,7 @@ def test_after_a_resume_every_step_is_shown_once_and_as_done_last(
     with RunLog.open(tmp_path, LoopState(), tiny()) as log:  # killed somewhere in epoch 3
         log_epoch(log, 1, value=0.5)
         log_epoch(log, 2, value=0.5)
-        log.update(12, loss=0.5, lr=1e-3, flush=True)
+        log.step(12, loss=0.5, lr=1e-3, flush=True)
     with RunLog.open(tmp_path, state(epoch, step), tiny()) as log:
         for number in range(epoch + 1, 4):
             log_epoch(log, number, first_step=step if number == epoch + 1 else 0, value=0.25)
