@@ -17,7 +17,7 @@ from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
 from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
-from bas.heads.training.loop import RunOptions, train
+from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,7 +47,7 @@ def finetuned_run(folder: Path, data: Path, *, factor: float) -> Path:
     store = folder.parent / "rows.zarr"
     assert extract(find_sources([data]), store, options, ExtractRun(engine="torch")).complete
     settings = TrainSettings(head="fc", clip_len=16, batch=4, epochs=1, frames_per_epoch=640)
-    train(FeatureStore.open(store), folder, settings, classes=CLASSES, device="cpu"))
+    train(FeatureStore.open(store), folder, settings, classes=CLASSES, device="cpu")
     shutil.move(file, folder / BACKBONE)
     return folder
 

@@ -21,7 +21,7 @@ from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.heads.training.checkpoint import RunRecord
-from bas.heads.training.loop import RunOptions, train
+from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,7 +55,7 @@ def small(full: Path) -> Path:
 
 def trained(store: Path, folder: Path) -> Path:
     settings = TrainSettings(head="tcn", inputs="standard", clip_len=16, batch=4, epochs=1, frames_per_epoch=640)
-    train(FeatureStore.open(store), folder, settings, classes=("PASS", "DRIVE"), device="cpu"))
+    train(FeatureStore.open(store), folder, settings, classes=("PASS", "DRIVE"), device="cpu")
     return folder
 
 

@@ -16,7 +16,7 @@ from bas.extract.options import ExtractOptions
 from bas.finetune.start import Start, lender, model_of
 from bas.heads.ensemble import LoadedRun
 from bas.heads.training.checkpoint import RunRecord
-from bas.heads.training.loop import RunOptions, train
+from bas.heads.training.loop import train
 from bas.heads.training.settings import FinetuneSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,7 +72,7 @@ def test_what_lends_no_head(tmp_path: Path, tuned: Path) -> None:
 def test_a_head_on_imported_rows_has_no_backbone(pulse_store: Callable[..., Path], tiny: Tiny, tmp_path: Path) -> None:
     store = FeatureStore.open(pulse_store(tmp_path / "s.zarr"))
     settings = TrainSettings(head="fc", proj=0, clip_len=8, epochs=1, frames_per_epoch=64, batch=4)
-    train(store, tmp_path / "head", settings, device="cpu"))
+    train(store, tmp_path / "head", settings, device="cpu")
     member = LoadedRun.load(tmp_path / "head", torch.device("cpu"))
     imported: Any = FeatureSettings.imported(kind="pulses", model="none", dim=4, fps="25")
     member = replace(member, record=replace(member.record, features=imported))

@@ -8,7 +8,7 @@ import torch
 from bas.errors import InputError
 from bas.heads.anchor import AnchorSettings
 from bas.heads.gru import BiGruSettings, UnetGruSettings
-from bas.heads.model import head_settings
+from bas.heads.model import build_model, head_settings
 from bas.heads.registry import build_head
 from bas.heads.targets import clip_targets, stack_targets
 from bas.heads.training.settings import ModelSettings

@@ -10,6 +10,7 @@ import torch
 
 from bas.cache.settings import FeatureSettings
 from bas.errors import InputError
+from bas.heads.model import build_model
 from bas.heads.recipes import RECIPES, SEED_TABLE, Published, default_recipe, named_recipe, other_features
 from bas.heads.registry import HEADS
 from bas.heads.training.settings import TrainSettings

@@ -19,7 +19,7 @@ from bas.errors import InputError
 from bas.eval.ablation import Judged, Row, Table
 from bas.events import Event, write_predictions
 from bas.files import write_json_atomic
-from bas.heads.training.loop import RunOptions, train
+from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 from bas.report.make import report
 from bas.report.sources import ReportOptions
@@ -91,7 +91,7 @@ def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "fc"
     settings = TrainSettings(head="fc", clip_len=16, batch=4, epochs=1, frames_per_epoch=1280, lr=1e-2, hop_rows=4)
-    train(FeatureStore.open(store), folder, settings, device="cpu"))
+    train(FeatureStore.open(store), folder, settings, device="cpu")
     return folder
 
 

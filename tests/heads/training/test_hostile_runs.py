@@ -37,7 +37,7 @@ QUICK = hypothesis_settings(max_examples=100, deadline=None, derandomize=True, d
 def run(tmp_path_factory: pytest.TempPathFactory, store: FeatureStore, tiny: Callable[..., TrainSettings]) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "fc"
-    train(store, folder, tiny(epochs=1, head="bigru", options={"bigru.hidden": 4}), device="cpu"))
+    train(store, folder, tiny(epochs=1, head="bigru", options={"bigru.hidden": 4}), device="cpu")
     return folder
 
 

@@ -99,7 +99,7 @@ def test_a_stopped_run_goes_on_exactly(
 
     monkeypatch.setattr(HeadTrainer, "training_step", update)
     with pytest.raises(Stopped):
-        train(store, tmp_path / "cut", settings, device="cpu", save_seconds=-1.0))
+        train(store, tmp_path / "cut", settings, device="cpu", save_seconds=-1.0)
     monkeypatch.setattr(HeadTrainer, "training_step", real_update)
     seen: list[tuple[int, int]] = []
     progress = TrainingProgress(started=lambda _record, _bank, state: seen.append((state.epoch, state.step)))
@@ -252,7 +252,7 @@ def test_states_are_saved_a_while_apart(
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=monotonic))
     monkeypatch.setattr(loop, "write_checkpoint", write_checkpoint)
     settings = tiny(epochs=2, frames_per_epoch=16 * 4 * 10)
-    train(store, tmp_path / "run", settings, device="cpu", save_seconds=3.5))
+    train(store, tmp_path / "run", settings, device="cpu", save_seconds=3.5)
     assert saved == [(0, 4), (0, 8), (1, 0), (1, 4), (1, 8), (2, 0)]
 
 

@@ -16,7 +16,7 @@ from bas.files import write_json_atomic
 from bas.heads.recipes import RECIPES
 from bas.heads.training.checkpoint import FORMAT, RUN, EpochLine, LoopState, RunRecord
 from bas.heads.training.data import choose_matches
-from bas.heads.training.evaluator import Verdict
+from bas.heads.training.evaluator import ValidationResult
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]
@@ -28,10 +28,10 @@ def record_of(store: FeatureStore, settings: TrainSettings, **changes: Any) -> R
 
 def done(record: RunRecord) -> RunRecord:
     """With one epoch and chosen peaks."""
-    verdict = Verdict(1 / 3, 0.25, {"PASS": 0.5, "DRIVE": 0.0})
+    result = ValidationResult(1 / 3, 0.25, {"PASS": 0.5, "DRIVE": 0.0})
     state = LoopState(epoch=1, best_epoch=1, best=result, history=[EpochLine(1, 0.1, 1e-3, 1 / 3, 0.25, 2.0, 1.0)])
     peaks = PeakSettings(kind="soft", window_frames=18)
-    return replace(record.after(state), peaks=peaks, chosen=Verdict(0.5, 0.5, {"PASS": 1.0, "DRIVE": 0.0}))
+    return replace(record.after(state), peaks=peaks, chosen=ValidationResult(0.5, 0.5, {"PASS": 1.0, "DRIVE": 0.0}))
 
 
 def test_a_new_record_says_what_is_trained_on_what(store: FeatureStore, tiny: Tiny) -> None:

@@ -102,8 +102,7 @@ def test_missing_fields_get_defaults_and_unknown_ones_are_refused_by_name() -> N
     record = TrainSettings(lr=1e-3).to_json()
     without = {name: value for name, value in record.items() if name not in ("keep", "score_len")}
     assert TrainSettings.from_json(without, where="run.json") == TrainSettings(lr=1e-3)
-    with pytest.raises(InputError, match=r"run\.json: unknown setting dropout
-"):
+    with pytest.raises(InputError, match=r"run\.json: unknown setting dropout"):
         TrainSettings.from_json(record | {"dropout": 0.1}, where="run.json")
 
 
@@ -115,8 +114,10 @@ def test_the_former_name_of_frames_per_epoch_is_read() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"clip_len": "fifty"}, {"clip_len": 2.5}, {"epochs": True}, {"lr": None}, {"lr": -1.0}, {"head": 3}, {"views": 3}]
-    + [{"views": None}, {"views": [3]}, {"options": 5}, {"proj": "wide"}, {"inputs": "cooked"}],
+    [
+        *({"clip_len": "fifty"}, {"clip_len": 2.5}, {"epochs": True}, {"lr": None}, {"lr": -1.0}, {"head": 3}),
+        *({"views": 3}, {"views": None}, {"views": [3]}, {"options": 5}, {"proj": "wide"}, {"inputs": "cooked"}),
+    ],
 )
 def test_records_that_are_no_settings_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"setting '{next(iter(change))}' is not usable"):
