@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import InputError
 from .training.settings import TargetSettings
@@ -100,20 +99,8 @@ def clip_targets(
 
 
 def stack_targets(clips: Sequence[Targets]) -> Targets:
-    """Clips (T_i, ...) -> a batch (B, max T, ...); what is padded is masked, and holds zeros.
-
-    Raises:
-        InputError: no clip at all.
-    """
-    if not clips:
-        raise InputError("no clip to stack", got=0, wanted="at least one")
-    longest = max(clip.mask_bt.shape[0] for clip in clips)
-
-    def padded(tensor: Tensor) -> Tensor:
-        missing = longest - tensor.shape[0]
-        return functional.pad(tensor, (0, 0) * (tensor.dim() - 1) + (0, missing))
-
-    return Targets(*(torch.stack([padded(getattr(clip, field.name)) for clip in clips]) for field in fields(Targets)))
+    """Clips (T, ...) of one length -> a batch (B, T, ...)."""
+    return Targets(*(torch.stack([getattr(clip, field.name) for clip in clips]) for field in fields(Targets)))
 
 
 def _steps_by_class(events: Iterable[tuple[int, int]], *, num_steps: int, num_classes: int) -> list[list[int]]:
