@@ -33,17 +33,19 @@ class RunLog:
         first_step = state.total_steps(settings)
         with disk_errors(folder):
             # purge_step: TensorBoard hides what earlier files hold of this step and later ones. The step in the name
-            # keeps two files of one second apart.
-            writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=first_step, filename_suffix=f".{first_step}")
+            # keeps two files of one second apart. A thread writes the events: a kill loses those of the last second.
+            writer = SummaryWriter(
+                str(folder / TENSORBOARD), purge_step=first_step, filename_suffix=f".{first_step}", flush_secs=1
+            )
         try:
             yield cls(folder, list(state.history), writer, settings.steps_per_epoch)
         finally:
             with disk_errors(folder):
                 writer.close()
 
-    def step(self, step: int, *, loss: float, lr: float, flush: bool) -> None:
-        """Log the mean loss of the epoch so far at a step (from 0, over all epochs); `flush` writes it to the disk."""
-        self._scalars(step, {"train/loss": loss, "train/lr": lr}, flush=flush)
+    def step(self, step: int, *, loss: float, lr: float) -> None:
+        """Log the mean loss of the epoch so far at a step (from 0, over all epochs), to TensorBoard."""
+        self._scalars(step, {"train/loss": loss, "train/lr": lr})
 
     def epoch(self, line: EpochLine) -> None:
         """Log a finished epoch, to both; its events lie at its last step."""
@@ -51,7 +53,7 @@ class RunLog:
         values = {"valid/headline_map": line.headline, "valid/map": line.mean, "train/epoch_loss": line.loss}
         if line.waiting_share:
             values["train/waiting_share"] = line.waiting_share
-        self._scalars(line.epoch * self.steps_per_epoch - 1, values, flush=True)
+        self._scalars(line.epoch * self.steps_per_epoch - 1, values)
         text = io.StringIO()
         writer = csv.DictWriter(text, [each.name for each in fields(EpochLine)], lineterminator="\n")
         writer.writeheader()
@@ -59,9 +61,7 @@ class RunLog:
         with disk_errors(self.folder):
             replace_synced(self.folder / f".{LOG}.part", self.folder / LOG, text.getvalue().encode())
 
-    def _scalars(self, step: int, values: dict[str, float], *, flush: bool) -> None:
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
         with disk_errors(self.folder):
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
-            if flush:  # the writer has a thread, which a kill would end with its queue
-                self.writer.flush()

@@ -218,7 +218,7 @@ def run_epochs(
                     now = meter.read()
                     progress.advanced(now)
                     if log:
-                        log.step(number, loss=now.loss, lr=lr, flush=is_save_due)
+                        log.step(number, loss=now.loss, lr=lr)
                 if is_save_due:
                     _require_numbers(trainer, state)
                     if is_writer:

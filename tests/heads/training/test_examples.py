@@ -96,7 +96,8 @@ def test_matches_shorter_than_a_window_repeat_their_last_row(
                 assert batch.targets.mask_bt[clip].tolist() == [True] * 10 + [False] * 6
                 rows = torch.from_numpy(store.rows("a")[::2].astype(np.float32))
                 torch.testing.assert_close(batch.features_btc[clip, :10], rows, rtol=0, atol=0)
-                assert torch.equal(batch.features_btc[clip, 10:], rows[-1:].expand(6, -1))  # the last row is repeated
+                last = torch.from_numpy(store.rows("a")[-1:].astype(np.float32))
+                assert torch.equal(batch.features_btc[clip, 10:], last.expand(6, -1))
                 assert batch.targets.class_bt[clip, :10].nonzero().flatten().tolist() == [4, 9]
     assert seen[True] > 0
     assert seen[False] > 0
