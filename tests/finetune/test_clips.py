@@ -19,7 +19,7 @@ from bas.extract.options import ExtractOptions
 from bas.extract.options import RunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.finetune import data as clips_module
-from bas.finetune.data import Part, TrainingClips, VideoSource, clip_seed
+from bas.finetune.data import ClipBatch, TrainingClips, VideoSource, clip_seed
 from bas.finetune.start import Start
 from bas.heads.training.data import Examples, choose_matches
 from bas.heads.training.settings import FinetuneSettings
@@ -47,7 +47,7 @@ def make(data: DataSet, begun: Start) -> Callable[[FinetuneSettings], TrainingCl
 Make = Callable[[FinetuneSettings], TrainingClips]
 
 
-def same(one: Part, two: Part) -> bool:
+def same(one: ClipBatch, two: ClipBatch) -> bool:
     tensors = [(getattr(one.targets, each.name), getattr(two.targets, each.name)) for each in fields(one.targets)]
     return one.seeds == two.seeds and all(torch.equal(*each) for each in [(one.pixels, two.pixels), *tensors])
 
