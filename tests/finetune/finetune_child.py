@@ -46,7 +46,7 @@ def run(data: Path, out: Path, settings: FinetuneSettings) -> None:
         "save_seconds": -1.0,
     }
     asked = ExtractOptions(backbone="timm:test_resnet.r160_in1k", weights="none", size=(48, 32))
-    finetune(find_sources([data]), out, settings, Start.of(settings, asked, None), **how)
+    finetune(find_sources([data]), out, settings, Start.of(settings, asked, None), save_seconds=-1.0, **how)
 
 
 def die_at(owner: Any, name: str, call: int, *, after: bool) -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bas.heads.model import build_model
 from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
 from bas.errors import InputError
@@ -27,6 +26,7 @@ from bas.finetune.network import FinetuneNet
 from bas.finetune.start import Start
 from bas.finetune.trainer import ClipTrainer
 from bas.heads.ensemble import LoadedRun
+from bas.heads.model import build_model
 from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, RunRecord
 from bas.heads.training.evaluator import Evaluator, ValidationResult
 from bas.heads.training.loop import train as train_head
@@ -185,9 +185,9 @@ def test_another_run_is_refused_by_name_and_left_alone(
     store = FeatureStore.open(pulse_store(tmp_path / "s.zarr", classes=("LEFT", "RIGHT")))
     of_head = TrainSettings(head="fc", epochs=1, clip_len=8, frames_per_epoch=64)
     with pytest.raises(InputError, match="holds a run of another kind\n  got:    bas finetune"):
-        train_head(store, run, of_head, device="cpu"
+        train_head(store, run, of_head, device="cpu")
     assert files(run) == before
-    train_head(store, tmp_path / "head", of_head, device="cpu"
+    train_head(store, tmp_path / "head", of_head, device="cpu")
     with pytest.raises(InputError, match="holds a run of another kind\n  got:    bas train-head"):
         train(tmp_path / "head", settings)
 
@@ -357,7 +357,7 @@ def test_a_run_begins_with_a_head_of_stage_two(
     asked = ExtractOptions(backbone=features.backbone, weights="none", size=(48, 32))
     assert extract(find_sources([videos]), tmp_path / "s.zarr", asked, ExtractRun(engine="torch")).complete
     of_head = TrainSettings(head="fc", proj=0, clip_len=8, epochs=1, frames_per_epoch=320, inputs="standard")
-    train_head(FeatureStore.open(tmp_path / "s.zarr"), tmp_path / "head", of_head, device="cpu"
+    train_head(FeatureStore.open(tmp_path / "s.zarr"), tmp_path / "head", of_head, device="cpu")
     member = LoadedRun.load(tmp_path / "head", CPU)
     with pytest.raises(InputError, match="these differ: inputs"):
         Start.of(settings, ExtractOptions(), member)

@@ -116,7 +116,8 @@ def test_two_processes_are_one(outcomes: Path, number: int) -> None:
 
 def arguments(videos: Path, out: Path, *more: object) -> Sequence[str]:
     how = f"--backbone {FRAMES} --weights none --size 48x32 --head fc --proj 0 --clip-len 8 --hop 4 --batch 4 "
-    how += "--frames-per-epoch 32 --epochs 2 --warmup-epochs 0 --augment none --norm frozen --device cpu --engine torch --decode-threads 1"
+    how += "--frames-per-epoch 32 --epochs 2 --warmup-epochs 0 --augment none --norm frozen "
+    how += "--device cpu --engine torch --decode-threads 1"
     return ["finetune", str(videos), "--out", str(out), *how.split(), *map(str, more)]
 
 
