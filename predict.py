@@ -18,16 +18,16 @@ from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
 from .eval.prediction_folder import PartSpots, PredictionFolder
 from .eval.spots import Spots
 from .events import SPLITS, Event, Split, TimeGrid
+from .extract.options import EngineKind, ExtractRunOptions, known_view
 from .files import disk_errors
 from .workers import SILENT, MatchResult, Progress, Summary, each_match
 
 if TYPE_CHECKING:
     from .extract.extractor import Extractor
-    from .extract.match_rows import MatchRows
+    from .extract.rows import MatchRows
     from .extract.video.reader import Video
     from .heads.ensemble import Ensemble
 
-Engine = Literal["auto", "torch", "openvino"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Nms = Literal["run", "seed"]
 Calibrate = Literal["none", "rank"]
@@ -47,7 +47,7 @@ class PredictOptions:
     """Keep the features of videos in this store; by default they are forgotten after each match."""
     weights: str | None = None
     """Weights file or finetuned run of the backbone that made the features; a finetuned run has its own."""
-    engine: Engine = "auto"
+    engine: EngineKind = "auto"
     """Library that runs the backbone over videos."""
     device: Device = "auto"
     """Where backbone and heads run; on mps the heads only, the backbone stays on the CPU."""
@@ -69,7 +69,7 @@ class PredictOptions:
         for option, typed, allowed in (
             ("--nms", [self.nms], get_args(Nms)),
             ("--calibrate", [self.calibrate], get_args(Calibrate)),
-            ("--engine", [self.engine], get_args(Engine)),
+            ("--engine", [self.engine], get_args(EngineKind)),
             ("--device", [self.device], get_args(Device)),
             ("--split", self.splits, SPLITS),
         ):
@@ -220,7 +220,7 @@ def _events(spots: Spots, classes: Sequence[str], grid: TimeGrid, *, half: int) 
 
 def _rows(shared: _Prediction, game: Game, part: Part, *, first_row: int) -> "MatchRows":
     """Rows of a part, from its store or its video; progress counts on from `first_row`, where the part before ended."""
-    from .extract.match_rows import stored_rows, streamed_rows
+    from .extract.rows import stored_rows, streamed_rows
 
     ensemble = shared.ensemble
     if isinstance(part, StoredPart):
@@ -233,7 +233,7 @@ def _rows(shared: _Prediction, game: Game, part: Part, *, first_row: int) -> "Ma
     def opened(video: "Video") -> None:
         _require_rate(video.grid.fps, ensemble, part.id)
         if not shared.engine_checked and (fidelity := extractor.check(video)) is not None:
-            shared.progress.note(f"engine against plain fp32: worst row's cosine {fidelity.cosine:.6f}")
+            shared.progress.note(str(fidelity))
         shared.engine_checked = True
 
     return streamed_rows(
@@ -244,33 +244,30 @@ def _rows(shared: _Prediction, game: Game, part: Part, *, first_row: int) -> "Ma
         max_bad_share=shared.options.max_bad_share,
         reduction=ensemble.reduction,
         opened=opened,
-        on_progress=lambda done: shared.progress.advanced(
-            game.id, first_row + done.rows_done, first_row + done.num_rows, f"{done.bottleneck}-bound"
+        on_progress=lambda _, done, total, words: shared.progress.advanced(
+            game.id, first_row + done, first_row + total, words
         ),
     )
 
 
 def _keep_rows(shared: _Prediction, games: Sequence[Game], keep: Path) -> list[Game]:
     """Extract the videos into a store; the same games with stored parts, and with a problem where that failed."""
-    from .extract.options import RunOptions, parse_views
-    from .extract.run import Reporter, extract_matches
+    from .extract.run import extract_matches
 
     options, progress, extractor = shared.options, shared.progress, shared.extractor
     parts = [part for game in games for part in game.parts if isinstance(part, VideoPart) and not game.problem]
     if not parts or extractor is None:
         return list(games)
-    run = RunOptions(views=parse_views(shared.ensemble.view), max_bad_share=options.max_bad_share)
-    report = Reporter(
-        fidelity=lambda fidelity: progress.note(f"engine: worst row's cosine {fidelity.cosine:.6f}"),
-        progress=lambda done: progress.advanced(done.match_id, done.rows_done, done.num_rows, "features"),
-    )
-    extracted = extract_matches(extractor, parts[0].data_set, [part.match for part in parts], keep, run, report=report)
+    run = ExtractRunOptions(views=(known_view(shared.ensemble.view),), max_bad_share=options.max_bad_share)
+    silent_end = replace(progress, started=SILENT.started, finished=SILENT.finished)  # the games are counted later
+    matches = [part.match for part in parts]
+    extracted = extract_matches(extractor, parts[0].data_set, matches, keep, run, progress=silent_end)
     results, store = {result.match_id: result for result in extracted.results}, FeatureStore.open(keep)
     shared.seconds_before = {match_id: result.seconds for match_id, result in results.items()}
     kept = []
     for game in games:
         failures = [
-            results[part.id].message for part in game.parts if part.id in results and not results[part.id].is_stored
+            results[part.id].message for part in game.parts if part.id in results and not results[part.id].is_done
         ]
         stored = tuple(
             StoredPart(part.id, part.half, part.split, store) if part.id in results else part for part in game.parts
@@ -285,7 +282,7 @@ def _prepared(ensemble: "Ensemble", games: Sequence[Game], options: PredictOptio
     parts = [part for game in games for part in game.parts]
     for store in {part.store.path: part.store for part in parts if isinstance(part, StoredPart)}.values():
         features = ensemble.full_features if store.settings.reduction is None else ensemble.features
-        wrong = store.settings.differing_rows(features)
+        wrong = store.settings.differing(features)
         if wrong:
             raise InputError(
                 f"{store.path}: rows of other settings than the run was trained on; these differ: {', '.join(wrong)}",
@@ -311,7 +308,7 @@ def _prepared(ensemble: "Ensemble", games: Sequence[Game], options: PredictOptio
 
 
 def _extractor(ensemble: "Ensemble", options: PredictOptions) -> "Extractor":
-    from .extract.backbones.run_folder import has_backbone
+    from .extract.backbones.weights import has_backbone
     from .extract.extractor import Extractor
 
     features = ensemble.full_features

@@ -7,23 +7,18 @@ from pathlib import Path
 
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
-from ..cluster.join import connected
-from ..cluster.pool import Cluster, Lost, Watch, on_cluster
 from ..errors import InputError
-from ..eval.ablation import TABLE, Judged, Row, Table, require_same_settings
 from ..events import SOCCERNET_BALL_CLASSES
 from ..extract.backbones.registry import backbone_spec
-from ..extract.cluster_run import ClusterReporter, extract_on_cluster
-from ..extract.engines.choose import Device
-from ..extract.options import ExtractOptions
-from ..extract.options import RunOptions as ExtractRun
-from ..extract.run import Reporter as ExtractReporter
+from ..extract.options import Device, ExtractOptions
+from ..extract.options import ExtractRunOptions as ExtractRun
 from ..extract.run import extract
 from ..files import FileLock, disk_errors, num_cores, write_text_atomic
 from ..heads.training.loop import choose_device
-from ..workers import Failure, side_by_side
+from ..workers import SILENT, Failure, Progress, on_ray, ray_cluster, side_by_side
 from .plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
-from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256, ready_alone
+from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256
+from .table import TABLE, Judged, Row, Table, require_same_settings
 
 MAX_JOBS_ON_GPU = 4
 """Small heads leave a GPU idle between kernels, so several runs share it; each holds a bank of its own there."""
@@ -35,12 +30,8 @@ class Reporter:
 
     note: Callable[[str], None] = lambda _: None
     """Called with what is worth knowing before the work."""
-    extracting: Callable[[Place], AbstractContextManager[ExtractReporter]] = lambda _: nullcontext(ExtractReporter())
-    """Called before every extraction: hears how it goes."""
-    extracting_there: Callable[[Place], AbstractContextManager[ClusterReporter]] = lambda _: nullcontext(
-        ClusterReporter()
-    )
-    """The same of one on a cluster."""
+    extracting: Callable[[Place], AbstractContextManager[Progress]] = lambda _: nullcontext(SILENT)
+    """Called before every extraction; gives its progress callbacks."""
     begun: Callable[[Sequence[RunTask], int], None] = lambda *_: None
     """Called once, with the runs that are left and how many go side by side."""
     progress: Callable[[RunTask, float], None] = lambda *_: None
@@ -69,7 +60,7 @@ def ablate(sources: Sequence[Path], out: Path, options: AblateOptions, report: R
         choose_device(options.device)  # what is not there is better said before hours of work
     inputs = open_inputs(sources, options)
     out = out.absolute()  # workers of a cluster have a working folder of their own
-    with connected(options.ray) if options.ray else nullcontext(), _owned(out):
+    with ray_cluster(options.ray) if options.ray else nullcontext(), _owned(out):
         board = _Board.begin(inputs, out, options)
         tasks: list[RunTask] = []
         for place in board.plan.places:
@@ -92,29 +83,17 @@ def ablate(sources: Sequence[Path], out: Path, options: AblateOptions, report: R
         if options.ray is None:
             side_by_side(carry_out_alone, longest_first, jobs=jobs, progress=report.progress, ended=ended)
         else:
-            on_cluster(ready_alone, longest_first, cluster=_cluster(options), watch=_watch(report, ended))
+            on_ray(
+                carry_out_alone,
+                longest_first,
+                address=options.ray,
+                device=options.device,
+                gpu_share=1 / MAX_JOBS_ON_GPU,
+                jobs=options.jobs,
+                progress=report.progress,
+                ended=ended,
+            )
     return board.table
-
-
-def _cluster(options: AblateOptions) -> Cluster:
-    assert options.ray is not None
-    share = 1 / MAX_JOBS_ON_GPU
-    return Cluster(address=options.ray, device=options.device, gpu_share=share, max_slots=options.jobs)
-
-
-def _watch(report: Reporter, ended: Callable[[RunTask, Judged | Failure], None]) -> Watch[RunTask, Judged]:
-    """Tells of a cluster what is told of processes, and of workers that were lost."""
-
-    def lost(lost: Lost[RunTask]) -> RunTask:
-        report.note(f"{lost.task.name}: its worker on {lost.place} was lost: {lost.why}")
-        return lost.task
-
-    return Watch(
-        ended=lambda task, _, result: ended(task, result),
-        progress=lambda task, _, share: report.progress(task, share),
-        lost=lost,
-        note=report.note,
-    )
 
 
 def default_jobs(device: Device, num_runs: int) -> int:
@@ -143,20 +122,13 @@ def _extract_missing(place: Place, inputs: Inputs, options: AblateOptions, repor
         window=options.window if is_3d else None,
         hop=options.hop if is_3d else None,
     )
-    run = ExtractRun(device=options.device)
+    run = ExtractRun(device=options.device, ray=options.ray)
     try:
-        if options.ray:
-            cluster = Cluster(address=options.ray, device=options.device)
-            with report.extracting_there(place) as told:
-                summary = extract_on_cluster(
-                    data_set, place.store, asked, run, cluster, split=options.splits, report=told
-                )
-        else:
-            with report.extracting(place) as hears:
-                summary = extract(data_set, place.store, asked, run, split=options.splits, report=hears)
+        with report.extracting(place) as progress:
+            summary = extract(data_set, place.store, asked, run, split=options.splits, progress=progress)
     except Exception as error:  # whatever it is: the rows of other backbones go on
         return Failure.of(error)
-    failed = [result for result in summary.results if not result.is_stored]
+    failed = [result for result in summary.results if not result.is_done]
     if not failed:
         return None
     return Failure(f"{len(failed)} match(es) not extracted; {failed[0].match_id}: {failed[0].message}")

@@ -10,17 +10,17 @@ from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..data.sources import DataSet, find_sources
 from ..errors import InputError
-from ..eval.ablation import Row
 from ..events import Split
 from ..extract.backbones.registry import backbone_spec
-from ..extract.engines.choose import Device
-from ..extract.options import DEFAULT_BACKBONE
+from ..extract.extractor import DEFAULT_BACKBONE
+from ..extract.options import Device
 from ..heads.inputs import INPUTS
 from ..heads.model import build_model
 from ..heads.recipes import RECIPES, SEED_TABLE, named_recipe
 from ..heads.training.data import choose_matches, one_pass_at_most
 from ..heads.training.settings import TrainSettings
 from .runs import RunTask, judged_games
+from .table import Row
 
 STORES = "stores"
 _FIXED_COST = 50_000

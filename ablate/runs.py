@@ -11,22 +11,21 @@ from typing import Any
 import torch
 
 from ..cache.store import FeatureStore
-from ..cluster.pool import Ready, Slot
 from ..data.games import Game as SourceGame
 from ..data.games import StoredPart, choose_games, find_games
 from ..errors import InputError
-from ..eval.ablation import Judged
 from ..eval.files import PREDICTIONS_NAME, games_of, read_events
 from ..eval.prediction_folder import RECORD
 from ..eval.report import EvalSettings, Report, evaluate
 from ..eval.uncertainty import Resampling
 from ..events import Event, Split
-from ..extract.engines.choose import Device
+from ..extract.options import Device
 from ..files import read_json, write_json_atomic
 from ..heads.training.checkpoint import BEST, RUN, RunRecord
 from ..heads.training.loop import EpochProgress, TrainingProgress, train
 from ..heads.training.settings import TrainSettings
 from ..predict import PredictOptions, predict
+from .table import Judged
 
 FORMAT = "bas-judged-1"
 
@@ -131,11 +130,6 @@ def carry_out_alone(task: RunTask, tell: Callable[[float], None]) -> Judged:
     """`carry_out` in a process of its own, with one thread: figures do not depend on how many run side by side."""
     torch.set_num_threads(1)
     return carry_out(task, tell)
-
-
-def ready_alone(_: Slot) -> Ready[RunTask, Judged]:
-    """A worker of a cluster that does `carry_out_alone`."""
-    return Ready(carry_out_alone)
 
 
 def judged_games(store: FeatureStore, split: Split) -> list[JudgedGame]:

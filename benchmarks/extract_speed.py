@@ -22,8 +22,8 @@ from bas.data.sources import find_sources
 from bas.extract.backbones.registry import backbone_spec
 from bas.extract.backbones.weights import load_weights
 from bas.extract.engines.pytorch import Normalised
-from bas.extract.extractor import Extractor
-from bas.extract.options import ExtractOptions, RunOptions, resolve_settings
+from bas.extract.extractor import Extractor, resolve_settings
+from bas.extract.options import ExtractOptions, ExtractRunOptions
 from bas.extract.run import extract
 from bas.extract.windows import WindowPlan
 
@@ -71,10 +71,10 @@ def pipeline_against_parts(backbone: str, clip: Path, folder: Path, device: str,
     runs = iter(range(10_000))
 
     def pipeline() -> float:
-        options, run = ExtractOptions(backbone=backbone, weights="none"), RunOptions(device=device)  # type: ignore[arg-type]
+        options, run = ExtractOptions(backbone=backbone, weights="none"), ExtractRunOptions(device=device)  # type: ignore[arg-type]
         store = folder / f"{backbone}-{next(runs)}.zarr"
         result = extract(find_sources([clip]), store, options, run).results[0]
-        pipeline_rates.append(result.rows_per_second)
+        pipeline_rates.append(float(result.columns["frames/s"]))
         return result.num_rows
 
     pipeline_rates: list[float] = []

@@ -21,11 +21,11 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from bas.data.sources import find_sources
-from bas.extract.options import ExtractOptions, RunOptions
+from bas.extract.options import ExtractOptions, ExtractRunOptions
 from bas.extract.run import extract
 video, store = map(Path, sys.argv[1:])
 options = ExtractOptions(backbone="tf_efficientnet_lite0", weights="none", size=(64, 36))
-result = extract(find_sources([video]), store, options, RunOptions()).results[0]
+result = extract(find_sources([video]), store, options, ExtractRunOptions()).results[0]
 print(json.dumps([result.num_rows, result.rows_per_second, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """
 

@@ -13,12 +13,11 @@ from rich.text import Text
 from ..ablate.loop import Reporter
 from ..ablate.plan import Place
 from ..ablate.runs import RunTask
-from ..eval.ablation import SHEET, Judged, Row, Table
-from ..extract.cluster_run import ClusterReporter
-from ..extract.run import Reporter as ExtractReporter
+from ..ablate.table import SHEET, Judged, Row, Table
 from ..heads.recipes import RECIPES
 from ..workers import Failure
-from .extract_view import ClusterView, ExtractionView
+from ..workers import Progress as Callbacks
+from .show import ProgressView
 from .train_view import duration
 
 _SPEED_SECONDS = 600.0
@@ -52,7 +51,6 @@ class AblationView:
         return Reporter(
             note=self._note,
             extracting=self._extracting,
-            extracting_there=self._extracting_there,
             begun=self._begun,
             progress=self._progress,
             ended=self._ended,
@@ -65,16 +63,10 @@ class AblationView:
         self._console.print(f"note: {text}", style="dim", markup=False, soft_wrap=True)
 
     @contextmanager
-    def _extracting(self, place: Place) -> Iterator[ExtractReporter]:
+    def _extracting(self, place: Place) -> Iterator[Callbacks]:
         self._console.print(f"extracting {place.store}", markup=False, soft_wrap=True)
-        with ExtractionView() as report:
-            yield report
-
-    @contextmanager
-    def _extracting_there(self, place: Place) -> Iterator[ClusterReporter]:
-        self._console.print(f"extracting {place.store}", markup=False, soft_wrap=True)
-        with ClusterView() as report:
-            yield report
+        with ProgressView("extracting") as progress:
+            yield progress
 
     def _begun(self, tasks: Sequence[RunTask], jobs: int) -> None:
         if not tasks:

@@ -8,7 +8,7 @@ import typer
 
 from .options import AsJson, progress_bar
 from .settings_options import with_options
-from .show import show
+from .show import ProgressView, note, say, show, summary_view
 
 DataRoot = Annotated[
     Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
@@ -34,20 +34,16 @@ def data_check(
 @with_options()
 def data_ls(root: DataRoot, as_json: AsJson = False) -> None:
     """List the matches without opening a video; tab-separated where the output is not a terminal."""
-    from rich.console import Console
-
     from ..data.sources import find_data_set
-    from .data_view import listing_lines, listing_view
+    from .data_view import listing_json, listing_lines, listing_view
 
     data_set = find_data_set(root)
-    console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(listing_view(data_set))
+    if as_json or sys.stdout.isatty():
+        show(listing_view(data_set), listing_json(data_set), as_json=as_json)
     else:
-        print("\n".join(listing_lines(data_set)))
+        say("\n".join(listing_lines(data_set)))
     num_errors = sum(finding.severity == "error" for finding in data_set.findings)
-    if num_errors:
-        print(f"bas: {num_errors} error(s) in the data: bas data check '{root}' says which", file=sys.stderr)
+    note(f"{num_errors} error(s) in the data: bas data check '{root}' says which" if num_errors else "")
 
 
 @with_options()
@@ -59,7 +55,7 @@ def data_synthetic(
     variety: Annotated[float, typer.Option(help="How different the matches look, 0 to 1.")] = 1.0,
     jobs: Annotated[int, typer.Option(help="Matches drawn side by side; 0: one per core.")] = 0,
 ) -> None:
-    """Draw football matches with labels, in SoccerNet's layout. Resumes.
+    """Draw synthetic football matches with labels, in SoccerNet's layout. Resumes.
 
     Test and demo data: figures measured on it say nothing about real football.
     """
@@ -74,31 +70,28 @@ def data_synthetic(
 
 @with_options()
 def data_proxy(
-    root: Annotated[
-        Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
-    ],
+    root: DataRoot,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or one that this command began.")],
     size: Annotated[str, typer.Option(help="Width x height that a picture takes at most.")] = "398x224",
-    gop: Annotated[int, typer.Option(help="Frames from one key frame to the next.")] = 12,
-    crf: Annotated[int, typer.Option(help="x264's quality: 0 (lossless) to 51; 6 more halve the size.")] = 18,
+    gop: Annotated[int, typer.Option(help="Frames from one key frame to the next at most.")] = 12,
+    crf: Annotated[int, typer.Option(help="Quality of x264, 0 (lossless) to 51; 6 more halve the size.")] = 18,
     jobs: Annotated[int, typer.Option(help="Videos copied side by side; 0: one per core.")] = 0,
     max_bad_share: Annotated[
-        float, typer.Option(help="Share of undecodable frames that is put up with, 0 to 1.")
+        float, typer.Option(help="Largest share of undecodable frames with which a video is accepted, 0 to 1.")
     ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
     """Copy a data set with small videos that are quick to read at random places, for training on clips. Resumes.
 
-    Labels and times stay as they are; each copy is read again and compared with its source, frame for frame.
+    Labels and times stay as they are; each copy is read again: all times, and a sample of frames, must be the source's.
     """
     from ..data.proxy import ProxySettings, write_proxies
     from ..extract.options import parse_pair
-    from .data_view import ProxyView, summary_json, summary_view
 
-    width, height = parse_pair(size, option="--size", separator="x", example="398x224")
-    settings = ProxySettings(width=width, height=height, gop=gop, crf=crf)
-    with ProxyView() as report:
-        summary = write_proxies(root, out, settings, jobs=jobs, max_bad_share=max_bad_share, report=report)
-    show(summary_view(summary), summary_json(summary), as_json=as_json, piped_width=110)
+    width_height = parse_pair(size, option="--size", separator="x", example="398x224")
+    settings = ProxySettings(size=width_height, gop=gop, crf=crf)
+    with ProgressView("copying", unit="%") as progress:
+        summary = write_proxies(root, out, settings, jobs=jobs, max_bad_share=max_bad_share, progress=progress)
+    show(summary_view(summary), summary.to_json(), as_json=as_json, piped_width=120)
     if not summary.complete:
         raise typer.Exit(2)

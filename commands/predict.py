@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..predict import Calibrate, Device, Engine, Nms
+from ..extract.options import EngineKind
+from ..predict import Calibrate, Device, Nms
 from .options import AsJson, known_splits, local_stores
 from .settings_options import with_options
 from .show import ProgressView, show
@@ -51,7 +52,7 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option(help="Write only spots of at least this confidence; default: those of the peaks.")
     ] = None,
-    engine: Annotated[Engine, typer.Option(help="Of the backbone: auto, torch or openvino.")] = "auto",
+    engine: Annotated[EngineKind, typer.Option(help="Of the backbone: auto, torch or openvino.")] = "auto",
     device: Annotated[Device, typer.Option(help="Where backbone and heads run; on mps the heads only.")] = "auto",
     max_bad_share: Annotated[
         float, typer.Option(help="Share of undecodable frames that is put up with, 0 to 1.")

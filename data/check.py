@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ..cache.layout import check_id
 from ..errors import InputError
 from ..events import SPLITS, Event, Split
 from ..extract.video.reader import VideoInfo, probe_video
@@ -91,6 +92,10 @@ def check_data_set(root: Path, *, prefer_height: VideoHeight = 224, on_progress:
     videos = _probe_all(data_set.matches, on_progress=on_progress)
     reports, findings = [], list(data_set.findings)
     for match in data_set.matches:
+        try:
+            check_id(match.id)
+        except InputError as reason:  # `bas extract` would refuse it
+            findings.append(Finding.from_error(match.id, reason))
         info = videos.get(match.id)
         events = data_set.events(match)
         if isinstance(info, InputError):

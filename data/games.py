@@ -10,8 +10,8 @@ from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import SPLITS, Event, Split, read_labels
 from .folders import game_id, video_half
+from .labels import find_classes
 from .sources import DataSet, Match, find_data_set, find_sources
-from .splits import find_classes
 
 _NUM_SHOWN = 4
 
@@ -184,7 +184,7 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         classes, findings = data_set.classes, list(data_set.findings)
     if not files:
         raise InputError(f"{source}: no labels", got=f"split {', '.join(splits)}" if splits else None)
-    problems = [f for f in findings if f.severity == "error" and "video" not in f.message]
+    problems = [f for f in findings if f.severity == "error" and not f.about_video]
     return LabelSet(files, classes, tuple(f"{problem.where}: {problem.message}" for problem in problems))
 
 

@@ -1,14 +1,15 @@
 """What a check found: errors and notes, each with its cure."""
 
+import difflib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from ..errors import InputError
-from ..events import Event, parse_event
-from ..files import read_json
+from ..events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, parse_event
+from ..files import read_bounded, read_json
 
 Severity = Literal["error", "note"]
 ROOT_PLACE = "."
@@ -27,6 +28,8 @@ class Finding:
     """What is wrong, with what was found."""
     cure: str = ""
     """What to do; may be empty."""
+    about_video: bool = False
+    """Whether it keeps from reading videos only: labels can be used all the same."""
 
     @classmethod
     def from_error(cls, where: str, error: InputError, *, prefix: str = "") -> "Finding":
@@ -108,3 +111,143 @@ def _wrong_url(url: object, *, game: str) -> list[Finding]:
     if not stated or f"/{stated}".endswith(f"/{game}") or f"/{game}".endswith(f"/{stated}"):
         return []
     return [note(game, f"UrlLocal names another match ({stated})", "make sure that the labels are of this match")]
+
+
+SPLITS_NAME = "splits.json"
+CLASSES_NAME = "classes.txt"
+_OFFICIAL_SPLITS = {game.rsplit("/", 1)[-1]: split for game, split in SOCCERNET_BALL_SPLITS.items()}
+
+
+@dataclass(frozen=True)
+class SplitSources:
+    """What is known of one match before its split is decided."""
+
+    id: str
+    game: str
+    folders: frozenset[Split]
+    """Splits named by the folders around it."""
+
+
+def assign_splits(
+    root: Path, matches: Sequence[SplitSources], *, file: Path | None = None
+) -> tuple[dict[str, Split | None], list[Finding]]:
+    """Split of each match id: folders, else `splits.json`, else SoccerNet's own, else the root's name, else None.
+
+    Args:
+        root: the data set's root.
+        matches: what is known of each match.
+        file: read in the place of the root's `splits.json`; it may name matches that are not here.
+    """
+    listed, findings = _read_splits(file or root / SPLITS_NAME)
+    findings += [] if file else _unknown_matches(listed, matches)
+    root_name = root.resolve().name.lower()
+    fallback: Split | None = root_name if root_name in SPLITS and not any(match.folders for match in matches) else None
+    splits: dict[str, Split | None] = {}
+    for match in matches:
+        by_file = listed.get(match.id) or listed.get(match.game) or frozenset()
+        official = _OFFICIAL_SPLITS.get(match.game.rsplit("/", 1)[-1])
+        stated = match.folders | by_file
+        if len(stated) > 1:
+            findings.append(_conflict(match, by_file))
+        elif official and stated and official not in stated:
+            findings.append(note(match.id, f"used as {min(stated)}; SoccerNet has it in {official}"))
+        splits[match.id] = min(match.folders or by_file, default=official or fallback)
+    undecided = [match_id for match_id, split in splits.items() if split is None]
+    if undecided:
+        message = f"{len(undecided)} of {len(matches)} match(es) in no split (first: {undecided[0]})"
+        findings.append(note(ROOT_PLACE, message, "folders train/ valid/ test/, or a splits.json at the root"))
+    return splits, list(dict.fromkeys(findings))
+
+
+def _conflict(match: SplitSources, by_file: frozenset[Split]) -> Finding:
+    said = [f"folder: {split}" for split in sorted(match.folders)]
+    said += [f"{SPLITS_NAME}: {split}" for split in sorted(by_file)]
+    return error(match.id, f"more than one split ({', '.join(said)})", "make them agree: one split per match")
+
+
+def _unknown_matches(listed: Mapping[str, frozenset[Split]], matches: Sequence[SplitSources]) -> list[Finding]:
+    known = {match.id for match in matches} | {match.game for match in matches}
+    findings = []
+    for name in listed:
+        if name not in known:
+            same_but_case = [each for each in sorted(known) if each.casefold() == name.casefold()]
+            near = same_but_case or difflib.get_close_matches(name, sorted(known), n=1)
+            cure = f"did you mean {near[0]!r}?" if near else "remove it, or fetch the match"
+            findings.append(error(SPLITS_NAME, f"names a match that does not exist: {name!r}", cure))
+    return findings
+
+
+def _read_splits(path: Path) -> tuple[dict[str, frozenset[Split]], list[Finding]]:
+    """Match or game id -> the splits that list it."""
+    if not path.exists():
+        return {}, []
+    try:
+        document = read_json(path)
+    except InputError as reason:
+        return {}, [Finding.from_error(SPLITS_NAME, reason, prefix=f"{path}: ")]
+    form = 'wanted {"train": ["match", ...], "valid": [...], "test": [...], "challenge": [...]}'
+    if not isinstance(document, dict):
+        return {}, [error(SPLITS_NAME, f"not an object ({type(document).__name__})", form)]
+    listed: dict[str, frozenset[Split]] = {}
+    findings = []
+    for split, names in document.items():
+        if split not in SPLITS:
+            findings.append(error(SPLITS_NAME, f"unknown split {split!r}", f"allowed: {', '.join(SPLITS)}"))
+        elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            findings.append(error(SPLITS_NAME, f"{split!r} is not a list of match ids", form))
+        else:
+            for name in names:
+                key = name.replace("\\", "/").strip("/")
+                listed[key] = listed.get(key, frozenset()) | {cast(Split, split)}
+    return listed, findings
+
+
+def find_classes(root: Path, events: Mapping[str, Sequence[Event]]) -> tuple[tuple[str, ...], list[Finding]]:
+    """Classes in order of their ids: `classes.txt`, else SoccerNet's twelve if they cover the labels, else the labels.
+
+    Args:
+        root: the data set's root.
+        events: game id -> its events.
+    """
+    labels = {game: Counter(event.label for event in of_game) for game, of_game in events.items()}
+    found = {label for counts in labels.values() for label in counts}
+    listed, findings = _read_classes(root / CLASSES_NAME)
+    if listed:
+        return listed, findings + _unknown_classes(labels, listed, f"correct the label, or add it to {CLASSES_NAME}")
+    if not found:
+        is_soccernet = any(game.rsplit("/", 1)[-1] in _OFFICIAL_SPLITS for game in events)
+        return (SOCCERNET_BALL_CLASSES if is_soccernet else ()), findings
+    foreign = [game for game, counts in labels.items() if counts.keys() - set(SOCCERNET_BALL_CLASSES)]
+    is_soccernet = any(game.rsplit("/", 1)[-1] in _OFFICIAL_SPLITS for game in labels)
+    if not foreign or (is_soccernet and 2 * len(foreign) < sum(map(bool, labels.values()))):
+        cure = f"correct the label, or list your classes in {CLASSES_NAME}"
+        return SOCCERNET_BALL_CLASSES, findings + _unknown_classes(labels, SOCCERNET_BALL_CLASSES, cure)
+    message = f"no such file: the labels found are the classes ({', '.join(sorted(found))})"
+    cure = "write one class per line to fix their order: else a new label may shift the class ids"
+    return tuple(sorted(found)), [*findings, note(CLASSES_NAME, message, cure)]
+
+
+def _unknown_classes(labels: Mapping[str, Counter[str]], classes: Sequence[str], cure: str) -> list[Finding]:
+    findings = []
+    for game, counts in labels.items():
+        for label in sorted(counts.keys() - set(classes)):
+            near = difflib.get_close_matches(label.upper(), classes, n=1)
+            hint = f"did you mean {near[0]}? {cure}" if near else cure
+            findings.append(error(game, f"unknown class {label!r} ({counts[label]} event(s))", hint))
+    return findings
+
+
+def _read_classes(path: Path) -> tuple[tuple[str, ...], list[Finding]]:
+    """Non-empty lines; empty where there is no usable file."""
+    if not path.exists():
+        return (), []
+    try:
+        lines = [line.strip() for line in read_bounded(path, max_bytes=1 << 20).decode("utf-8-sig").splitlines()]
+        if not all(line.isprintable() for line in lines):
+            raise InputError("holds control characters")
+    except (InputError, UnicodeDecodeError) as reason:
+        return (), [error(CLASSES_NAME, f"cannot be read ({reason})", "save it as UTF-8 text, one class per line")]
+    classes = tuple(dict.fromkeys(line for line in lines if line))
+    twice = sorted(name for name, count in Counter(filter(None, lines)).items() if count > 1)
+    findings = [error(CLASSES_NAME, f"class listed twice: {name!r}", "keep one line of each") for name in twice]
+    return classes, findings if classes else [error(CLASSES_NAME, "holds no class", "one class per line")]

@@ -235,7 +235,7 @@ def smooth(scores_tk: ArrayLike, sigma_frames: float) -> Rows:
         raise InputError("confidences are not usable", got=f"{bad} NaN or infinite", wanted="finite, 0 to 1")
     if not sigma_frames or not rows.size:
         return rows
-    from scipy.ndimage import gaussian_filter1d  # 0.1 s, and commands that find no peaks import this module
+    from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]  # 0.1 s, and commands that find no peaks import this module
 
     smoothed = gaussian_filter1d(rows.astype(np.float64), sigma_frames, axis=1, truncate=_REACH_SIGMAS, mode="reflect")
     return np.asarray(smoothed, dtype=np.float32)
@@ -273,7 +273,7 @@ _PICKERS = {"hard": _pick_hard, "seed": _pick_seed, "soft": _pick_soft}
 
 def _maxima(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
     """Local maxima of at least the threshold: frames (N,) and values (N,)."""
-    from scipy.signal import find_peaks  # 0.3 s
+    from scipy.signal import find_peaks  # type: ignore[import-untyped]  # 0.3 s
 
     padded = np.pad(row_t, 1, constant_values=-np.inf)  # so that the ends of the match may be maxima
     frames = find_peaks(padded, height=settings.threshold)[0] - 1

@@ -1,24 +1,173 @@
 """A backbone with its weights and settings: what opens a video at the right size and turns its pictures into rows."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
 
-from ..cache.origin import WeightsOrigin
-from ..cache.settings import FeatureSettings
+from ..cache.match import WeightsOrigin
+from ..cache.settings import REDUCED_CURE, FeatureSettings
 from ..errors import InputError
-from .backbones.weights import load_weights, weights_origin
-from .engines.choose import REFERENCE_ENGINE, Device, Engine, EngineKind, Fidelity, check_fidelity, make_engine
-from .options import ExtractOptions, choose_weights
+from .backbones.registry import BackboneSpec, backbone_spec
+from .backbones.weights import BACKBONE, KNOWN_NAMES, WeightsRecord, finetuned_run, load_weights, weights_origin
+from .engines.choose import REFERENCE_ENGINE, Engine, Fidelity, check_fidelity, make_engine
+from .options import Device, EngineKind, ExtractOptions, View
 from .stream import RowBlock, Waits, stream_rows
 from .video.picture import MAX_ASPECT_ERROR, PictureFormat
 from .video.reader import Video, VideoInfo, open_video, probe_video
-from .views import View
 from .windows import WindowPlan
+
+V = TypeVar("V")
+DEFAULT_BACKBONE = "x3d_s"
+DEFAULT_SIZE = (398, 224)
+DEFAULT_WINDOW = 50
+
+
+def follow_run(options: ExtractOptions) -> ExtractOptions:
+    """The options, and, where the weights are a finetuned run, all that the run was trained with.
+
+    Raises:
+        InputError: an option contradicts the run (names each), or the folder is no finished run with a backbone.
+    """
+    run = finetuned_run(options.weights)
+    if run is None:
+        return options
+    features = run.features
+    held: dict[str, Any] = {
+        "backbone": features.backbone,
+        "depth": features.depth,
+        "size": (features.width, features.height),
+        "fit": features.fit,
+        "scaler": features.scaler,
+        "fps": features.fps,
+        "window": features.window,
+        "hop": features.hop,
+        "blend": features.blend,
+        "stride": features.stride,
+    }
+    asked = {name: getattr(options, name) for name in held}
+    wrong = [name for name, value in asked.items() if value is not None and value != held[name]]
+    if wrong:
+        raise InputError(
+            f"{run.folder}: the run was trained with other settings: {', '.join(f'--{name}' for name in wrong)}",
+            got=", ".join(f"{name}={_option(asked[name])}" for name in wrong),
+            wanted=", ".join(f"{name}={_option(held[name])}" for name in wrong),
+            cure=f"leave these options out to follow the run; its head fits no other rows "
+            f"(--weights {run.backbone} takes the backbone alone, and binds less)",
+        )
+    return replace(options, **held)
+
+
+def _option(value: object) -> str:
+    """As it is typed."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> tuple[str, int | None, str]:
+    """Backbone, depth and weights to load: options first, then the store, then defaults.
+
+    Raises:
+        InputError: the store was made with a weights file and none is named now, or its rows were imported or reduced.
+    """
+    if stored is not None and stored.reduction is not None:
+        raise InputError(
+            "the store holds reduced rows: no backbone makes more of them by itself",
+            got=f"{stored.dim} channels, {stored.reduction[:40]}...",
+            cure=REDUCED_CURE,
+        )
+    if stored is not None and stored.is_imported:
+        raise InputError(
+            "the store holds imported rows: no backbone of ours makes more of them",
+            got=stored.backbone,
+            cure="extract into another --out; verify it without --videos",
+        )
+    backbone = options.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
+    depth = options.depth
+    if depth is None and stored is not None and stored.backbone == backbone:
+        depth = stored.depth
+    if options.weights is not None:
+        return backbone, depth, options.weights
+    if stored is not None:
+        if stored.weights not in KNOWN_NAMES:
+            raise InputError(
+                "these features were made with a weights file, and none is named",
+                wanted=f"the file {stored.weights}, tensors SHA-256 {stored.weights_sha256[:12]}...",
+                cure="--weights FILE" + (", or the folder of the finetuned run" if stored.weights == BACKBONE else ""),
+            )
+        return backbone, depth, stored.weights
+    return backbone, depth, next(iter(backbone_spec(backbone).urls))
+
+
+def resolve_settings(
+    options: ExtractOptions, record: WeightsRecord, spec: BackboneSpec, stored: FeatureSettings | None
+) -> FeatureSettings:
+    """The full settings key: each value from the options, else the store, else the weights' record, else the default.
+
+    Args:
+        options: what the user asked for.
+        record: of the loaded weights; what it says of stride, window and size was trained in and cannot be overruled.
+        spec: of the backbone.
+        stored: settings of the store, where it exists.
+
+    Raises:
+        InputError: the weights' record or the store says otherwise; names the fields.
+    """
+    two_d = spec.kind == "2d"
+    trained_size = (record.width, record.height) if record.width and record.height else None
+    size = _agreed("size", options.size, trained_size, (stored.width, stored.height) if stored else None, DEFAULT_SIZE)
+    window = (
+        1
+        if two_d
+        else _agreed("window", options.window, record.window, stored.window if stored else None, DEFAULT_WINDOW)
+    )
+    stride = (
+        1 if two_d else _agreed("stride", options.stride, record.stride, stored.stride if stored else None, spec.stride)
+    )
+    stored_hop = stored.hop if stored and stored.window == window else None
+    settings = FeatureSettings(
+        backbone=record.backbone,
+        depth=record.depth,
+        weights=record.weights,
+        weights_sha256=record.weights_sha256,
+        dim=record.dim,
+        width=size[0],
+        height=size[1],
+        fit=options.fit or (stored.fit if stored else "pad"),
+        scaler=options.scaler or (stored.scaler if stored else "swscale-bicubic"),
+        fps=options.fps or (stored.fps if stored else "25"),
+        window=window,
+        hop=1 if two_d else options.hop or stored_hop or max(1, window // 2),
+        blend="mean" if two_d else options.blend or (stored.blend if stored else "hann"),
+        stride=stride,
+        mean=record.mean,
+        std=record.std,
+    )
+    if two_d and any(value not in (None, 1) for value in (options.window, options.hop, options.stride)):
+        raise InputError(
+            f"{record.backbone} sees single frames, so it has no window plan",
+            got="--window, --hop or --stride",
+            cure="leave these options out",
+        )
+    return settings
+
+
+def _agreed(name: str, asked: V | None, trained: V | None, stored: V | None, default: V) -> V:
+    """The asked value, unless the weights were trained with another."""
+    if asked is not None and trained is not None and asked != trained:
+        raise InputError(
+            f"--{name} does not fit the weights: a network fed in another way than it was trained gives nonsense",
+            got=asked,
+            wanted=f"{trained}, as in the weights' record",
+            cure=f"leave --{name} out",
+        )
+    for value in (asked, trained, stored):
+        if value is not None:
+            return value
+    return default
 
 
 @dataclass
@@ -135,3 +284,15 @@ def unscaled_size(info: VideoInfo, settings: FeatureSettings) -> tuple[int, int]
     if settings.fit == "stretch" or abs(Fraction(width, height) / wanted - 1) <= MAX_ASPECT_ERROR:
         return width, height
     return max(width, round(height * wanted)), max(height, round(width / wanted))
+
+
+def describe_settings(settings: FeatureSettings) -> str:
+    """Settings in one line for people."""
+    depth = f" depth {settings.depth}" if settings.depth is not None else ""
+    plan = "each frame by itself"
+    if settings.window > 1:
+        plan = f"window {settings.window} hop {settings.hop} {settings.blend} stride {settings.stride}"
+    return (
+        f"{settings.backbone}{depth}, weights {settings.weights}: {settings.dim} channels, "
+        f"{settings.width}x{settings.height} at {settings.fps} fps, {plan}"
+    )

@@ -1,73 +1,80 @@
-"""What the user asked of `bas extract`, and how it becomes the settings of a store."""
+"""What the user can ask of `bas extract`. Nothing here imports torch or PyAV."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from ..cache.settings import REDUCED_CURE, Blend, FeatureSettings, Fit, Scaler
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.settings import Blend, Fit, Scaler
 from ..errors import InputError
 from ..events import SPLITS
-from .backbones.registry import BackboneSpec, backbone_spec
-from .backbones.run_folder import BACKBONE, KNOWN_NAMES, finetuned_run
-from .backbones.weights import WeightsRecord
-from .engines.choose import Device, EngineKind
-from .views import VIEWS, View
 
-V = TypeVar("V")
+Clips = npt.NDArray[np.uint8]
+View = Literal["identity", "hflip"]
+VIEWS: dict[View, Callable[[Clips], Clips]] = {
+    "identity": lambda clips: clips,
+    "hflip": lambda clips: np.ascontiguousarray(clips[..., ::-1, :]),
+}
+"""Name -> function of pictures (..., H, W, 3) uint8 to pictures of the same shape."""
 
-DEFAULT_BACKBONE = "x3d_s"
-DEFAULT_SIZE = (398, 224)
-DEFAULT_WINDOW = 50
+
+EngineKind = Literal["auto", "torch", "openvino"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractOptions:
-    """Settings asked for. None: follow the store, else the weights' record, else the default."""
+    """What decides a feature. None: as in the store where it exists, else as the weights say, else the default."""
 
     backbone: str | None = None
-    """Name in `BACKBONES`, or `timm:NAME`; default x3d_s."""
+    """Backbone: x3d_s (default), i3d, tf_efficientnet_lite0, ... (`bas weights` lists them), or timm:NAME."""
     depth: int | None = None
-    """Trunk blocks kept, where the backbone has several depths."""
+    """Trunk blocks of X3D that are kept: 5 (192 channels, default) or 4 (96)."""
     weights: str | None = None
-    """`kinetics`, `imagenet`, `none`, a file, or a finetuned run's folder; default: what the backbone is known by."""
+    """Weights: kinetics, imagenet, none (random), a file, or the folder of a finetuned run, whose settings are then
+    followed; default: those that the backbone is known by."""
     size: tuple[int, int] | None = None
-    """Width and height fed to the backbone, pixels; default 398x224."""
+    """Width x height of the pictures that the backbone sees; default 398x224."""
     fit: Fit | None = None
-    """How another aspect is brought to that size; default `pad`."""
+    """How a video of another aspect is brought to that size: pad adds black bars (default), stretch distorts."""
     scaler: Scaler | None = None
-    """Who resizes; default `swscale-bicubic`, while decoding."""
+    """What resizes pictures: swscale while decoding (default swscale-bicubic), or torch-bilinear on the device."""
     fps: str | None = None
-    """Frames per second of the grid, a fraction; `source`: the video's own; default 25."""
+    """Rows per second, a number or fraction such as 30000/1001; source: the video's own rate; default 25."""
     window: int | None = None
-    """Steps in one clip; default 50. 2-D backbones: 1."""
+    """Steps in one clip of a 3-D backbone; default 50."""
     hop: int | None = None
-    """Steps between clip starts; default half the window."""
+    """Steps between the starts of neighbouring clips; default half the window."""
     blend: Blend | None = None
-    """How overlapping clips are averaged; default `hann`."""
+    """How overlapping clips are averaged; default hann."""
     stride: int | None = None
-    """Grid frames per step; default: the weights' own, else the backbone's."""
+    """Frames per step; default: what the weights were trained with (X3D 2, others 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class ExtractRunOptions:
     """How an extraction runs. Nothing here changes a feature beyond what the engine's fidelity allows."""
 
     views: tuple[View, ...] = ("identity",)
-    """Fixed augmentations to cache side by side."""
+    """Fixed augmentations that are stored side by side, separated by commas: identity, hflip."""
     engine: EngineKind = "auto"
-    """Which library runs the backbone."""
+    """Library that runs the backbone; auto: PyTorch on a GPU, OpenVINO on a CPU where it is installed."""
     device: Device = "auto"
-    """Where the backbone runs."""
+    """Where the backbone runs; auto: on a GPU where there is one."""
     batch: int | None = None
-    """Groups of clips in one call of the engine, >= 1; None: chosen for the device."""
+    """Groups of clips per call of the backbone; changes speed and memory, never a feature; default: by device."""
     resume: bool = True
-    """Go on with a match that was cut off; False: begin it anew."""
+    """Go on with matches that were cut off; otherwise they are begun anew."""
     shard: tuple[int, int] = (0, 1)
-    """(i, n): this worker takes part i of n of the matches."""
+    """i/n: take part i (0 to n-1) of n of the matches; auto: as torchrun, srun or mpirun says."""
+    ray: str | None = None
+    """Work on a Ray cluster: host:port of its head, or auto."""
     decode_threads: int = 0
-    """Threads of the video decoder; 0: chosen by the codec."""
+    """Decoders that run side by side; 0: one per core."""
     max_bad_share: float = 0.05
-    """Share of grid steps, 0..1, that may be undecodable before a match is refused."""
+    """Largest share of undecodable frames with which a video is accepted, 0 to 1."""
 
     def __post_init__(self) -> None:
         index, count = self.shard
@@ -77,21 +84,22 @@ class RunOptions:
             raise InputError("--batch is not usable", got=self.batch, wanted="a whole number >= 1")
         if not 0 <= self.max_bad_share <= 1:
             raise InputError("--max-bad-share is not usable", got=self.max_bad_share, wanted="0 to 1")
-        if not self.views:
-            raise InputError("no view asked for", wanted=", ".join(VIEWS))
+        unknown = [view for view in self.views if view not in VIEWS]
+        if unknown or not self.views:
+            raise InputError("--views is not known", got=", ".join(unknown) or "none", wanted=", ".join(VIEWS))
+        object.__setattr__(self, "views", tuple(view for view in VIEWS if view in self.views))  # each once, in order
 
 
-def parse_views(text: str) -> tuple[View, ...]:
-    """`identity,hflip` -> views, in the order of `VIEWS`, each once.
+def known_view(name: str) -> View:
+    """The view of this name.
 
     Raises:
-        InputError: an unknown name.
+        InputError: there is none.
     """
-    asked = [name.strip() for name in text.split(",") if name.strip()]
-    for name in asked:
-        if name not in VIEWS:
-            raise InputError("view is not known", got=name, wanted=", ".join(VIEWS))
-    return tuple(view for view in VIEWS if view in asked)
+    for view in VIEWS:
+        if view == name:
+            return view
+    raise InputError("view is not known", got=name, wanted=", ".join(VIEWS))
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -156,149 +164,6 @@ def parse_shard(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
         wanted=" or ".join("/".join(pair) for pair in _LAUNCHERS) + " in the environment",
         cure="start it by torchrun, srun or mpirun, or say --shard i/n",
     )
-
-
-def follow_run(options: ExtractOptions) -> ExtractOptions:
-    """The options, and, where the weights are a finetuned run, all that the run was trained with.
-
-    Raises:
-        InputError: an option contradicts the run (names each), or the folder is no finished run with a backbone.
-    """
-    run = finetuned_run(options.weights)
-    if run is None:
-        return options
-    features = run.features
-    held: dict[str, Any] = {
-        "backbone": features.backbone,
-        "depth": features.depth,
-        "size": (features.width, features.height),
-        "fit": features.fit,
-        "scaler": features.scaler,
-        "fps": features.fps,
-        "window": features.window,
-        "hop": features.hop,
-        "blend": features.blend,
-        "stride": features.stride,
-    }
-    asked = {name: getattr(options, name) for name in held}
-    wrong = [name for name, value in asked.items() if value is not None and value != held[name]]
-    if wrong:
-        raise InputError(
-            f"{run.folder}: the run was trained with other settings: {', '.join(f'--{name}' for name in wrong)}",
-            got=", ".join(f"{name}={_option(asked[name])}" for name in wrong),
-            wanted=", ".join(f"{name}={_option(held[name])}" for name in wrong),
-            cure=f"leave these options out to follow the run; its head fits no other rows "
-            f"(--weights {run.backbone} takes the backbone alone, and binds less)",
-        )
-    return replace(options, **held)
-
-
-def _option(value: object) -> str:
-    """As it is typed."""
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> tuple[str, int | None, str]:
-    """Backbone, depth and weights to load: options first, then the store, then defaults.
-
-    Raises:
-        InputError: the store was made with a weights file and none is named now, or its rows were imported or reduced.
-    """
-    if stored is not None and stored.reduction is not None:
-        raise InputError(
-            "the store holds reduced rows: no backbone makes more of them by itself",
-            got=f"{stored.dim} channels, {stored.reduction[:40]}...",
-            cure=REDUCED_CURE,
-        )
-    if stored is not None and stored.is_imported:
-        raise InputError(
-            "the store holds imported rows: no backbone of ours makes more of them",
-            got=stored.backbone,
-            cure="extract into another --out; verify it without --videos",
-        )
-    backbone = options.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
-    depth = options.depth
-    if depth is None and stored is not None and stored.backbone == backbone:
-        depth = stored.depth
-    if options.weights is not None:
-        return backbone, depth, options.weights
-    if stored is not None:
-        if stored.weights not in KNOWN_NAMES:
-            raise InputError(
-                "these features were made with a weights file, and none is named",
-                wanted=f"the file {stored.weights}, tensors SHA-256 {stored.weights_sha256[:12]}...",
-                cure="--weights FILE" + (", or the folder of the finetuned run" if stored.weights == BACKBONE else ""),
-            )
-        return backbone, depth, stored.weights
-    return backbone, depth, next(iter(backbone_spec(backbone).urls))
-
-
-def resolve_settings(
-    options: ExtractOptions, record: WeightsRecord, spec: BackboneSpec, stored: FeatureSettings | None
-) -> FeatureSettings:
-    """The full settings key: each value from the options, else the store, else the weights' record, else the default.
-
-    Args:
-        options: what the user asked for.
-        record: of the loaded weights; what it says of stride, window and size was trained in and cannot be overruled.
-        spec: of the backbone.
-        stored: settings of the store, where it exists.
-
-    Raises:
-        InputError: the weights' record or the store says otherwise; names the fields.
-    """
-    two_d = spec.kind == "2d"
-    trained_size = (record.width, record.height) if record.width and record.height else None
-    size = _agreed("size", options.size, trained_size, (stored.width, stored.height) if stored else None, DEFAULT_SIZE)
-    window = (
-        1
-        if two_d
-        else _agreed("window", options.window, record.window, stored.window if stored else None, DEFAULT_WINDOW)
-    )
-    stride = (
-        1 if two_d else _agreed("stride", options.stride, record.stride, stored.stride if stored else None, spec.stride)
-    )
-    stored_hop = stored.hop if stored and stored.window == window else None
-    settings = FeatureSettings(
-        backbone=record.backbone,
-        depth=record.depth,
-        weights=record.weights,
-        weights_sha256=record.weights_sha256,
-        dim=record.dim,
-        width=size[0],
-        height=size[1],
-        fit=options.fit or (stored.fit if stored else "pad"),
-        scaler=options.scaler or (stored.scaler if stored else "swscale-bicubic"),
-        fps=options.fps or (stored.fps if stored else "25"),
-        window=window,
-        hop=1 if two_d else options.hop or stored_hop or max(1, window // 2),
-        blend="mean" if two_d else options.blend or (stored.blend if stored else "hann"),
-        stride=stride,
-        mean=record.mean,
-        std=record.std,
-    )
-    if two_d and any(value not in (None, 1) for value in (options.window, options.hop, options.stride)):
-        raise InputError(
-            f"{record.backbone} sees single frames, so it has no window plan",
-            got="--window, --hop or --stride",
-            cure="leave these options out",
-        )
-    return settings
-
-
-def _agreed(name: str, asked: V | None, trained: V | None, stored: V | None, default: V) -> V:
-    """The asked value, unless the weights were trained with another."""
-    if asked is not None and trained is not None and asked != trained:
-        raise InputError(
-            f"--{name} does not fit the weights: a network fed in another way than it was trained gives nonsense",
-            got=asked,
-            wanted=f"{trained}, as in the weights' record",
-            cure=f"leave --{name} out",
-        )
-    for value in (asked, trained, stored):
-        if value is not None:
-            return value
-    return default
 
 
 def share_out(lengths: Sequence[int], *, index: int, count: int) -> list[int]:

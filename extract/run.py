@@ -1,12 +1,14 @@
-"""`bas extract`: videos into a feature store. The match is the unit of work; each has one owner."""
+"""`bas extract`: videos into a feature store. The match is the unit of work, and a lock gives it one owner."""
 
+import functools
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from .. import __version__
 from ..cache.layout import METADATA
@@ -17,93 +19,19 @@ from ..data.sources import DataSet, Match
 from ..errors import InputError
 from ..events import Split
 from ..files import MatchBusy, file_sha256
+from ..workers import SILENT, Failure, MatchResult, Progress, Summary, each_match, failed, on_ray, ray_place
 from .backbones.registry import backbone_spec
 from .backbones.weights import load_weights, weights_origin
-from .engines.choose import Fidelity
-from .extractor import Extractor
-from .files import file_stamp, reading, require_unchanged
-from .options import ExtractOptions, RunOptions, choose_weights, follow_run, resolve_settings, share_out
+from .extractor import Extractor, choose_weights, describe_settings, follow_run, resolve_settings
+from .options import ExtractOptions, ExtractRunOptions
 from .stream import Waits
-from .video.reader import Video, probe_video
+from .video.demux import file_stamp, reading, require_unchanged
+from .video.reader import Video
 from .video.timetable import require_few_bad
 
-Status = Literal["extracted", "resumed", "already there", "busy elsewhere", "failed"]
-
-
-@dataclass(frozen=True)
-class RowsDone:
-    """One look at a match under way."""
-
-    match_id: str
-    rows_done: int
-    num_rows: int
-    first_row: int
-    """Where this run began: the rows before it were already stored."""
-    seconds: float
-    """Since this run began with the match."""
-    bottleneck: Literal["decode", "backbone"]
-
-
-@dataclass(frozen=True)
-class MatchResult:
-    """How one match ended."""
-
-    match_id: str
-    status: Status
-    num_rows: int = 0
-    rows_extracted: int = 0
-    """Rows that this run computed, per view."""
-    seconds: float = 0.0
-    bad_rows: int = 0
-    """Rows whose own frame could not be decoded (`valid` = 0)."""
-    bottleneck: str = ""
-    message: str = ""
-    """Why it failed or was left alone; or, of a match that is stored, why its unfinished rows were not used."""
-    place: str = ""
-    """Of several on a cluster: the one that ended it."""
-    retries: int = 0
-    """Workers of a cluster that were lost over it."""
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether the match is in the store now."""
-        return self.status not in ("failed", "busy elsewhere")
-
-    @property
-    def rows_per_second(self) -> float:
-        """Speed of this run, 0 where nothing was computed."""
-        return self.rows_extracted / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How an extraction ended."""
-
-    store: Path
-    settings: FeatureSettings
-    engine: str
-    results: tuple[MatchResult, ...]
-    seconds: float | None = None
-    """Of the whole run, where matches were worked on side by side."""
-
-    @property
-    def complete(self) -> bool:
-        """True where every match asked for is in the store."""
-        return all(result.is_stored for result in self.results)
-
-
-@dataclass(frozen=True)
-class Reporter:
-    """What the command line wants to hear; every field may be left out."""
-
-    started: Callable[[FeatureSettings, str, int], None] = lambda *_: None
-    """Called once: settings, the engine's description, number of matches."""
-    fidelity: Callable[[Fidelity], None] = lambda _: None
-    """Called once, where the engine is not plain fp32: how close it is."""
-    progress: Callable[[RowsDone], None] = lambda _: None
-    """Called after every block of rows."""
-    finished: Callable[[MatchResult], None] = lambda _: None
-    """Called after every match."""
+_BUSY_SECONDS = 60.0
+"""How long a task on a cluster waits for a lock: a network file system may hold that of a dead process for a while."""
+_SAME_PATHS = "keep the store, the videos and the weights on a file system that every node mounts at the same path"
 
 
 @dataclass
@@ -113,8 +41,8 @@ class Extraction:
     data_set: DataSet
     store: FeatureStore
     extractor: Extractor
-    run: RunOptions
-    report: Reporter
+    run: ExtractRunOptions
+    progress: Progress = SILENT
     engine_checked: bool = False
 
 
@@ -122,10 +50,10 @@ def extract(
     data_set: DataSet,
     store_path: Path,
     options: ExtractOptions,
-    run: RunOptions,
+    run: ExtractRunOptions,
     *,
     split: tuple[Split, ...] = (),
-    report: Reporter | None = None,
+    progress: Progress = SILENT,
 ) -> Summary:
     """Extract features of every match of a data set into a store; matches that are there are left alone.
 
@@ -135,17 +63,104 @@ def extract(
         options: settings asked for; what is left out follows the store, the weights, the default.
         run: how to run.
         split: only matches of these splits; empty: all.
-        report: hears of progress.
+        progress: callbacks.
 
     Raises:
         InputError: nothing can be extracted with these settings. A match that fails is in the summary instead.
     """
     matches = chosen_matches(data_set, split, run)
-    _, extractor = settled(store_path, options, run)
-    return extract_matches(extractor, data_set, matches, store_path, run, report=report)
+    weights, extractor = settled(store_path, options, run)
+    progress.note(describe_settings(extractor.settings))
+    if run.ray is not None:
+        return _extract_on_ray(extractor, data_set, matches, store_path.absolute(), run, weights, progress)
+    progress.note(f"engine {extractor.engine().name}")
+    return extract_matches(extractor, data_set, matches, store_path, run, progress=progress)
 
 
-def settled(store_path: Path, options: ExtractOptions, run: RunOptions) -> tuple[str, Extractor]:
+def extract_matches(
+    extractor: Extractor,
+    data_set: DataSet,
+    matches: Sequence[Match],
+    store_path: Path,
+    run: ExtractRunOptions,
+    *,
+    progress: Progress = SILENT,
+) -> Summary:
+    """Extract features of some matches of a data set with an extractor of settled settings; see `extract`.
+
+    Raises:
+        InputError: the store is of other settings or classes. A match that fails is in the summary instead.
+    """
+    started = time.perf_counter()
+    shared = Extraction(data_set, open_for(extractor, data_set, store_path), extractor, run, progress)
+    progress.started(len(matches), 0)
+    results = each_match(matches, lambda match: extract_match(shared, match), progress)
+    return _summary(store_path, extractor.settings, extractor.engine().name, results, started)
+
+
+def extract_match(shared: Extraction, match: Match) -> MatchResult:
+    """One match: open, plan, stream rows from where the store left off, commit."""
+    store, extractor, run = shared.store, shared.extractor, shared.run
+    views = tuple(view for view in run.views if view not in store.views(match.id))
+    if not views:
+        return _already_there(store, match)
+    path, started, waits = match.require_video(), time.perf_counter(), Waits()
+    stamp = file_stamp(path)
+    video = extractor.open(path, threads=run.decode_threads)
+    video.require_few_missing(path, max_bad_share=run.max_bad_share)
+    _check_engine(shared, video)
+    num_rows, match_meta = video.num_steps, _match_meta(shared.data_set, match, video)
+    require_unchanged(path, stamp)
+    with store.writer(
+        match.id,
+        views=views,
+        num_rows=num_rows,
+        pts_ticks=video.grid.pts_ticks,
+        match_meta=match_meta,
+        provenance=extractor.engine(video.picture_size).describe(),
+        resume=run.resume,
+    ) as writer:
+        first_row = writer.rows_done
+        rows = extractor.rows(video, views=views, first_row=first_row, groups_per_call=run.batch, waits=waits)
+        with closing(rows) as blocks:  # so that its threads end here, whatever happens
+            for block in blocks:
+                writer.append(block.rows, valid=block.valid)
+                done = block.start + len(block.valid)
+                shared.progress.advanced(match.id, done, num_rows, f"{waits.bottleneck} is the limit")
+        num_invalid, restarted = writer.num_invalid, writer.restarted_because
+        num_damaged = num_invalid - video.num_steps_before_start  # a late start is no damage
+        require_few_bad(num_damaged, num_rows, max_bad_share=run.max_bad_share, what=str(path))
+        require_unchanged(path, stamp)
+        writer.commit()
+    seconds = time.perf_counter() - started
+    return MatchResult(
+        match_id=match.id,
+        status="resumed" if first_row else "extracted",
+        num_rows=num_rows,
+        seconds=seconds,
+        message=f"begun anew, unfinished work was not used: {restarted}" if restarted else "",
+        columns={"frames/s": (num_rows - first_row) / seconds, "limit": waits.bottleneck, "invalid": num_invalid},
+    )
+
+
+def chosen_matches(data_set: DataSet, split: tuple[Split, ...], run: ExtractRunOptions) -> list[Match]:
+    """Matches of the splits asked for, of this worker's share.
+
+    Shares are dealt out by the order of ids alone: what a worker can read or has stored must not shift them, or a match
+    would have no owner.
+
+    Raises:
+        InputError: no match is of these splits.
+    """
+    matches = [match for match in data_set.matches if not split or match.split in split]
+    if not matches:
+        have = sorted({str(match.split) for match in data_set.matches})
+        raise InputError("no match to extract", got=f"splits {', '.join(have)}", wanted=", ".join(split) or "a match")
+    index, count = run.shard
+    return sorted(matches, key=lambda match: match.id)[index::count]
+
+
+def settled(store_path: Path, options: ExtractOptions, run: ExtractRunOptions) -> tuple[str, Extractor]:
     """What to extract with: the weights as `load_weights` takes them, and the extractor with its full settings.
 
     Raises:
@@ -171,111 +186,33 @@ def open_for(extractor: Extractor, data_set: DataSet, store_path: Path) -> Featu
     )
 
 
-def extract_matches(
-    extractor: Extractor,
-    data_set: DataSet,
-    matches: Sequence[Match],
-    store_path: Path,
-    run: RunOptions,
-    *,
-    report: Reporter | None = None,
+def software_versions() -> dict[str, str]:
+    """Versions of what decides a feature's bits, for the store's root attributes."""
+    versions = {"bas": __version__}
+    for name in ("torch", "timm", "pytorchvideo", "openvino", "av", "numpy", "zarr"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _already_there(store: FeatureStore, match: Match) -> MatchResult:
+    return MatchResult(match_id=match.id, status="already there", num_rows=store.match(match.id).num_rows)
+
+
+def _summary(
+    store_path: Path, settings: FeatureSettings, engine: str, results: Sequence[MatchResult], started: float
 ) -> Summary:
-    """Extract features of some matches of a data set with an extractor of settled settings; see `extract`.
-
-    Raises:
-        InputError: the store is of other settings or classes. A match that fails is in the summary instead.
-    """
-    report, settings = report or Reporter(), extractor.settings
-    store = open_for(extractor, data_set, store_path)
-    engine = extractor.engine().name
-    report.started(settings, engine, len(matches))
-    shared = Extraction(data_set, store, extractor, run, report)
-    results = []
-    for match in matches:
-        result = extract_or_explain(shared, match)
-        results.append(result)
-        report.finished(result)
-    return Summary(store_path, settings, engine, tuple(results))
-
-
-def extract_or_explain(shared: Extraction, match: Match) -> MatchResult:
-    """A match that cannot be extracted does not stop the others."""
-    try:
-        return extract_match(shared, match)
-    except MatchBusy as error:
-        return MatchResult(match.id, "busy elsewhere", message=str(error))
-    except InputError as error:
-        return MatchResult(match.id, "failed", message=str(error))
-
-
-def extract_match(shared: Extraction, match: Match) -> MatchResult:
-    """One match: open, plan, stream rows from where the store left off, commit."""
-    store, extractor, run = shared.store, shared.extractor, shared.run
-    views = tuple(view for view in run.views if view not in store.views(match.id))
-    if not views:
-        return MatchResult(match.id, "already there", num_rows=store.match(match.id).num_rows)
-    path = match.require_video()
-    stamp = file_stamp(path)
-    video = extractor.open(path, threads=run.decode_threads)
-    _check_engine(shared, video)
-    num_rows, started, waits = video.num_steps, time.perf_counter(), Waits()
-    match_meta = _match_meta(shared.data_set, match, video)
-    require_unchanged(path, stamp)
-    with store.writer(
-        match.id,
-        views=views,
-        num_rows=num_rows,
-        pts_ticks=video.grid.pts_ticks,
-        match_meta=match_meta,
-        provenance=extractor.engine(video.picture_size).describe(),
-        resume=run.resume,
-    ) as writer:
-        first_row = writer.rows_done
-        rows = extractor.rows(video, views=views, first_row=first_row, groups_per_call=run.batch, waits=waits)
-        with closing(rows) as blocks:  # whatever happens: its threads end here
-            for block in blocks:
-                writer.append(block.rows, valid=block.valid)
-                seconds, done = time.perf_counter() - started, block.start + len(block.valid)
-                shared.report.progress(RowsDone(match.id, done, num_rows, first_row, seconds, waits.bottleneck))
-        bad_rows, restarted = writer.num_invalid, writer.restarted_because
-        num_damaged = bad_rows - video.num_steps_before_start  # a late start is no damage
-        require_few_bad(num_damaged, num_rows, max_bad_share=run.max_bad_share, what=str(path))
-        require_unchanged(path, stamp)
-        writer.commit()
-    return MatchResult(
-        match.id,
-        "resumed" if first_row else "extracted",
-        num_rows=num_rows,
-        rows_extracted=num_rows - first_row,
+    extracted = sum(float(each.columns.get("frames/s", 0)) * each.seconds for each in results)
+    record = {"settings": settings.to_json(), "settings_key": settings.key(), "engine": engine}
+    return Summary(
+        results=tuple(results),
+        target=str(store_path),
         seconds=time.perf_counter() - started,
-        bad_rows=bad_rows,
-        bottleneck=waits.bottleneck,
-        message=f"begun anew, unfinished work was not used: {restarted}" if restarted else "",
+        amount=extracted,
+        record={**record, "rows_extracted": round(extracted)},
     )
-
-
-def chosen_matches(data_set: DataSet, split: tuple[Split, ...], run: RunOptions) -> list[Match]:
-    """Matches with a video, of the splits asked for, of this worker's share.
-
-    Raises:
-        InputError: none is left.
-    """
-    matches = [match for match in data_set.matches if not split or match.split in split]
-    if not matches:
-        have = sorted({str(match.split) for match in data_set.matches})
-        raise InputError("no match to extract", got=f"splits {', '.join(have)}", wanted=", ".join(split) or "a match")
-    index, count = run.shard
-    if count == 1:
-        return matches
-    return [matches[i] for i in share_out([header_frames(match) for match in matches], index=index, count=count)]
-
-
-def header_frames(match: Match) -> int:
-    """Frames by the header, 0 where the video cannot be read (the extraction says why)."""
-    try:
-        return probe_video(match.require_video()).num_frames
-    except InputError:
-        return 0
 
 
 def _check_engine(shared: Extraction, video: Video) -> None:
@@ -283,7 +220,7 @@ def _check_engine(shared: Extraction, video: Video) -> None:
     if not shared.engine_checked:
         fidelity = shared.extractor.check(video)
         if fidelity is not None:
-            shared.report.fidelity(fidelity)
+            shared.progress.note(str(fidelity))
         shared.engine_checked = True
 
 
@@ -311,12 +248,122 @@ def _match_meta(data_set: DataSet, match: Match, video: Video) -> MatchMeta:
     )
 
 
-def software_versions() -> dict[str, str]:
-    """Versions of what decides a feature's bits, for the store's root attributes."""
-    versions = {"bas": __version__}
-    for name in ("torch", "timm", "pytorchvideo", "openvino", "av", "numpy", "zarr"):
+@dataclass(frozen=True)
+class _Setup:
+    """What a task on a cluster extracts with; the same for all of them, so that a process prepares it once."""
+
+    store_path: Path
+    settings: FeatureSettings
+    weights: str
+    """As `load_weights` takes them."""
+    run: ExtractRunOptions
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A match to extract on a cluster."""
+
+    setup: _Setup
+    match: Match
+    num_bytes: int
+    """Size of the video as the driver sees it; 0 where it sees none."""
+    data_set: DataSet
+    """Of this match alone."""
+
+
+def _extract_on_ray(
+    extractor: Extractor,
+    data_set: DataSet,
+    matches: Sequence[Match],
+    store_path: Path,
+    run: ExtractRunOptions,
+    weights: str,
+    progress: Progress,
+) -> Summary:
+    """As `extract_matches`, with one Ray task per match, the largest video first."""
+    started, store = time.perf_counter(), open_for(extractor, data_set, store_path)
+    weights = str(Path(weights).absolute()) if Path(weights).exists() else weights  # tasks have a folder of their own
+    setup = _Setup(store_path, extractor.settings, weights, replace(run, ray=None))
+    results: dict[str, MatchResult] = {}
+
+    def finished(result: MatchResult) -> None:
+        results[result.match_id] = result
+        progress.finished(result)
+
+    def ended(task: _Task, result: MatchResult | Failure) -> None:
+        if isinstance(result, Failure):
+            result = MatchResult(
+                match_id=task.match.id, status="failed", is_done=False, message=result.why, details=result.details
+            )
+        finished(result)
+
+    progress.started(len(matches), 0)
+    tasks = []
+    for match in matches:
+        if set(run.views) <= set(store.views(match.id)):
+            finished(_already_there(store, match))
+        else:
+            tasks.append(_task(setup, data_set, match))
+    on_ray(
+        _extract_task,
+        sorted(tasks, key=lambda task: -task.num_bytes),
+        address=run.ray or "auto",
+        device=run.device,
+        progress=lambda task, value: progress.advanced(task.match.id, *value),
+        ended=ended,
+    )
+    engines = sorted({str(result.columns["engine"]) for result in results.values() if "engine" in result.columns})
+    ordered = [results[match.id] for match in matches]
+    return _summary(store_path, extractor.settings, ", ".join(engines) or "none used", ordered, started)
+
+
+def _task(setup: _Setup, data_set: DataSet, match: Match) -> _Task:
+    labels = {path: file for path, file in data_set.label_files.items() if path == match.labels}
+    match = replace(match, video=match.video and match.video.absolute())
+    num_bytes = match.video.stat().st_size if match.video is not None and match.video.is_file() else 0
+    alone = replace(data_set, matches=(match,), findings=(), label_files=labels)
+    return _Task(setup, match, num_bytes, alone)
+
+
+def _extract_task(task: _Task, tell: Callable[[Any], None]) -> MatchResult:
+    """One match, on a worker."""
+    shared = _prepared(task.setup)
+    shared.data_set = task.data_set
+    shared.progress = Progress(advanced=lambda _, *value: tell(value))
+    path = task.match.require_video()
+    with reading(path):
+        num_bytes = path.stat().st_size
+    if num_bytes != task.num_bytes:
+        raise InputError(f"{path}: not as the driver sees it", got=num_bytes, wanted=task.num_bytes, cure=_SAME_PATHS)
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
         try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+            result = extract_match(shared, task.match)
+        except MatchBusy as error:
+            if time.monotonic() > deadline:
+                return failed(task.match.id, error)
+            time.sleep(1.0)
+        else:
+            engine = shared.extractor.engine().name
+            return replace(result, columns={**result.columns, "engine": engine, "on": socket.gethostname()})
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(setup: _Setup) -> Extraction:
+    """What a worker keeps from match to match: it must see the driver's store and weights.
+
+    Raises:
+        InputError: it sees others.
+    """
+    try:
+        store = FeatureStore.open(setup.store_path)
+    except InputError as error:
+        raise InputError(f"{setup.store_path}: not as the driver sees it", got=error.what, cure=_SAME_PATHS) from error
+    settings = setup.settings
+    module, record = load_weights(settings.backbone, settings.depth, setup.weights)
+    if store.settings.key() != settings.key() or record.weights_sha256 != settings.weights_sha256:
+        raise InputError(f"{setup.store_path}: other settings or weights than the driver sees", cure=_SAME_PATHS)
+    device, cores = ray_place()
+    run = replace(setup.run, device=device, decode_threads=setup.run.decode_threads or cores)
+    extractor = Extractor(module, settings, run.engine, run.device)
+    return Extraction(DataSet(Path(), (), (), (), {}), store, extractor, run)

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .engines.choose import Engine
+from .options import VIEWS, View
 from .video.reader import GridFrame, Video
-from .views import VIEWS, View
 from .windows import Blender, WindowPlan
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from ..cache.settings import FeatureSettings
 from ..data.sources import DataSet
 from ..errors import InputError
 from ..extract.backbones.torchvision_compat import import_with_torchvision
-from ..extract.engines.choose import EngineKind
 from ..extract.engines.pytorch import lay_channels_last
 from ..extract.extractor import Extractor
+from ..extract.options import EngineKind
 from ..heads.training.checkpoint import LAST, LoopState, RunRecord, read_checkpoint
 from ..heads.training.data import Chosen, choose_matches
 from ..heads.training.evaluator import Evaluator

@@ -9,9 +9,9 @@ from torch import nn
 from ..cache.settings import FeatureSettings
 from ..errors import InputError, named_values
 from ..extract.backbones.registry import backbone_spec
-from ..extract.backbones.run_folder import BACKBONE, finetuned_run
-from ..extract.backbones.weights import WeightsRecord, load_weights
-from ..extract.options import ExtractOptions, choose_weights, resolve_settings
+from ..extract.backbones.weights import BACKBONE, WeightsRecord, finetuned_run, load_weights
+from ..extract.extractor import choose_weights, resolve_settings
+from ..extract.options import ExtractOptions
 from ..heads.ensemble import LoadedRun
 from ..heads.model import SpottingModel, build_model
 from ..heads.training.settings import FinetuneSettings

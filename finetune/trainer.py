@@ -12,12 +12,10 @@ from torch import Tensor
 
 from ..cache.bank import bank_of_rows
 from ..errors import InputError
-from ..extract.backbones.run_folder import BACKBONE
-from ..extract.backbones.weights import WeightsRecord, load_weights, save_backbone_checkpoint
+from ..extract.backbones.weights import BACKBONE, WeightsRecord, load_weights, save_backbone_checkpoint
 from ..extract.extractor import Extractor
-from ..extract.match_rows import collect_rows
 from ..extract.options import share_out
-from ..extract.run import RowsDone
+from ..extract.rows import collect_rows
 from ..heads.scoring import FloatArray, match_scores
 from ..heads.training.checkpoint import BEST, read_weights, write_weights
 from ..heads.training.data import LabelledMatch
@@ -183,8 +181,8 @@ class ClipTrainer:
         return [by_number[number] for number in range(len(self.valid))]
 
     def _match_scores(self, net: FinetuneNet, extractor: Extractor, match: LabelledMatch) -> FloatArray:
-        def progress(done: RowsDone) -> None:
-            self.validating(f"{done.match_id}, {100 * done.rows_done // done.num_rows} % of its rows")
+        def progress(match_id: str, done: float, total: float, _: str) -> None:
+            self.validating(f"{match_id}, {100 * done / total:.0f} % of its rows")
 
         video = self.source.video(match.id)
         rows_rc, _ = collect_rows(video, extractor, view="identity", match_id=match.id, on_progress=progress)

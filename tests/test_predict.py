@@ -22,7 +22,7 @@ from bas.events import Event, read_predictions
 from bas.extract.backbones.tensor_files import used_tensors
 from bas.extract.backbones.weights import load_weights
 from bas.extract.options import ExtractOptions
-from bas.extract.options import RunOptions as ExtractRun
+from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.heads.ensemble import Ensemble
 from bas.heads.training.checkpoint import RunRecord

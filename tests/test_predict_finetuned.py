@@ -12,10 +12,9 @@ import pytest
 from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
 from bas.data.synthetic import write_match
-from bas.extract.backbones.run_folder import BACKBONE
-from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
+from bas.extract.backbones.weights import BACKBONE, load_weights, save_backbone_checkpoint
 from bas.extract.options import ExtractOptions
-from bas.extract.options import RunOptions as ExtractRun
+from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings

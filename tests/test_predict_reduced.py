@@ -18,7 +18,7 @@ from bas.data.synthetic import write_match
 from bas.events import read_predictions
 from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions
-from bas.extract.options import RunOptions as ExtractRun
+from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.loop import train

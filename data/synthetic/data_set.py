@@ -14,9 +14,8 @@ from ...errors import InputError
 from ...events import SOCCERNET_BALL_CLASSES, Event, Split
 from ...files import read_json, remove_stale, write_json_atomic, write_text_atomic
 from ...workers import Failure, side_by_side
-from .camera import HEIGHT, WIDTH, follow, make_camera
 from .draw import Painter
-from .look import draw_look
+from .look import HEIGHT, WIDTH, draw_look, follow, make_camera
 from .panorama import draw_panorama
 from .play import play_match
 from .script import FPS, Script

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from .camera import HEIGHT, WIDTH, Camera, Views
-from .figures import pose_key
-from .look import Colour, Look
+from .look import HEIGHT, WIDTH, Camera, Colour, Look, Views
 from .pitch import NUM_PLAYERS, to_yuv
-from .sprites import Plane, Shadows, Wardrobe, paste
+from .sprites import Plane, Shadows, Wardrobe, paste, pose_key
 from .tracks import POSES, Tracks
 
 _SKINS: tuple[Colour, ...] = ((225.0, 180.0, 150.0), (205.0, 155.0, 120.0), (150.0, 100.0, 70.0), (95.0, 65.0, 50.0))

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .camera import Camera
-from .look import Look
+from .look import Camera, Look
 from .pitch import GOAL_HALF_WIDTH, GOAL_HEIGHT, HALF_LENGTH, HALF_WIDTH
 
 Floats = npt.NDArray[np.floating[Any]]

@@ -3,34 +3,32 @@
 import numpy as np
 
 from ...events import Event
-from .aims import (
-    HEAD_HEIGHT,
-    KICKS,
-    Exit,
-    Receiver,
-    choose_exit,
-    choose_receiver,
-    flight_frames,
-    is_flown,
-    nearest,
-    team_places,
-)
 from .pitch import FORMATIONS, GOAL_HALF_WIDTH, HALF_LENGTH, HALF_WIDTH, Array, direction
 from .script import (
     BLOCK,
     FOUL,
     FPS,
     GRID,
+    HEAD_HEIGHT,
+    KICKS,
     SIDES,
     TACKLE,
+    Exit,
     Flight,
     Point,
     Pose,
+    Receiver,
     Script,
     Touch,
+    choose_exit,
+    choose_receiver,
     draw_next,
     dribble_steps,
+    flight_frames,
+    is_flown,
+    nearest,
     needs_receiver,
+    team_places,
 )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .trunks import shifted_max
+from .nets import shifted_max
 
 DIM = 1024
 """Channels behind Mixed_5c."""

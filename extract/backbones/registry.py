@@ -83,8 +83,7 @@ class BackboneSpec:
 
 def _x3d(name: str, native_size: int, outputs: dict[int | None, Output]) -> BackboneSpec:
     def build(depth: int | None) -> nn.Module:
-        from .pytorchvideo_nets import build_x3d
-        from .trunks import ClipBackbone
+        from .nets import ClipBackbone, build_x3d
 
         assert depth is not None
         return ClipBackbone(build_x3d(name, depth))
@@ -104,8 +103,7 @@ def _x3d(name: str, native_size: int, outputs: dict[int | None, Output]) -> Back
 
 def _resnet3d(name: Literal["i3d_r50", "slow_r50"], file: str, steps: int) -> BackboneSpec:
     def build(_depth: int | None) -> nn.Module:
-        from .pytorchvideo_nets import build_resnet3d
-        from .trunks import ClipBackbone
+        from .nets import ClipBackbone, build_resnet3d
 
         return ClipBackbone(build_resnet3d(name))
 
@@ -123,7 +121,7 @@ def _resnet3d(name: Literal["i3d_r50", "slow_r50"], file: str, steps: int) -> Ba
 
 def _i3d(_depth: int | None) -> nn.Module:
     from .i3d import AHEAD_STEPS, InceptionI3d
-    from .trunks import ClipBackbone
+    from .nets import ClipBackbone
 
     return ClipBackbone(InceptionI3d(), ahead_steps=AHEAD_STEPS)
 
@@ -132,8 +130,7 @@ def _timm(
     name: str, dim: int, mean: Rgb, std: Rgb, *, native_size: int = 224, head: str = "classifier"
 ) -> BackboneSpec:
     def build(_depth: int | None) -> nn.Module:
-        from .timm_nets import build_timm
-        from .trunks import FrameBackbone
+        from .nets import FrameBackbone, build_timm
 
         return FrameBackbone(build_timm(name))
 
@@ -213,7 +210,7 @@ def build_backbone(name: str, depth: int | None = None) -> nn.Module:
 
 
 def _spec_from_timm(name: str) -> BackboneSpec:
-    from .timm_nets import build_timm
+    from .nets import build_timm
 
     model = build_timm(name)
     config = model.pretrained_cfg

@@ -1,8 +1,13 @@
 """Tensors in files from anywhere: read without executing anything, and fitted to a module by their names."""
 
+import contextlib
+import os
 import pickle
+import tempfile
+import urllib.request
 import zipfile
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...files import parse_json
+from ...files import cache_folder, parse_json
 
 METADATA_KEY = "bas"
 """Of our record in a safetensors file's header."""
@@ -137,3 +142,51 @@ def _common_prefix(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
     first = next(iter(wanted))
     candidates = {""} | {name.removesuffix(first) for name in names if name.endswith("." + first)}
     return max(sorted(candidates), key=lambda prefix: sum(prefix + name in names for name in wanted))
+
+
+_CHUNK_BYTES = 1 << 20
+
+
+def weights_cache() -> Path:
+    """Folder of downloaded weights: `$BAS_CACHE/weights`, else `~/.cache/bas/weights`."""
+    return cache_folder() / "weights"
+
+
+def download(url: str, target: Path, *, timeout_seconds: float = 30.0) -> Path:
+    """Fetch `url` to `target`, unless it is there. A broken transfer leaves nothing behind.
+
+    Raises:
+        InputError: the address cannot be reached, or the file arrives shorter than announced.
+    """
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=timeout_seconds) as answer:
+            announced = answer.headers.get("Content-Length")
+            size_bytes = 0
+            while chunk := answer.read(_CHUNK_BYTES):
+                out.write(chunk)
+                size_bytes += len(chunk)
+            if announced is not None and size_bytes != int(announced):
+                raise OSError(f"only {size_bytes} of {announced} bytes arrived")
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(target)
+    except (OSError, HTTPException, ValueError) as error:
+        raise _unreachable(url, target, error) from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+    return target
+
+
+def _unreachable(url: str, target: Path, reason: object) -> InputError:
+    return InputError(
+        f"cannot fetch the weights {target.name}",
+        got=reason,
+        wanted=url,
+        cure=f"fetch {url} on another machine and pass it with --weights FILE, or copy it to {target}",
+    )

@@ -10,15 +10,12 @@ from torch import nn
 
 from ...errors import InputError
 from ..backbones.registry import Rgb
+from ..options import Device, EngineKind
 from .openvino import OpenvinoEngine, openvino_installed
 from .pytorch import TorchEngine
 
-EngineKind = Literal["auto", "torch", "openvino"]
-Device = Literal["auto", "cpu", "cuda"]
-
 REFERENCE_ENGINE = "torch-f32-cpu"
 """Name of the engine that the others are held against."""
-
 MIN_COSINE = 0.9999
 """Every row of an engine is at least this close to plain fp32 PyTorch."""
 
@@ -50,6 +47,10 @@ class Fidelity:
     """Of the rows as they are; near 1 for any two rows of the same backbone, so it must be nearly exact."""
     standardised_cosine: float
     """After each channel is shifted and scaled to mean 0 and deviation 1 over the rows; NaN for fewer than two rows."""
+
+    def __str__(self) -> str:
+        standardised = f"; standardised {self.standardised_cosine:.6f}"
+        return f"engine against plain fp32: worst row's cosine {self.cosine:.6f}{standardised}"
 
 
 def make_engine(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..backbones.nets import FrameBackbone
 from ..backbones.registry import Rgb
-from ..backbones.trunks import FrameBackbone
 
 _FRAMES_PER_CALL = {"cpu": 16, "cuda": 256}
 """About as many frames go through the module in one call. It is a fixed number of clips (2-D: frames), filled up with

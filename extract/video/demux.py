@@ -1,8 +1,10 @@
 """Opens video files and reads their packets: the header, and the time table without decoding a picture."""
 
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
@@ -23,6 +25,8 @@ _NO_OWN_TIMES = frozenset({"avi"})
 """Formats that store no presentation time: what is made up for them is wrong where frames are reordered."""
 _MAX_READ_ERRORS = 1000
 _UNKNOWN = -(2**63)
+_CLOCK = re.compile(r"([0-9]{1,18}):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,18})?)")
+"""`HH:MM:SS.fraction`, as Matroska's DURATION tag has it."""
 
 
 def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
@@ -201,11 +205,8 @@ def _promised_end(container: InputContainer, stream: VideoStream, *, num_packets
 
 def _parse_clock(text: str) -> Fraction | None:
     """Seconds from `HH:MM:SS.fraction`; None where it is something else."""
-    try:
-        hours, minutes, seconds = text.strip("\0 ").split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
-    except ValueError:
-        return None
+    clock = _CLOCK.fullmatch(text.strip("\0 "))
+    return 3600 * int(clock[1]) + 60 * int(clock[2]) + Fraction(clock[3]) if clock else None
 
 
 def own_rate(stream: VideoStream) -> Fraction:
@@ -224,3 +225,31 @@ def pixel_aspect(stream: VideoStream) -> Fraction:
 
 def _time_base(stream: VideoStream) -> Fraction:
     return stream.time_base or Fraction(1, av.time_base)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Anything that the system has against reading the file becomes an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        cure = "it was there when the run began: bring it back and run the same command again"
+        raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure) from error
+
+
+def file_stamp(path: Path) -> tuple[int, int, int]:
+    """What changes with a file: its number, size and time of writing. InputError where it cannot be read."""
+    with reading(path):
+        status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def require_unchanged(path: Path, stamp: tuple[int, int, int]) -> None:
+    """Refuse a file that is no longer as it was at `file_stamp`.
+
+    Raises:
+        InputError: it was written to, replaced or taken away.
+    """
+    if file_stamp(path) != stamp:
+        cure = "run the same command again once nothing writes to it: rows of another video are begun anew"
+        raise InputError(f"{path}: the video changed while it was read", cure=cure)

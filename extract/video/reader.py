@@ -13,11 +13,10 @@ from av.video.frame import VideoFrame
 
 from ...errors import InputError
 from ...files import num_cores
-from .decode import Decoder
+from .decode import Decoder, Stretch, run_stretches
 from .demux import Source, header_end_seconds, open_container, own_rate, pixel_aspect, read_packets, read_source
 from .picture import PictureFormat, Pixels, colour_of, display_size, quarter_turns
-from .stretches import Stretch, run_stretches
-from .timetable import FrameGrid, GroupPlan, Int64s, TimeTable, plan_grid
+from .timetable import FrameGrid, GroupPlan, Int64s, TimeTable, plan_grid, require_few_bad
 
 __all__ = ["GridFrame", "PictureFormat", "Video", "VideoInfo", "open_video", "probe_video"]
 
@@ -131,6 +130,15 @@ class Video:
     def num_steps_before_start(self) -> int:
         """Steps before the first frame, where the video starts late: not valid, and no damage."""
         return int((self.grid.frame_of_step < 0).sum())
+
+    def require_few_missing(self, path: Path, *, max_bad_share: float) -> None:
+        """Refuse a video that is cut short by too much, before hours of work on the steps that it lacks.
+
+        Raises:
+            InputError: as `require_few_bad`.
+        """
+        num_missing = int(np.count_nonzero(~self.grid.is_covered)) - self.num_steps_before_start
+        require_few_bad(num_missing, self.num_steps, max_bad_share=max_bad_share, what=str(path))
 
     @property
     def picture_size(self) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from ...errors import InputError
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 _MAX_REORDER_FRAMES = 16
+_MAX_STEPS, _MAX_STEPS_PER_FRAME = 10_000_000, 100
+"""A grid of more steps than both (111 hours at 25 fps) comes from a damaged header, and would fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,7 @@ def plan_grid(table: TimeTable, fps: Fraction | None) -> FrameGrid:
         fps: steps per second; None for the video's own rate.
 
     Raises:
-        InputError: the rate is not positive, or the video ends before time 0.
+        InputError: the rate is not positive, the video ends before time 0, or its times are not believable.
     """
     fps = table.rate if fps is None else fps
     if fps <= 0:
@@ -146,6 +148,13 @@ def plan_grid(table: TimeTable, fps: Fraction | None) -> FrameGrid:
     num_steps = _steps_before(table.header_end_ticks - table.origin_ticks, step_ticks)
     if num_steps <= 0:
         raise InputError("the video ends before its own time 0", got=f"{num_steps} steps", cure="remux the file")
+    if num_steps > max(_MAX_STEPS, _MAX_STEPS_PER_FRAME * table.num_frames):
+        raise InputError(
+            "the video's header or times are not believable",
+            got=f"{table.num_frames:,} frames for {float(num_steps / fps) / 3600:,.0f} hours",
+            wanted=f"at most {_MAX_STEPS:,} steps, or {_MAX_STEPS_PER_FRAME} steps per frame",
+            cure="remux the file (ffmpeg -i FILE -c copy NEW.mkv), which writes its length anew",
+        )
     latest_ticks = _floor_line(num_steps, step_ticks, slack_ticks) + table.origin_ticks
     frame_of_step = np.searchsorted(table.pts_ticks, latest_ticks, side="right").astype(np.int64) - 1
     steps_with_data = _steps_before(table.end_ticks - table.origin_ticks, step_ticks)

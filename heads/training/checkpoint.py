@@ -25,7 +25,7 @@ from ...eval.calibrate import FittedCalibration
 from ...eval.peaks import PeakSettings
 from ...eval.report import mean_groups
 from ...events import TimeGrid
-from ...files import disk_errors, read_json, replace_synced, write_json_atomic
+from ...files import disk_errors, read_json, write_atomic, write_json_atomic
 from .data import Chosen
 from .evaluator import PostProcessing, ValidationResult
 from .settings import FinetuneSettings, TrainSettings
@@ -143,7 +143,7 @@ def write_weights(path: Path, model: nn.Module) -> None:
     """Write weights and buffers of a model, whole or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with disk_errors(path):
-        replace_synced(path.with_name(f".{path.name}.part"), path, save(tensors))
+        write_atomic(path, save(tensors))
 
 
 def read_weights(path: Path, model: nn.Module) -> None:
@@ -194,7 +194,7 @@ def write_checkpoint(path: Path, trainer: TrainingState, state: LoopState) -> No
     data = io.BytesIO()
     torch.save(record, data)
     with disk_errors(path):
-        replace_synced(path.with_name(f".{path.name}.part"), path, data.getvalue())
+        write_atomic(path, data.getvalue())
 
 
 def read_checkpoint(path: Path, trainer: TrainingState) -> LoopState | None:

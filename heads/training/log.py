@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ...files import disk_errors, replace_synced
+from ...files import disk_errors, write_atomic
 from .checkpoint import LOG, TENSORBOARD, EpochLine, LoopState
 from .settings import TrainSettings
 
@@ -59,7 +59,7 @@ class RunLog:
         writer.writeheader()
         writer.writerows(asdict(each) for each in self.lines)
         with disk_errors(self.folder):
-            replace_synced(self.folder / f".{LOG}.part", self.folder / LOG, text.getvalue().encode())
+            write_atomic(self.folder / LOG, text.getvalue().encode())
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         with disk_errors(self.folder):

@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -211,3 +211,22 @@ def test_real_small_data_set_is_fine(shared_data: Path) -> None:
     assert len(report.matches) == 33
     assert report.counts()["HIT"].total() == 148
     assert sum(each.video.num_frames or 0 for each in report.matches if each.video) == 6686
+
+
+@pytest.mark.parametrize(
+    ("name", "is_fine"),
+    [("c", False), ("pts", False), ("valid", False), ("features", False), ('the "derby"', False), ("o'clock é", True)],
+)
+def test_a_name_is_ready_where_and_only_where_it_can_be_extracted(
+    name: str, is_fine: bool, tmp_path: Path, bas: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "data" / name / "224p.mp4")
+    write_video(tmp_path / "data" / "other" / "224p.mp4")
+    code = 0 if is_fine else 2
+    assert bas("data", "check", tmp_path / "data") == code
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("match id is not usable" in said) is not is_fine
+    arguments = ["--backbone", "regnety_002", "--weights", "none", "--size", "32x32", "--engine", "torch", "--json"]
+    assert bas("extract", tmp_path / "data", "--out", tmp_path / "s.zarr", *arguments) == code
+    matches = json.loads(capsys.readouterr().out)["matches"]
+    assert {match["match"]: match["done"] for match in matches} == {name: is_fine, "other": True}

@@ -12,10 +12,9 @@ from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
 from bas.extract.backbones.registry import backbone_spec
 from bas.extract.backbones.weights import WeightsRecord, load_weights, save_backbone_checkpoint
-from bas.extract.engines.choose import EngineKind
 from bas.extract.engines.pytorch import Normalised
-from bas.extract.extractor import Extractor
-from bas.extract.options import ExtractOptions, RunOptions, resolve_settings
+from bas.extract.extractor import Extractor, resolve_settings
+from bas.extract.options import EngineKind, ExtractOptions, ExtractRunOptions
 from bas.extract.run import extract_matches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,7 +51,7 @@ def test_rows_are_those_of_the_module_that_was_trained(
     assert engine in extractor.engine().name
 
     data_set, path = find_sources([make_clip("game.mp4", num_frames=NUM_FRAMES)]), tmp_path / "s.zarr"
-    assert extract_matches(extractor, data_set, data_set.matches, path, RunOptions()).complete
+    assert extract_matches(extractor, data_set, data_set.matches, path, ExtractRunOptions()).complete
     stored = np.asarray(FeatureStore.open(path).rows("game")[:], np.float32)
     video = extractor.open(data_set.matches[0].require_video())
     frames = np.stack([frame.image for frame in video.frames(0, NUM_FRAMES)])

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from bas.data.synthetic import write_match
 from bas.errors import InputError
 from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
 from bas.extract.engines import openvino
-from bas.extract.options import ExtractOptions, RunOptions, parse_shard, share_out
-from bas.extract.run import Summary, chosen_matches, extract
+from bas.extract.extractor import Extractor
+from bas.extract.options import ExtractOptions, ExtractRunOptions, parse_shard, share_out
+from bas.extract.run import chosen_matches, extract
+from bas.workers import Summary
 
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
 LONG_FRAMES, SHORT_FRAMES = 325, 150
@@ -66,7 +69,7 @@ def known_graphs(graphs: dict[tuple[object, ...], Any], monkeypatch: pytest.Monk
 
 
 def run(data: Path, store: Path, **how: object) -> Summary:
-    return extract(find_sources([data]), store, OPTIONS, RunOptions(**({"engine": "openvino"} | how)))  # type: ignore[arg-type]
+    return extract(find_sources([data]), store, OPTIONS, ExtractRunOptions(**({"engine": "openvino"} | how)))  # type: ignore[arg-type]
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -197,6 +200,50 @@ def test_a_bad_video_fails_alone_and_says_why(
     assert FeatureStore.open(tmp_path / "s.zarr").matches() == ["good"]
 
 
+def test_a_length_that_no_file_can_have_fails_alone(
+    data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broken DURATION tag asked for a grid of 655 TiB, and the next match was not extracted."""
+    import av
+
+    data = tmp_path / "data"
+    shutil.copytree(data_set_folder / "short", data / "good")
+    (data / "broken").mkdir()
+    with av.open(data / "good" / "224p.mp4") as source, av.open(data / "broken" / "224p.mkv", "w") as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        stream.metadata["DURATION"] = "999999999:59:59.00"
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    tagged = (data / "broken" / "224p.mkv").read_bytes()
+    written = b"00:00:06.000000000"  # the muxer puts the true length in the place of ours
+    assert tagged.count(written) == 1
+    (data / "broken" / "224p.mkv").write_bytes(tagged.replace(written, b"999999999:59:59.00"))
+    arguments = ["--out", tmp_path / "s.zarr", "--backbone", "regnety_002", "--weights", "none", "--size", "32x32"]
+    assert bas("extract", data, *arguments, "--engine", "torch", "--json") == 2
+    printed = capsys.readouterr()
+    matches = {match["match"]: match for match in json.loads(printed.out)["matches"]}
+    assert {name: match["status"] for name, match in matches.items()} == {"broken": "failed", "good": "extracted"}
+    assert "not believable" in matches["broken"]["message"]
+    assert "Traceback" not in printed.err
+
+
+def test_an_exception_of_any_kind_ends_its_match_alone(data_set_folder: Path, tmp_path: Path) -> None:
+    def open_or_break(self: Extractor, path: Path, **more: Any) -> Any:
+        if "long" in str(path):
+            raise MemoryError("655 TiB")
+        return real(self, path, **more)
+
+    real = Extractor.open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Extractor, "open", open_or_break)
+        summary = run(data_set_folder, tmp_path / "s.zarr", engine="torch")
+    assert [result.status for result in summary.results] == ["failed", "extracted"]
+    assert summary.results[0].message == "MemoryError: 655 TiB"
+    assert "Traceback" in summary.results[0].details
+
+
 @pytest.mark.usefixtures("known_graphs")
 def test_a_damaged_video_needs_leave(data_set_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
@@ -210,8 +257,8 @@ def test_a_damaged_video_needs_leave(data_set_folder: Path, tmp_path: Path) -> N
     assert "--max-bad-share" in refused.message
     allowed = run(tmp_path / "m", tmp_path / "s.zarr", max_bad_share=1.0).results[0]
     store = FeatureStore.open(tmp_path / "s.zarr")
-    assert allowed.bad_rows == int((~store.valid("m")).sum())
-    assert 0 < allowed.bad_rows < LONG_FRAMES
+    assert allowed.columns["invalid"] == int((~store.valid("m")).sum())
+    assert 0 < allowed.columns["invalid"] < LONG_FRAMES
 
 
 @pytest.mark.usefixtures("known_graphs")
@@ -227,7 +274,7 @@ def test_a_late_start_is_no_damage(data_set_folder: Path, tmp_path: Path) -> Non
                 packet.stream = copy
                 late.mux(packet)
     result = run(tmp_path / "late.mp4", tmp_path / "s.zarr", max_bad_share=0.0).results[0]
-    assert (result.status, result.num_rows, result.bad_rows) == ("extracted", 50 + SHORT_FRAMES, 50)
+    assert (result.status, result.num_rows, result.columns["invalid"]) == ("extracted", 50 + SHORT_FRAMES, 50)
     store = FeatureStore.open(tmp_path / "s.zarr")
     assert store.valid("late").tolist() == [False] * 50 + [True] * SHORT_FRAMES
 
@@ -235,8 +282,6 @@ def test_a_late_start_is_no_damage(data_set_folder: Path, tmp_path: Path) -> Non
 def test_what_a_finetuned_checkpoint_was_trained_with_cannot_be_overruled(
     data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dataclasses import replace
-
     module, record = load_weights("x3d_xs", 4, "none")
     record = replace(record, stride=3, window=10, width=64, height=36)
     save_backbone_checkpoint(tmp_path / "tuned.safetensors", module, record)
@@ -261,7 +306,7 @@ def test_verify_extracts_again_and_notices_other_features(
     assert "all is well" in capsys.readouterr().out
     other = tmp_path / "s.zarr"
     options = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=8, stride=2)
-    extract(find_sources([data_set_folder]), other, options, RunOptions())
+    extract(find_sources([data_set_folder]), other, options, ExtractRunOptions())
     for name in ("long", "short"):  # features of another plan under this store's settings: only the videos can tell
         shutil.copy(whole_store / name / "features/identity/zarr.json", other / name / "features/identity/zarr.json")
         shutil.copy(whole_store / name / "features/identity/c/0/0", other / name / "features/identity/c/0/0")
@@ -308,19 +353,17 @@ def test_bad_options_say_so_and_write_nothing(
 
 def test_no_match_of_the_split_is_an_error(data_set_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no match to extract"):
-        extract(find_sources([data_set_folder]), tmp_path / "s", OPTIONS, RunOptions(), split=("challenge",))
+        extract(find_sources([data_set_folder]), tmp_path / "s", OPTIONS, ExtractRunOptions(), split=("challenge",))
 
 
 def test_the_device_scaler_sees_the_whole_picture_and_is_in_the_key(data_set_folder: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     options = replace(OPTIONS, backbone="efficientnet_b0", depth=None, window=None, hop=None, stride=None)
     stores = []
     for scaler in ("swscale-bicubic", "torch-bilinear"):
         path = tmp_path / f"{scaler}.zarr"
         sources = find_sources([data_set_folder])
         scaled = replace(options, scaler=scaler)
-        summary = extract(sources, path, scaled, RunOptions(engine="torch"), split=("test",))
+        summary = extract(sources, path, scaled, ExtractRunOptions(engine="torch"), split=("test",))
         assert summary.complete, summary.results
         stores.append(FeatureStore.open(path))
     assert stores[0].settings.key() != stores[1].settings.key()
@@ -346,10 +389,15 @@ def test_a_share_without_a_launcher_says_what_to_type() -> None:
         parse_shard("auto", {"RANK": "1"})
 
 
-def test_shares_do_not_depend_on_what_is_stored_by_now(whole_store: Path, data_set_folder: Path) -> None:
+def test_shares_do_not_depend_on_what_is_stored_or_can_be_read(whole_store: Path, data_set_folder: Path) -> None:
     """Workers that start late, beside others that have written much, take what they would have taken at first."""
     data_set = find_sources([data_set_folder])
-    shares = [chosen_matches(data_set, (), RunOptions(shard=(index, 2))) for index in range(2)]
+    shares = [chosen_matches(data_set, (), ExtractRunOptions(shard=(index, 2))) for index in range(2)]
     assert [[match.id for match in share] for share in shares] == [["long"], ["short"]]
-    summary = extract(data_set, whole_store, OPTIONS, RunOptions(engine="openvino", shard=(1, 2)))
+    for unreadable in (0, 1):  # one worker cannot open a file that the others can
+        videos = [replace(match, video=None) if i == unreadable else match for i, match in enumerate(data_set.matches)]
+        blind = replace(data_set, matches=tuple(videos))
+        seen = [chosen_matches(blind, (), ExtractRunOptions(shard=(index, 2))) for index in range(2)]
+        assert [[match.id for match in share] for share in seen] == [["long"], ["short"]]
+    summary = extract(data_set, whole_store, OPTIONS, ExtractRunOptions(engine="openvino", shard=(1, 2)))
     assert [(result.match_id, result.status) for result in summary.results] == [("short", "already there")]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bas.data.sources import find_sources
-from bas.extract.backbones.run_folder import BACKBONE
+from bas.extract.backbones.weights import BACKBONE
 from bas.extract.options import ExtractOptions
 from bas.finetune import trainer
 from bas.finetune.devices import Devices

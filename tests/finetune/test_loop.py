@@ -16,11 +16,10 @@ from safetensors.torch import load_file
 from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
 from bas.errors import InputError
-from bas.extract.backbones.run_folder import BACKBONE
-from bas.extract.backbones.weights import load_weights
-from bas.extract.extractor import Extractor
-from bas.extract.options import ExtractOptions, follow_run
-from bas.extract.options import RunOptions as ExtractRun
+from bas.extract.backbones.weights import BACKBONE, load_weights
+from bas.extract.extractor import Extractor, follow_run
+from bas.extract.options import ExtractOptions
+from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.finetune.network import FinetuneNet
 from bas.finetune.start import Start

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bas.extract.backbones.run_folder import BACKBONE
+from bas.extract.backbones.weights import BACKBONE
 from bas.heads.training.checkpoint import BEST, LOG, RunRecord
 from bas.heads.training.settings import FinetuneSettings
 

@@ -11,15 +11,16 @@ import torch
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
-from bas.extract.backbones.run_folder import BACKBONE
+from bas.extract.backbones.weights import BACKBONE
 from bas.extract.options import ExtractOptions
-from bas.finetune.start import Start, lender, model_of
+from bas.finetune.start import Start, model_of
 from bas.heads.ensemble import LoadedRun
 from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.loop import train
 from bas.heads.training.settings import FinetuneSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
 Tiny = Callable[..., FinetuneSettings]
 Begin = Callable[..., Start]
 
@@ -52,8 +53,8 @@ def test_a_run_as_weights_lends_its_backbone_and_pictures_and_binds_no_clip(tune
         Start.of(tiny(), ExtractOptions(backbone="x3d_s", weights=str(tuned)), None)
 
 
-def test_a_lent_head_says_what_its_network_is(tuned: Path, tiny: Tiny) -> None:
-    member = lender(tuned)
+def test_a_head_says_what_its_network_is(tuned: Path, tiny: Tiny) -> None:
+    member = LoadedRun.load(tuned, CPU)
     settings = FinetuneSettings.of(tiny(), **model_of(member))
     assert (settings.head, settings.dilate, settings.clip_len) == ("tcn", 1, 8)
     assert Start.of(settings, ExtractOptions(), member).features == member.record.features
@@ -61,12 +62,12 @@ def test_a_lent_head_says_what_its_network_is(tuned: Path, tiny: Tiny) -> None:
     assert Start.of(longer, ExtractOptions(), member).features.window == 12
 
 
-def test_what_lends_no_head(tmp_path: Path, tuned: Path) -> None:
+def test_what_has_no_head(tmp_path: Path, tuned: Path) -> None:
     with pytest.raises(InputError, match="not a run\n  got:    no such folder"):
-        lender(tmp_path / "none")
+        LoadedRun.load(tmp_path / "none", CPU)
     (tmp_path / "run.json").write_bytes((tuned / "run.json").read_bytes())
     with pytest.raises(InputError, match=r"best\.safetensors: no such file"):
-        lender(tmp_path)
+        LoadedRun.load(tmp_path, CPU)
 
 
 def test_a_head_on_imported_rows_has_no_backbone(pulse_store: Callable[..., Path], tiny: Tiny, tmp_path: Path) -> None:

@@ -19,8 +19,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["bas"]):
-    from bas.cache.info import info
-    from bas.cache.match import MatchMeta
+    from bas.cache.match import MatchMeta, info
     from bas.cache.partial import read_journal
     from bas.cache.settings import FeatureSettings
     from bas.cache.store import FeatureStore
@@ -28,9 +27,8 @@ with atheris.instrument_imports(include=["bas"]):
     from bas.events import read_labels
 
     if sys.argv[1] in ("run", "tensors"):
-        from bas.extract.backbones.run_folder import FinetunedRun
         from bas.extract.backbones.tensor_files import read_tensors
-        from bas.heads.training.checkpoint import write_run
+        from bas.extract.backbones.weights import FinetunedRun
         from bas.heads.training.checkpoint import RunRecord
         from bas.heads.training.settings import TrainSettings
 
@@ -86,7 +84,7 @@ def make_run(folder: Path) -> None:
         num_parameters=9,
         software={"bas": "0"},
     )
-    write_run(folder, record.to_json())
+    record.write(folder)
 
 
 def prepare(target: str, folder: Path) -> tuple[Path, Callable[[], object]]:

@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bas.data.synthetic.camera import HEIGHT, WIDTH, follow, make_camera
 from bas.data.synthetic.data_set import make_painter, script_of
 from bas.data.synthetic.draw import Painter, _smear
-from bas.data.synthetic.look import draw_look
+from bas.data.synthetic.look import HEIGHT, WIDTH, draw_look, follow, make_camera
 from bas.data.synthetic.tracks import make_tracks
 
 SEEDS = (1, 2)

@@ -6,9 +6,9 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import balanced_accuracy_score
 
-from bas.data.synthetic.camera import HEIGHT
 from bas.data.synthetic.data_set import make_painter, script_of
 from bas.data.synthetic.draw import Painter
+from bas.data.synthetic.look import HEIGHT
 
 CLASSES = ("PASS", "DRIVE", "HIGH PASS")
 OFFSETS_FRAMES = (-10, -5, 0, 3, 6, 10, 15)

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from bas.extract.backbones.i3d import InceptionI3d, same_max_pool, same_padding
+from bas.extract.backbones.nets import shifted_max
 from bas.extract.backbones.registry import build_backbone
-from bas.extract.backbones.trunks import shifted_max
 from bas.extract.backbones.weights import load_weights
 
 # Kinetics-400 in alphabetical order

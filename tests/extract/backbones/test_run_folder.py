@@ -15,10 +15,17 @@ from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.data.synthetic import write_match
 from bas.errors import InputError
-from bas.extract.backbones import run_folder
-from bas.extract.backbones.run_folder import BACKBONE, FinetunedRun, finetuned_run
-from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint, tensors_sha256
-from bas.extract.options import ExtractOptions, follow_run
+from bas.extract.backbones import weights as run_folder
+from bas.extract.backbones.weights import (
+    BACKBONE,
+    FinetunedRun,
+    finetuned_run,
+    load_weights,
+    save_backbone_checkpoint,
+    tensors_sha256,
+)
+from bas.extract.extractor import follow_run
+from bas.extract.options import ExtractOptions
 from bas.files import file_sha256
 from bas.heads.training import checkpoint
 

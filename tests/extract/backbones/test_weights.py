@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bas.errors import InputError
-from bas.extract.backbones import timm_nets
+from bas.extract.backbones import nets as timm_nets
 from bas.extract.backbones.registry import BACKBONES, build_backbone
 from bas.extract.backbones.tensor_files import used_tensors
 from bas.extract.backbones.torchvision_compat import import_with_torchvision

@@ -72,10 +72,10 @@ def test_same_bits_as_frames(make_clip: Maker, name: str, settings: dict[str, An
 @pytest.mark.parametrize("params", ["bframes=3:open-gop=0", "bframes=4:open-gop=1", "bframes=0"])
 @pytest.mark.parametrize("num_bytes", [16, None])
 def test_same_bits_where_the_file_is_damaged(
-    make_clip: Maker, damage: Maker, tmp_path: Path, params: str, num_bytes: int | None
+    make_clip: Maker, damage_clip: Maker, tmp_path: Path, params: str, num_bytes: int | None
 ) -> None:
     clip = make_clip("a.mp4", num_frames=150, options={"x264-params": f"{params}:{H264}"})
-    broken = damage(clip, tmp_path / "b.mp4", num_spots=12, num_bytes=num_bytes)
+    broken = damage_clip(clip, tmp_path / "b.mp4", num_spots=12, num_bytes=num_bytes)
     videos = [read(broken), read(broken, fps=Fraction(10))]
     assert not all(frame.valid for frame in videos[0].frames())
     assert_same_as_frames(videos, random_places(videos, 60), threads=2)

@@ -62,11 +62,11 @@ def test_each_step_shows_its_frame(
 @pytest.mark.parametrize("params", ["bframes=3:open-gop=0", "bframes=4:open-gop=1", "bframes=0"])
 @pytest.mark.parametrize("num_spots", [0, 6])
 def test_every_start_gives_the_same_bits(
-    make_clip: Maker, damage: Maker, tmp_path: Path, params: str, num_spots: int
+    make_clip: Maker, damage_clip: Maker, tmp_path: Path, params: str, num_spots: int
 ) -> None:
     clip = make_clip("a.mp4", num_frames=100, options={"x264-params": params + ":log-level=none"})
     if num_spots:
-        clip = damage(clip, tmp_path / "b.mp4", num_spots=num_spots, num_bytes=16)
+        clip = damage_clip(clip, tmp_path / "b.mp4", num_spots=num_spots, num_bytes=16)
     full = list(read(clip, threads=1).frames())
     assert (num_spots == 0) == all(frame.valid for frame in full)
     video = read(clip, threads=1)
@@ -171,10 +171,10 @@ def test_colour_matrix_and_range(tmp_path: Path, height: int, matrix: str) -> No
     assert np.abs(next(video.frames()).image.reshape(-1, 3) - rgb).max() <= 2.5
 
 
-def test_lost_packets_never_show_as_valid(make_clip: Maker, damage: Maker, tmp_path: Path) -> None:
+def test_lost_packets_never_show_as_valid(make_clip: Maker, damage_clip: Maker, tmp_path: Path) -> None:
     clip = make_clip("a.mp4", num_frames=400, gop=25)
     clean = list(read(clip).frames())
-    broken = damage(clip, tmp_path / "b.mp4", num_spots=25, num_bytes=None)
+    broken = damage_clip(clip, tmp_path / "b.mp4", num_spots=25, num_bytes=None)
     frames = list(read(broken).frames())
     held = clean[0].image
     for frame, wanted in zip(frames, clean, strict=True):
@@ -188,10 +188,10 @@ def test_lost_packets_never_show_as_valid(make_clip: Maker, damage: Maker, tmp_p
 
 @pytest.mark.shared
 @pytest.mark.parametrize("seed", [1, 2])
-def test_shared_forty_spots(shared_data: Path, damage: Maker, tmp_path: Path, seed: int) -> None:
+def test_shared_forty_spots(shared_data: Path, damage_clip: Maker, tmp_path: Path, seed: int) -> None:
     clip = shared_data / "long" / "bbb_398x224_25fps.mp4"
     picture = PictureFormat(width=100, height=56)
-    broken = damage(clip, tmp_path / "b.mp4", num_spots=40, num_bytes=16, seed=seed, num_packets=2500)
+    broken = damage_clip(clip, tmp_path / "b.mp4", num_spots=40, num_bytes=16, seed=seed, num_packets=2500)
     num_valid = num_wrong = 0
     pairs = zip(read(broken, picture=picture).frames(0, 2500), read(clip, picture=picture).frames(0, 2500), strict=True)
     for frame, wanted in pairs:

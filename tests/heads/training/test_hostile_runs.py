@@ -20,7 +20,7 @@ from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.eval.calibrate import FittedCalibration
 from bas.eval.peaks import PeakSettings
-from bas.extract.backbones.run_folder import FinetunedRun
+from bas.extract.backbones.weights import FinetunedRun
 from bas.heads.ensemble import LoadedRun
 from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.loop import train

@@ -1,5 +1,7 @@
-"""One video copied: every frame at its time, closed groups, the same picture; what cannot be copied is refused."""
+"""Proxies: every frame at its time, closed groups, the same picture; the copy is the same data set, and resumes."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -11,15 +13,17 @@ import numpy as np
 import pytest
 
 from bas.data import proxy as proxy_copy
-from bas.data.proxy import CopyReport, ProxySettings, copy_video, psnr_db_of
+from bas.data.proxy import CopyReport, ProxySettings, copy_video, psnr_db_of, write_proxies
+from bas.data.sources import DataSet, find_data_set
 from bas.errors import InputError
 from bas.extract.video.picture import PictureFormat, Pixels
 from bas.extract.video.reader import Video, open_video
 from bas.extract.video.timetable import GroupPlan
+from bas.workers import Progress, Summary
 
 Maker = Callable[..., Path]
 ReadNumber = Callable[[Pixels], int]
-SMALL = ProxySettings(width=160, height=96, gop=8)
+SMALL = ProxySettings(size=(160, 96), gop=8)
 H264 = {"x264-params": "open-gop=1:bframes=4:log-level=none"}
 
 
@@ -87,10 +91,10 @@ def test_variable_rate_gap_and_late_start(make_clip: Maker, tmp_path: Path, suff
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_turned_videos_stay_upright(make_clip: Maker, tmp_path: Path, rotation: int) -> None:
     source = make_clip("a.mp4", num_frames=20, size=(320, 192), rotation=rotation)
-    report = copied(source, tmp_path / "b.mp4", ProxySettings(width=80, height=96))
+    report = copied(source, tmp_path / "b.mp4", ProxySettings(size=(80, 96)))
     ours, theirs = read(tmp_path / "b.mp4").info, read(source).info
     assert ours.rotation_degrees == theirs.rotation_degrees
-    assert (report.width, report.height) == ((96, 58) if abs(rotation) == 90 else (80, 48))
+    assert (ours.coded_width, ours.coded_height) == ((96, 58) if abs(rotation) == 90 else (80, 48))
     assert report.worst_psnr_db > 30
 
 
@@ -107,8 +111,9 @@ def test_size_keeps_the_aspect_and_never_grows(
     make_clip: Maker, tmp_path: Path, size: tuple[int, int], pixel_aspect: Fraction | None, wanted: tuple[int, int]
 ) -> None:
     source = make_clip("a.mp4", num_frames=5, size=size, pixel_aspect=pixel_aspect)
-    report = copied(source, tmp_path / "b.mp4", ProxySettings())
-    assert (report.width, report.height) == wanted
+    copied(source, tmp_path / "b.mp4", ProxySettings())
+    info = read(tmp_path / "b.mp4").info
+    assert (info.coded_width, info.coded_height) == wanted
 
 
 def test_colours_of_large_pictures_stay(tmp_path: Path) -> None:
@@ -126,17 +131,17 @@ def test_colours_of_large_pictures_stay(tmp_path: Path) -> None:
 
 
 def test_damaged_frames_are_stood_in_for_or_too_many(
-    make_clip: Maker, damage: Maker, read_number: ReadNumber, tmp_path: Path
+    make_clip: Maker, damage_clip: Maker, read_number: ReadNumber, tmp_path: Path
 ) -> None:
     clip = make_clip("a.mp4", num_frames=200, gop=10, options={"x264-params": "bframes=0:log-level=none"})
-    broken = damage(clip, tmp_path / "b.mp4", num_spots=1, num_bytes=None)
+    broken = damage_clip(clip, tmp_path / "b.mp4", num_spots=1, num_bytes=None)
     lost = [frame.step for frame in read(broken).frames() if not frame.valid]
     report = copied(broken, tmp_path / "c.mp4")
     assert report.bad_frames == len(lost) > 0
     shown = [read_number(frame.image) for frame in read(tmp_path / "c.mp4").frames()]
     assert shown == [step if step not in lost else lost[0] - 1 for step in range(200)]
     with pytest.raises(InputError, match="too many frames are missing or damaged"):
-        copied(damage(clip, tmp_path / "d.mp4", num_spots=9, num_bytes=None), tmp_path / "e.mp4")
+        copied(damage_clip(clip, tmp_path / "d.mp4", num_spots=9, num_bytes=None), tmp_path / "e.mp4")
     assert not [path for path in tmp_path.iterdir() if "e.mp4" in path.name]
 
 
@@ -164,34 +169,23 @@ def test_a_copy_that_is_not_like_its_source_is_refused(
         patch.setattr(proxy_copy, "MIN_PSNR_DB", 45)
         with pytest.raises(InputError, match=r"not like it[\s\S]*--crf"):
             copied(clip, target)
-    real = proxy_copy._times
+    real = proxy_copy.plan_times
 
     def late(*arguments: Any) -> Any:
         ticks, durations = real(*arguments)
         return ticks + (np.arange(len(ticks)) >= 30), durations
 
     with monkeypatch.context() as patch:
-        patch.setattr(proxy_copy, "_times", late)
-        patch.setattr(proxy_copy, "_require_same_times", check_with(real, proxy_copy._require_same_times, patch))
+        patch.setattr(proxy_copy, "plan_times", late)
         with pytest.raises(InputError, match="does not hold its times"):
             copied(clip, target)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def check_with(real: Callable[..., Any], check: Callable[..., None], patch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The comparison of times, with the true times."""
-
-    def checked(*arguments: Any) -> None:
-        patch.setattr(proxy_copy, "_times", real)
-        check(*arguments)
-
-    return checked
-
-
 def test_bad_settings_are_refused() -> None:
-    for bad in ({"width": 8}, {"gop": 0}, {"crf": 52}):
+    for bad in ({"size": (8, 8)}, {"gop": 0}, {"crf": 52}):
         with pytest.raises(InputError, match="not usable"):
-            replace(SMALL, **bad)  # type: ignore[arg-type]
+            replace(SMALL, **bad)
 
 
 def test_psnr() -> None:
@@ -210,3 +204,141 @@ def test_shared_edge_cases(shared_data: Path, tmp_path: Path, name: str) -> None
     ours, theirs = read(tmp_path / "a.mp4", fps=Fraction(25)), read(source, fps=Fraction(25))
     assert np.array_equal(ours.grid.frame_of_step, theirs.grid.frame_of_step)
     assert seconds(ours) == seconds(theirs)
+
+
+TINY = ProxySettings(size=(80, 48))
+GAME = "england_efl/2019-2020/2019-10-01 - Blackburn Rovers - Nottingham Forest"
+
+
+@pytest.fixture
+def make_data_set(make_clip: Maker, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a data set of clips: relative path of each video -> number of frames."""
+
+    def make(videos: dict[str, int], *, splits: dict[str, list[str]] | None = None, name: str = "data") -> Path:
+        root = tmp_path / name
+        for path, num_frames in videos.items():
+            clip = make_clip(f"clip{Path(path).suffix}", num_frames=num_frames, size=(80, 48))
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(clip, root / path)
+            events = [{"label": "PASS", "position": "400", "gameTime": "1 - 00:00"}]
+            (root / path).with_name("Labels-ball.json").write_text(json.dumps({"annotations": events}))
+        if splits:
+            (root / "splits.json").write_text(json.dumps(splits))
+        return root
+
+    return make
+
+
+def copied_set(root: Path, out: Path, settings: ProxySettings = TINY, **more: Any) -> Summary:
+    return write_proxies(root, out, settings, jobs=1, **more)
+
+
+def statuses(summary: Summary) -> list[str]:
+    return [result.status for result in summary.results]
+
+
+def content(data_set: DataSet) -> list[tuple[Any, ...]]:
+    """What a reader learns of the matches."""
+    return [(match.id, match.split, match.half, data_set.events(match)) for match in data_set.matches]
+
+
+def tree(root: Path) -> dict[str, tuple[int, bytes]]:
+    paths = [path for path in root.rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def test_the_copy_is_the_same_data_set(make_data_set: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_data_set(
+        {f"train/{GAME}/1_720p.mkv": 30, f"train/{GAME}/2_720p.mkv": 25, "a/224p.mp4": 20, "b/film.mkv": 20},
+        splits={"valid": ["a"]},
+    )
+    (root / "classes.txt").write_text("PASS\n")
+    finished: list[str] = []
+    progress = Progress(finished=lambda result: finished.append(result.match_id))
+    summary = copied_set(root, tmp_path / "out", progress=progress)
+    assert summary.complete
+    ours, theirs = find_data_set(tmp_path / "out"), find_data_set(root)
+    assert content(ours) == content(theirs)
+    assert ours.classes == theirs.classes == ("PASS",)
+    assert [match.require_video().name for match in ours.matches] == [
+        "224p.mp4",
+        "film.mp4",
+        "1_720p.mp4",
+        "2_720p.mp4",
+    ]
+    assert sorted(finished) == [match.id for match in theirs.matches]
+    record = json.loads((tmp_path / "out" / "proxy.json").read_text())
+    assert record["settings"] == TINY.to_json()
+    assert record["videos"]["b/film.mp4"]["source"] == "film.mkv"
+    assert len(record["videos"]["a/224p.mp4"]["source_sha256"]) == 64
+
+
+def test_goes_on_and_leaves_alone_what_is_there(make_data_set: Callable[..., Path], tmp_path: Path) -> None:
+    root, out = make_data_set({"a/224p.mp4": 20, "b/224p.mp4": 20, "c/224p.mp4": 20}), tmp_path / "out"
+    copied_set(root, out)
+    before = tree(out)
+    assert statuses(copied_set(root, out)) == ["already there"] * 3
+    assert {name: each for name, each in tree(out).items() if name != "proxy.json"} == {
+        name: each for name, each in before.items() if name != "proxy.json"
+    }
+    (out / "a" / "224p.mp4").unlink()
+    (out / "a" / ".224p.mp4.999999999").write_bytes(b"left by a process that was killed")
+    shutil.copy(root / "c" / "224p.mp4", root / "b" / "224p.mp4")  # the same bytes under another date
+    with (root / "c" / "224p.mp4").open("ab") as file:
+        file.write(b"\0\0\0\x08free")  # another file, the same pictures
+    (root / "b" / "Labels-ball.json").write_text('{"annotations": []}')
+    assert statuses(copied_set(root, out)) == ["copied", "already there", "copied"]
+    assert tree(out)["a/224p.mp4"][1] == before["a/224p.mp4"][1]
+    assert tree(out)["b/224p.mp4"] == before["b/224p.mp4"]
+    assert content(find_data_set(out)) == content(find_data_set(root))
+    assert set(tree(out)) == set(before)
+
+
+def test_other_settings_and_foreign_folders_are_refused(make_data_set: Callable[..., Path], tmp_path: Path) -> None:
+    root, out = make_data_set({"a/224p.mp4": 5}), tmp_path / "out"
+    copied_set(root, out)
+    before = tree(out)
+    with pytest.raises(InputError, match=r"other settings\n  got:    gop 12, crf 18\n  wanted: gop 25, crf 20"):
+        copied_set(root, out, ProxySettings(size=(80, 48), gop=25, crf=20))
+    (out / "proxy.json").write_text("[]")
+    with pytest.raises(InputError, match="not usable"):
+        copied_set(root, out)
+    (out / "proxy.json").unlink()
+    with pytest.raises(InputError, match="not empty"):
+        copied_set(root, out)
+    assert {name for name in before if name != "proxy.json"} == set(tree(out))
+    for inside in (root, root / "out", root.parent):
+        with pytest.raises(InputError, match="cannot lie in each other"):
+            copied_set(root, inside)
+
+
+@pytest.mark.parametrize(
+    ("name", "video"), [("train", "a/224p.mp4"), ("alone", "224p.mp4"), ("england_efl", f"{GAME[12:]}/224p.mp4")]
+)
+def test_names_that_the_root_gives_are_kept(
+    make_data_set: Callable[..., Path], tmp_path: Path, name: str, video: str
+) -> None:
+    root = make_data_set({video: 5}, name=name)
+    with pytest.raises(InputError, match="names of the folders around them count") as caught:
+        copied_set(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    out = Path(caught.value.cure.removeprefix("OUT "))
+    copied_set(root, out)
+    assert content(find_data_set(out)) == content(find_data_set(root))
+
+
+def test_a_video_that_fails_does_not_stop_the_others(
+    make_data_set: Callable[..., Path], damage_clip: Maker, tmp_path: Path, bas: Callable[..., int], capfd: Any
+) -> None:
+    root, out = make_data_set({"a/224p.mp4": 60, "b/224p.mp4": 20}), tmp_path / "out"
+    damage_clip(root / "a" / "224p.mp4", root / "a" / "224p.mp4", num_spots=20, num_bytes=None)
+    arguments = ("data", "proxy", root, out, "--size", "80x48", "--jobs", 2)
+    assert bas(*arguments, "--json") == 2
+    printed = capfd.readouterr()
+    assert "too many frames are missing or damaged" in " ".join(printed.err.split())
+    assert [match["status"] for match in json.loads(printed.out)["matches"]] == ["failed", "copied"]
+    assert bas(*arguments, "--max-bad-share", 1) == 0
+    assert bas(*arguments) == 0
+    assert "2 already there" in capfd.readouterr().out
+    for bad in (("--size", "80"), ("--gop", 0), ("--jobs", -1)):
+        assert bas(*arguments, *bad) == 2

@@ -5,35 +5,31 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bas import workers
 from bas.cache.layout import PARTIAL
 from bas.cache.partial import JOURNAL
-from bas.cluster import join
-from bas.cluster.join import connected
-from bas.cluster.pool import Cluster, Lost, Ready, Slot, Watch, on_cluster
-from bas.commands.extract_view import summary_json
 from bas.data.sources import find_sources
 from bas.data.synthetic import write_match
 from bas.errors import InputError
-from bas.extract.cluster_run import ClusterReporter, extract_on_cluster
-from bas.extract.options import ExtractOptions, RunOptions
+from bas.extract import run
+from bas.extract.options import ExtractOptions, ExtractRunOptions
 from bas.extract.run import extract
-from bas.workers import Failure
+from bas.workers import Failure, on_ray, ray_address_here, ray_cluster
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets and files of Ray's own processes
 Cli = Callable[..., int]
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=2, stride=2)
-RUN = RunOptions(engine="openvino", device="cpu", batch=1)
+RUN = ExtractRunOptions(engine="openvino", device="cpu", batch=1)
 LONG_FRAMES = 800
 NODE_BYTES = 80 * 2**20
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
@@ -46,7 +42,7 @@ def nodes() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[2]
         patch.setenv("PYTHONPATH", f"{root / '.typing'}:{Path(__file__).parent}")
         pytest.importorskip("ray", reason="RAY MISSING: pip install ray to test many machines")
         from ray.cluster_utils import Cluster as Nodes
@@ -102,108 +98,86 @@ def parent_of(process: int) -> int:
     return int((Path("/proc") / str(process) / "stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
-def test_a_node_is_killed_midway_and_the_store_is_that_of_a_single_run(
-    nodes: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_node_is_killed_midway_and_the_store_is_that_of_a_single_run(nodes: Any, data: Path, tmp_path: Path) -> None:
     data_set, store = find_sources([data]), tmp_path / "s.zarr"
     assert extract(data_set, tmp_path / "single.zarr", OPTIONS, RUN).complete
-    lost: list[tuple[str, str]] = []
     killed: list[int] = []
-    report = ClusterReporter(lost=lambda match, place, _: lost.append((match, place)))
     killer = threading.Thread(target=kill_midway, args=(nodes, store, killed), daemon=True)
     killer.start()
-    summary = extract_on_cluster(data_set, store, OPTIONS, RUN, Cluster(address=nodes.address), report=report)
+    summary = extract(data_set, store, OPTIONS, replace(RUN, ray=nodes.address))
     killer.join()
     nodes.add_node(num_cpus=1, object_store_memory=NODE_BYTES)
-    assert [match for match, _ in lost].count("m0") == 1
-    assert summary.complete
+    assert summary.complete, summary.results
     assert tree(store) == tree(tmp_path / "single.zarr")
-    records = {record["match"]: record for record in summary_json(summary)["matches"]}
-    assert records["m0"]["retries"] == 1
-    assert records["m0"]["status"] == "resumed"
-    assert records["m0"]["place"] not in ("", dict(lost)["m0"])
+    assert [result.status for result in summary.results] == ["resumed", "extracted", "extracted"]
+    assert all(result.columns["on"] for result in summary.results)
     assert killed
-    assert capsys.readouterr() == ("", "")
 
 
-def work_of(folder: Path, _: Slot) -> Ready[str, str]:
-    """Prepares a worker of the tests."""
-    return Ready(partial(work, folder), "ready to test")
-
-
-def work(folder: Path, task: str, tell: Callable[[Any], None]) -> str:
+def work(task: tuple[str, Path], report: Callable[[Any], None]) -> str:
     """Ends in the way that the task names."""
-    tell({"half": task})
-    if task == "input":
+    name, folder = task
+    report({"half": name})
+    if name == "input":
         raise InputError("the row cannot be trained", got=1, wanted=2)
-    if task == "fault":
+    if name == "fault":
         raise RuntimeError("a fault of ours\nwith a second line")
-    if task == "killed" or (task == "killed once" and not (folder / "once").exists()):
+    if name == "killed" or (name == "killed once" and not (folder / "once").exists()):
         (folder / "once").touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    if task == "slow":
+    if name == "slow":
         time.sleep(1.5)
-    return f"{task} done"
+    return f"{name} done"
 
 
-def unusable(_: Slot) -> Ready[str, str]:
-    """Says that the node cannot be used."""
-    raise InputError("/data/v.mp4: not as the driver sees it", cure="mount it")
-
-
-def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path) -> None:
     results: dict[str, Any] = {}
-    lost: list[Lost[str]] = []
-    told: list[Any] = []
-    joined: list[tuple[str, str]] = []
-
-    def ended(task: str, _: str, result: str | Failure) -> None:
-        results[task] = result
-
-    def hear(each: Lost[str]) -> str:
-        lost.append(each)
-        return each.task
-
-    watch = Watch[str, str](
-        ended=ended,
-        progress=lambda task, _, value: told.append((task, value)),
-        joined=lambda slot, about: joined.append((slot.device, about)),
-        lost=hear,
+    reports: list[Any] = []
+    on_ray(
+        work,
+        [(name, tmp_path) for name in ("slow", "input", "fault", "killed", "killed once", "last")],
+        address=nodes.address,
+        retries=1,
+        progress=lambda task, value: reports.append((task[0], value)),
+        ended=lambda task, result: results.update({task[0]: result}),
     )
-    tasks = ("slow", "input", "fault", "killed", "killed once", "last")
-    on_cluster(partial(work_of, tmp_path), tasks, cluster=Cluster(address=nodes.address, retries=1), watch=watch)
     assert results["slow"] == "slow done"
     assert results["last"] == "last done"
     assert results["killed once"] == "killed once done"
     assert results["input"] == Failure("the row cannot be trained\n  got:    1\n  wanted: 2")
     assert results["fault"].why == "RuntimeError: a fault of ours"
-    assert "lost 2 times" in results["killed"].why
-    assert [(each.task, each.is_redone) for each in lost if each.task == "killed"] == [
-        ("killed", True),
-        ("killed", False),
-    ]
-    assert all(each.owner.startswith("pid ") for each in lost)
-    assert ("slow", {"half": "slow"}) in told
-    assert set(joined) == {("cpu", "ready to test")}
-    assert capsys.readouterr() == ("", "")
+    assert "WorkerCrashedError" in results["killed"].why
+    assert ("slow", {"half": "slow"}) in reports
 
 
-def test_a_node_that_sees_other_files_stops_the_run_before_the_work(nodes: Any) -> None:
-    with pytest.raises(InputError, match=r"node .* cannot be used: /data/v.mp4: not as the driver sees it"):
-        on_cluster(unusable, ["a"], cluster=Cluster(address=nodes.address), watch=Watch(ended=lambda *_: None))
+def test_a_node_that_sees_another_video_fails_that_match(nodes: Any, data: Path, tmp_path: Path) -> None:
+    """The video changes between the look of the driver and the task."""
+    data_set = find_sources([data / "m2"])
+    real, changed = data_set.matches[0].require_video(), tmp_path / "224p.mp4"
+    changed.write_bytes(real.read_bytes())
+    match = replace(data_set.matches[0], video=changed)
+    seen = run._task(run._Setup(tmp_path / "none.zarr", None, "none", RUN), data_set, match)  # type: ignore[arg-type]
+    results: list[Any] = []
+    on_ray(
+        run._extract_task,
+        [seen],
+        address=nodes.address,
+        progress=lambda *_: None,
+        ended=lambda _, result: results.append(result),
+    )
+    assert "none.zarr: not as the driver sees it" in results[0].why
 
 
-def test_a_gpu_is_asked_for_where_there_is_none(nodes: Any) -> None:
-    cluster = Cluster(address=nodes.address, device="cuda")
+def test_a_gpu_is_asked_for_where_there_is_none(nodes: Any, data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no GPU in the Ray cluster"):
-        on_cluster(unusable, ["a"], cluster=cluster, watch=Watch(ended=lambda *_: None))
+        extract(find_sources([data]), tmp_path / "s.zarr", OPTIONS, replace(RUN, device="cuda", ray=nodes.address))
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", "127.0.0.1:1"])
 def test_an_address_that_leads_nowhere_is_said_at_once(address: str) -> None:
     pytest.importorskip("ray", reason="RAY MISSING: pip install ray to test many machines")
     began = time.monotonic()
-    with pytest.raises(InputError, match=r"--ray is not usable|no Ray cluster can be reached"), connected(address):
+    with pytest.raises(InputError, match=r"--ray is not usable|no Ray cluster can be reached"), ray_cluster(address):
         pass
     assert time.monotonic() - began < 6
 
@@ -217,11 +191,10 @@ def test_without_ray_it_is_said_what_to_install(
     assert 'pip install "ball-action-spotting[ray]"' in capsys.readouterr().err
 
 
-def test_other_versions_of_a_node_are_named() -> None:
-    facts = join.make_look()()
-    assert join.wrong_versions(facts) is None
-    facts["versions"]["bas"] = "0.0.0"
-    assert f"node {socket.gethostname()} has other versions" in str(join.wrong_versions(facts))
+def test_another_version_on_a_node_is_said() -> None:
+    result = workers._ray_task(work, ("last", Path()), 0, None, "0.0.0")
+    assert isinstance(result, Failure)
+    assert "has another version of bas than the driver" in result.why
 
 
 def test_what_a_killed_cluster_has_left_is_not_believed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -229,9 +202,9 @@ def test_what_a_killed_cluster_has_left_is_not_believed(monkeypatch: pytest.Monk
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert join.running_here() == "local"
+    assert ray_address_here() == "local"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert join.running_here() == "10.0.0.1:6379"
+    assert ray_address_here() == "10.0.0.1:6379"
 
 
 def test_ablate_trains_on_the_cluster(
