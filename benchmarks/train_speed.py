@@ -274,7 +274,7 @@ def end_to_end(chosen: Chosen, bank: FeatureBank, arguments: argparse.Namespace)
             features_btc = module((decode().float() / 255 - mean) / std)
             loss = head.model.loss(head.model(features_btc), targets)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         float(loss.detach())
         return 1
