@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from ...events import SOCCERNET_BALL_CLASSES, Event, Split
-from ...files import read_json, remove_stale, write_json_atomic, write_text_atomic
+from ...files import num_cores, read_json, remove_stale, write_json_atomic, write_text_atomic
 from ...workers import Failure, side_by_side
 from .draw import Painter
 from .look import HEIGHT, WIDTH, draw_look, follow, make_camera
@@ -95,59 +96,6 @@ def _encode(path: Path, frames: Iterable[npt.NDArray[np.uint8]], *, crf: int) ->
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-@dataclass(frozen=True)
-class Task:
-    """One match to draw."""
-
-    folder: Path
-    seconds: float
-    seed: int
-    variety: float
-    url_local: str
-
-
-def draw_matches(tasks: Sequence[Task], *, jobs: int, drawn: Callable[[Task], None]) -> None:
-    """Draw matches; those under way are given up, and leave nothing, if one fails or the caller stops.
-
-    Args:
-        tasks: any number.
-        jobs: processes side by side, 1 or more; 1 draws in this process.
-        drawn: called with each match as soon as it is written.
-
-    Raises:
-        InputError: a match could not be written.
-    """
-
-    def ended(task: Task, result: Failure | None) -> None:
-        if result is None:
-            drawn(task)
-            return
-        if result.details:  # a fault of ours
-            raise RuntimeError(result.details)
-        cure = "mend that, then run the same command again: what is finished is kept"
-        raise InputError(f"{task.folder}: the match could not be drawn", got=result.why, cure=cure)
-
-    if jobs == 1 or len(tasks) <= 1:
-        for task in tasks:
-            ended(task, _draw(task))
-        return
-    try:
-        side_by_side(_draw, tasks, jobs=jobs, progress=lambda *_: None, ended=ended)
-    finally:
-        for task in tasks:
-            remove_stale(task.folder / VIDEO_NAME)
-
-
-def _draw(task: Task, _tell: Callable[[float], None] | None = None) -> Failure | None:
-    """Write one match; what kept it from being written, where something did."""
-    remove_stale(task.folder / VIDEO_NAME)
-    try:
-        write_match(task.folder, seconds=task.seconds, seed=task.seed, variety=task.variety, url_local=task.url_local)
-    except (OSError, InputError) as error:  # no room, no permission
-        return Failure(str(error))
-    return None
 
 
 RECORD_NAME = "synthetic.json"
@@ -261,22 +209,34 @@ def write_data_set(
         raise InputError("--jobs is not usable", got=jobs, wanted="1 or more, or 0 for one per core")
     _claim(root, settings)
     planned = plan(settings)
-    todo = [
-        Task(root / match.folder, match.seconds, match.seed, settings.variety, match.url_local)
-        for match in planned
-        if not (root / match.folder / LABELS_NAME).exists()
-    ]
+    todo = [match for match in planned if not (root / match.folder / LABELS_NAME).exists()]
     done = len(planned) - len(todo)
+    if on_progress is not None:
+        on_progress(done, len(planned))
 
-    def tell(num_drawn: int) -> None:
+    def ended(match: PlannedMatch, failure: Failure | None) -> None:
         nonlocal done
-        done += num_drawn
+        if failure is not None:
+            cure = "mend that, then run the same command again: what is finished is kept"
+            raise InputError(f"{root / match.folder}: the match could not be drawn", got=failure.why, cure=cure)
+        done += 1
         if on_progress is not None:
             on_progress(done, len(planned))
 
-    tell(0)
-    draw_matches(todo, jobs=jobs or os.cpu_count() or 1, drawn=lambda _: tell(1))
+    try:
+        work = partial(_draw, root, settings.variety)
+        side_by_side(work, todo, jobs=jobs or num_cores(), progress=lambda *_: None, ended=ended)
+    finally:
+        for match in todo:
+            remove_stale(root / match.folder / VIDEO_NAME)
     return planned
+
+
+def _draw(root: Path, variety: float, match: PlannedMatch, _report: Callable[[float], None]) -> None:
+    """What a worker process does."""
+    folder = root / match.folder
+    remove_stale(folder / VIDEO_NAME)
+    write_match(folder, seconds=match.seconds, seed=match.seed, variety=variety, url_local=match.url_local)
 
 
 def _claim(root: Path, settings: Settings) -> None:

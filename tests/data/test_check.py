@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -176,15 +175,6 @@ def test_missing_root_is_one_message(
         cli.main()
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("bas: error: ")
-
-
-def test_command_line_imports_nothing_heavy() -> None:
-    code = "import sys, bas.cli; print([name for name in ('torch', 'av', 'zarr', 'numpy') if name in sys.modules])"
-    typing = Path(__file__).resolve().parents[2] / ".typing"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(typing)}
-    )
-    assert done.stdout.strip() == "[]"
 
 
 SNBAS_COUNTS = {
