@@ -102,7 +102,7 @@ def main() -> None:
     try:
         with _stop_signals():
             try:
-                app()
+                app(prog_name="bas")
             finally:
                 sys.stdout.flush()  # here, where a closed pipe can still be caught
     except BrokenPipeError:  # `| head`: nobody reads any more, which is no error of ours

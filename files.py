@@ -9,14 +9,16 @@ import os
 import re
 import socket
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    import filelock
 
 JSON_BYTES = 64 << 20
 """Largest JSON file that is read where nothing else is said; parsed, it takes up to about 25 times its size."""
@@ -122,19 +124,46 @@ def write_json_atomic(path: Path, value: object) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write UTF-8 text whole or not at all: temporary file, fsync, rename. Makes the folder."""
+    """Write UTF-8 text whole or not at all."""
+    write_atomic(path, text.encode())
+
+
+def write_atomic(path: Path, data: bytes, *, via: Path | None = None) -> None:
+    """Write a file whole or not at all: a temporary file, fsync, rename. Makes the folder.
+
+    Args:
+        path: the file.
+        data: all of it.
+        via: the temporary file, on the same disk; a kill may leave it behind. Default: `.NAME.PROCESS` beside the file.
+    """
+    temporary = via or path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        write_synced(temporary, data)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a small file through to the disk; only for places that no reader sees yet. Never through a link."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in `folder` are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 _MAX_DEPTH = 48
@@ -181,23 +210,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a small file through to the disk; only for places that no reader sees yet. Never through a link."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_synced(temporary: Path, path: Path, data: bytes) -> None:
-    """Write `path` whole or not at all, by way of `temporary` on the same disk (left behind by a kill, never read)."""
-    write_synced(temporary, data)
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
 def real_files(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.stat_result]]:
     """Everything in a folder with its own status (that of a link, not of what it leads to); follows no link.
 
@@ -225,58 +237,36 @@ def real_files(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.st
         todo += [(path, depth + 1) for path, status in found if deep and stat.S_ISDIR(status.st_mode)]
 
 
-def sync_folder(folder: Path) -> None:
-    """Return when the names in `folder` are on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@dataclass
 class FileLock:
-    """An flock on a small file that names its owner; released by `release` or with the process, however it ends."""
+    """A lock file that names its owner, by `filelock`; it ends with `release` or with the process, however it ends.
 
-    path: Path
-    handle: int
+    A file that a killed process left behind locks nobody out.
+    """
+
+    def __init__(self, path: Path, lock: "filelock.BaseFileLock") -> None:
+        self.path, self._lock = path, lock
 
     @classmethod
     def acquire(cls, path: Path, *, wait_seconds: float) -> Self | None:
         """The lock, or None where another process still holds it after `wait_seconds`. Makes the parent folder."""
+        import filelock
+
         deadline = time.monotonic() + wait_seconds
         while True:
-            lock = cls._attempt(path)
-            if lock is not None:
-                return lock
-            if time.monotonic() >= deadline:
+            lock = filelock.FileLock(path, thread_local=False)
+            try:
+                lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=0.01)
+                path.write_text(f"pid {os.getpid()} on {socket.gethostname()}\n")
+            except filelock.Timeout:
                 return None
-            time.sleep(0.01)
-
-    @classmethod
-    def _attempt(cls, path: Path) -> Self | None:
-        import fcntl  # here, so that a store can be read on Windows
-
-        with contextlib.suppress(FileExistsError):
-            path.parent.mkdir()
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        except FileNotFoundError:  # the folder was just removed by another owner
-            return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it before may have removed the name while we opened it: then this is nobody's lock.
-            if os.fstat(handle).st_ino != path.stat().st_ino:
-                raise FileNotFoundError
-            os.ftruncate(handle, 0)
-            os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
-        except (BlockingIOError, FileNotFoundError):
-            os.close(handle)
-            return None
-        except BaseException:
-            os.close(handle)
-            raise
-        return cls(path, handle)
+            except (FileNotFoundError, FileExistsError):  # the last owner removes the folder at this moment
+                lock.release(force=True)
+                if path.parent.exists() and not path.parent.is_dir():
+                    raise
+                if time.monotonic() >= deadline:
+                    return None
+                continue
+            return cls(path, lock)
 
     @staticmethod
     def owner(path: Path) -> str:
@@ -288,11 +278,12 @@ class FileLock:
 
     def release(self) -> None:
         """Remove the file, then the folder where it is empty; a second call does nothing."""
-        if self.handle < 0:
+        if not self._lock.is_locked:
             return
-        self.path.unlink(missing_ok=True)
-        os.close(self.handle)
-        self.handle = -1
+        self.path.unlink(
+            missing_ok=True
+        )  # while it is held: who waits for this file sees that it is gone, and asks anew
+        self._lock.release()
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
 
@@ -343,6 +334,49 @@ def settings_from(cls: type[SettingsT], record: object, *, where: str) -> Settin
 def num_cores() -> int:
     """Cores that this process may use, >= 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory_bytes() -> int:
+    """Memory that this process may still take: what the machine has free, or less where a container (cgroup) limits it.
+
+    Unlimited where the system does not say.
+    """
+    free = 1 << 62
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return min([free, *_cgroup_room()])
+
+
+_CGROUPS, _PROC_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def _cgroup_room() -> Iterator[int]:
+    """Bytes left in each cgroup around this process, v2 and v1, where it has a limit.
+
+    Pages of files that the kernel can drop (`inactive_file`) count as used there, but are free for the asking.
+    """
+    try:
+        groups = [line.split(":", 2) for line in _PROC_CGROUP.read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, name in groups:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = _CGROUPS / "memory" if controllers else _CGROUPS
+        limit, used = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        )
+        folder = root / name.lstrip("/")
+        # inside a container the name may be that of the host, and the container's own group is the root
+        for each in (folder, *folder.parents) if folder.is_dir() else (root,):
+            with contextlib.suppress(OSError, ValueError):
+                most = int((each / limit).read_text())  # v2 without a limit says "max"
+                stat = dict(line.split() for line in (each / "memory.stat").read_text().splitlines())
+                cached = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+                yield max(0, most - int((each / used).read_text()) + cached)
+            if each == root:
+                break
 
 
 def remove_stale(path: Path) -> None:

@@ -313,7 +313,7 @@ def _shared(ensemble: Ensemble, games: Sequence[Game], options: PredictOptions, 
     parts = [part for game in games for part in game.parts]
     for store in {part.store.path: part.store for part in parts if isinstance(part, StoredPart)}.values():
         features = ensemble.full_features if store.settings.reduction is None else ensemble.features
-        wrong = store.settings.differing_rows(features)
+        wrong = store.settings.differing(features)
         if wrong:
             raise InputError(
                 f"{store.path}: rows of other settings than the run was trained on; these differ: {', '.join(wrong)}",

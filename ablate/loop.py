@@ -8,7 +8,6 @@ from pathlib import Path
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..errors import InputError
-from ..eval.ablation import TABLE, Judged, Row, Table, require_same_settings
 from ..events import SOCCERNET_BALL_CLASSES
 from ..extract.backbones.registry import backbone_spec
 from ..extract.options import Device, ExtractOptions
@@ -19,6 +18,7 @@ from ..heads.training.loop import choose_device
 from ..workers import SILENT, Failure, Progress, on_ray, ray_cluster, side_by_side
 from .plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
 from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256
+from .table import TABLE, Judged, Row, Table, require_same_settings
 
 MAX_JOBS_ON_GPU = 4
 """Small heads leave a GPU idle between kernels, so several runs share it; each holds a bank of its own there."""

@@ -10,7 +10,6 @@ from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..data.sources import DataSet, find_sources
 from ..errors import InputError
-from ..eval.ablation import Row
 from ..events import Split
 from ..extract.backbones.registry import backbone_spec
 from ..extract.extractor import DEFAULT_BACKBONE
@@ -21,6 +20,7 @@ from ..heads.training.data import choose_matches
 from ..heads.training.examples import one_pass_at_most
 from ..heads.training.settings import TrainSettings
 from .runs import RunTask, judged_games
+from .table import Row
 
 STORES = "stores"
 _FIXED_COST = 50_000

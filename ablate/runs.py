@@ -14,7 +14,6 @@ from ..cache.store import FeatureStore
 from ..data.games import Game as SourceGame
 from ..data.games import StoredPart, choose_games, find_games
 from ..errors import InputError
-from ..eval.ablation import Judged
 from ..eval.files import PREDICTIONS_NAME, games_of, read_events
 from ..eval.prediction_folder import RECORD
 from ..eval.report import EvalSettings, Report, evaluate
@@ -28,6 +27,7 @@ from ..heads.training.loop import RunOptions, train
 from ..heads.training.record import RunRecord
 from ..heads.training.settings import TrainSettings
 from ..predict import PredictOptions, predict
+from .table import Judged
 
 FORMAT = "bas-judged-1"
 

@@ -23,9 +23,8 @@ from common import interleaved, machine, median_ratio, spread
 from huggingface_hub import constants
 from stores import random_store
 
-from bas.cache.share.pull import pull
+from bas.cache.share.pull import Selection, pull
 from bas.cache.share.push import push
-from bas.cache.share.transfer import Reporter, Selection, Transfer
 
 URL = "hf://datasets/ann/feats"
 SERVE = """
@@ -57,7 +56,7 @@ def main() -> None:
             rates = interleaved(pushes(store, Path(folder)), repeats=arguments.repeats)
             show(f"push by {name}", rates)
         with hub(Path(folder)):
-            push(store, URL, Selection(), Transfer(), Reporter())
+            push(store, URL, Selection())
             show("pull", interleaved(pulls(Path(folder)), repeats=arguments.repeats))
 
 
@@ -70,7 +69,7 @@ def pushes(store: Path, folder: Path) -> dict[str, Callable[[], float]]:
         )
 
     def ours() -> None:
-        outcome = push(store, URL, Selection(), Transfer(), Reporter())
+        outcome = push(store, URL, Selection())
         assert outcome.complete
 
     def at_a_new_hub(act: Callable[[], None]) -> Callable[[], float]:
@@ -96,7 +95,7 @@ def pulls(folder: Path) -> dict[str, Callable[[], float]]:
 
     def ours() -> float:
         shutil.rmtree(target, ignore_errors=True)
-        assert pull(URL, target, Selection(), Transfer(), Reporter()).complete
+        assert pull(URL, target, Selection()).complete
         return megabytes(target)
 
     return {"bas": ours, "huggingface_hub": theirs}

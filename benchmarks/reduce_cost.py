@@ -32,7 +32,7 @@ from stores import random_store
 
 from bas.ablate.loop import ablate
 from bas.ablate.plan import AblateOptions
-from bas.cache.info import info
+from bas.cache.match import info
 from bas.cache.reduce import READ_ROWS, FitSettings, Ranges, SplitRows, fit, kept_of, reduce_store
 from bas.cache.reduction import Reduction
 from bas.cache.store import FeatureStore

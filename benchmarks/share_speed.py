@@ -24,12 +24,10 @@ from s3_server import s3_server
 from stores import random_store
 
 from bas.cache.bank import open_bank
-from bas.cache.info import info
-from bas.cache.share.info import shared_info
-from bas.cache.share.local_copy import LocalCache, local_copy
-from bas.cache.share.places import open_place
+from bas.cache.share.local_copy import local_copy
+from bas.cache.share.pull import Selection
 from bas.cache.share.push import push
-from bas.cache.share.transfer import Reporter, Selection, Transfer
+from bas.cache.share.source import source_info
 from bas.cache.store import FeatureStore
 
 DIM = 192
@@ -117,7 +115,7 @@ def many(store: FeatureStore, bucket: str, folder: Path, *, repeats: int) -> Non
     url, matches = f"{bucket}/many", store.matches()
     print(f"\n{len(matches)} matches, {size_of(store.path) / 1e6:,.0f} MB")
     started = time.perf_counter()
-    push(store.path, url, Selection(), Transfer(), Reporter())
+    push(store.path, url, Selection())
     print(f"pushed in {time.perf_counter() - started:.1f} s")
     cold = 0
 
@@ -126,20 +124,19 @@ def many(store: FeatureStore, bucket: str, folder: Path, *, repeats: int) -> Non
         starts = torch.linspace(0, bank.num_rows - 2000, 8).long()
         bank.gather(starts[:, None] // 2000 * 2000 + torch.arange(100)[None])
 
-    def from_s3(cache: LocalCache) -> None:
-        with local_copy(url, Selection(), cache, Reporter()) as path:
-            first_batch(path)
+    def from_s3(root: Path) -> None:
+        first_batch(local_copy(url, Selection(), root=root))
 
     def from_empty() -> None:
         nonlocal cold
         cold += 1
-        from_s3(LocalCache(folder / f"cold-{cold}", 10**12))
+        from_s3(folder / f"cold-{cold}")
 
-    warm = LocalCache(folder / "warm", 10**12)
+    warm = folder / "warm"
     from_s3(warm)
     tasks: dict[str, Callable[[], object]] = {
-        "list, folder": lambda: info(FeatureStore.open(store.path)),
-        "list, S3": lambda: shared_info(open_place(url)),
+        "list, folder": lambda: source_info(str(store.path)),
+        "list, S3": lambda: source_info(url),
         "first batch, folder": lambda: first_batch(store.path),
         "first batch, S3, copy there": lambda: from_s3(warm),
         "first batch, S3, nothing there": from_empty,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .rows import Rows
+from ..files import free_memory_bytes
+from .rows import MappedRows
 from .store import FeatureStore
 
 Place = Literal["auto", "device", "ram", "mapped"]
@@ -45,7 +46,7 @@ class FeatureBank:
         shape_vrc: tuple[int, int, int],
         device: torch.device,
         tables: Sequence[Tensor] = (),
-        files: Sequence[Sequence[Rows]] = (),
+        files: Sequence[Sequence[MappedRows]] = (),
         dtype: torch.dtype = torch.float16,
         levels: Levels | None = None,
     ) -> None:
@@ -108,7 +109,7 @@ class FeatureBank:
         scale, offset = self._levels
         return stored.float().mul_(scale).add_(offset)
 
-    def _file(self, row: int, view: int) -> tuple[Rows, int]:
+    def _file(self, row: int, view: int) -> tuple[MappedRows, int]:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self._files[number][view], self.matches[number].first_row
 
@@ -184,13 +185,13 @@ def fits_in_memory(num_bytes: int) -> bool:
     return _fitting_place(num_bytes, torch.device("cpu")) == "ram"
 
 
-def _copy(rows: Rows, table_rc: Tensor, *, block: int = 65_536) -> None:
+def _copy(rows: MappedRows, table_rc: Tensor, *, block: int = 65_536) -> None:
     for start in range(0, len(rows), block):
         part = torch.from_numpy(np.ascontiguousarray(rows[start : start + block], _NUMPY[table_rc.dtype]).copy())
         table_rc[start : start + len(part)].copy_(part)
 
 
-def _strided(rows: Rows, index_t: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+def _strided(rows: MappedRows, index_t: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """(T, C) rows at equal steps, through a slice of the mapped file; else (repeats at an end) one by one."""
     step = int(index_t[1] - index_t[0]) if len(index_t) > 1 else 1
     if step > 0 and (np.diff(index_t) == step).all():
@@ -201,13 +202,4 @@ def _strided(rows: Rows, index_t: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
 def _fitting_place(num_bytes: int, device: torch.device) -> Place:
     if device.type == "cuda" and num_bytes <= _SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0]:
         return "device"
-    return "ram" if num_bytes <= _SHARE_OF_FREE * _free_memory_bytes() else "mapped"
-
-
-def _free_memory_bytes() -> int:
-    """Memory of the machine that is free or can be freed at once; unlimited where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 (a kernel interface, no path of ours)
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return 1 << 62
+    return "ram" if num_bytes <= _SHARE_OF_FREE * free_memory_bytes() else "mapped"

@@ -6,13 +6,16 @@ T: rows (frames of the grid), C: channels of a feature row.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import google_crc32c
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import InputError
-from .shard import DTYPES, MAX_CHANNELS, MAX_CHUNK_ROWS, MAX_ROWS, ShardLayout
 
 FORMAT = 1
 """Version of the layout, in the root attributes."""
@@ -30,6 +33,95 @@ MAX_ID_PARTS, MAX_ID_BYTES = 32, 1024
 _RESERVED_PARTS = frozenset({FEATURES, "c", PTS, VALID, METADATA})
 _HOSTILE_CHARACTERS = frozenset('<>:"|?*\\')
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
+
+CHUNK_ROWS = 256
+"""Rows in one chunk; what is journalled is a multiple of it."""
+MAX_ROWS, MAX_CHANNELS = 1 << 24, 1 << 16
+"""Of a match: a week at 25 frames a second, and far more channels than any network has. More is a lie."""
+MAX_CHUNK_ROWS = 1 << 16
+"""Of a shard that we map."""
+DTYPES: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype("<f2"),
+    "float32": np.dtype("<f4"),
+    "float64": np.dtype("<f8"),
+    "uint8": np.dtype("u1"),
+    "int8": np.dtype("i1"),
+    "int16": np.dtype("<i2"),
+    "int32": np.dtype("<i4"),
+    "int64": np.dtype("<i8"),
+}
+"""Zarr's name of a data type -> how it lies in the file; what we read."""
+_MISSING = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class ShardLayout:
+    """Geometry of one shard that holds all rows of a view: a raw matrix, then the index."""
+
+    num_rows: int
+    """T, >= 1."""
+    num_channels: int
+    """C, >= 1."""
+    dtype: np.dtype[Any]
+    """One of `DTYPES`."""
+    chunk_rows: int = CHUNK_ROWS
+    """Rows in one inner chunk."""
+
+    @cached_property
+    def num_chunks(self) -> int:
+        """Inner chunks, the last one padded."""
+        return -(-self.num_rows // self.chunk_rows)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.num_channels * self.dtype.itemsize
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one inner chunk."""
+        return self.chunk_rows * self.row_bytes
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index with its checksum."""
+        return 16 * self.num_chunks + 4
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of the rows without padding."""
+        return self.num_rows * self.row_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the whole shard."""
+        return self.num_chunks * self.chunk_bytes + self.index_bytes
+
+    def tail(self) -> bytes:
+        """What follows the rows: zeros up to a whole chunk, then (offset, size) per chunk as uint64, then crc32c."""
+        offsets = np.arange(self.num_chunks, dtype="<u8") * self.chunk_bytes
+        index = np.stack([offsets, np.full_like(offsets, self.chunk_bytes)], axis=1).tobytes()
+        padding = bytes(self.num_chunks * self.chunk_bytes - self.data_bytes)
+        return padding + index + int(google_crc32c.value(index)).to_bytes(4, "little")
+
+    def index_is_ours(self, tail: bytes) -> bool:
+        """Whether an intact index says that the chunks lie in order, without gaps, from the start of the file.
+
+        Args:
+            tail: the last `index_bytes` of the shard.
+
+        Raises:
+            ValueError: the checksum is wrong, or a chunk is said to have another size.
+        """
+        index, checksum = tail[:-4], int.from_bytes(tail[-4:], "little")
+        if len(tail) != self.index_bytes or google_crc32c.value(index) != checksum:
+            raise ValueError("the shard index does not fit its checksum")
+        entries: npt.NDArray[np.uint64] = np.frombuffer(index, "<u8").reshape(-1, 2)
+        present = entries[(entries != _MISSING).any(axis=1)]
+        if (present[:, 1] != self.chunk_bytes).any():
+            raise ValueError("the shard index names chunks of a wrong size")
+        expected = np.arange(self.num_chunks, dtype="<u8") * self.chunk_bytes
+        return len(present) == len(entries) and bool((entries[:, 0] == expected).all())
 
 
 def check_id(match_id: str) -> str:

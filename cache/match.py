@@ -1,16 +1,21 @@
-"""What a store knows of one match besides its rows: the record in the match's group attributes."""
+"""What a store knows of a match besides its rows, where its weights came from, and the table of `bas cache info`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, reading_record
 from ..events import SPLITS, Event, TimeGrid, parse_event, parse_fraction
 from ..files import read_json
-from .layout import METADATA, METADATA_BYTES, inside
-from .shard import MAX_ROWS
+from .layout import DTYPES, FEATURES, MAX_ROWS, METADATA, METADATA_BYTES, inside
+from .rows import array_metadata
+
+if TYPE_CHECKING:
+    from .reduction import Reduction
+    from .store import FeatureStore
 
 _FIELDS = frozenset({"num_rows", "fps", "time_base", "origin_ticks", "split", "labels", "video"})
 
@@ -134,3 +139,162 @@ def read_match(root: Path, match_id: str) -> MatchInfo:
     attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
     record = attributes.get("bas_match") if isinstance(attributes, dict) else None
     return MatchInfo.from_json(match_id, record, where=str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOrigin:
+    """Where the backbone's weights of a store came from: a weights file, or a finetuned run.
+
+    It changes no number, so it is no part of the settings key. Round-trips through JSON.
+    """
+
+    name: str
+    """`kinetics` or the like, the weights file's name, or the name of the run's folder."""
+    file_sha256: str
+    """SHA-256 of the weights file."""
+    run_sha256: str | None = None
+    """SHA-256 of the run's `run.json`, which names the tensors; None where they come from no run of ours."""
+    epoch: int | None = None
+    """The run's epoch (from 1) whose weights these are."""
+    train_matches: tuple[str, ...] = ()
+    """Matches that the backbone was finetuned on."""
+    valid_matches: tuple[str, ...] = ()
+    """Matches that chose the epoch."""
+
+    def __post_init__(self) -> None:
+        for text in (self.name, self.file_sha256, *self.train_matches, *self.valid_matches):
+            if not isinstance(text, str):
+                raise TypeError(f"{text!r} is no text")
+        if not isinstance(self.run_sha256, str | None) or type(self.epoch) not in (int, type(None)):
+            raise TypeError(f"run {self.run_sha256!r}, epoch {self.epoch!r}")
+        if not isinstance(self.train_matches, tuple) or not isinstance(self.valid_matches, tuple):
+            raise TypeError("matches are no lists")
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a finetuned run."""
+        return self.run_sha256 is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], *, where: str) -> "WeightsOrigin":
+        """Inverse of `to_json`.
+
+        Raises:
+            InputError: a field is missing or unknown, or a name is no text.
+        """
+        with reading_record(f"{where}: the origin of the weights is damaged"):
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+            }
+            return cls(**values)
+
+    def describe(self) -> str:
+        """Say it in one line for people."""
+        if self.run_sha256 is None:
+            return f"{self.name}, file SHA-256 {self.file_sha256[:12]}..."
+        return (
+            f"finetuned run {self.name} (run.json SHA-256 {self.run_sha256[:12]}...), epoch {self.epoch}, trained on "
+            f"{_listed(self.train_matches)}; chosen on {_listed(self.valid_matches)}"
+        )
+
+    def warn_of_training(self, match_ids: Sequence[str]) -> str:
+        """Warn, in one line, if validation matches were used to finetune the backbone; empty where none was."""
+        seen = [match_id for match_id in match_ids if match_id in self.train_matches]
+        if not seen:
+            return ""
+        return (
+            f"{len(seen)} of {len(match_ids)} validation matches trained the backbone of these features (run "
+            f"{self.name}), so figures on them flatter: {', '.join(seen)}"
+        )
+
+
+def _listed(match_ids: tuple[str, ...]) -> str:
+    return f"{len(match_ids)} match{'es' if len(match_ids) != 1 else ''}: {', '.join(match_ids)}"
+
+
+@dataclass(frozen=True)
+class MatchLine:
+    """One match of the table."""
+
+    match: str
+    """Match id."""
+    split: str
+    """train, valid, test, challenge; empty where there is none."""
+    rows: int
+    """Frames of the grid."""
+    minutes: float | None
+    """Length of the grid; None where each match has a rate of its own, and is elsewhere."""
+    events: int | None
+    """Labels; None where the match is unlabelled."""
+    views: tuple[str, ...]
+    """Views, sorted."""
+    megabytes: float
+    """Features of all views as they are read, 10^6 bytes."""
+    invalid_share: float | None
+    """Share of rows whose frame could not be decoded, 0..1; None where that takes the rows, which are elsewhere."""
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """A store at a glance."""
+
+    settings: dict[str, Any]
+    """What the features were made with, plain JSON."""
+    settings_key: str
+    """SHA-256 of the settings."""
+    classes: tuple[str, ...]
+    """Class names."""
+    software: dict[str, str]
+    """Versions that the store was made with."""
+    weights_origin: dict[str, Any] | None
+    """The weights file or finetuned run, plain JSON; None where that was not written down."""
+    matches: tuple[MatchLine, ...]
+    """Lines of the table, in order of id."""
+    reduction: dict[str, Any] | None = None
+    """What reduced rows were fitted on and what they keep, plain JSON; None where the rows are full."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def info(store: "FeatureStore") -> StoreInfo:
+    """Read metadata and `valid` of every match; no features.
+
+    Raises:
+        InputError: a match is damaged.
+    """
+    return store_info(store, tuple(_line(store, match_id) for match_id in store.matches()), store.reduction)
+
+
+def store_info(store: "FeatureStore", lines: tuple[MatchLine, ...], reduction: "Reduction | None") -> StoreInfo:
+    """What the root says of a store, and the lines of its matches; a shared store's reduction is fetched apart."""
+    return StoreInfo(
+        settings=store.settings.to_json(),
+        settings_key=store.settings.key(),
+        classes=store.classes,
+        software=store.software,
+        weights_origin=store.origin.to_json() if store.origin else None,
+        matches=lines,
+        reduction={"source": reduction.source.to_json(), **reduction.about} if reduction else None,
+    )
+
+
+def _line(store: "FeatureStore", match_id: str) -> MatchLine:
+    match, views = store.match(match_id), tuple(store.views(match_id))
+    arrays = [array_metadata(store.path, f"{match_id}/{FEATURES}/{view}") for view in views]
+    num_bytes = sum(math.prod(array["shape"]) * DTYPES[array["data_type"]].itemsize for array in arrays)
+    return MatchLine(
+        match=match_id,
+        split=match.meta.split or "",
+        rows=match.num_rows,
+        minutes=match.seconds / 60,
+        events=None if match.meta.labels is None else len(match.meta.labels),
+        views=views,
+        megabytes=num_bytes / 1e6,
+        invalid_share=float(1 - store.valid(match_id).mean()),
+    )

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import FileLock, MatchBusy, disk_errors, read_json, real_files, replace_synced, sync_folder
-from .job import MatchJob
+from ..files import FileLock, MatchBusy, disk_errors, read_json, real_files, sync_folder, write_atomic
 from .layout import (
     FEATURES,
     METADATA,
@@ -22,7 +21,6 @@ from .layout import (
     inside,
     partial_name,
 )
-from .shard import CHUNK_ROWS
 
 JOURNAL, TREE = "journal.json", "match"
 """Names within the folder of one unfinished match: what is saved, and the match as it will be."""
@@ -127,23 +125,6 @@ def _is_complete(root: Path, journal: Mapping[str, Any]) -> bool:
     return all((features / view).is_dir() for view in journal["fingerprint"]["views"])
 
 
-def resumable(job: MatchJob) -> tuple[str, int, dict[str, int]]:
-    """(why it must be begun anew or empty, rows saved, checksum of the saved rows by file)."""
-    journal = read_journal(job.partial)
-    if journal is None:
-        return "the journal of the unfinished work is missing or damaged", 0, {}
-    mine, theirs = job.fingerprint, journal["fingerprint"]
-    wrong = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
-    if wrong:
-        names = ["video"] if "video" in wrong else wrong  # another video has other frames and times as well
-        changes = (f"{name} was {theirs.get(name)}, now {mine.get(name)}" for name in names)
-        return "made from something else: " + "; ".join(changes), 0, {}
-    rows_done = journal["rows_done"]
-    if not 0 <= rows_done <= job.num_rows or rows_done % CHUNK_ROWS:
-        return f"the journal says {rows_done} rows", 0, {}
-    return "", rows_done, journal["crc32c"]
-
-
 def publish(root: Path, partial: Path, match_id: str, *, adding: bool) -> None:
     """Move a staged tree, complete and on the disk, to its place. May be cut off anywhere and called again.
 
@@ -164,6 +145,7 @@ def publish(root: Path, partial: Path, match_id: str, *, adding: bool) -> None:
             folder.mkdir(exist_ok=True)
             sync_folder(folder.parent)
             if not (folder / METADATA).exists():
-                replace_synced(partial / "group.json", folder / METADATA, canonical_json(group_metadata({}), where=""))
+                document = canonical_json(group_metadata({}), where="")
+                write_atomic(folder / METADATA, document, via=partial / "group.json")
         tree.rename(target)
         sync_folder(target.parent)

@@ -405,7 +405,7 @@ def _existing_reduction(
         raise InputError(
             f"{where}: a store of full rows", wanted="one that `bas cache pca` made", cure="name another --out"
         )
-    wrong = reduction.source.differing_rows(store.settings)
+    wrong = reduction.source.differing(store.settings)
     if wrong:
         raise InputError(
             f"{where}: its components are for rows of other settings; these differ: {', '.join(wrong)}",

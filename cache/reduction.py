@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..files import disk_errors, parse_json, read_bounded, read_json, replace_synced
+from ..files import disk_errors, parse_json, read_bounded, read_json, write_atomic
 from .layout import METADATA, METADATA_BYTES, REDUCTION, inside
 from .settings import FeatureSettings
 
@@ -86,7 +86,7 @@ class Reduction:
     @cached_property
     def name(self) -> str:
         """Tells it from every other: kind, and SHA-256 of the source's key and all arrays."""
-        digest = hashlib.sha256(self.source.key().encode())
+        digest = hashlib.sha256(self.source.key_with_name().encode())
         for name, array in self.arrays.items():
             digest.update(f"{name} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array, "<f4").tobytes())
@@ -193,7 +193,7 @@ def write_reduction(folder: Path, reduction: Reduction) -> None:
     arrays = {name: np.ascontiguousarray(array) for name, array in reduction.arrays.items()}  # it writes the raw buffer
     data = save(arrays, {_RECORD: json.dumps(record, sort_keys=True)})
     with disk_errors(folder):
-        replace_synced(folder / f".{REDUCTION_FILE}.part", folder / REDUCTION_FILE, data)
+        write_atomic(folder / REDUCTION_FILE, data)
 
 
 def read_reduction(folder: Path, settings: FeatureSettings) -> Reduction | None:

@@ -1,76 +1,114 @@
-"""Reading arrays of a store: mapped where the layout is ours, through zarr where it is not.
+"""Reading arrays of a store: rows are mapped from the shard that we write, small arrays are read whole.
 
 T: rows (frames of the grid), C: channels of a feature row.
 """
 
+import errno
 import hashlib
+import mmap
+import os
+import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..files import read_bounded, read_json
-from .foreign import check_foreign, open_zarr
-from .layout import METADATA, METADATA_BYTES, inside, plain_metadata, same_layout, shard_layout
-from .shard import DTYPES, MAX_CHANNELS, MAX_ROWS, damaged, map_shard
+from ..files import open_regular, read_bounded, read_json
+from .layout import (
+    DTYPES,
+    MAX_CHANNELS,
+    MAX_ROWS,
+    METADATA,
+    METADATA_BYTES,
+    ShardLayout,
+    inside,
+    plain_metadata,
+    same_layout,
+    shard_layout,
+)
 
 
-class Rows(Protocol):
-    """Rows of one view: (T, C), whatever the layout below."""
+class MappedRows:
+    """Rows of one view, (T, C), read straight from the mapped file; nothing is copied until it is used.
 
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    is_mapped: bool
+    The pages are read when first touched, and stay in the page cache. Cutting the file short while it is mapped kills
+    the process (SIGBUS), as with any mapped file; the writer never does that to a finished match. It pickles as path
+    and geometry: a spawned worker maps the file again, and checks its index again.
+    """
 
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]:
-        """(n, C) rows; a view of the mapped file where `is_mapped`, else a copy."""
+    def __init__(self, path: Path, layout: ShardLayout) -> None:
+        """Map a shard after checking it against its index.
 
-    def take(self, indices: npt.ArrayLike) -> npt.NDArray[Any]:
-        """(n, C) copy of the rows at `indices` (0..T-1, any order)."""
+        Args:
+            path: the shard's file; not a link.
+            layout: what the array's metadata says.
 
-    def willneed(self, start: int, stop: int) -> None:
-        """Ask for rows start..stop-1 to be read ahead; a hint, never an error."""
+        Raises:
+            InputError: missing, cut short, the index is damaged, or its chunks lie in another order than ours. Wrong
+                rows are never served.
+        """
+        self.path, self.layout = path, layout
+        self._mapped = _map(path, layout)
+        self.array: npt.NDArray[Any] = np.frombuffer(
+            self._mapped, layout.dtype, count=layout.num_rows * layout.num_channels
+        ).reshape(layout.num_rows, layout.num_channels)
+        """(T, C), read-only view of the mapped file."""
+        self.shape: tuple[int, int] = (layout.num_rows, layout.num_channels)
+        self.dtype = layout.dtype
 
-
-class ZarrRows:
-    """Rows of an array in another layout, read by zarr-python: 10 to 50 times slower than mapped rows."""
-
-    is_mapped = False
-
-    def __init__(self, folder: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        self.shape, self.dtype, self._folder = shape, dtype, folder
-        self._array = open_zarr(folder)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MappedRows, (self.path, self.layout)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
-        """(n, C) copy of the rows; slices as in numpy."""
-        start, stop, step = rows.indices(len(self))
-        return self._read(slice(start, max(start, stop)))[::step] if step > 0 else self.take(range(start, stop, step))
+        """(n, C) view of the mapped file, read-only; slices as in numpy."""
+        return self.array[rows]
 
     def take(self, indices: npt.ArrayLike) -> npt.NDArray[Any]:
-        """(n, C) copy of the rows at `indices` (0..T-1, any order)."""
-        wanted = np.asarray(indices, np.intp)
-        if wanted.size and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
-            raise IndexError(f"rows {wanted.min()}..{wanted.max()} of {len(self)}")
-        distinct, position = np.unique(wanted, return_inverse=True)
-        return self._read(distinct)[position] if wanted.size else np.empty((0, self.shape[1]), self.dtype)
+        """(n, C) copy of the rows at `indices`: (n,) whole numbers, 0..T-1, in any order."""
+        return self.array.take(np.asarray(indices, np.intp), axis=0)
 
     def willneed(self, start: int, stop: int) -> None:
-        """Does nothing here."""
+        """Ask the system to read rows start..stop-1 ahead, in the background; cheap where they are in memory."""
+        if hasattr(mmap, "MADV_WILLNEED") and start < stop:
+            begin = max(0, start) * self.layout.row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+            end = min(stop, len(self)) * self.layout.row_bytes
+            if begin < end:
+                self._mapped.madvise(mmap.MADV_WILLNEED, begin, end - begin)
 
-    def _read(self, rows: Any) -> npt.NDArray[Any]:
+
+def _map(path: Path, layout: ShardLayout) -> mmap.mmap:
+    try:
+        handle = open_regular(path, follow=False)
+    except OSError as error:
+        cure = "raise the limit on open files (ulimit -n)" if error.errno == errno.EMFILE else None
+        raise damaged(path, error.strerror or "cannot be opened", cure=cure) from None
+    with os.fdopen(handle, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < layout.index_bytes:  # before so much is read: the metadata may lie
+            raise damaged(path, f"{size} bytes", wanted=f"{layout.file_bytes} bytes")
+        file.seek(size - layout.index_bytes)
         try:
-            return np.asarray(self._array.oindex[rows, :], self.dtype)
-        except Exception as error:  # whatever a codec says about damaged bytes
-            raise damaged(self._folder, f"zarr cannot read it: {error!r}"[:200]) from error
+            in_order = layout.index_is_ours(file.read(layout.index_bytes))
+        except ValueError as error:
+            raise damaged(path, str(error)) from None
+        if not in_order:
+            raise not_ours(path, "chunks in another order")
+        if size != layout.file_bytes:
+            raise damaged(path, f"{size} bytes", wanted=f"{layout.file_bytes} bytes")
+        if sys.version_info >= (
+            3,
+            13,
+        ):  # keeps no file descriptor open, which a store of 1,000 matches would run out of
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, trackfd=False)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def open_rows(root: Path, relative: str) -> Rows:
+def open_rows(root: Path, relative: str) -> MappedRows:
     """Open a (T, C) array of a store.
 
     Args:
@@ -78,21 +116,13 @@ def open_rows(root: Path, relative: str) -> Rows:
         relative: the array's folder within it.
 
     Raises:
-        InputError: no such array, damaged metadata or index, a codec or type that we do not
-            read, or a link out of the store.
+        InputError: no such array, damaged metadata or index, another layout than ours, or a link out of the store.
     """
     folder = inside(root, relative)
-    metadata = array_metadata(root, relative)
-    layout = shard_layout(metadata)
-    if layout is not None:
-        mapped = map_shard(inside(root, f"{relative}/c/0/0"), layout)
-        if mapped is not None:
-            return mapped
-    shape = metadata["shape"]
-    if len(shape) != 2:
-        raise InputError(f"{folder}: not a table of features", got=f"shape {shape}", wanted="(rows, channels)")
-    check_foreign(root, folder, metadata)
-    return ZarrRows(folder, (shape[0], shape[1]), DTYPES[metadata["data_type"]])
+    layout = shard_layout(array_metadata(root, relative))
+    if layout is None:
+        raise not_ours(folder, "compressed or chunked otherwise")
+    return MappedRows(inside(root, f"{relative}/c/0/0"), layout)
 
 
 def read_plain(root: Path, relative: str) -> npt.NDArray[Any]:
@@ -106,25 +136,19 @@ def read_plain(root: Path, relative: str) -> npt.NDArray[Any]:
     shape, dtype = metadata["shape"], DTYPES[metadata["data_type"]]
     if len(shape) != 1:
         raise InputError(f"{folder}: not one value per row", got=f"shape {shape}", wanted="(rows,)")
-    if same_layout(metadata, plain_metadata(shape[0], dtype, {})):
-        path = inside(root, f"{relative}/c/0")
-        try:
-            data = read_bounded(path, max_bytes=shape[0] * dtype.itemsize)
-        except InputError as error:
-            raise damaged(path, str(error.got), wanted=f"{shape[0] * dtype.itemsize} bytes") from None
-        if len(data) != shape[0] * dtype.itemsize:
-            raise damaged(path, f"{len(data)} bytes", wanted=f"{shape[0] * dtype.itemsize} bytes")
-        values = np.frombuffer(data, dtype)
-    else:
-        check_foreign(root, folder, metadata)
-        try:
-            values = np.asarray(open_zarr(folder)[:], dtype)
-        except Exception as error:  # whatever a codec says about damaged bytes
-            raise damaged(folder, f"zarr cannot read it: {error!r}"[:200]) from error
+    if not same_layout(metadata, plain_metadata(shape[0], dtype, {})):
+        raise not_ours(folder, "compressed or chunked otherwise")
+    path, num_bytes = inside(root, f"{relative}/c/0"), shape[0] * dtype.itemsize
+    try:
+        data = read_bounded(path, max_bytes=num_bytes)
+    except InputError as error:
+        raise damaged(path, str(error.got), wanted=f"{num_bytes} bytes") from None
+    if len(data) != num_bytes:
+        raise damaged(path, f"{len(data)} bytes", wanted=f"{num_bytes} bytes")
     recorded = metadata["attributes"].get("sha256")
-    if recorded is not None and recorded != hashlib.sha256(values.tobytes()).hexdigest():
+    if recorded is not None and recorded != hashlib.sha256(data).hexdigest():
         raise damaged(folder, "values do not fit their sha256")
-    return values
+    return np.frombuffer(data, dtype)
 
 
 def first_not_finite(values: npt.NDArray[Any]) -> int:
@@ -161,3 +185,20 @@ def array_metadata(root: Path, relative: str) -> dict[str, Any]:
     if not isinstance(metadata.setdefault("attributes", {}), dict):
         raise damaged(path, "attributes are not an object")
     return metadata
+
+
+def damaged(path: Path, got: str, *, wanted: str | None = None, cure: str | None = None) -> InputError:
+    """The error for a file of a match that must not be read."""
+    return InputError(
+        f"{path}: damaged",
+        got=got,
+        wanted=wanted,
+        cure=cure or "run `bas cache verify` on the store, then delete this match's folder and extract it again",
+    )
+
+
+def not_ours(path: Path, got: str) -> InputError:
+    """The error for an array that another program wrote: only the layout that can be mapped is read."""
+    return InputError(
+        f"{path}: not written by bas", got=got, wanted="an array as bas writes it", cure="bas cache import"
+    )

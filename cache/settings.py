@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 
 from ..errors import InputError, named_values, reading_record
 from ..events import TimeGrid
-from .shard import MAX_CHANNELS
+from ..files import settings_from
+from .layout import MAX_CHANNELS
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
@@ -159,43 +160,40 @@ class FeatureSettings:
         return values
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "FeatureSettings":
-        """Inverse of `to_json`.
+    def from_json(cls, record: object, *, where: str = "the store") -> "FeatureSettings":
+        """Inverse of `to_json`. Fields that a record does not have get their defaults, so that old stores open.
 
         Raises:
-            InputError: a field is missing, unknown or of the wrong type.
+            InputError: a field is unknown (names it) or of the wrong type, or one without a default is missing.
         """
-        if not isinstance(record, Mapping):
-            raise InputError("the store's settings are damaged", got=type(record).__name__)
-        ordered = [field.name for field in fields(cls)]
-        names = set(ordered)
-        if set(record) | {"reduction"} != names:
-            wrong = sorted(map(str, names ^ (set(record) | {"reduction"})))
-            raise InputError(
-                "the store's settings do not fit this version of bas",
-                got=f"missing or unknown: {', '.join(wrong)}"[:400],
-                cure="use the version of bas that made the store (its root attributes name it)",
-            )
-        with reading_record("the store's settings are damaged"):
-            mean, std = (tuple(float(x) for x in record[name]) for name in ("mean", "std"))
-            settings = cls(**dict(record) | {"mean": mean, "std": std})
-        if json.dumps(settings.to_json()) != json.dumps({name: record[name] for name in ordered if name in record}):
-            raise InputError("the store's settings are damaged", got=repr(record)[:400])
+        values = record
+        if isinstance(record, Mapping):
+            with reading_record(f"{where}: settings are damaged"):
+                colours = {name: tuple(map(float, record[name])) for name in ("mean", "std") if name in record}
+            values = {**record, **colours}
+        settings = settings_from(cls, values, where=where)
+        mine, given = settings.to_json(), dict(record) if isinstance(record, Mapping) else {}
+        wrong = [name for name in given if json.dumps(given[name]) != json.dumps(mine.get(name))]  # such as 25.0 for 25
+        if wrong:
+            raise InputError(f"{where}: settings are damaged", got=named_values(wrong, given)[:400])
         return settings
 
     def key(self) -> str:
-        """SHA-256 (hex) of the canonical JSON."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 (hex) of all that decides the rows; not the name of a weights file, as its tensors are hashed."""
+        values = self.to_json()
+        if not self.is_imported:  # there the name of the model is all that is known of it
+            del values["weights"]
+        return _hash(values)
+
+    def key_with_name(self) -> str:
+        """The key as it was while the name of the weights was part of it: stores made then have it, and reductions."""
+        return _hash(self.to_json())
 
     def differing(self, other: "FeatureSettings") -> list[str]:
-        """Names of the fields whose values differ."""
-        return [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
-
-    def differing_rows(self, other: "FeatureSettings") -> list[str]:
-        """As `differing`, but for the name of a weights file where its tensors are the same: rows are the same then."""
+        """Names of the fields that differ and decide the rows."""
         same_tensors = self.weights_sha256 == other.weights_sha256 and not self.is_imported
-        return [name for name in self.differing(other) if name != "weights" or not same_tensors]
+        names = [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
+        return [name for name in names if name != "weights" or not same_tensors]
 
     def require_equal(self, stored: "FeatureSettings", *, store: str) -> None:
         """Refuse to mix features of two settings.
@@ -214,3 +212,8 @@ class FeatureSettings:
                 wanted=named_values(wrong, vars(stored)),
                 cure=cure,
             )
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

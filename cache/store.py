@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, reading_record
-from ..files import FileLock, disk_errors, read_json, replace_synced
-from .job import MatchJob
+from ..files import FileLock, disk_errors, read_json, remove_stale, write_atomic
 from .layout import (
     FEATURES,
     FORMAT,
@@ -32,14 +31,12 @@ from .layout import (
     group_metadata,
     inside,
 )
-from .match import MatchInfo, MatchMeta, read_match
-from .origin import WeightsOrigin
+from .match import MatchInfo, MatchMeta, WeightsOrigin, read_match
 from .partial import require_real, sweep
 from .reduction import REDUCTION_FILE, Reduction, read_reduction, write_reduction
-from .rows import Rows, open_rows, read_plain
+from .rows import MappedRows, damaged, open_rows, read_plain
 from .settings import FeatureSettings
-from .shard import damaged
-from .writer import MatchWriter
+from .writer import MatchJob, MatchWriter
 
 _ROOT_WAIT_SECONDS = 30.0
 _ORIGIN = "weights_origin"
@@ -53,7 +50,7 @@ class FeatureStore:
         """The store's folder."""
         self.record: Mapping[str, Any] = record
         """The object `bas` of the root attributes."""
-        self.settings = FeatureSettings.from_json(record["settings"])
+        self.settings = FeatureSettings.from_json(record["settings"], where=str(path / METADATA))
         """What the features were made with."""
         self.classes: tuple[str, ...] = _class_names(record["classes"])
         """Class names of the labels, in the order of their ids 1..; may be empty."""
@@ -82,7 +79,7 @@ class FeatureStore:
         """
         with reading_record(f"{path / METADATA}: damaged", cure="fetch the store again"):
             store = cls(path, record)
-        if record.get("settings_key") != store.settings.key():
+        if record.get("settings_key") not in (store.settings.key(), store.settings.key_with_name()):
             raise InputError(
                 f"{path / METADATA}: the settings do not fit their hash",
                 got=str(record.get("settings_key"))[:80],
@@ -116,6 +113,7 @@ class FeatureStore:
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             require_real(path / PARTIAL)
+            remove_stale(path / REDUCTION_FILE)
             others = any(entry.name not in (PARTIAL, REDUCTION, REDUCTION_FILE) for entry in path.iterdir())
             if others and not (path / METADATA).exists():  # in this order: another process may make the store just now
                 raise _not_a_store(path, "a folder with other things in it", cure="name another folder")
@@ -205,8 +203,8 @@ class FeatureStore:
         with os.scandir(folder) as entries:
             return sorted(check_view(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False))
 
-    def rows(self, match_id: str, view: str = "identity") -> Rows:
-        """Rows of a view, (T, C): `rows[a:b]` is a view of the mapped file (no copy) where the layout is ours.
+    def rows(self, match_id: str, view: str = "identity") -> MappedRows:
+        """Rows of a view, (T, C): `rows[a:b]` is a view of the mapped file (no copy).
 
         Raises:
             InputError: no such match or view, or it is damaged.
@@ -354,7 +352,7 @@ def _with_origin(
 
 def _write_root(path: Path, record: Mapping[str, Any]) -> None:
     data = canonical_json(group_metadata({"bas": dict(record)}), where=str(path / METADATA))
-    replace_synced(path / PARTIAL / "root.json", path / METADATA, data)
+    write_atomic(path / METADATA, data, via=path / PARTIAL / "root.json")
 
 
 def _root_record(path: Path) -> Mapping[str, Any]:

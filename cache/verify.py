@@ -14,30 +14,29 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..files import real_files
+from ..files import read_json, real_files
 from .layout import (
+    DTYPES,
     FEATURES,
     MANIFESTS,
     MAX_ID_PARTS,
     METADATA,
+    METADATA_BYTES,
     PARTIAL,
     PTS,
     REDUCTION,
     VALID,
-    plain_metadata,
-    same_layout,
-    shard_layout,
+    group_metadata,
+    inside,
 )
 from .match import MatchInfo
 from .partial import read_journal
 from .reduction import REDUCTION_FILE
-from .rows import Rows, array_metadata, first_not_finite, open_rows, read_plain
-from .settings import FeatureSettings
-from .shard import DTYPES
+from .rows import MappedRows, array_metadata, first_not_finite, open_rows, read_plain
 from .store import FeatureStore
 
 Severity = Literal["error", "warning", "note"]
-_BLOCK_ROWS, _BLOCK_BYTES = 8192, 1 << 20
+_BLOCK_ROWS = 8192
 _MAX_DEPTH = MAX_ID_PARTS + 8
 
 
@@ -153,12 +152,25 @@ def check_match(store: FeatureStore, match_id: str) -> Iterator[Finding]:
             yield Finding("error", match_id, "", f"{name}: {len(values)} values, the match has {info.num_rows} rows")
         yield from (Finding("error", match_id, "", f"{name}: {message}") for message in check(values))
     yield from _check_labels(store, info)
+    yield from _check_groups(store.path, match_id)
     views = store.views(match_id)
     if not views:
         yield Finding("error", match_id, "", "no view")
     for view in views:
         yield from _check_view(store, info, view)
     yield from _check_folders(store.path, match_id, [])
+
+
+def _check_groups(root: Path, match_id: str) -> Iterator[Finding]:
+    """A group says nothing but its attributes: what a Zarr reader would believe (consolidated metadata) is not ours."""
+    for relative in (f"{match_id}/{METADATA}", f"{match_id}/{FEATURES}/{METADATA}"):
+        try:
+            document = read_json(inside(root, relative), max_bytes=METADATA_BYTES)
+        except InputError as error:
+            yield Finding("error", match_id, "", str(error))
+            continue
+        if not isinstance(document, dict) or {**document, "attributes": {}} != group_metadata({}):
+            yield Finding("error", match_id, "", f"{relative}: not a plain group of Zarr v3")
 
 
 def _check_pts(pts: npt.NDArray[Any]) -> Iterator[str]:
@@ -191,32 +203,27 @@ def _check_view(store: FeatureStore, info: MatchInfo, view: str) -> Iterator[Fin
     try:
         rows = open_rows(store.path, relative)
         recorded = array_metadata(store.path, relative)["attributes"].get("sha256")
-        messages = list(_check_shape(rows, info, store.settings))
         digest, not_finite = _read_all(rows)
-        padding = _padding_trouble(store.path, relative) if rows.is_mapped else ""
     except InputError as error:
         yield Finding("error", info.id, view, str(error))
         return
     if recorded is None:
         yield Finding("warning", info.id, view, "no sha256 to check the rows against")
-    elif recorded != digest:
+    messages, wanted = [], (info.num_rows, store.settings.dim)
+    if rows.shape != wanted:
+        messages.append(f"shape {rows.shape}, wanted {wanted}")
+    if rows.dtype != DTYPES[store.settings.dtype]:
+        messages.append(f"type {rows.dtype}, wanted {store.settings.dtype}")
+    if recorded not in (None, digest):
         messages.append("the rows do not fit their sha256")
     if not_finite >= 0:
         messages.append(f"row {not_finite} holds NaN or Inf")
-    messages += [padding] if padding else []
+    if not _padding_is_zero(rows):
+        messages.append("the padding behind the last row is not zero")
     yield from (Finding("error", info.id, view, message) for message in messages)
-    if not rows.is_mapped:
-        yield Finding("warning", info.id, view, "another layout than ours: read through zarr, 10 to 50 times slower")
 
 
-def _check_shape(rows: Rows, info: MatchInfo, settings: FeatureSettings) -> Iterator[str]:
-    if rows.shape != (info.num_rows, settings.dim):
-        yield f"shape {rows.shape}, wanted {(info.num_rows, settings.dim)}"
-    if rows.dtype != DTYPES[settings.dtype]:
-        yield f"type {rows.dtype}, wanted {settings.dtype}"
-
-
-def _read_all(rows: Rows) -> tuple[str, int]:
+def _read_all(rows: MappedRows) -> tuple[str, int]:
     """(sha256 of all rows, first row that is not finite or -1); memory bounded by `_BLOCK_ROWS`."""
     digest, not_finite = hashlib.sha256(), -1
     for start in range(0, len(rows), _BLOCK_ROWS):
@@ -227,21 +234,12 @@ def _read_all(rows: Rows) -> tuple[str, int]:
     return digest.hexdigest(), not_finite
 
 
-def _padding_trouble(root: Path, relative: str) -> str:
-    """What is wrong behind the rows of a mapped shard; empty where nothing is."""
-    layout = shard_layout(array_metadata(root, relative))
-    path = root / relative / "c" / "0" / "0"
-    if layout is None:
-        return ""
-    with path.open("rb") as file:  # opening the rows has checked the index behind it
+def _padding_is_zero(rows: MappedRows) -> bool:
+    """Whether nothing hides between the last row and the index of a shard (less than one chunk)."""
+    layout = rows.layout
+    with rows.path.open("rb") as file:
         file.seek(layout.data_bytes)
-        left = layout.num_chunks * layout.chunk_bytes - layout.data_bytes
-        while left > 0:
-            block = file.read(min(left, _BLOCK_BYTES))
-            if not block or any(block):
-                return "the padding behind the last row is not zero"
-            left -= len(block)
-    return ""
+        return not any(file.read(layout.num_chunks * layout.chunk_bytes - layout.data_bytes))
 
 
 def _unfinished(root: Path) -> Iterator[Finding]:
@@ -293,16 +291,12 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
 
 
 def _array_files(root: Path, relative: str) -> set[str] | None:
-    """Files of an array of our layout, within its folder; empty for another layout; None where it is no array."""
+    """Files of an array, within its folder; None where it is no array."""
     try:
         metadata = array_metadata(root, relative)
     except InputError:
         return None
-    if shard_layout(metadata) is not None:
-        return {METADATA, "c/0/0"}
-    shape, dtype = metadata["shape"], DTYPES[metadata["data_type"]]
-    ours = len(shape) == 1 and same_layout(metadata, plain_metadata(shape[0], dtype, {}))
-    return {METADATA, "c/0"} if ours else set()
+    return {METADATA, "c/" + "/".join("0" * len(metadata["shape"]))}
 
 
 def _stray(match: str, path: Path, what: str) -> Finding:

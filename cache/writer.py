@@ -5,24 +5,258 @@ T: rows (frames of the grid), C: channels of a feature row.
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..files import disk_errors, replace_synced, sync_folder, write_synced
-from .files import AppendFile
-from .job import MatchJob, cast_rows
-from .layout import FEATURES, METADATA, PTS, VALID, canonical_json, group_metadata, plain_metadata, shard_metadata
-from .partial import JOURNAL, TREE, lock_match, publish, resumable
-from .rows import read_plain
-from .shard import CHUNK_ROWS, DTYPES
+from ..files import disk_errors, sync_folder, write_atomic, write_synced
+from .layout import (
+    CHUNK_ROWS,
+    DTYPES,
+    FEATURES,
+    METADATA,
+    PARTIAL,
+    PTS,
+    VALID,
+    ShardLayout,
+    canonical_json,
+    group_metadata,
+    inside,
+    partial_name,
+    plain_metadata,
+    shard_metadata,
+)
+from .match import MatchMeta, read_match
+from .partial import JOURNAL, TREE, lock_match, publish, read_journal
+from .rows import first_not_finite, read_plain
+from .settings import FeatureSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchJob:
+    """What is to be written; checked on creation. The fields are those of `FeatureStore.writer`."""
+
+    root: Path
+    match_id: str
+    views: tuple[str, ...]
+    num_rows: int
+    pts: npt.NDArray[Any]
+    meta: MatchMeta
+    provenance: Mapping[str, Any]
+    settings: FeatureSettings
+
+    def __post_init__(self) -> None:
+        where = f"match {self.match_id!r}"
+        if self.num_rows < 1:
+            raise InputError(f"{where}: nothing to write", got=f"{self.num_rows} rows", wanted="at least one frame")
+        if not self.views or len(set(self.views)) != len(self.views):
+            raise InputError(f"{where}: views are not usable", got=self.views, wanted="different names, at least one")
+        if self.pts.shape != (self.num_rows,) or self.pts.dtype.kind not in "iu":
+            got = f"{self.pts.dtype} {self.pts.shape}"
+            raise InputError(f"{where}: pts do not fit the rows", got=got, wanted=f"whole numbers ({self.num_rows},)")
+        if (np.diff(self.pts) < 0).any():
+            row = int(np.argmax(np.diff(self.pts) < 0)) + 1
+            raise InputError(f"{where}: pts go back", got=f"{self.pts[row - 1]}, {self.pts[row]} at row {row}")
+        canonical_json(self.attributes(""), where=f"{where}, provenance")
+        canonical_json(self.record, where=f"{where}, meta")
+
+    @cached_property
+    def layout(self) -> ShardLayout:
+        """Geometry of each view's shard."""
+        return ShardLayout(self.num_rows, self.settings.dim, DTYPES[self.settings.dtype])
+
+    @cached_property
+    def pts_bytes(self) -> bytes:
+        """`pts` as stored."""
+        return self.pts.astype("<i8").tobytes()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The match's attributes."""
+        return {"bas_match": self.meta.to_json(num_rows=self.num_rows)}
+
+    def attributes(self, sha256: str) -> dict[str, Any]:
+        """Attributes of a view's array."""
+        return {"sha256": sha256, "engine": dict(self.provenance)}
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that must be equal for unfinished work to be carried on, as plain JSON."""
+        record = {
+            "settings_key": self.settings.key(),
+            "num_rows": self.num_rows,
+            "views": list(self.views),
+            "pts_sha256": hashlib.sha256(self.pts_bytes).hexdigest(),
+            "video": {name: self.meta.video.get(name) for name in ("bytes", "sha256")},
+            "provenance": dict(self.provenance),
+        }
+        copy: dict[str, Any] = json.loads(json.dumps(record))
+        return copy
+
+    @property
+    def partial(self) -> Path:
+        """Folder of the unfinished work."""
+        return self.root / PARTIAL / partial_name(self.match_id)
+
+    def check_place(self) -> bool:
+        """Whether the store has the match already, so that this job adds views to it.
+
+        Raises:
+            InputError: a view is there already, the match's id is the folder of other matches or lies inside a match,
+                a link leads out of the store, or the stored match has other frames or another video.
+        """
+        require_own_place(self.root, self.match_id)
+        target = inside(self.root, self.match_id)
+        if not (target / FEATURES).is_dir():
+            return False
+        there = [view for view in self.views if (target / FEATURES / view).exists()]
+        if there:
+            cure = "nothing to do; to extract it again, delete the match's folder first"
+            raise InputError(f"match {self.match_id!r} is in the store already", got=", ".join(there), cure=cure)
+        self._check_same_match()
+        return True
+
+    def _check_same_match(self) -> None:
+        stored = read_match(self.root, self.match_id).meta.video
+        mine = {name: self.meta.video.get(name) for name in ("bytes", "sha256")}
+        theirs = {name: stored.get(name) for name in mine}
+        cure = "add views from the same video file, or delete the match's folder and extract all views again"
+        if any(mine[name] != theirs[name] for name in mine if None not in (mine[name], theirs[name])):
+            raise InputError(f"match {self.match_id!r}: another video", got=mine, wanted=theirs, cure=cure)
+        if read_plain(self.root, f"{self.match_id}/{PTS}").tobytes() != self.pts_bytes:
+            raise InputError(f"match {self.match_id!r}: stored with other frames (pts differ)", cure=cure)
+
+
+def require_own_place(root: Path, match_id: str) -> None:
+    """Refuse a match that would lie inside another match, or around others.
+
+    Raises:
+        InputError: as said.
+    """
+    for folder in list((root / match_id).parents)[: match_id.count("/")]:
+        if (folder / FEATURES).exists():
+            raise InputError(f"match {match_id!r} lies inside a match", got=folder, cure="rename one of them")
+    target = root / match_id
+    if not (target / FEATURES).is_dir() and target.is_dir() and any(entry.is_dir() for entry in target.iterdir()):
+        raise InputError(f"match id {match_id!r} is a folder of other matches", cure="rename one of them")
+
+
+def cast_rows(
+    values: npt.ArrayLike, shape: tuple[int, int], dtype: np.dtype[Any], *, where: str, first_row: int
+) -> npt.NDArray[Any]:
+    """Rows in the type of the store.
+
+    Args:
+        values: (n, C) float; uint8 where the store is.
+        shape: (n, C) as it must be.
+        dtype: float16 or uint8.
+        where: match and view, for the error.
+        first_row: row of values[0] in the match, for the error.
+
+    Raises:
+        InputError: another shape or type, or a value that is not finite once it is cast.
+    """
+    array = np.asarray(values)
+    if array.shape != shape or array.dtype.kind != dtype.kind:
+        got = f"{array.dtype} {array.shape}"
+        raise InputError(f"{where}: rows do not fit", got=got, wanted=f"{dtype} {shape}, or a wider float")
+    if dtype.kind != "f":
+        return array.astype(dtype, casting="equiv", copy=False)
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype, copy=False)
+    row = first_not_finite(cast)
+    if row >= 0:
+        channel = int(np.argmin(np.isfinite(cast[row])))
+        raise InputError(
+            f"{where}: row {first_row + row}, channel {channel} is not finite as {dtype}",
+            got=array[row, channel],
+            wanted=f"a number within +-{np.finfo(dtype).max}",
+            cure="check weights and precision of the backbone (extract in float32)",
+        )
+    return cast
+
+
+_BLOCK_BYTES = 1 << 20
+
+
+class AppendFile:
+    """A file that only grows, with sha256 and crc32c of everything in it. After an error: close it, open it again."""
+
+    def __init__(self, path: Path, *, keep_bytes: int = 0) -> None:
+        """Open for appending after the first `keep_bytes`; what follows them is cut off.
+
+        Raises:
+            OSError: as the file system says.
+            EOFError: the file is shorter than `keep_bytes`.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.num_bytes, self.crc32c, self._sha256 = path, 0, 0, hashlib.sha256()
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            while self.num_bytes < keep_bytes:
+                block = os.read(self._handle, min(_BLOCK_BYTES, keep_bytes - self.num_bytes))
+                if not block:
+                    raise EOFError(f"{path.name} holds {self.num_bytes} bytes, not {keep_bytes}")
+                self._count(block)
+            os.ftruncate(self._handle, keep_bytes)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of all bytes so far."""
+        return self._sha256.hexdigest()
+
+    def append(self, data: bytes) -> None:
+        """Write all of `data` at the end."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._handle, rest) :]
+        self._count(data)
+
+    def sync(self) -> None:
+        """Return when everything is on the disk."""
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        """Give the file back; a second call does nothing."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _count(self, data: bytes) -> None:
+        self.num_bytes += len(data)
+        self.crc32c = int(google_crc32c.extend(self.crc32c, data))
+        self._sha256.update(data)
+
+
+def resumable(job: MatchJob) -> tuple[str, int, dict[str, int]]:
+    """(why it must be begun anew or empty, rows saved, checksum of the saved rows by file)."""
+    journal = read_journal(job.partial)
+    if journal is None:
+        return "the journal of the unfinished work is missing or damaged", 0, {}
+    mine, theirs = job.fingerprint, journal["fingerprint"]
+    wrong = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+    if wrong:
+        names = ["video"] if "video" in wrong else wrong  # another video has other frames and times as well
+        changes = (f"{name} was {theirs.get(name)}, now {mine.get(name)}" for name in names)
+        return "made from something else: " + "; ".join(changes), 0, {}
+    rows_done = journal["rows_done"]
+    if not 0 <= rows_done <= job.num_rows or rows_done % CHUNK_ROWS:
+        return f"the journal says {rows_done} rows", 0, {}
+    return "", rows_done, journal["crc32c"]
 
 
 class MatchWriter:
@@ -200,7 +434,7 @@ class MatchWriter:
 
     def _write_journal(self) -> None:
         data = canonical_json(self._journal, where=self._job.match_id)
-        replace_synced(self._job.partial / f"{JOURNAL}.new", self._job.partial / JOURNAL, data)
+        write_atomic(self._job.partial / JOURNAL, data)
 
     def _stage(self) -> None:
         """Finish the staged tree: ends of the shards, pts, metadata; all of it on the disk."""

@@ -61,7 +61,7 @@ def ablate(
     """
     from ..ablate.loop import ablate as run_ablation
     from ..ablate.plan import AblateOptions, recipe_names
-    from ..eval.ablation import SHEET, TABLE
+    from ..ablate.table import SHEET, TABLE
     from ..extract.backbones.registry import BACKBONES
     from ..extract.options import parse_choice, parse_pair
     from .ablate_view import AblationView, table_view

@@ -13,7 +13,7 @@ from rich.text import Text
 from ..ablate.loop import Reporter
 from ..ablate.plan import Place
 from ..ablate.runs import RunTask
-from ..eval.ablation import SHEET, Judged, Row, Table
+from ..ablate.table import SHEET, Judged, Row, Table
 from ..heads.recipes import RECIPES
 from ..workers import Failure
 from ..workers import Progress as Callbacks

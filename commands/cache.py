@@ -9,13 +9,12 @@ import typer
 from ..cache.convert.importing import ImportOptions
 from ..events import Split
 from ..workers import Summary
-from .options import AsJson, Store, known_splits
+from .options import AsJson, OnlySplit, Store, known_splits
 from .settings_options import with_options
 from .show import ProgressView, say, show, summary_view
 
 if TYPE_CHECKING:
     from ..cache.convert.importing import SourceMatch
-    from ..cache.share.transfer import Outcome
 
 
 Url = Annotated[
@@ -25,7 +24,6 @@ Url = Annotated[
     ),
 ]
 Match = Annotated[list[str] | None, typer.Option(help="Only this match; may be repeated.")]
-OnlySplit = Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")]
 View = Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Matches that are there with other content are replaced.")]
 Jobs = Annotated[int, typer.Option(help="Files under way at a time.")]
@@ -36,15 +34,11 @@ def cache_info(
     store: Annotated[str, typer.Argument(metavar="STORE", help="Folder, or URL of a shared store.")],
     as_json: AsJson = False,
 ) -> None:
-    """Matches, frames, events and settings of a store; of a shared store no rows travel for it."""
-    from ..cache.info import info
-    from ..cache.share.info import shared_info
-    from ..cache.share.place import folder_of, is_folder
-    from ..cache.share.places import open_place
-    from ..cache.store import FeatureStore
-    from .cache_info_view import info_view
+    """Show matches, frames, events and settings of a store; of a shared store no rows travel for it."""
+    from ..cache.share.source import source_info
+    from .cache_view import info_view
 
-    about = info(FeatureStore.open(folder_of(store))) if is_folder(store) else shared_info(open_place(store))
+    about = source_info(store)
     show(info_view(about), about.to_json(), as_json=as_json)
 
 
@@ -89,7 +83,7 @@ def cache_verify(
 ) -> None:
     """Check hashes, shapes, values and, with --videos, the features themselves; exit code 2 on errors."""
     from ..cache.verify import verify
-    from .cache_info_view import findings_view
+    from .cache_view import findings_view
 
     findings = verify(store, matches=match)
     if videos and not any(finding.severity == "error" for finding in findings):
@@ -185,14 +179,13 @@ def cache_push(
 
     Several people may push different matches at once. Readers see a match whole or not at all.
     """
+    from ..cache.share.pull import Selection
     from ..cache.share.push import push
-    from ..cache.share.transfer import Selection, Transfer
-    from .cache_view import TransferView
 
     selection = Selection(matches=tuple(match or ()), splits=tuple(split or ()), views=tuple(view or ()))
-    with TransferView("pushing") as report:
-        outcome = push(store, url, selection, Transfer(replace=replace, jobs=jobs), report)
-    _end(outcome, as_json=as_json)
+    with ProgressView("pushing", unit="bytes") as progress:
+        summary = push(store, url, selection, replace=replace, jobs=jobs, progress=progress)
+    _finish(summary, as_json=as_json)
 
 
 @with_options()
@@ -209,14 +202,12 @@ def cache_pull(
     as_json: AsJson = False,
 ) -> None:
     """Bring matches of a shared store here. Only what is missing travels, and all of it is verified; resumes."""
-    from ..cache.share.pull import pull
-    from ..cache.share.transfer import Selection, Transfer
-    from .cache_view import TransferView
+    from ..cache.share.pull import Selection, pull
 
     selection = Selection(matches=tuple(match or ()), splits=tuple(split or ()), views=tuple(view or ()))
-    with TransferView("pulling") as report:
-        outcome = pull(url, store, selection, Transfer(replace=replace, jobs=jobs), report)
-    _end(outcome, as_json=as_json)
+    with ProgressView("pulling", unit="bytes") as progress:
+        summary = pull(url, store, selection, replace=replace, jobs=jobs, progress=progress)
+    _finish(summary, as_json=as_json)
 
 
 @with_options()
@@ -226,22 +217,12 @@ def cache_merge(
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
-    """All matches of several stores in one. A match that two hold with other content is named, and left alone."""
+    """Bring all matches of several stores into one; one that two hold with other content is named and left alone."""
     from ..cache.share.pull import merge
-    from ..cache.share.transfer import Transfer
-    from .cache_view import TransferView
 
-    with TransferView("merging") as report:
-        outcome = merge(stores, out, Transfer(replace=replace), report)
-    _end(outcome, as_json=as_json)
-
-
-def _end(outcome: "Outcome", *, as_json: bool) -> None:
-    from .cache_view import outcome_view
-
-    show(outcome_view(outcome), outcome.to_json(), as_json=as_json)
-    if not outcome.complete:
-        raise typer.Exit(2)
+    with ProgressView("merging", unit="bytes") as progress:
+        summary = merge(stores, out, replace=replace, progress=progress)
+    _finish(summary, as_json=as_json)
 
 
 def _finish(summary: Summary, *lines: str, as_json: bool) -> None:

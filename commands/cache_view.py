@@ -1,88 +1,85 @@
-"""What a person sees while stores travel, and the table at the end."""
+"""`bas cache info` and `bas cache verify` as a person sees them."""
 
-from collections import Counter
-from threading import Lock
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..cache.share.transfer import BAD, MatchOutcome, Outcome, Reporter, size_text
+from ..cache.match import StoreInfo, WeightsOrigin
+from ..cache.reduction import describe_fit
+from ..cache.settings import IMPORTED
+from ..cache.verify import Finding
+from .show import Cell, cell_text, table
 
-_STYLES = {"already there": "dim", **dict.fromkeys(BAD, "bold red")}
-_SHOWN = 40
-"""Matches in the table; those with something to say come first."""
+if TYPE_CHECKING:
+    from ..cache.match import MatchLine
+
+_COLUMNS = ("match", "split", "frames", "minutes", "events", "views", "MB", "invalid")
 
 
-class TransferView:
-    """A progress bar of bytes on stderr; plain lines where stderr is not a terminal. Use it in a `with`."""
+def info_view(about: StoreInfo) -> Group:
+    """One line per match, the sums, then the settings."""
+    lines = about.matches
+    sums: list[Cell] = [
+        f"{len(lines)} match{'es' if len(lines) != 1 else ''}",
+        "",
+        sum(line.rows for line in lines),
+        sum(line.minutes or 0.0 for line in lines),
+        sum(line.events or 0 for line in lines),
+        "",
+        sum(line.megabytes for line in lines),
+        "",
+    ]
+    matches = table(_COLUMNS, [_cells(line) for line in lines])
+    matches.show_footer = True
+    for column, cell in zip(matches.columns, sums, strict=True):
+        column.footer = Text(cell_text(cell), "bold")
+    return Group(matches, "", _settings_table(about))
 
-    def __init__(self, what: str) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
+
+def _cells(line: "MatchLine") -> list[Cell]:
+    invalid = "-" if line.invalid_share is None else f"{line.invalid_share:.2%}"
+    events = "-" if line.events is None else line.events
+    minutes = "-" if line.minutes is None else line.minutes
+    return [line.match, line.split, line.rows, minutes, events, " ".join(line.views), line.megabytes, invalid]
+
+
+def _settings_table(about: StoreInfo) -> Table:
+    settings = {name: value for name, value in about.settings.items() if value is not None}
+    if str(settings["backbone"]).startswith(IMPORTED):  # the other fields say nothing there
+        shown = ("backbone", "weights", "dim", "fps", "dtype", "reduction")
+        settings = {name: settings[name] for name in shown if name in settings}
+    rows = [
+        (name, " ".join(map(str, value)) if isinstance(value, list) else str(value)) for name, value in settings.items()
+    ]
+    if about.weights_origin is not None:
+        rows.append(("weights from", WeightsOrigin.from_json(about.weights_origin, where="weights_origin").describe()))
+    if about.reduction is not None:
+        rows.append(("reduced", "\n".join(describe_fit(about.reduction))))
+    rows.append(("key", about.settings_key))
+    rows.append(("classes", ", ".join(about.classes)))
+    rows.append(("software", ", ".join(f"{name} {version}" for name, version in about.software.items())))
+    view = table(("", ""), rows)
+    view.show_header = False
+    view.columns[0].style = "bold"
+    return view
+
+
+def findings_view(store: Path, findings: Sequence[Finding]) -> Group:
+    """One paragraph per finding, worst first; one line where all is well."""
+    ranks = {"error": 0, "warning": 1, "note": 2}
+    styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
+    lines = []
+    for finding in sorted(findings, key=lambda finding: ranks[finding.severity]):
+        place = " ".join(part for part in (finding.match, finding.view) if part)
+        lines.append(
+            Text.assemble(
+                (finding.severity, styles[finding.severity]), f" {place}: " if place else " ", finding.message
+            )
         )
-        self._what, self._num_matches, self._num_finished = what, 0, 0
-        self._lock = Lock()
-        self._task = self._bar.add_task(what, total=None)
-
-    def __enter__(self) -> Reporter:
-        self._bar.start()
-        return Reporter(planned=self._planned, on_bytes=self._on_bytes, waiting=self._waiting, finished=self._finished)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _planned(self, num_matches: int, num_bytes: int) -> None:
-        self._num_matches, self._num_finished = num_matches, 0
-        self._bar.reset(self._task, total=num_bytes, description=self._what)
-        self._console.print(
-            f"{self._what} {num_matches} match{'es' if num_matches != 1 else ''}, {size_text(num_bytes)}"
-        )
-
-    def _on_bytes(self, num_bytes: int) -> None:
-        self._bar.advance(self._task, num_bytes)
-
-    def _waiting(self, owner: str) -> None:
-        self._console.print(f"another bas fills the cache ({owner}): waiting for it")
-
-    def _finished(self, outcome: MatchOutcome) -> None:
-        if outcome.status == "already there":
-            return
-        with self._lock:
-            self._num_finished += 1
-            place = f"{self._num_finished}/{self._num_matches}"
-        self._bar.update(self._task, description=f"{self._what} {place}")
-        if outcome.message or not self._console.is_terminal:
-            self._console.print(f"{place} {outcome.match}: {outcome.status}", markup=False, soft_wrap=True)
-
-
-def outcome_view(outcome: Outcome) -> Group:
-    """One line per match, the sum, then what went wrong."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("match", "split", "views", "MB", "status"):
-        table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
-    ordered = sorted(outcome.results, key=lambda each: (each.status not in BAD, each.status == "already there"))
-    for each in ordered[:_SHOWN]:
-        size = f"{each.bytes / 1e6:,.1f}" if each.bytes else ""
-        status = Text(each.status, _STYLES.get(each.status, ""))
-        table.add_row(Text(each.match), each.split, Text(" ".join(each.views)), size, status)
-    more = [Text(f"and {len(ordered) - _SHOWN} more", "dim")] if len(ordered) > _SHOWN else []
-    messages = [Text(f"{each.match}: {each.message}", "red") for each in outcome.results if each.message]
-    return Group(table, *more, "", Text(outcome_line(outcome)), *messages)
-
-
-def outcome_line(outcome: Outcome) -> str:
-    """`2 sent, 40 already there; 1.2 MB in 0.3 s, 4.0 MB/s: x3d_s.zarr -> s3://team/x3d_s.zarr`."""
-    counts = Counter(each.status for each in outcome.results)
-    speed = f"; {size_text(outcome.bytes)} in {outcome.seconds:,.1f} s, {size_text(outcome.bytes / outcome.seconds)}/s"
-    told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return f"{told}{speed if outcome.bytes else ''}: {outcome.source} -> {outcome.target}"
+    errors = sum(finding.severity == "error" for finding in findings)
+    lines.append(Text(f"{store}: {errors} error{'s' if errors != 1 else ''}" if errors else f"{store}: all is well"))
+    return Group(*lines)

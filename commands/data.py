@@ -8,7 +8,7 @@ import typer
 
 from .options import AsJson, progress_bar
 from .settings_options import with_options
-from .show import ProgressView, show, summary_view
+from .show import ProgressView, note, show, summary_view
 
 DataRoot = Annotated[
     Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
@@ -43,8 +43,7 @@ def data_ls(root: DataRoot, as_json: AsJson = False) -> None:
     else:
         print("\n".join(listing_lines(data_set)))
     num_errors = sum(finding.severity == "error" for finding in data_set.findings)
-    if num_errors:
-        print(f"bas: {num_errors} error(s) in the data: bas data check '{root}' says which", file=sys.stderr)
+    note(f"{num_errors} error(s) in the data: bas data check '{root}' says which" if num_errors else "")
 
 
 @with_options()

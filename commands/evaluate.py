@@ -1,13 +1,19 @@
-"""The command `bas eval`. Nothing here imports torch before it runs."""
+"""The command `bas eval`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson
+from ..eval.report import Calibration, Metric, Report, Score, Timing
+from .options import AsJson, OnlySplit, known_splits
 from .settings_options import with_options
 from .show import show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_COLUMNS = ("events", "found", "AP", "interval", "chance", "late", "sd", "med")
 
 
 @with_options()
@@ -17,37 +23,97 @@ def evaluate(
         Path, typer.Argument(metavar="PREDICTIONS", help="Folder with results_spotting.json per game, or one file.")
     ],
     metric: Annotated[
-        str, typer.Option(help="at1 ... at5, tight, loose (SoccerNet), e2e (E2E-Spot, within 0, 1, 2, 4 frames).")
+        Metric, typer.Option(help="SoccerNet's (at1 ... at5 s, tight, loose) or E2E-Spot's (within 0, 1, 2, 4 frames).")
     ] = "at1",
     fps: Annotated[str, typer.Option(help="Cells of the metric's grid per second.")] = "25",
     classes: Annotated[str | None, typer.Option(help="A,B,...: the class list; default: the data set's own.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
-    calibrate: Annotated[str, typer.Option(help="rank: spread scores over the thresholds, order kept.")] = "none",
+    split: OnlySplit = None,
+    calibrate: Annotated[
+        Calibration, typer.Option(help="rank: spread scores over the metric's thresholds first, order kept.")
+    ] = "none",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals; 0: none.")] = 500,
     as_json: AsJson = False,
 ) -> None:
     """Score predictions: mAP, per class, with intervals, a chance row and warnings about what misleads."""
-    from typing import cast
+    from .. import api
 
-    from ..data.games import find_labels, game_of_folder
-    from ..eval.files import exact_frame, find_predictions, load, official_frame, pair, parse_classes
-    from ..eval.report import Calibration, EvalSettings, Metric
-    from ..eval.report import evaluate as run_evaluation
-    from ..eval.traps import file_warnings
-    from ..eval.uncertainty import Resampling
-    from ..events import TimeGrid
-    from .eval_view import report_view
-
-    settings = EvalSettings(
-        metric=cast(Metric, metric),
-        fps=TimeGrid.parse(fps).fps,
-        calibrate=cast(Calibration, calibrate),
-        resampling=Resampling(num_resamples=resamples),
+    report = api.evaluate(
+        labels,
+        predictions,
+        metric=metric,
+        fps=fps,
+        classes=classes.split(",") if classes is not None else (),
+        splits=known_splits(split),
+        calibrate=calibrate,
+        num_resamples=resamples,
     )
-    found = find_labels(labels, splits=split or ())
-    names = parse_classes(classes) if classes is not None else found.classes
-    paired = pair(found.files, find_predictions(predictions, game_id=game_of_folder(predictions)))
-    loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
-    warnings = (*found.problems, *file_warnings(paired, loaded, names))
-    report = run_evaluation(loaded.games, names, settings, warnings=warnings)
     show(report_view(report), report.to_json(), as_json=as_json)
+
+
+def report_view(report: Report) -> "RenderableType":
+    """Means first, then one line per class, the tolerances, what the columns mean, and warnings."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", min_width=16)
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    events = sum(row.num_events for row in report.classes)
+    predictions = sum(row.num_predictions for row in report.classes)
+    for number, (name, score) in enumerate(report.means.items()):
+        sums = (f"{events:,}", f"{predictions:,}", *_scores(score), *_times(report.timing))
+        cells = sums if number == len(report.means) - 1 else ("", "", *_scores(score), "", "", "")
+        table.add_row(name, *cells, style="bold")
+    for row in report.classes:
+        table.add_row(
+            Text(row.label),
+            f"{row.num_events:,}",
+            f"{row.num_predictions:,}",
+            *_scores(row.score),
+            *_times(row.timing),
+        )
+    lines: list[Table | Text] = [Text(f"warning: {warning}", "yellow") for warning in report.warnings]
+    return Group(table, Text(""), *(Text(note, "dim") for note in _notes(report)), *lines)
+
+
+def _scores(score: Score) -> tuple[str, str, str]:
+    interval = f"{100 * score.low:.1f}-{100 * score.high:.1f}" if score.low == score.low else "-"
+    return _percent(score.value), interval, _percent(score.chance)
+
+
+def _times(timing: Timing) -> tuple[str, str, str]:
+    if not timing.num_matched:
+        return "-", "-", "-"
+    return f"{timing.mean_ms:+.0f}", f"{timing.std_ms:.0f}", f"{timing.median_abs_ms:.0f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}" if value == value else "-"
+
+
+def _notes(report: Report) -> list[str]:
+    settings, resampling = report.settings, report.settings.resampling
+    notes = [f"{settings.metric} at {settings.fps} frames a second, {report.num_games} game(s) or half(s)"]
+    if settings.calibrate != "none":
+        notes.append("CALIBRATED: scores spread by rank before scoring; not comparable with results that are not")
+    if len(report.per_delta) > 1:
+        notes.append("by tolerance: " + ", ".join(f"{name} {_percent(v)}" for name, v in report.per_delta.items()))
+    if report.visible == report.visible:
+        notes.append(f"mean over all classes, visible: {_percent(report.visible)}, unshown: {_percent(report.unshown)}")
+    if any(score.low == score.low for score in report.means.values()):
+        notes.append(
+            f"interval: {resampling.level:.0%} of {resampling.num_resamples} resamples (seed {resampling.seed}) of "
+            f"games, and of blocks of {resampling.block_seconds} s within each"
+        )
+    if settings.num_chance_draws:
+        notes.append(
+            f"chance: random scores at random instants, one a second for each class, mean of "
+            f"{settings.num_chance_draws} draws"
+        )
+    notes.append(
+        f"late, sd, med: mean, standard deviation and median size of prediction minus event in ms, matched within "
+        f"{report.timing_delta}"
+    )
+    return notes

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -26,6 +26,7 @@ Ray = Annotated[
         help="Work on a Ray cluster; auto: RAY_ADDRESS, else the one that runs here, else one is started here.",
     ),
 ]
+OnlySplit = Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")]
 Recipe = Annotated[
     str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
 ]
@@ -84,25 +85,23 @@ def local_stores(sources: Sequence[str], *, splits: Sequence[str], views: Sequen
     Raises:
         InputError: a shared store cannot be had.
     """
-    with ExitStack() as stack:
-        paths = []
-        for source in sources:
-            if "://" not in source:
-                paths.append(Path(source))
-                continue
-            from ..cache.share.local_copy import LocalCache, local_copy
-            from ..cache.share.place import folder_of, is_folder
-            from ..cache.share.transfer import Selection
-            from .cache_view import TransferView
+    paths = []
+    for source in sources:
+        if "://" not in source:
+            paths.append(Path(source))
+            continue
+        from ..cache.share.local_copy import local_copy
+        from ..cache.share.places import folder_of, is_folder
+        from ..cache.share.pull import Selection
+        from .show import ProgressView
 
-            if is_folder(source):
-                paths.append(folder_of(source))
-                continue
-            selection = Selection(splits=tuple(splits), views=tuple(views))
-            with TransferView("pulling") as report:
-                copy = local_copy(source, selection, LocalCache.from_environment(), report)
-                paths.append(stack.enter_context(copy))
-        yield paths
+        if is_folder(source):
+            paths.append(folder_of(source))
+            continue
+        selection = Selection(splits=tuple(splits), views=tuple(views))
+        with ProgressView("pulling", unit="bytes") as progress:
+            paths.append(local_copy(source, selection, progress=progress))
+    yield paths
 
 
 _FIELDS = {"hop": "hop_rows", "mixup_alpha": "mixup", "set_": "options"}

@@ -120,7 +120,7 @@ def train_head(
             options=RunOptions.parse(device=device, place=bank),
             report=report,
         )
-    _note(features.origin.flattery(record.valid_matches) if features.origin else "")
+    _note(features.origin.warn_of_training(record.valid_matches) if features.origin else "")
     show(run_view(record), record.to_json(), as_json=as_json)
     if not as_json:
         print(f"{out}: finished. Next: bas predict VIDEO-OR-STORE --run {out} --out predictions")

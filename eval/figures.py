@@ -1,17 +1,105 @@
-"""Everything that a report shows of one run, from its games: table, curves, timing, confusion and mistakes.
+"""Precision and recall of every class at every threshold of the official metric, and when its hits come.
 
-Legend: C classes, G games.
+Legend: C classes, H thresholds, W largest distance in cells that still matches, L = 2 W + 1 distances.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .curves import ClassCurve, Lateness, curves, lateness
-from .metric import DELTAS_SECONDS
+import numpy as np
+
+from .metric import DELTAS_SECONDS, NUM_THRESHOLDS, MetricSettings, count, interpolated_precision, match, threshold_bins
 from .mistakes import Matched, Mistake, Sorted, confusion, match_game, sort_out, worst
 from .report import EvalSettings, Metric, Report, evaluate
-from .spots import Game, IntArray
+from .spots import FloatArray, Game, IntArray
+
+
+@dataclass(frozen=True)
+class ClassCurve:
+    """Counts of one class over all games, as the official metric pools them."""
+
+    hits: IntArray
+    """(H,) events found by predictions that reach each threshold."""
+    kept: IntArray
+    """(H,) predictions that reach it."""
+    num_events: int
+    average_precision: float
+    """0 to 1, as in the table."""
+
+    @property
+    def precision(self) -> FloatArray:
+        """(H,) 0 to 1; 0 where no prediction reaches the threshold."""
+        return np.divide(self.hits, self.kept, out=np.zeros(len(self.kept)), where=self.kept > 0)
+
+    @property
+    def recall(self) -> FloatArray:
+        """(H,) 0 to 1; 0 for a class without events."""
+        return self.hits / max(self.num_events, 1)
+
+    @property
+    def f1(self) -> FloatArray:
+        """(H,) 0 to 1."""
+        return 2 * self.hits / np.maximum(self.kept + self.num_events, 1)
+
+    @property
+    def best(self) -> int:
+        """Index of the threshold with the highest F1, of equal ones the highest threshold."""
+        return NUM_THRESHOLDS - 1 - int(np.argmax(self.f1[::-1]))
+
+
+def curves(games: Sequence[Game], settings: MetricSettings) -> tuple[ClassCurve, ...]:
+    """(C,) curves over `games` at the first tolerance of `settings`.
+
+    Raises:
+        InputError: no game, or games with different numbers of classes.
+    """
+    counts = count(games, settings)
+    hits_ch, kept_ch = counts.true_positives[0, 0].sum(axis=0), counts.predictions[0, 0].sum(axis=0)
+    events_c = counts.events[0].sum(axis=0)
+    values_c = interpolated_precision(hits_ch, kept_ch, events_c)
+    return tuple(
+        ClassCurve(_reaching(hits), _reaching(kept), int(events), float(value))
+        for hits, kept, events, value in zip(hits_ch, kept_ch, events_c, values_c, strict=True)
+    )
+
+
+def _reaching(by_highest_h: FloatArray) -> IntArray:
+    """Counts by the highest threshold reached -> counts by threshold."""
+    return by_highest_h[::-1].cumsum()[::-1].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """How many cells after its event the prediction comes that was matched to it."""
+
+    sure: IntArray
+    """(C, L) pairs whose prediction reaches the class's threshold, by distance -W ... W."""
+    other: IntArray
+    """(C, L) the other pairs."""
+
+
+def lateness(games: Sequence[Game], half_width_frames: int, thresholds: Sequence[int]) -> Lateness:
+    """Distances of matched pairs.
+
+    Args:
+        games: with the same classes.
+        half_width_frames: W.
+        thresholds: (C,) index of the threshold that makes a prediction sure.
+    """
+    num_distances = 2 * half_width_frames + 1
+    found = np.zeros((2, len(thresholds), num_distances), dtype=np.int64)
+    for game in games:
+        for c, threshold in enumerate(thresholds):
+            event_frames, (frames, scores) = game.events.of_class(c)[0], game.predictions.of_class(c)
+            matched = match(event_frames, frames, scores, half_width_frames)
+            pairs = matched[matched >= 0]
+            late = frames[pairs] - event_frames[matched >= 0] + half_width_frames
+            is_sure = threshold_bins(scores[pairs]) >= threshold
+            for part, chosen in enumerate((late[is_sure], late[~is_sure])):
+                found[part, c] += np.bincount(chosen, minlength=num_distances)
+    return Lateness(found[0], found[1])
+
 
 METRIC: Metric = "at1"
 """The tolerance of hits: half a second either way."""

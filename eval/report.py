@@ -16,8 +16,8 @@ from .calibrate import spread_by_rank
 from .e2e import DELTAS_FRAMES, match_by_score, rank
 from .metric import MetricSettings, average_map, count, match, over_deltas
 from .spots import FloatArray, Game, check_same_classes
-from .traps import game_warnings
 from .uncertainty import Resampling, chance_games
+from .warnings import game_warnings
 
 Metric = Literal["at1", "at2", "at3", "at4", "at5", "tight", "loose", "e2e"]
 Calibration = Literal["none", "rank"]

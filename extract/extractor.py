@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from ..cache.origin import WeightsOrigin
+from ..cache.match import WeightsOrigin
 from ..cache.settings import REDUCED_CURE, FeatureSettings
 from ..errors import InputError
 from .backbones.registry import BackboneSpec, backbone_spec

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from ..cache.bank import FeatureBank, bank_of_rows, fits_in_memory, open_bank
-from ..cache.job import cast_rows
+from ..cache.layout import CHUNK_ROWS, DTYPES, ShardLayout
 from ..cache.reduction import Reduction, RowEncoder
 from ..cache.settings import FeatureSettings
-from ..cache.shard import CHUNK_ROWS, DTYPES, ShardLayout
 from ..cache.store import FeatureStore
 from ..cache.verify import Finding, compare_rows
+from ..cache.writer import cast_rows
 from ..data.games import StoredPart, VideoPart
 from ..data.sources import DataSet, Match
 from ..errors import InputError

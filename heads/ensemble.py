@@ -145,7 +145,7 @@ class Ensemble:
         mine, theirs = self.first, member.record
         differing: dict[str, tuple[object, object]] = {
             name: (getattr(theirs.features, name), getattr(mine.features, name))
-            for name in theirs.features.differing_rows(mine.features)
+            for name in theirs.features.differing(mine.features)
         }
         for name, got, wanted in (
             ("classes", ", ".join(theirs.classes), ", ".join(mine.classes)),

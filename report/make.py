@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..ablate.table import TABLE
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..data.games import LabelSet, find_labels, game_of_folder, stored_labels
 from ..data.sources import find_sources as find_videos
 from ..errors import InputError
-from ..eval.ablation import TABLE
 from ..eval.figures import METRIC, figures
 from ..eval.files import Paired, find_predictions, load, pair, same_tail
 from ..eval.report import EvalSettings
-from ..eval.traps import file_warnings
+from ..eval.warnings import file_warnings
 from ..events import TimeGrid
 from ..files import disk_errors
 from ..heads.training.checkpoint import BEST

@@ -6,9 +6,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ..ablate.table import TABLE, Table
 from ..cache.layout import METADATA
 from ..errors import InputError, reading_record
-from ..eval.ablation import TABLE, Table
 from ..eval.files import PREDICTIONS_NAME
 from ..eval.prediction_folder import RECORD
 from ..events import Split, TimeGrid

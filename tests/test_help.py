@@ -1,5 +1,6 @@
-"""Every command says what it does and shows how it is typed; the README's table has them all."""
+"""Every command says what it does and shows how it is typed; the guide names them all."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import typer.core
 
 from bas import cli
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -29,9 +30,10 @@ def test_there_are_commands() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_command_has_an_example_of_itself_and_a_line_in_the_readme(name: str) -> None:
+def test_a_command_has_an_example_of_itself_and_a_place_in_the_guide(name: str) -> None:
     assert (ALL[name].epilog or "").startswith(f"Example: {name} ")
-    assert f"| `{name} " in README.read_text()
+    guide = "\n".join(path.read_text() for path in [DOCS.parent / "README.md", *sorted(DOCS.glob("guide/*.md"))])
+    assert re.search(rf"(`|^|/|&& ){name}\b", guide, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -20,10 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bas import errors, events
+from bas.ablate.table import Table as AblationTable
 from bas.commands.show import Printable
 from bas.data.labels import SplitSources, assign_splits, find_classes, read_label_file
 from bas.errors import InputError
-from bas.eval.ablation import Table as AblationTable
 from bas.eval.files import load, pair
 from bas.events import read_labels
 from bas.files import read_json

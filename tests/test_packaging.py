@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = ("ablate", "cache", "commands", "data", "eval", "extract", "finetune", "heads", "report")
-NOT_INSTALLED = {"tests", "benchmarks"}
-ROOT_MODULES = {"__init__", "__main__", "cli", "errors", "events", "files", "predict", "workers"}
+NOT_INSTALLED = {"tests", "benchmarks", "docs"}
+ROOT_MODULES = {"__init__", "__main__", "api", "cli", "errors", "events", "files", "predict", "workers"}
 BASE = {"errors", "events", "files", "workers"}
 STAGES = BASE | {"data", "cache", "extract", "heads", "eval"}
 MAY_IMPORT = {
@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "predict": STAGES,
     "finetune": STAGES,
     "ablate": STAGES | {"predict", "workers"},
-    "report": STAGES | {"predict"},
+    "report": STAGES | {"predict", "ablate"},
+    "api": STAGES | {"predict"},
 }
 """Part -> the parts that it may import: cli -> stages -> cache -> events."""
 
@@ -62,7 +63,11 @@ def test_the_root_holds_no_stray_module() -> None:
 
 def test_the_links_for_mypy_and_pytest_are_complete() -> None:
     links = {link.name: link.resolve() for link in (ROOT / ".typing" / "bas").iterdir() if link.name != "__pycache__"}
-    wanted = {f"{name}.py": ROOT / f"{name}.py" for name in ROOT_MODULES} | {name: ROOT / name for name in CODE_FOLDERS}
+    wanted = (
+        {"py.typed": ROOT / "py.typed"}
+        | {f"{name}.py": ROOT / f"{name}.py" for name in ROOT_MODULES}
+        | {name: ROOT / name for name in CODE_FOLDERS}
+    )
     assert links == wanted
 
 

@@ -21,12 +21,12 @@ from ... import __version__
 from ...errors import InputError
 from ...events import Event, Split, TimeGrid, parse_fraction
 from ...workers import SILENT, MatchResult, Progress, Summary, each_match
-from ..job import cast_rows
 from ..layout import FEATURES, METADATA
 from ..match import MatchMeta
 from ..rows import array_metadata
 from ..settings import FeatureSettings
 from ..store import FeatureStore
+from ..writer import cast_rows
 from .tables import Table
 
 Kind = Literal["soccernet", "flat", "scores"]

@@ -11,18 +11,32 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
+from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, reading_record
 from ...events import SPLITS
 from ...files import parse_json
-from ..layout import FEATURES, MANIFESTS, METADATA, PTS, VALID, canonical_json, check_id, check_view
+from ..layout import (
+    DTYPES,
+    FEATURES,
+    MANIFESTS,
+    METADATA,
+    PTS,
+    VALID,
+    ShardLayout,
+    canonical_json,
+    check_id,
+    check_view,
+)
+from ..settings import FeatureSettings
 
 FORMAT = 1
 """Version of the documents."""
 INDEX = "index.json"
 """All documents in one file, for places that cannot list a folder (HTTP) and for a quick start everywhere."""
 MAX_DOCUMENT_BYTES = 1 << 20
-MAX_INDEX_BYTES = 64 << 20
+MAX_INDEX_BYTES = 32 << 20
+"""Of an index: 20,000 matches. Parsed, the worst that a stranger can put there takes 25 times its size."""
 MAX_JSON_BYTES = 16 << 20
 """Largest `zarr.json` that is fetched: 100,000 labels."""
 MATCH_FILES = (
@@ -39,8 +53,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_BYTES = 1 << 50
 _MAX_VIEWS = 100
 _CURE = f"have the match pushed again with --replace, or remove the file from {MANIFESTS} there"
-_MIN_BYTES_PER_VALUE = 16
-"""Of an index; ours have 40. One of empty lists alone would take 20 times its size in memory."""
 
 
 def view_files(view: str) -> tuple[str, str]:
@@ -86,6 +98,21 @@ class MatchManifest:
         """Names, sorted."""
         return tuple(sorted({path.split("/")[1] for path in self.files if path.endswith("/c/0/0")}))
 
+    def require_fitting(self, settings: FeatureSettings, *, where: str) -> None:
+        """Hold sizes against what a match of so many rows has, before a byte of them is fetched.
+
+        Raises:
+            InputError: names the file.
+        """
+        layout = ShardLayout(self.num_rows, settings.dim, DTYPES[settings.dtype])
+        wanted = {f"{PTS}/c/0": 8 * self.num_rows, f"{VALID}/c/0": self.num_rows}
+        wanted |= {view_files(view)[1]: layout.file_bytes for view in self.views}
+        for path, num_bytes in wanted.items():
+            if self.files[path].num_bytes != num_bytes:
+                got = f"{self.files[path].num_bytes} bytes"
+                what = f"{where}: {self.match_id}/{path}: size does not fit {self.num_rows} rows"
+                raise InputError(what, got=got, wanted=f"{num_bytes} bytes", cure=_CURE)
+
     @property
     def num_bytes(self) -> int:
         """Of all files."""
@@ -116,8 +143,13 @@ class MatchManifest:
     @cached_property
     def document(self) -> bytes:
         """As it lies in `MANIFESTS`."""
+        return canonical_json(self.record, where=self.match_id)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Plain JSON values."""
         files = {path: [entry.num_bytes, entry.sha256] for path, entry in sorted(self.files.items())}
-        record = {
+        return {
             "format": FORMAT,
             "match": self.match_id,
             "split": self.split,
@@ -126,19 +158,28 @@ class MatchManifest:
             "settings_key": self.settings_key,
             "files": files,
         }
-        return canonical_json(record, where=self.match_id)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Of the document's file: which match, and which content."""
         return f"{id_hash(self.match_id)}.{hashlib.sha256(self.document).hexdigest()[:32]}.json"
 
     @classmethod
     def parse(cls, document: bytes, *, name: str, where: str) -> "MatchManifest":
-        """From its document.
+        """From its document, fetched from anywhere. Raises InputError as `of_record`."""
+        try:
+            record = parse_json(document, where="its document")
+        except InputError as error:
+            what = f"{where}: manifest {name}: {error.what}"
+            raise InputError(what, got=error.got, wanted=error.wanted, cure=_CURE) from None
+        return cls.of_record(record, name=name, where=where)
+
+    @classmethod
+    def of_record(cls, record: Any, *, name: str, where: str) -> "MatchManifest":
+        """From parsed JSON.
 
         Args:
-            document: as fetched from anywhere.
+            record: what the document holds.
             name: of its file: its hash has to fit.
             where: place, for the error.
 
@@ -147,23 +188,22 @@ class MatchManifest:
         """
         where = f"{where}: manifest {name}"
         try:
-            record = parse_json(document, where="its document")
-            if record["format"] != FORMAT:
-                raise ValueError(f"format {record['format']!r}"[:80])
-            made = cls(
-                match_id=_text(record["match"]),
-                split=record["split"],
-                num_rows=_count(record["num_rows"]),
-                num_events=None if record["num_events"] is None else _count(record["num_events"]),
-                settings_key=_hash(record["settings_key"]),
-                files={
-                    _text(path): FileEntry(_count(entry[0]), _hash(entry[1])) for path, entry in record["files"].items()
-                },
-            )
+            with reading_record("damaged"):
+                if record["format"] != FORMAT:
+                    raise ValueError(f"format {record['format']!r}"[:80])
+                made = cls(
+                    match_id=_text(record["match"]),
+                    split=record["split"],
+                    num_rows=_count(record["num_rows"]),
+                    num_events=None if record["num_events"] is None else _count(record["num_events"]),
+                    settings_key=_hash(record["settings_key"]),
+                    files={
+                        _text(path): FileEntry(_count(num_bytes), _hash(sha256))
+                        for path, (num_bytes, sha256) in record["files"].items()
+                    },
+                )
         except InputError as error:
             raise InputError(f"{where}: {error.what}", got=error.got, wanted=error.wanted, cure=_CURE) from None
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise InputError(f"{where}: damaged", got=repr(error)[:120], cure=_CURE) from None
         made._check(name, where)
         return made
 
@@ -193,39 +233,31 @@ def is_manifest(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def index_document(documents: Mapping[str, bytes]) -> bytes:
-    """`INDEX` of documents by name."""
-    record = {"format": FORMAT, "manifests": {name: json.loads(text) for name, text in documents.items()}}
+def index_document(manifests: Iterable[MatchManifest]) -> bytes:
+    """`INDEX` of manifests."""
+    record = {"format": FORMAT, "manifests": {each.name: each.record for each in manifests}}
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def parse_index(document: bytes, *, where: str) -> dict[str, bytes]:
-    """Documents by name from `INDEX`; each is still to be parsed.
+def parse_index(document: bytes, *, where: str) -> tuple[dict[str, MatchManifest], dict[str, InputError]]:
+    """From `INDEX`: manifests by name of their document, and what is wrong with those that cannot be used.
 
     Raises:
-        InputError: damaged.
+        InputError: the index itself is damaged.
     """
     path = f"{where}/{MANIFESTS}/{INDEX}"
     try:
-        if document.count(b",") > _MIN_BYTES_PER_VALUE + len(document) // _MIN_BYTES_PER_VALUE:
-            raise ValueError("more values than an index has")
         record = parse_json(document, where=path)
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']!r}"[:80])
-        manifests = record["manifests"].items()
-        return {name: canonical_json(each, where=name) for name, each in manifests if is_manifest(name)}
+        with reading_record(f"{path}: damaged"):
+            if record["format"] != FORMAT:
+                raise ValueError(f"format {record['format']!r}"[:80])
+            records = {name: each for name, each in record["manifests"].items() if is_manifest(name)}
     except InputError as error:
         raise InputError(error.what, got=error.got, wanted=error.wanted, cure="push again") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: damaged", got=repr(error)[:120], cure="push again") from None
-
-
-def parse_all(documents: Mapping[str, bytes], *, where: str) -> tuple[dict[str, MatchManifest], dict[str, InputError]]:
-    """(manifests by name of their document, errors by name of those that are damaged)."""
     made, damaged = {}, {}
-    for name, document in documents.items():
+    for name, each in records.items():
         try:
-            made[name] = MatchManifest.parse(document, name=name, where=where)
+            made[name] = MatchManifest.of_record(each, name=name, where=where)
         except InputError as error:
             damaged[name] = error
     return made, damaged

@@ -1,72 +1,205 @@
-"""`bas cache pull`, `bas cache merge`, and `bas cache push` to a folder: matches into a store on this machine."""
+"""`bas cache pull`, `bas cache merge`, and `bas cache push` to a folder: matches into a store on this machine.
 
+What arrives is trusted in nothing: sizes and hashes have to be those of the manifest, and every check of
+`bas cache verify` has to pass before a match appears, by one rename.
+"""
+
+import os
 import shutil
+import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ...errors import InputError, named_values
-from ...files import MatchBusy
-from ..layout import METADATA
+from ...files import MatchBusy, disk_errors, sync_folder, write_atomic
+from ...workers import SILENT, MatchResult, Progress, Summary, failed
+from ..layout import METADATA, PARTIAL, canonical_json, inside, partial_name
+from ..match import read_match
+from ..partial import JOURNAL, TREE, lock_match, publish, read_journal
 from ..settings import FeatureSettings
 from ..store import FeatureStore
-from .arrival import Arrival
+from ..verify import check_match
+from ..writer import require_own_place
 from .manifest import MatchManifest, choose
-from .place import MATCHES_AT_ONCE
-from .source import Source, StoreSource, named, open_source
-from .transfer import Journey, MatchOutcome, Outcome, Reporter, Selection, Transfer, size_text
+from .places import DamagedInTransit
+from .source import Source, StoreSource, open_source
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MATCHES_AT_ONCE = 4
+"""Matches under way at a time; the files of each travel side by side."""
+_WAKE_SECONDS = 0.2
 _SPARE_BYTES = 256 << 20
 """Left free on the disk."""
+_INCOMING, _OLD = "incoming", "old"
+"""Folders beside the staged match: a file on its way, and the replaced match until the new one is in its place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which part of a store travels; empty: all."""
+
+    matches: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+
+
+class Stopped(InputError):  # noqa: N818 (an InputError by nature)
+    """The command was stopped (Ctrl-C): nothing more is to travel."""
+
+
+class Traffic:
+    """Counts the bytes that travel, from any thread."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.num_bytes, self.total, self.is_stopped = progress, 0, 0, False
+        self._lock = threading.Lock()
+
+    def plan(self, num_matches: int, num_bytes: int) -> None:
+        """Say what is to travel."""
+        self.total = num_bytes
+        self.progress.started(num_matches, num_bytes)
+
+    def add(self, num_bytes: int) -> None:
+        """Count bytes that have just travelled. Raises Stopped where no more are to come."""
+        if self.is_stopped:
+            raise Stopped("stopped")
+        with self._lock:
+            self.num_bytes += num_bytes
+            self.progress.advanced("", self.num_bytes, max(self.total, self.num_bytes), "")
+
+    def each(self, act: Callable[[Item], Result], items: Iterable[Item], *, at_once: int) -> list[Result]:
+        """Results of `act` on items side by side, in order; the first error after all have ended.
+
+        Left by Ctrl-C, it starts nothing more, and does not wait for what is under way: a slow server may hold it for
+        minutes, and a process may end at any point.
+        """
+        pool = ThreadPoolExecutor(at_once)
+        try:
+            futures = [pool.submit(act, item) for item in items]
+            # it wakes up now and then: a signal that another thread was given is heard only while this one runs
+            while wait(futures, timeout=_WAKE_SECONDS).not_done:
+                pass
+            return [future.result() for future in futures]
+        except BaseException as error:
+            self.is_stopped = self.is_stopped or not isinstance(error, Exception)
+            raise
+        finally:
+            pool.shutdown(wait=not self.is_stopped, cancel_futures=True)
 
 
 def pull(
     url: str,
     out: Path,
     selection: Selection,
-    transfer: Transfer,
-    report: Reporter,
-) -> Outcome:
+    *,
+    replace: bool = False,
+    jobs: int = 8,
+    progress: Progress = SILENT,
+) -> Summary:
     """Bring matches of a shared store into a store on this machine; what is there does not travel.
 
     Args:
         url: folder or URL.
         out: the store; made where it does not exist.
         selection: which matches and views.
-        transfer: how.
-        report: hears of progress.
+        replace: matches that are there with other content are replaced.
+        jobs: files of a match under way at a time, >= 1.
+        progress: hears of bytes.
 
     Raises:
         InputError: the source is no store, the store here is of other settings or classes, nothing is chosen, or the
             disk has no room. A match that fails is in the result instead.
     """
-    return receive(open_source(url), out, selection, transfer, report)
+    return receive(open_source(url), out, selection, replace=replace, jobs=jobs, progress=progress)
 
 
-def receive(source: Source, out: Path, selection: Selection, transfer: Transfer, report: Reporter) -> Outcome:
+def merge(sources: Sequence[Path], out: Path, *, replace: bool = False, progress: Progress = SILENT) -> Summary:
+    """Bring all matches of several stores into one.
+
+    Raises:
+        InputError: as `pull`; all stores are looked at before the first match is copied.
+    """
+    first, *others = stores = [FeatureStore.open(path) for path in sources]
+    for each in others:
+        require_same_rows(first.settings, each.settings, here=str(first.path), there=str(each.path))
+    summaries = [receive(StoreSource(each), out, Selection(), replace=replace, progress=progress) for each in stores]
+    results = tuple(result for summary in summaries for result in summary.results)
+    amount, seconds = sum(each.amount for each in summaries), sum(each.seconds for each in summaries)
+    return summary_of(results, ", ".join(map(str, sources)), str(out), num_megabytes=amount, seconds=seconds)
+
+
+def receive(
+    source: Source,
+    out: Path,
+    selection: Selection,
+    *,
+    replace: bool = False,
+    jobs: int = 8,
+    progress: Progress = SILENT,
+) -> Summary:
     """As `pull`, from a source that is open."""
-    started = time.monotonic()
-    with named(source.name):
-        theirs = FeatureStore.of_record(Path(source.name), source.record())
+    started, traffic = time.monotonic(), Traffic(progress)
+    require_jobs(jobs)
+    theirs = source.store()
     chosen, left_out = take(source, selection)
-    foreign = [each.match_id for each in chosen if each.settings_key != theirs.settings.key()]
-    if foreign:
-        cure = "have its owner push it again with --replace, or leave it out by --match"
-        raise InputError(f"{source.name}: {foreign[0]} is of other settings than its store", cure=cure)
+    keys = (theirs.settings.key(), theirs.settings.key_with_name())
+    for each in chosen:
+        if each.settings_key not in keys:
+            cure = "have its owner push it again with --replace, or leave it out by --match"
+            raise InputError(f"{source.name}: {each.match_id} is of other settings than its store", cure=cure)
     store = _open_or_make(out, theirs, source)
-    plans = [_plan(store, each, transfer) for each in chosen]
+    plans = [_plan(store, each, replace=replace) for each in chosen]
     num_bytes = sum(plan.outline.num_bytes for plan in plans if plan.outline)
     _require_room(out, num_bytes)
-    report.planned(sum(plan.outline is not None for plan in plans), num_bytes)
-    with Journey(report, matches=MATCHES_AT_ONCE, files=transfer.jobs) as journey:
-        task = _Task(source, store, transfer, journey)
-        results = tuple(journey.each(task.carry_out, plans))
-    return Outcome(source.name, str(out), results + left_out, journey.num_bytes, time.monotonic() - started)
+    traffic.plan(sum(plan.outline is not None for plan in plans), num_bytes)
+
+    def carry_out(plan: _Plan) -> MatchResult:
+        result = plan.result
+        if plan.outline is None:
+            return result
+        try:
+            result = _receive(source, store, plan, plan.outline, traffic, replace=replace, jobs=jobs)
+        except Exception as error:  # a match that fails does not stop the others
+            result = failed(result.match_id, error)
+        if not traffic.is_stopped:
+            progress.finished(result)
+        return result
+
+    results = traffic.each(carry_out, plans, at_once=MATCHES_AT_ONCE)
+    megabytes, seconds = traffic.num_bytes / 1e6, time.monotonic() - started
+    return summary_of((*results, *left_out), source.name, str(out), num_megabytes=megabytes, seconds=seconds)
 
 
-def take(source: Source, selection: Selection) -> tuple[list[MatchManifest], tuple[MatchOutcome, ...]]:
+def summary_of(
+    results: tuple[MatchResult, ...], source: str, target: str, *, num_megabytes: float, seconds: float
+) -> Summary:
+    """How a transfer ended; bytes that an earlier run had brought are left out."""
+    return Summary(
+        results=results, target=target, seconds=seconds, unit="MB", amount=num_megabytes, record={"source": source}
+    )
+
+
+def require_jobs(jobs: int) -> None:
+    """Raise InputError where no file could travel."""
+    if jobs < 1:
+        raise InputError("--jobs is not usable", got=jobs, wanted="a whole number >= 1")
+
+
+def ended(
+    status: str, match: MatchManifest, views: Iterable[str] = (), num_bytes: int = 0, *, message: str = ""
+) -> MatchResult:
+    """How a match ends where all goes well, or where it is left alone."""
+    columns = {"split": match.split or "", "views": " ".join(views), "MB": num_bytes / 1e6 if num_bytes else ""}
+    is_done = status != "differs"
+    return MatchResult(match_id=match.match_id, status=status, is_done=is_done, message=message, columns=columns)
+
+
+def take(source: Source, selection: Selection) -> tuple[list[MatchManifest], tuple[MatchResult, ...]]:
     """Matches that are asked for, and those among them that cannot be shared.
 
     Raises:
@@ -83,34 +216,14 @@ def take(source: Source, selection: Selection) -> tuple[list[MatchManifest], tup
         views=selection.views,
         where=source.name,
     )
-    return chosen, tuple(MatchOutcome(each, "", "failed", message=str(error)) for each, error in asked.items())
-
-
-def merge(sources: Sequence[Path], out: Path, transfer: Transfer, report: Reporter) -> Outcome:
-    """Bring all matches of several stores into one.
-
-    Raises:
-        InputError: as `pull`; all stores are looked at before the first match is copied.
-    """
-    stores = [FeatureStore.open(path) for path in sources]
-    first, *others = stores
-    for each in others:
-        require_same_rows(first.settings, each.settings, here=str(first.path), there=str(each.path))
-    outcomes = [receive(StoreSource(each), out, Selection(), transfer, report) for each in stores]
-    return Outcome(
-        ", ".join(map(str, sources)),
-        str(out),
-        tuple(result for outcome in outcomes for result in outcome.results),
-        sum(outcome.bytes for outcome in outcomes),
-        sum(outcome.seconds for outcome in outcomes),
-    )
+    return chosen, tuple(failed(match_id, error) for match_id, error in asked.items())
 
 
 @dataclass(frozen=True)
 class _Plan:
     """What is to be done for one match."""
 
-    outcome: MatchOutcome
+    result: MatchResult
     """As it ends where all goes well."""
     outline: MatchManifest | None = None
     """What travels; None: nothing."""
@@ -118,78 +231,117 @@ class _Plan:
     replacing: bool = False
 
 
-def _plan(store: FeatureStore, offered: MatchManifest, transfer: Transfer) -> _Plan:
+def _plan(store: FeatureStore, offered: MatchManifest, *, replace: bool) -> _Plan:
     """Compare what is offered with what the store has; metadata only."""
-    match_id, split = offered.match_id, offered.split or ""
-    if not store.views(match_id):
-        outcome = MatchOutcome(match_id, split, "received", offered.views, offered.num_bytes)
-        return _Plan(outcome, offered)
+    if not store.views(offered.match_id):
+        return _Plan(ended("received", offered, offered.views, offered.num_bytes), offered)
     try:
-        here = StoreSource(store).outline(match_id)
+        here = StoreSource(store).outline(offered.match_id)
         differing = here.differing(offered)
     except InputError as error:
         differing = [f"what is here is damaged: {error}"]
-    if differing and transfer.replace:
-        outcome = MatchOutcome(match_id, split, "replaced", offered.views, offered.num_bytes)
-        return _Plan(outcome, offered, replacing=True)
+    if differing and replace:
+        return _Plan(ended("replaced", offered, offered.views, offered.num_bytes), offered, replacing=True)
     if differing:
-        message = f"{', '.join(differing)}; --replace takes the other's"
-        return _Plan(MatchOutcome(match_id, split, "differs", message=message))
+        return _Plan(ended("differs", offered, message=f"{', '.join(differing)}; --replace takes the other's"))
     new = [view for view in offered.views if view not in here.views]
     if not new:
-        return _Plan(MatchOutcome(match_id, split, "already there"))
+        return _Plan(ended("already there", offered))
     part = offered.only(new)
-    return _Plan(MatchOutcome(match_id, split, "views added", part.views, part.num_bytes), part, adding=True)
+    return _Plan(ended("views added", part, part.views, part.num_bytes), part, adding=True)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """Where matches come from and go to."""
+def _receive(
+    source: Source,
+    store: FeatureStore,
+    plan: _Plan,
+    outline: MatchManifest,
+    traffic: Traffic,
+    *,
+    replace: bool,
+    jobs: int,
+) -> MatchResult:
+    """One match: stage its files, check them all, publish it. What an earlier run has brought whole does not travel."""
+    manifest, root = source.whole(outline), store.path
+    manifest.require_fitting(store.settings, where=source.name)
+    folder = inside(root, f"{PARTIAL}/{partial_name(manifest.match_id)}")
+    with lock_match(root, manifest.match_id), disk_errors(folder):
+        now = _plan(store, outline, replace=replace)
+        if now != plan:  # another process has brought it before this one had the lock
+            if now.outline is None:
+                return now.result
+            raise MatchBusy(f"match {manifest.match_id!r} was just changed by another process", cure="try again")
+        require_own_place(root, manifest.match_id)
+        journal = _begin(folder, manifest, plan)
 
-    source: Source
-    store: FeatureStore
-    transfer: Transfer
-    journey: Journey
+        def bring(path: str) -> None:
+            entry, target = manifest.files[path], folder / TREE / path
+            if target.is_file():  # it was moved here whole
+                return
+            part = folder / _INCOMING / path.replace("/", "-")
+            source.fetch(manifest.match_id, path, part, entry, traffic.add)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.replace(target)
 
-    def carry_out(self, plan: _Plan) -> MatchOutcome:
-        """A match that fails does not stop the others."""
-        outcome = plan.outcome
-        try:
-            if plan.outline is not None:
-                outcome = self._receive(plan, plan.outline)
-        except MatchBusy as error:
-            outcome = MatchOutcome(outcome.match, outcome.split, "busy elsewhere", message=str(error))
-        except InputError as error:
-            outcome = MatchOutcome(outcome.match, outcome.split, "failed", message=str(error))
-        self.journey.finished(outcome)
-        return outcome
+        traffic.each(bring, manifest.files, at_once=jobs)
+        shutil.rmtree(folder / _INCOMING)
+        _check(folder, store, manifest, where=source.name)
+        _publish(root, folder, manifest.match_id, plan, journal)
+    return plan.result
 
-    def _receive(self, plan: _Plan, outline: MatchManifest) -> MatchOutcome:
-        """One match: stage its metadata, hold it against the store, stage its values, check all, publish."""
-        manifest = self.source.whole(outline)
-        metadata = [path for path in manifest.files if path.endswith(METADATA)]
-        values = [path for path in manifest.files if not path.endswith(METADATA)]
-        adding, replacing, where = plan.adding, plan.replacing, self.source.name
-        with Arrival(self.store, manifest, where=where, adding=adding, replacing=replacing) as arrival:
-            now = _plan(self.store, outline, self.transfer)
-            if now != plan:  # another process has brought it before this one had the lock
-                arrival.discard()
-                if now.outline is None:
-                    return now.outcome
-                raise MatchBusy(f"match {manifest.match_id!r} was just changed by another process", cure="try again")
-            self._bring(arrival, metadata)
-            arrival.require_fitting()
-            self._bring(arrival, values)
-            arrival.publish()
-        return plan.outcome
 
-    def _bring(self, arrival: Arrival, paths: Sequence[str]) -> None:
-        """Files side by side; the first error after all have ended."""
-        bring, on_bytes = self.journey.files.submit, self.journey.on_bytes
-        futures = [bring(arrival.receive, self.source, path, on_bytes) for path in paths]
-        wait(futures)
-        for future in futures:
-            future.result()
+def _begin(folder: Path, manifest: MatchManifest, plan: _Plan) -> dict[str, Any]:
+    """Keep the staged files where they are of the same content, else begin empty; the journal."""
+    views = [f"{view} (replaced)" for view in manifest.views] if plan.replacing else list(manifest.views)
+    fingerprint = {"manifest": manifest.name, "views": views}
+    journal = read_journal(folder)
+    if journal is None or journal["fingerprint"] != fingerprint or journal["adding"] != plan.adding:
+        shutil.rmtree(folder, ignore_errors=True)
+        journal = {
+            "match": manifest.match_id,
+            "adding": plan.adding,
+            "committing": False,
+            "fingerprint": fingerprint,
+            "rows_done": 0,
+            "crc32c": {},
+        }
+        write_atomic(folder / JOURNAL, canonical_json(journal, where=manifest.match_id))
+    shutil.rmtree(folder / _INCOMING, ignore_errors=True)
+    (folder / _INCOMING).mkdir()
+    return journal
+
+
+def _check(folder: Path, store: FeatureStore, manifest: MatchManifest, *, where: str) -> None:
+    """Every check of `bas cache verify`, and that the match is the one that the manifest tells of.
+
+    Raises:
+        DamagedInTransit: one fails; what has arrived is thrown away.
+    """
+    staged = FeatureStore(folder, store.record)
+    errors = [finding.message for finding in check_match(staged, TREE) if finding.severity != "note"]
+    if not errors:
+        match = read_match(folder, TREE)
+        said = (match.num_rows, match.meta.split, None if match.meta.labels is None else len(match.meta.labels))
+        if said != (manifest.num_rows, manifest.split, manifest.num_events):
+            errors = [f"record and manifest differ: {said}"]
+    if errors:
+        shutil.rmtree(folder)
+        got = "; ".join(errors).replace(str(folder / TREE), manifest.match_id)
+        raise DamagedInTransit(
+            f"{where}: match {manifest.match_id!r}: what arrived is not usable",
+            got=got.replace(f"{TREE}/", f"{manifest.match_id}/")[:400],
+            cure="do not trust this store; have its owner run `bas cache verify` and push the match again",
+        )
+
+
+def _publish(root: Path, folder: Path, match_id: str, plan: _Plan, journal: dict[str, Any]) -> None:
+    for parent, _, _ in os.walk(folder / TREE, topdown=False):
+        sync_folder(Path(parent))
+    write_atomic(folder / JOURNAL, canonical_json({**journal, "committing": True}, where=match_id))
+    if plan.replacing:
+        (root / match_id).rename(folder / _OLD)
+    publish(root, folder, match_id, adding=plan.adding)
+    shutil.rmtree(folder)
 
 
 def _open_or_make(out: Path, theirs: FeatureStore, source: Source) -> FeatureStore:
@@ -203,24 +355,19 @@ def _open_or_make(out: Path, theirs: FeatureStore, source: Source) -> FeatureSto
         settings = FeatureStore.open(out).settings
         require_same_rows(settings, theirs.settings, here=str(out), there=source.name)
     else:
-        reduction = source.reduction(settings)
+        reduction = source.reduction()
     return FeatureStore.create_or_open(
-        out,
-        settings,
-        classes=theirs.classes,
-        software=theirs.software,
-        origin=theirs.origin,
-        reduction=reduction,
+        out, settings, classes=theirs.classes, software=theirs.software, origin=theirs.origin, reduction=reduction
     )
 
 
 def require_same_rows(mine: FeatureSettings, theirs: FeatureSettings, *, here: str, there: str) -> None:
-    """Refuse to mix rows of two settings; the name of a weights file does not matter.
+    """Refuse to mix rows of two settings.
 
     Raises:
         InputError: names what differs.
     """
-    wrong = mine.differing_rows(theirs)
+    wrong = mine.differing(theirs)
     if wrong:
         raise InputError(
             f"{here} and {there} hold features of other settings; these differ: {', '.join(wrong)}",
@@ -235,6 +382,6 @@ def _require_room(out: Path, num_bytes: int) -> None:
     if num_bytes > free - _SPARE_BYTES:
         raise InputError(
             f"{out}: no room for what would travel",
-            got=f"{size_text(num_bytes)}; {size_text(free)} are free",
+            got=f"{num_bytes / 1e9:,.2f} GB; {free / 1e9:,.2f} GB are free",
             cure="free some space, or choose less by --split, --match, --view",
         )

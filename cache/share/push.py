@@ -4,32 +4,48 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from ...errors import InputError
-from ..layout import METADATA, canonical_json, group_metadata
+from ...files import disk_errors, read_json, write_atomic
+from ...workers import SILENT, MatchResult, Progress, Summary, failed
+from ..layout import MANIFESTS, METADATA, canonical_json, group_metadata
+from ..reduction import REDUCTION_FILE, write_reduction
 from ..store import FeatureStore
-from .components import send_components
-from .folder import write_manifests
-from .index import update_index
-from .manifest import MatchManifest, require_apart, view_files
-from .place import Place, Upload, folder_of, in_order, is_folder
-from .places import open_place
-from .pull import receive, require_same_rows, take
-from .source import Listing, StoreSource, listing, named, root_record
-from .transfer import Journey, MatchOutcome, Outcome, Reporter, Selection, Transfer
+from .manifest import (
+    INDEX,
+    MAX_DOCUMENT_BYTES,
+    MatchManifest,
+    index_document,
+    is_manifest,
+    require_apart,
+    view_files,
+)
+from .places import Place, Upload, folder_of, is_folder, open_place
+from .pull import Selection, Traffic, ended, receive, require_jobs, require_same_rows, summary_of, take
+from .source import Listing, StoreSource, fetch_reduction, listing, named, read_index, read_manifests, shared_root
 
-_MAX_ROUNDS = 5
+_MAX_ROUNDS = 20
 
 
-def push(store_path: Path, url: str, selection: Selection, transfer: Transfer, report: Reporter) -> Outcome:
+def push(
+    store_path: Path,
+    url: str,
+    selection: Selection,
+    *,
+    replace: bool = False,
+    jobs: int = 8,
+    progress: Progress = SILENT,
+) -> Summary:
     """Bring matches of a store to a folder or URL; what is there does not travel.
 
     Args:
         store_path: the store.
         url: where to; see `open_place`. A folder becomes a store like any other.
         selection: which matches and views.
-        transfer: how.
-        report: hears of progress.
+        replace: matches that are there with other content are replaced.
+        jobs: files under way at a time, >= 1.
+        progress: hears of bytes.
 
     Raises:
         InputError: no store, the place holds features of other settings or classes, nothing is chosen, or the place
@@ -38,54 +54,135 @@ def push(store_path: Path, url: str, selection: Selection, transfer: Transfer, r
     store = FeatureStore.open(store_path)
     source = StoreSource(store)
     if is_folder(url):
-        outcome = receive(source, folder_of(url), selection, transfer, report)
+        summary = receive(source, folder_of(url), selection, replace=replace, jobs=jobs, progress=progress)
         write_manifests(folder_of(url))
-        return outcome
-    started, place = time.monotonic(), open_place(url)
+        return summary
+    require_jobs(jobs)
+    started, place, traffic = time.monotonic(), open_place(url), Traffic(progress)
+    if place.is_read_only:
+        cure = "push to the folder that it serves, or to S3, the hub, ..."
+        raise InputError(f"{place.url}: a web server is read only", cure=cure)
     offered, left_out = take(source, selection)
-    settings_key = settle_root(place, store)
+    settings_key = _settle_root(place, store)
     there = listing(place)
     require_apart({each.match_id for each in offered} | set(there.manifests), where=place.url)
-    plans = [_plan(replace(each, settings_key=settings_key), there, transfer) for each in offered]
+    plans = [_plan(_with_key(each, settings_key), there, replace=replace) for each in offered]
     travelling = [plan for plan in plans if plan.offered]
-    report.planned(len(travelling), sum(plan.outcome.bytes for plan in travelling))
+    traffic.plan(len(travelling), sum(plan.num_bytes for plan in travelling))
+
+    def send(batch: Sequence[_Plan]) -> list[MatchResult]:
+        try:
+            place.publish([_upload(source, store, plan) for plan in batch], traffic.add)
+            results = [plan.result for plan in batch]
+        except Exception as error:  # matches that fail do not stop the others
+            results = [failed(plan.result.match_id, error) for plan in batch]
+        for result in results:
+            if not traffic.is_stopped:
+                progress.finished(result)
+        return results
+
     batches = [travelling[at : at + place.uploads_at_once] for at in range(0, len(travelling), place.uploads_at_once)]
-    with Journey(report, matches=place.publishers) as journey:
-        sent = journey.each(lambda batch: _send_or_explain(source, store, place, batch, journey), batches)
-        outcomes = {outcome.match: outcome for batch in sent for outcome in batch}
-    update_index(place)
-    results = tuple(outcomes.get(plan.outcome.match, plan.outcome) for plan in plans)
-    return Outcome(source.name, place.url, results + left_out, journey.num_bytes, time.monotonic() - started)
+    sent = {each.match_id: each for batch in traffic.each(send, batches, at_once=place.publishers) for each in batch}
+    _update_index(place)
+    results = (*(sent.get(plan.result.match_id, plan.result) for plan in plans), *left_out)
+    megabytes, seconds = traffic.num_bytes / 1e6, time.monotonic() - started
+    return summary_of(results, source.name, place.url, num_megabytes=megabytes, seconds=seconds)
 
 
-def settle_root(place: Place, store: FeatureStore) -> str:
+def write_manifests(path: Path) -> None:
+    """Say of every match of a store in a folder what it holds, so that a web server can share it.
+
+    Raises:
+        InputError: a match is damaged, or the disk refuses.
+    """
+    source, folder = StoreSource(FeatureStore.open(path)), path / MANIFESTS
+    said: dict[str, MatchManifest] = {}
+    with disk_errors(folder):
+        for file in folder.glob("*.json") if folder.is_dir() else ():
+            if is_manifest(file.name):
+                try:
+                    record = read_json(file, max_bytes=MAX_DOCUMENT_BYTES)
+                    made = MatchManifest.of_record(record, name=file.name, where=str(path))
+                    said[made.match_id] = made
+                except InputError:
+                    file.unlink(missing_ok=True)
+        kept = {}
+        for outline in source.offered()[0]:
+            old = said.get(outline.match_id)
+            if old is None or old.views != outline.views or old.differing(outline):
+                old = source.whole(outline)
+                write_atomic(folder / old.name, old.document)
+            kept[old.name] = old
+        for old in said.values():  # of matches that are gone or changed
+            if old.name not in kept:
+                (folder / old.name).unlink(missing_ok=True)
+        write_atomic(folder / INDEX, index_document(kept.values()))
+
+
+def _settle_root(place: Place, store: FeatureStore) -> str:
     """Make the root of a shared store, or hold ours against it; the key of its settings.
 
     Raises:
         InputError: it is of other settings or classes.
     """
-    if root_record(place) is None:
+    if shared_root(place) is None:
         place.create(METADATA, _root_document(store.record))
     for _ in range(_MAX_ROUNDS):  # until what is there holds what this store needs: another may have written it as well
-        record = root_record(place)
-        if record is None:
+        theirs = shared_root(place)
+        if theirs is None:
             raise InputError(f"{place.url}: what was just written there cannot be read", cure="check the rights")
+        require_same_rows(theirs.settings, store.settings, here=place.url, there=str(store.path))
         with named(place.url):
-            theirs = FeatureStore.of_record(Path(place.url), record)
-            require_same_rows(theirs.settings, store.settings, here=place.url, there=str(store.path))
             joined = theirs.joined_record(store.classes, store.origin)
-        if joined == record:
-            send_components(place, store)
-            return theirs.settings.key()
+        if joined == theirs.record:
+            _send_reduction(place, store)
+            return str(theirs.record["settings_key"])
         place.write(METADATA, _root_document(joined))
     raise InputError(f"{place.url}: others change its {METADATA} all the time", cure="try again")
+
+
+def _send_reduction(place: Place, store: FeatureStore) -> None:
+    """Bring the components of reduced rows, unless they are there whole."""
+    if store.reduction is None:
+        return
+    try:
+        if fetch_reduction(place, store.settings) is not None:
+            return
+    except InputError:
+        pass  # missing or damaged there
+    with TemporaryDirectory() as folder:
+        write_reduction(Path(folder), store.reduction)
+        place.write(REDUCTION_FILE, (Path(folder) / REDUCTION_FILE).read_bytes())
+
+
+def _update_index(place: Place) -> None:
+    """Make the index hold every usable manifest that is there, however many push at once.
+
+    Whoever writes the index looks again afterwards. So the one who wrote it last has seen all manifests that were there
+    by then, and whoever brings another one later writes it again. This needs a place that shows at once what was
+    written (S3 does). A process that is killed between a manifest and the index leaves the index behind, until somebody
+    pushes anything; places that can be listed are read rightly even so.
+
+    Raises:
+        InputError: the place refuses.
+    """
+    unusable = set[str]()
+    for _ in range(_MAX_ROUNDS):
+        wanted = set(place.manifests() or ()) - unusable
+        known = read_index(place, may_lack=True)[0]
+        if set(known) == wanted:
+            return
+        made, damaged = read_manifests(place, sorted(wanted - set(known)))
+        unusable |= set(damaged)
+        usable = [each for name, each in (known | made).items() if name in wanted]
+        place.write(f"{MANIFESTS}/{INDEX}", index_document(usable))
 
 
 @dataclass(frozen=True)
 class _Plan:
     """What is to be done for one match."""
 
-    outcome: MatchOutcome
+    result: MatchResult
     """As it ends where all goes well."""
     offered: MatchManifest | None = None
     """Outline of what travels; None: nothing."""
@@ -93,55 +190,52 @@ class _Plan:
     """What the place has of the match."""
     outdated: tuple[str, ...] = ()
     overwrite: bool = False
+    num_bytes: int = 0
 
 
-def _plan(offered: MatchManifest, listed: Listing, transfer: Transfer) -> _Plan:
+def _with_key(outline: MatchManifest, settings_key: str) -> MatchManifest:
+    return replace(outline, settings_key=settings_key)
+
+
+def _plan(offered: MatchManifest, listed: Listing, *, replace: bool) -> _Plan:
     """Compare what is offered with what the place has; metadata only."""
-    match_id, split = offered.match_id, offered.split or ""
-    there, names = listed.manifests.get(match_id), listed.names_of(match_id)
+    there, names, num_bytes = (
+        listed.manifests.get(offered.match_id),
+        listed.names_of(offered.match_id),
+        offered.num_bytes,
+    )
     if not names:
-        outcome = MatchOutcome(match_id, split, "sent", offered.views, offered.num_bytes)
-        return _Plan(outcome, offered, overwrite=transfer.replace)
+        result = ended("sent", offered, offered.views, num_bytes)
+        return _Plan(result, offered, overwrite=replace, num_bytes=num_bytes)
     differing = offered.differing(there) if there else ["what is there is damaged"]
-    if differing and transfer.replace:
-        outcome = MatchOutcome(match_id, split, "replaced", offered.views, offered.num_bytes)
-        return _Plan(outcome, offered, there, names, overwrite=True)
+    if differing and replace:
+        result = ended("replaced", offered, offered.views, num_bytes)
+        return _Plan(result, offered, there, names, overwrite=True, num_bytes=num_bytes)
     if there is None or differing:
         message = f"it differs there: {', '.join(differing)}; --replace puts yours in its place"
-        return _Plan(MatchOutcome(match_id, split, "differs", message=message))
+        return _Plan(ended("differs", offered, message=message))
     new = [view for view in offered.views if view not in there.views]
     if not new:
-        return _Plan(MatchOutcome(match_id, split, "already there"))
+        return _Plan(ended("already there", offered))
     num_bytes = sum(offered.files[path].num_bytes for view in new for path in view_files(view))
-    return _Plan(MatchOutcome(match_id, split, "views added", tuple(new), num_bytes), offered.only(new), there, names)
-
-
-def _send_or_explain(
-    source: StoreSource, store: FeatureStore, place: Place, batch: Sequence[_Plan], journey: Journey
-) -> list[MatchOutcome]:
-    """Matches that fail do not stop the others."""
-    try:
-        place.publish([_upload(source, store, plan) for plan in batch], journey.on_bytes)
-        outcomes = [plan.outcome for plan in batch]
-    except InputError as error:
-        outcomes = [replace(plan.outcome, status="failed", bytes=0, message=str(error)) for plan in batch]
-    for outcome in outcomes:
-        journey.finished(outcome)
-    return outcomes
+    result = ended("views added", offered, new, num_bytes)
+    return _Plan(result, offered.only(new), there, names, num_bytes=num_bytes)
 
 
 def _upload(source: StoreSource, store: FeatureStore, plan: _Plan) -> Upload:
     """What is to travel, every file hashed."""
     assert plan.offered is not None
-    manifest, paths = source.whole(plan.offered), in_order(plan.offered.files)
-    match_id = manifest.match_id
+    manifest = source.whole(plan.offered)
+    match_id, paths = manifest.match_id, list(manifest.files)
     if plan.there is not None and not plan.overwrite:
-        paths = in_order({path: None for view in manifest.views for path in view_files(view)})
+        paths = [path for view in manifest.views for path in view_files(view)]
         manifest = plan.there.joined(manifest)
+    # in the order in which they must become visible: values, arrays, groups, the match itself
+    paths.sort(key=lambda path: (path.endswith(METADATA), -path.count("/"), path))
     return Upload(
         manifest=manifest,
         folder=store.path / match_id,
-        paths=paths,
+        paths=tuple(paths),
         groups=tuple(parent.as_posix() for parent in reversed(PurePosixPath(match_id).parents) if parent.name),
         outdated=plan.outdated,
         overwrite=plan.overwrite,

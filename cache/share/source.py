@@ -7,17 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from tempfile import TemporaryDirectory
 
 from ...errors import InputError
 from ...files import parse_json, read_bounded
-from ..layout import FEATURES, FORMAT, MANIFESTS, METADATA, inside
-from ..reduction import Reduction
-from ..rows import array_metadata
+from ..layout import DTYPES, FEATURES, FORMAT, MANIFESTS, MAX_CHANNELS, METADATA, METADATA_BYTES, inside
+from ..match import MatchLine, StoreInfo, info, store_info
+from ..reduction import REDUCTION_FILE, Reduction, read_reduction
+from ..rows import array_metadata, damaged
 from ..settings import FeatureSettings
-from ..shard import DTYPES, damaged
 from ..store import FeatureStore
-from .components import fetch_components
 from .manifest import (
     INDEX,
     MATCH_FILES,
@@ -27,136 +26,105 @@ from .manifest import (
     FileEntry,
     MatchManifest,
     id_hash,
-    parse_all,
     parse_index,
     view_files,
 )
-from .place import Place, TooLarge, folder_of, is_folder
-from .places import open_place
+from .places import OnBytes, Place, Unreachable, folder_of, is_folder, not_as_announced, open_place
 
 _BLOCK_BYTES = 4 << 20
 _MANIFESTS_AT_ONCE = 32
-
-
-class Source(Protocol):
-    """A store to take matches from."""
-
-    name: str
-    """Path or URL."""
-
-    def record(self) -> Mapping[str, Any]:
-        """The object `bas` of its root attributes. Raises InputError where it is no store."""
-
-    def reduction(self, settings: FeatureSettings) -> Reduction | None:
-        """How its rows were made from full ones; None where they are full. Raises InputError."""
-
-    def manifests(self) -> list[MatchManifest]:
-        """Of all its matches; outlines where hashing takes a look at every byte. Raises InputError."""
-
-    def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
-        """As `manifests`, and what is wrong with matches that cannot be shared, by id. Raises InputError."""
-
-    def whole(self, outline: MatchManifest) -> MatchManifest:
-        """With the hash of every file."""
-
-    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
-        """Bytes of a match's file. Raises InputError."""
-
-
-def open_source(url: str) -> Source:
-    """The store at a path or URL."""
-    return StoreSource(FeatureStore.open(folder_of(url))) if is_folder(url) else PlaceSource(open_place(url))
 
 
 class StoreSource:
     """A store in a folder: what it holds is what its folders hold."""
 
     def __init__(self, store: FeatureStore) -> None:
-        self.name, self.store = str(store.path), store
+        self.name, self._store = str(store.path), store
+        """Path, for people."""
 
-    def record(self) -> Mapping[str, Any]:
-        """The root's record."""
-        return self.store.record
+    def store(self) -> FeatureStore:
+        """What its root says."""
+        return self._store
 
-    def reduction(self, settings: FeatureSettings) -> Reduction | None:  # noqa: ARG002 (of the protocol)
-        """The store's own."""
-        return self.store.reduction
-
-    def manifests(self) -> list[MatchManifest]:
-        """Outlines: the hashes of JSON files only."""
-        return [self.outline(match_id) for match_id in self.store.matches()]
+    def reduction(self) -> Reduction | None:
+        """How its rows were made from full ones; None where they are full. Raises InputError."""
+        return self._store.reduction
 
     def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
-        """Outlines of matches that are whole; a damaged one does not keep the others."""
-        outlines, damaged = [], {}
-        for match_id in self.store.matches():
+        """Outlines of matches that are whole, and what is wrong with the others, by id."""
+        outlines, damaged_ones = [], {}
+        for match_id in self._store.matches():
             try:
                 outlines.append(self.outline(match_id))
             except InputError as error:
-                damaged[match_id] = error
-        return outlines, damaged
+                damaged_ones[match_id] = error
+        return outlines, damaged_ones
 
     def outline(self, match_id: str) -> MatchManifest:
-        """Of one match.
+        """Of one match: the hashes of its JSON files only, each of which holds the hash of the array's values.
 
         Raises:
-            InputError: a file is missing, or it is not laid out in our way.
+            InputError: a file is missing, or names no hash of its values.
         """
-        store = self.store
-        info, paths = store.match(match_id), [*MATCH_FILES]
-        for view in store.views(match_id):
+        match, paths = self._store.match(match_id), [*MATCH_FILES]
+        for view in self._store.views(match_id):
             paths += view_files(view)
         return MatchManifest(
             match_id=match_id,
-            split=info.meta.split,
-            num_rows=info.num_rows,
-            num_events=None if info.meta.labels is None else len(info.meta.labels),
-            settings_key=store.settings.key(),
+            split=match.meta.split,
+            num_rows=match.num_rows,
+            num_events=None if match.meta.labels is None else len(match.meta.labels),
+            settings_key=self._store.settings.key(),
             files={path: self._entry(match_id, path) for path in paths},
         )
 
     def whole(self, outline: MatchManifest) -> MatchManifest:
-        """Reads every byte of the match's files. Raises InputError where values do not fit their hash: nothing damaged
-        is sent."""
+        """The manifest with the hash of every file, each of which is read for it.
+
+        Raises:
+            InputError: values do not fit their hash: nothing damaged is sent.
+        """
         files = {
             path: entry if entry.sha256 else FileEntry(entry.num_bytes, self._sha256(outline.match_id, path))
             for path, entry in outline.files.items()
         }
         return replace(outline, files=files)
 
-    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
-        """Reads the file."""
-        place = inside(self.store.path, f"{match_id}/{path}")
-        try:
-            with place.open("rb") as file:
-                file.seek(start)
-                left = num_bytes - start
-                while left > 0 and (block := file.read(min(_BLOCK_BYTES, left))):
-                    left -= len(block)
-                    yield block
-        except OSError as error:
-            raise InputError(f"{place}: cannot be read", got=error.strerror) from None
+    def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
+        """Copy a match's file. Raises DamagedInTransit where it is not what `entry` says."""
+        place, digest, num_bytes = inside(self._store.path, f"{match_id}/{path}"), hashlib.sha256(), 0
+        with place.open("rb") as source, target.open("wb") as file:
+            while num_bytes <= entry.num_bytes and (block := source.read(_BLOCK_BYTES)):
+                on_bytes(len(block))
+                digest.update(block)
+                file.write(block)
+                num_bytes += len(block)
+        if (num_bytes, digest.hexdigest()) != (entry.num_bytes, entry.sha256):
+            got = f"{num_bytes} bytes, SHA-256 {digest.hexdigest()}"
+            raise not_as_announced(f"{self.name}: {match_id}/{path}", got, entry)
 
     def _entry(self, match_id: str, path: str) -> FileEntry:
-        place = inside(self.store.path, f"{match_id}/{path}")
+        place = inside(self._store.path, f"{match_id}/{path}")
         try:
-            if path.endswith(METADATA):
-                place.stat()  # tells what is missing from what cannot be read
-                data = read_bounded(place, max_bytes=MAX_JSON_BYTES)
-                _require_hash(place, path, data)
-                return FileEntry(len(data), hashlib.sha256(data).hexdigest())
-            return FileEntry(place.stat().st_size, "")
+            if not path.endswith(METADATA):
+                return FileEntry(place.stat().st_size, "")
+            place.stat()  # tells what is missing from what cannot be read
         except FileNotFoundError:
-            raise InputError(
-                f"{place}: missing",
-                wanted="an array as bas writes it",
-                cure="run `bas cache verify`; a store of another layout cannot be shared",
-            ) from None
+            cure = "run `bas cache verify`; a store of another layout cannot be shared"
+            raise InputError(f"{place}: missing", wanted="an array as bas writes it", cure=cure) from None
+        data = read_bounded(place, max_bytes=MAX_JSON_BYTES)
+        if path not in (METADATA, f"{FEATURES}/{METADATA}"):
+            document = parse_json(data, where=str(place))
+            attributes = document.get("attributes") if isinstance(document, dict) else None
+            if not isinstance(attributes, dict) or not isinstance(attributes.get("sha256"), str):
+                cure = "a store that bas did not write cannot be shared"
+                raise InputError(f"{place}: names no sha256 of its values", cure=cure)
+        return FileEntry(len(data), hashlib.sha256(data).hexdigest())
 
     def _sha256(self, match_id: str, path: str) -> str:
         """Of a file of values; these, without what follows them in a shard, have to fit the hash in their metadata."""
-        place, array = inside(self.store.path, f"{match_id}/{path}"), path.partition("/c/")[0]
-        metadata = array_metadata(self.store.path, f"{match_id}/{array}")
+        place, array = inside(self._store.path, f"{match_id}/{path}"), path.partition("/c/")[0]
+        metadata = array_metadata(self._store.path, f"{match_id}/{array}")
         num_bytes = math.prod(metadata["shape"]) * DTYPES[metadata["data_type"]].itemsize
         try:
             with place.open("rb") as file:
@@ -176,42 +144,79 @@ class PlaceSource:
     """A shared store at a place; nothing that it says is trusted."""
 
     def __init__(self, place: Place) -> None:
-        self.name, self.place = place.url, place
+        self.name, self._place = place.url, place
+        self._store: FeatureStore | None = None
+        self._offered: list[MatchManifest] | None = None
 
-    def record(self) -> Mapping[str, Any]:
-        """The root's record."""
-        record = root_record(self.place)
-        if record is None:
+    def store(self) -> FeatureStore:
+        """What its root says. Raises InputError where there is no store, or it is damaged."""
+        if self._store is None:
+            self._store = shared_root(self._place)
+        if self._store is None:
             raise InputError(
                 f"{self.name}: no store there",
                 got=f"no {METADATA}",
                 wanted="a store that `bas cache push` brought",
                 cure=f"check the address, and your rights; to bring one there: bas cache push STORE {self.name}",
             )
-        return record
+        return self._store
 
-    def reduction(self, settings: FeatureSettings) -> Reduction | None:
-        """Fetches it."""
-        return fetch_components(self.place, settings)
-
-    def manifests(self) -> list[MatchManifest]:
-        """As the documents there say."""
-        there = listing(self.place)
-        if there.damaged:
-            raise next(iter(there.damaged.values()))
-        return list(there.manifests.values())
+    def reduction(self) -> Reduction | None:
+        """How its rows were made from full ones, fetched. Raises InputError."""
+        return fetch_reduction(self._place, self.store().settings)
 
     def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
-        """All, or nothing where one is damaged: the place is not to be trusted then."""
-        return self.manifests(), {}
+        """All that is there, or nothing where one is damaged: the place is not to be trusted then."""
+        if self._offered is None:
+            there = listing(self._place)
+            if there.damaged:
+                raise next(iter(there.damaged.values()))
+            self._offered = list(there.manifests.values())
+        return self._offered, {}
 
     def whole(self, outline: MatchManifest) -> MatchManifest:
-        """It is whole already."""
+        """The same: manifests at a place are whole."""
         return outline
 
-    def stream(self, match_id: str, path: str, *, start: int, num_bytes: int) -> Iterator[bytes]:
-        """Fetches it."""
-        return self.place.stream(f"{match_id}/{path}", start=start, num_bytes=num_bytes)
+    def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
+        """Bring a match's file here. Raises DamagedInTransit where it is not what `entry` says."""
+        self._place.fetch(f"{match_id}/{path}", target, entry, on_bytes)
+
+
+Source = StoreSource | PlaceSource
+"""A store to take matches from: in a folder, or shared at a place."""
+
+
+def open_source(url: str) -> Source:
+    """The store at a path or URL."""
+    return StoreSource(FeatureStore.open(folder_of(url))) if is_folder(url) else PlaceSource(open_place(url))
+
+
+def source_info(url: str) -> StoreInfo:
+    """The table of `bas cache info` for a folder or URL; of a shared store nothing of its rows travels.
+
+    Raises:
+        InputError: no store there, or it is damaged.
+    """
+    if is_folder(url):
+        return info(FeatureStore.open(folder_of(url)))
+    source = open_source(url)
+    store, manifests = source.store(), source.offered()[0]
+    fps = store.settings.fps_fraction
+    lines = [
+        MatchLine(
+            match=each.match_id,
+            split=each.split or "",
+            rows=each.num_rows,
+            minutes=None if fps is None else each.num_rows / float(fps) / 60,
+            events=each.num_events,
+            views=each.views,
+            megabytes=each.num_bytes / 1e6,
+            invalid_share=None,
+        )
+        for each in sorted(manifests, key=lambda each: each.match_id)
+    ]
+    return store_info(store, tuple(lines), source.reduction())
 
 
 @contextmanager
@@ -224,11 +229,11 @@ def named(url: str) -> Iterator[None]:
         raise InputError(what, got=error.got, wanted=error.wanted, cure=error.cure) from None
 
 
-def root_record(place: Place) -> dict[str, Any] | None:
-    """The object `bas` of a shared store's root attributes; None where there is no store.
+def shared_root(place: Place) -> FeatureStore | None:
+    """What a shared store's root says; None where there is no store.
 
     Raises:
-        InputError: something else is there, or another format.
+        InputError: something else is there, another format, or it is damaged.
     """
     data = place.read(METADATA, max_bytes=MAX_JSON_BYTES)
     if data is None:
@@ -242,10 +247,37 @@ def root_record(place: Place) -> dict[str, Any] | None:
     except (LookupError, TypeError) as error:
         raise InputError(f"{place.url}: not a store of bas", got=repr(error)[:120], cure="check the address") from None
     if record.get("format") != FORMAT:
-        raise InputError(
-            f"{place.url}: the store has another format", got=repr(record.get("format"))[:80], wanted=FORMAT
-        )
-    return record
+        got = repr(record.get("format"))[:80]
+        raise InputError(f"{place.url}: the store has another format", got=got, wanted=FORMAT, cure="update bas")
+    with named(place.url):
+        return FeatureStore.of_record(Path(place.url), record)
+
+
+def fetch_reduction(place: Place, settings: FeatureSettings) -> Reduction | None:
+    """The components of a shared store of reduced rows, checked against the hash in its settings; None: full rows.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    if settings.reduction is None:
+        return None
+    cure = "have its owner push the store again"
+    data = place.read(REDUCTION_FILE, max_bytes=reduction_bytes(settings))
+    if data is None:
+        what = f"{place.url}: the components of its reduced rows are missing"
+        raise InputError(what, got=f"no {REDUCTION_FILE}", cure=cure)
+    with TemporaryDirectory() as folder:
+        (Path(folder) / REDUCTION_FILE).write_bytes(data)
+        try:
+            return read_reduction(Path(folder), settings)
+        except InputError as error:
+            what = error.what.replace(folder, place.url)
+            raise InputError(what, got=error.got, wanted=error.wanted, cure=cure) from None
+
+
+def reduction_bytes(settings: FeatureSettings) -> int:
+    """No file of components is larger: float32 of (dim, channels) and three vectors, and the record."""
+    return METADATA_BYTES + 4 * MAX_CHANNELS * (settings.dim + 3)
 
 
 @dataclass(frozen=True)
@@ -253,7 +285,7 @@ class Listing:
     """What a place says of its matches."""
 
     manifests: Mapping[str, MatchManifest]
-    """By match id: the newest of each."""
+    """By match id."""
     names: tuple[str, ...]
     """Of all documents there."""
     damaged: Mapping[str, InputError]
@@ -271,64 +303,51 @@ def listing(place: Place) -> Listing:
         InputError: the place can neither list nor has an index, or its index is damaged then.
     """
     names = place.manifests()
-    packed, damaged = parse_all(_index(place, may_lack=names is not None), where=place.url)
+    packed, broken = read_index(place, may_lack=names is not None)
     if names is None:
-        names = [*packed, *damaged]
+        names = [*packed, *broken]
     else:
-        fetched, damaged = parse_all(_fetched(place, [name for name in names if name not in packed]), where=place.url)
+        fetched, broken = read_manifests(place, [name for name in names if name not in packed])
         packed |= fetched
     found: dict[str, MatchManifest] = {}
-    for made in (packed[name] for name in names if name in packed):  # in this order: the newest of one match comes last
+    for made in (packed[name] for name in names if name in packed):  # the newest of one match comes last
         old = found.get(made.match_id)
-        if old is None or old.differing(made) or set(old.views) <= set(made.views):
-            found[made.match_id] = made
-    return Listing(found, tuple(names), damaged)
+        # two documents of one match: it is being replaced, or two people have added views to it
+        found[made.match_id] = made if old is None or old.differing(made) else old.joined(made)
+    return Listing(found, tuple(names), broken)
 
 
-def _index(place: Place, *, may_lack: bool) -> dict[str, bytes]:
-    """Documents by name; none where the index is missing or damaged and the place can do without."""
+def read_index(place: Place, *, may_lack: bool) -> tuple[dict[str, MatchManifest], dict[str, InputError]]:
+    """See `parse_index`; nothing where the index is missing or damaged and the place can do without."""
     where = f"{MANIFESTS}/{INDEX}"
     try:
         index = place.read(where, max_bytes=MAX_INDEX_BYTES)
         if index is not None:
             return parse_index(index, where=place.url)
+    except Unreachable:
+        raise
     except InputError:
         if not may_lack:
             raise
     if not may_lack:
         cure = "serve a folder that `bas cache push STORE FOLDER` made"
         raise InputError(f"{place.url}: no index of matches", wanted=where, cure=cure)
-    return {}
+    return {}, {}
 
 
-def _fetched(place: Place, names: list[str]) -> dict[str, bytes]:
-    """Documents by name; without those that were replaced just now. Empty where one is too large."""
+def read_manifests(place: Place, names: list[str]) -> tuple[dict[str, MatchManifest], dict[str, InputError]]:
+    """Manifests by name, and what is wrong with others; without those that were replaced just now."""
 
-    def fetch(name: str) -> bytes | None:
+    def fetch(name: str) -> MatchManifest | InputError | None:
         try:
-            return place.read(f"{MANIFESTS}/{name}", max_bytes=MAX_DOCUMENT_BYTES)
-        except TooLarge:
-            return b""
+            data = place.read(f"{MANIFESTS}/{name}", max_bytes=MAX_DOCUMENT_BYTES)
+            return None if data is None else MatchManifest.parse(data, name=name, where=place.url)
+        except Unreachable:
+            raise
+        except InputError as error:  # damaged, or too large to be one
+            return error
 
-    if not names:
-        return {}
     with ThreadPoolExecutor(_MANIFESTS_AT_ONCE) as pool:
-        return {name: data for name, data in zip(names, pool.map(fetch, names), strict=True) if data is not None}
-
-
-def _require_hash(place: Path, path: str, data: bytes) -> None:
-    """Arrays name the hash of their values, so that metadata is enough to tell contents apart.
-
-    Raises:
-        InputError: this one does not.
-    """
-    if path in (METADATA, f"{FEATURES}/{METADATA}"):
-        return
-    try:
-        named = parse_json(data, where=str(place))["attributes"]["sha256"]
-    except (ValueError, LookupError, TypeError):
-        named = None
-    if not isinstance(named, str):
-        raise InputError(
-            f"{place}: names no sha256 of its values", cure="a store that bas did not write cannot be shared"
-        )
+        ends = dict(zip(names, pool.map(fetch, names), strict=True))
+    made = {name: each for name, each in ends.items() if isinstance(each, MatchManifest)}
+    return made, {name: each for name, each in ends.items() if isinstance(each, InputError)}

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...cache.origin import WeightsOrigin
+from ...cache.layout import MAX_CHANNELS
+from ...cache.match import WeightsOrigin
 from ...cache.settings import FeatureSettings
-from ...cache.shard import MAX_CHANNELS
 from ...errors import InputError, named_values, reading_record
 from ...files import file_sha256, read_json
 from .registry import BackboneSpec, Rgb, backbone_spec

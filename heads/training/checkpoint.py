@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ...errors import InputError, reading_record
-from ...files import disk_errors, parse_json, read_json, replace_synced, write_json_atomic
+from ...files import disk_errors, parse_json, read_json, write_atomic, write_json_atomic
 from .judge import Verdict
 from .settings import TrainSettings
 
@@ -248,7 +248,7 @@ def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     with disk_errors(path):
-        replace_synced(path.with_name(f".{path.name}.part"), path, save(tensors, metadata))
+        write_atomic(path, save(tensors, metadata))
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ...files import disk_errors, replace_synced
+from ...files import disk_errors, write_atomic
 from .checkpoint import LOG, TENSORBOARD, EpochLine, LoopState
 from .settings import TrainSettings
 
@@ -60,7 +60,7 @@ class RunLog:
         writer.writeheader()
         writer.writerows(asdict(each) for each in self._lines)
         with disk_errors(self._folder):
-            replace_synced(self._folder / f".{LOG}.part", self._folder / LOG, text.getvalue().encode())
+            write_atomic(self._folder / LOG, text.getvalue().encode())
 
     def _scalars(self, update: int, values: dict[str, float], *, flush: bool) -> None:
         from tensorboardX.summary import scalar

@@ -20,10 +20,10 @@ from bas.ablate import loop
 from bas.ablate.loop import Reporter, ablate, default_jobs
 from bas.ablate.plan import AblateOptions, open_inputs, recipe_names
 from bas.ablate.runs import RunTask, carry_out
+from bas.ablate.table import SHEET, TABLE, Judged, Table
 from bas.commands.ablate_view import table_view
 from bas.data.synthetic import write_match
 from bas.errors import InputError
-from bas.eval.ablation import SHEET, TABLE, Judged, Table
 from bas.files import FileLock
 from bas.workers import Failure
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from bas.cache.layout import canonical_json, check_id, check_view, shard_layout, shard_metadata
-from bas.cache.shard import ShardLayout
+from bas.cache.layout import ShardLayout, canonical_json, check_id, check_view, shard_layout, shard_metadata
 from bas.errors import InputError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bas.cache.origin import WeightsOrigin
+from bas.cache.match import WeightsOrigin
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 
@@ -77,5 +77,5 @@ def test_cache_info_tells(
 
 
 def test_matches_that_trained_the_backbone_flatter() -> None:
-    assert "1 of 2 validation matches trained" in RUN.flattery(["b", "c"])
-    assert RUN.flattery(["c", "d"]) == FILE.flattery(["a"]) == ""
+    assert "1 of 2 validation matches trained" in RUN.warn_of_training(["b", "c"])
+    assert RUN.warn_of_training(["c", "d"]) == FILE.warn_of_training(["a"]) == ""

@@ -39,12 +39,22 @@ def test_json_round_trip() -> None:
     assert FeatureSettings.from_json(json.loads(json.dumps(SETTINGS.to_json()))) == SETTINGS
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(FeatureSettings)])
+@pytest.mark.parametrize("name", [field.name for field in fields(FeatureSettings) if field.name != "weights"])
 def test_every_field_is_in_the_key_and_a_difference_is_refused_by_name(name: str) -> None:
     other = replace(SETTINGS, **{name: OTHER[name]})
     assert other.key() != SETTINGS.key()
     with pytest.raises(InputError, match=rf"these differ: {name}\n"):
         other.require_equal(SETTINGS, store="s.zarr")
+
+
+def test_the_name_of_the_weights_file_is_no_part_of_the_key_but_that_of_a_foreign_model_is() -> None:
+    renamed = replace(SETTINGS, weights="copy of kinetics.pth")
+    assert renamed.key() == SETTINGS.key()
+    renamed.require_equal(SETTINGS, store="s.zarr")
+    one, two = (FeatureSettings.imported(kind="scores", model=model, dim=2, fps="25") for model in ("one", "two"))
+    assert one.key() != two.key()
+    with pytest.raises(InputError, match="these differ: weights"):
+        one.require_equal(two, store="s.zarr")
 
 
 def test_equal_settings_are_accepted() -> None:
@@ -71,9 +81,10 @@ def test_damaged_settings_are_an_input_error(change: dict[str, Any]) -> None:
         FeatureSettings.from_json(SETTINGS.to_json() | change)
 
 
-def test_keys_of_full_stores_are_what_they_were_before_there_were_reduced_ones() -> None:
+def test_keys_are_what_they_were() -> None:
     assert "reduction" not in SETTINGS.to_json()
-    assert SETTINGS.key() == "343648408206946e4d6d05049ac247fedcfbd4d8830d2b8199b22341f7d97715"
+    assert SETTINGS.key() == "4650d48605f98838ea44341cb47c89e77adfbb107ea678aa00ff46d7e1ec2a20"
+    assert SETTINGS.key_with_name() == "343648408206946e4d6d05049ac247fedcfbd4d8830d2b8199b22341f7d97715"
 
 
 def test_settings_of_reduced_rows_round_trip() -> None:
@@ -88,8 +99,12 @@ def test_a_reduction_that_cannot_be_is_refused(name: object) -> None:
         FeatureSettings.from_json(SETTINGS.to_json() | {"reduction": name})
 
 
-def test_a_missing_field_is_named() -> None:
+def test_missing_fields_get_defaults_and_unknown_ones_are_named() -> None:
     record = SETTINGS.to_json()
-    del record["stride"]
+    del record["dtype"]
+    assert FeatureSettings.from_json(record) == SETTINGS
+    with pytest.raises(InputError, match=r"unknown setting temperature[\s\S]*update bas"):
+        FeatureSettings.from_json(record | {"temperature": 3})
+    del record["stride"]  # without it the rows could be anything
     with pytest.raises(InputError, match="stride"):
         FeatureSettings.from_json(record)

@@ -1,11 +1,14 @@
 """Stores read back: by us, by zarr-python, by tensorstore; foreign, damaged and hostile ones."""
 
 import json
+import multiprocessing
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, ZstdCodec
 
-from bas.cache.info import info
+from bas.cache.match import info
+from bas.cache.rows import MappedRows
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.events import Event
@@ -66,7 +70,6 @@ def test_every_reader_gets_what_was_appended(
             writer.commit()
         wanted, match = rows.astype(dtype), maker.path / LONG_ID
         mapped = store.rows(LONG_ID)
-        assert mapped.is_mapped
         assert mapped.shape == (num_rows, dim)
         for read in (mapped[:], zarr.open_group(maker.path, mode="r")[f"{LONG_ID}/features/identity"]):
             np.testing.assert_array_equal(np.asarray(read), wanted)
@@ -181,53 +184,60 @@ FOREIGN: dict[str, dict[str, Any]] = {
     "two shards": {"chunks": (128, 6), "shards": (384, 6), "compressors": None},
     "sharded zstd": {"chunks": (256, 6), "shards": (768, 6), "compressors": ZstdCodec()},
     "big endian": {"chunks": (256, 6), "serializer": BytesCodec(endian="big"), "compressors": None},
-    "zarr's own shard": {"chunks": (256, 6), "shards": (768, 6), "compressors": None},
 }
 
 
 @pytest.mark.parametrize("layout", FOREIGN)
-def test_foreign_layouts_read_the_same(maker: Any, layout: str) -> None:
-    wanted = maker.match()
-    wanted[256:512] = 0  # zarr leaves out chunks that hold nothing but the fill value
-    folder = maker.path / "a" / "features" / "identity"
-    shutil.rmtree(folder)
-    zarr.create_array(folder, shape=(600, 6), dtype="float16", filters=None, **FOREIGN[layout])[:] = wanted
-    rows = maker.store().rows("a")
-    assert not rows.is_mapped
-    assert (rows.shape, rows.dtype) == ((600, 6), np.float16)
-    np.testing.assert_array_equal(rows[:], wanted)
-    np.testing.assert_array_equal(rows[250:700], wanted[250:])
-    np.testing.assert_array_equal(rows[20:10], wanted[20:10])
-    np.testing.assert_array_equal(rows[5:300:7], wanted[5:300:7])
-    np.testing.assert_array_equal(rows[::-100], wanted[::-100])
-    np.testing.assert_array_equal(rows.take([5, 1, 599, 5]), wanted[[5, 1, 599, 5]])
-    assert rows.take([]).shape == (0, 6)
-    with pytest.raises(IndexError):
-        rows.take([600])
-    rows.willneed(0, 10)
+def test_layouts_of_other_programs_are_refused_by_name(maker: Any, layout: str) -> None:
+    rows = maker.match()
+    for name, values in (("features/identity", rows), ("pts", np.arange(600))):
+        folder, options = maker.path / "a" / name, dict(FOREIGN[layout])
+        shutil.rmtree(folder)
+        if values.ndim == 1:
+            options = {"chunks": (100,), "compressors": ZstdCodec()}
+        zarr.create_array(folder, shape=values.shape, dtype=values.dtype, filters=None, **options)[:] = values
+    for read in (maker.store().rows, maker.store().pts):
+        with pytest.raises(InputError, match=r"not written by bas[\s\S]*cure: +bas cache import"):
+            read("a")
 
 
-def test_foreign_shard_in_our_order_is_mapped(maker: Any) -> None:
-    wanted = maker.match()
-    folder = maker.path / "a" / "features" / "identity"
-    shutil.rmtree(folder)
-    options = FOREIGN["zarr's own shard"]
-    zarr.create_array(folder, shape=(600, 6), dtype="float16", filters=None, **options)[:] = wanted
-    rows = maker.store().rows("a")
-    assert rows.is_mapped
-    np.testing.assert_array_equal(rows[:], wanted)
-
-
-def test_shard_with_chunks_in_another_order_reads_the_same(maker: Any) -> None:
-    wanted = maker.match(num_rows=1024)
+def test_a_shard_with_chunks_in_another_order_is_refused_by_name(maker: Any) -> None:
+    maker.match(num_rows=1024)
     size = 256 * 12
     data = maker.shard.read_bytes()
     index = np.array([[3 * size - n * size, size] for n in range(4)], "<u8").tobytes()
     chunks = [data[n * size : (n + 1) * size] for n in range(4)]
     maker.shard.write_bytes(b"".join(chunks[::-1]) + index + google_crc32c.value(index).to_bytes(4, "little"))
+    with pytest.raises(InputError, match="not written by bas"):
+        maker.store().rows("a")
+
+
+def test_rows_that_zarr_wrote_in_our_layout_are_mapped(maker: Any) -> None:
+    wanted = maker.match()
+    folder = maker.path / "a" / "features" / "identity"
+    shutil.rmtree(folder)
+    zarr.create_array(
+        folder, shape=(600, 6), dtype="float16", filters=None, chunks=(256, 6), shards=(768, 6), compressors=None
+    )[:] = wanted
+    np.testing.assert_array_equal(maker.store().rows("a")[:], wanted)
+
+
+def length_of(rows: MappedRows) -> tuple[int, float]:
+    """Of a task in a process that is spawned."""
+    return len(rows), float(rows[300:301].sum())
+
+
+def test_rows_go_to_spawned_processes(maker: Any) -> None:
+    wanted = maker.match()
     rows = maker.store().rows("a")
-    assert not rows.is_mapped
-    np.testing.assert_array_equal(rows[:], wanted)
+    data = pickle.dumps(rows)
+    assert len(data) < 2_000, "path and geometry, not the rows"
+    np.testing.assert_array_equal(pickle.loads(data)[:], wanted)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(length_of, rows).result() == length_of(rows)
+    maker.shard.write_bytes(maker.shard.read_bytes()[:-1])
+    with pytest.raises(InputError, match="damaged"):
+        pickle.loads(data)
 
 
 def test_unknown_codecs_and_types_are_refused(maker: Any) -> None:
@@ -260,13 +270,9 @@ def test_damaged_shards_are_never_served(maker: Any) -> None:
 
 
 @pytest.mark.parametrize("place", ["c/0/0", "c", "zarr.json", "."])
-@pytest.mark.parametrize("layout", ["ours", "zstd"])
-def test_links_out_of_the_store_are_refused(maker: Any, tmp_path: Path, place: str, layout: str) -> None:
+def test_links_out_of_the_store_are_refused(maker: Any, tmp_path: Path, place: str) -> None:
     maker.match()
     folder = maker.path / "a" / "features" / "identity"
-    if layout == "zstd":
-        shutil.rmtree(folder)
-        zarr.create_array(folder, shape=(600, 6), dtype="float16", filters=None, **FOREIGN["zstd"])[:] = 1
     path = folder / place
     path.rename(tmp_path / "outside")
     path.symlink_to(tmp_path / "outside")
@@ -295,14 +301,6 @@ def test_wrong_pts_are_never_served(maker: Any) -> None:
     path.unlink()
     with pytest.raises(InputError, match="damaged"):
         maker.store().pts("a")
-
-
-def test_foreign_pts_read_the_same(maker: Any) -> None:
-    maker.match()
-    folder = maker.path / "a" / "pts"
-    shutil.rmtree(folder)
-    zarr.create_array(folder, shape=(600,), chunks=(100,), dtype="int32")[:] = np.arange(600)
-    np.testing.assert_array_equal(maker.store().pts("a"), np.arange(600))
 
 
 def test_listing_opens_nothing_but_folders(maker: Any) -> None:

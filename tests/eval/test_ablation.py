@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from bas.ablate.table import SHEET, TABLE, Judged, Row, Table, require_same_settings
 from bas.errors import InputError
-from bas.eval.ablation import SHEET, TABLE, Judged, Row, Table, require_same_settings
 from bas.eval.report import Score
 
 ROW = Row(

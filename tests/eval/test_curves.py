@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bas.eval.curves import curves, lateness
+from bas.eval.figures import curves, lateness
 from bas.eval.metric import MetricSettings, average_map
 from bas.eval.spots import Game, Spots
 

@@ -19,8 +19,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["bas"]):
-    from bas.cache.info import info
-    from bas.cache.match import MatchMeta
+    from bas.cache.match import MatchMeta, info
     from bas.cache.partial import read_journal
     from bas.cache.settings import FeatureSettings
     from bas.cache.store import FeatureStore

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bas.ablate.table import Judged, Row, Table
 from bas.cache.match import MatchMeta
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
-from bas.eval.ablation import Judged, Row, Table
 from bas.events import Event, write_predictions
 from bas.files import write_json_atomic
 from bas.heads.training.loop import RunOptions, train

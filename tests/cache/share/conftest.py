@@ -20,9 +20,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from bas.cache.share.pull import pull
+from bas.cache.share.pull import Selection, pull
 from bas.cache.share.push import push
-from bas.cache.share.transfer import Outcome, Reporter, Selection, Transfer
+from bas.workers import Summary
 
 KEY = {"accessKey": "k", "secretKey": "s"}
 BUCKET = "shared"
@@ -227,13 +227,13 @@ def answer(handler: BaseHTTPRequestHandler, data: bytes | None, *, length: int |
 class Sharing:
     """Push and pull as the commands do, and as processes of their own."""
 
-    def push(self, store: Path, url: object, **options: Any) -> Outcome:
+    def push(self, store: Path, url: object, **options: Any) -> Summary:
         """`bas cache push`."""
-        return push(store, str(url), *self._options(options))
+        return push(store, str(url), selection_of(options), **options)
 
-    def pull(self, url: object, store: Path, **options: Any) -> Outcome:
+    def pull(self, url: object, store: Path, **options: Any) -> Summary:
         """`bas cache pull`."""
-        return pull(str(url), store, *self._options(options))
+        return pull(str(url), store, selection_of(options), **options)
 
     def processes(self, *jobs: dict[str, Any], one_by_one: bool = False) -> list[dict[str, Any]]:
         """Run each job in a process of its own, at once or in turn; see `share_child.py`. Their ends, in order."""
@@ -249,9 +249,10 @@ class Sharing:
         ends: list[dict[str, Any]] = json.loads(done.stdout)
         return ends
 
-    def _options(self, options: dict[str, Any]) -> tuple[Selection, Transfer, Reporter]:
-        selection = Selection(**{name: options.pop(name) for name in ("matches", "splits", "views") if name in options})
-        return selection, Transfer(**options), Reporter()
+
+def selection_of(options: dict[str, Any]) -> Selection:
+    """What is chosen, taken out of the options."""
+    return Selection(**{name: options.pop(name) for name in ("matches", "splits", "views") if name in options})
 
 
 @pytest.fixture(scope="session")

@@ -10,45 +10,42 @@ import itertools
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import obstore.store  # noqa: F401 (imported once, before the forks)
 
-from bas.cache.share.pull import pull
+from bas.cache.share.pull import Selection, pull
 from bas.cache.share.push import push
-from bas.cache.share.transfer import Reporter, Selection, Transfer
 from bas.errors import InputError
+from bas.workers import Progress
 
 
 def carry_out(job: dict[str, Any]) -> dict[str, Any]:
     """One job in this process."""
-    left, lock = [job.get("die_after", 1 << 60)], threading.Lock()
+    most = job.get("die_after", 1 << 60)
 
-    def on_bytes(num_bytes: int) -> None:
-        with lock:
-            left[0] -= num_bytes
-            if left[0] < 0:
-                os._exit(9)
+    def advanced(_: str, num_bytes: float, *__: object) -> None:
+        if num_bytes > most:
+            os._exit(9)
 
     if "die_at" in job:
         die_at_rename(job["die_at"])
     options = dict(job.get("options", {}))
     chosen = {name: tuple(options.pop(name)) for name in ("matches", "splits", "views") if name in options}
-    arguments = (Selection(**chosen), Transfer(**options), Reporter(on_bytes=on_bytes))
+    options["progress"] = Progress(advanced=advanced)
     try:
         if job["do"] == "push":
-            outcome = push(Path(job["store"]), job["url"], *arguments)
+            summary = push(Path(job["store"]), job["url"], Selection(**chosen), **options)
         else:
-            outcome = pull(job["url"], Path(job["store"]), *arguments)
+            summary = pull(job["url"], Path(job["store"]), Selection(**chosen), **options)
     except InputError as error:
         return {"code": 2, "statuses": {}, "bytes": 0, "error": str(error)}
     return {
-        "code": 0 if outcome.complete else 2,
-        "statuses": {each.match: each.status for each in outcome.results},
-        "bytes": outcome.bytes,
-        "error": "\n".join(each.message for each in outcome.results),
+        "code": 0 if summary.complete else 2,
+        "statuses": {each.match_id: each.status for each in summary.results},
+        "bytes": round(1e6 * summary.amount),
+        "error": "\n".join(each.message for each in summary.results),
     }
 
 

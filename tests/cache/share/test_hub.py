@@ -1,12 +1,13 @@
 """Stores on the hub, against a server of ours that speaks its protocol, asked by the hub's own client."""
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,13 @@ import pytest
 from huggingface_hub import constants
 
 from bas.cache.share import hub as hub_module
-from bas.cache.share import hub_client
-from bas.cache.share.hub import HubPlace, in_batches
-from bas.cache.share.hub_client import parse_address
-from bas.cache.share.hub_errors import pause_seconds
+from bas.cache.share.hub import HubPlace, parse_address
 from bas.cache.share.manifest import FileEntry
-from bas.cache.share.place import Upload
-from bas.cache.share.pull import pull
+from bas.cache.share.pull import Selection, pull
 from bas.cache.share.push import push
-from bas.cache.share.source import StoreSource
-from bas.cache.share.transfer import Reporter, Selection, Transfer
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
+from bas.workers import Progress
 
 from .hub_http import Answer, Request
 from .hub_server import Blob, HubServer
@@ -44,27 +40,22 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(hub_client, "pause_seconds", _briefly)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     yield server
     huggingface_hub.close_session()
     server.close()
 
 
-def _briefly(error: Exception, attempt: int) -> float | None:
-    pause = pause_seconds(error, attempt)
-    return None if pause is None else 0.001
-
-
 def push_to(store: Path, url: str = URL, *, replace: bool = False, **chosen: Any) -> dict[str, str]:
     """`bas cache push`; how each match ended."""
-    outcome = push(store, url, Selection(**chosen), Transfer(replace=replace), Reporter())
-    return {result.match: result.status for result in outcome.results}
+    outcome = push(store, url, Selection(**chosen), replace=replace)
+    return {result.match_id: result.status for result in outcome.results}
 
 
 def pull_from(out: Path, url: str = URL, **options: Any) -> dict[str, str]:
     """`bas cache pull`; how each match ended, failures with their message."""
-    outcome = pull(url, out, Selection(), Transfer(**options), Reporter())
-    return {result.match: f"{result.status} {result.message}".strip() for result in outcome.results}
+    outcome = pull(url, out, Selection(), **options)
+    return {result.match_id: f"{result.status} {result.message}".strip() for result in outcome.results}
 
 
 def content(store: Path) -> dict[str, bytes]:
@@ -90,11 +81,12 @@ def times(count: int, answer: Answer) -> Callable[[], Answer | None]:
 def test_a_store_goes_there_and_comes_back_byte_for_byte(hub: HubServer, maker: Any, tmp_path: Path) -> None:
     maker.match("liga/ä - b", views=("identity", "hflip"))
     maker.match("b", num_rows=110)
-    sent: list[int] = []
-    outcome = push(maker.path, URL, Selection(), Transfer(), Reporter(on_bytes=sent.append))
+    sent: list[float] = []
+    progress = Progress(advanced=lambda _, done, *__: sent.append(done))
+    outcome = push(maker.path, URL, Selection(), progress=progress)
     assert [result.status for result in outcome.results] == ["sent", "sent"]
     assert hub.repositories["ann/feats"].private
-    assert sum(sent) == sum(result.bytes for result in outcome.results)
+    assert sent[-1] == pytest.approx(1e6 * sum(float(result.columns["MB"]) for result in outcome.results))
     large = {blob.sha256 for blob in hub.blobs("ann/feats").values() if blob.is_large}
     assert len(hub.uploaded) == len(large) >= 4, "shards and time stamps travel apart from the commit"
     assert hub.repositories["ann/feats"].titles[1:] == [
@@ -167,7 +159,7 @@ def test_two_who_push_one_match_with_other_content_do_not_mix(hub: HubServer, ma
             assert push_to(other.path) == {"a": "sent"}
 
     hub.faults.append(on("POST", "/preupload/main", lambda: first_comes() if _is_publishing(hub) else None))
-    outcome = push(maker.path, URL, Selection(), Transfer(), Reporter())
+    outcome = push(maker.path, URL, Selection())
     assert outcome.results[0].status == "failed"
     assert "just been pushed by somebody else" in outcome.results[0].message
     assert pull_from(tmp_path / "back") == {"a": "received"}
@@ -206,8 +198,8 @@ def test_lists_in_pages_and_files_in_parts(
     hub: HubServer, maker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.page_entries, hub.chunk_bytes = 2, 1_500
-    monkeypatch.setattr(hub_client, "_PATHS_AT_ONCE", 3)
-    monkeypatch.setattr(hub_module, "_COMMIT_BYTES", 9_000)
+    monkeypatch.setattr(hub_module, "_PATHS_AT_ONCE", 3)
+    monkeypatch.setattr(HubPlace, "uploads_at_once", 1)
     for number in range(3):
         maker.match(f"m{number}", num_rows=500)
     assert push_to(maker.path) == dict.fromkeys(("m0", "m1", "m2"), "sent")
@@ -234,10 +226,9 @@ def test_files_that_are_there_do_not_travel_again(hub: HubServer, maker: Any) ->
     push_to(maker.path)
     files = {path: blob for path, blob in hub.blobs("ann/feats").items() if path[:2] != "__"}
     hub.repositories["ann/feats"].add("main", files, "manifests gone")
-    num_uploads, num_asked = len(hub.uploaded), len(hub.asked)
+    num_uploads = len(hub.uploaded)
     assert push_to(maker.path) == {"a": "sent"}
     assert len(hub.uploaded) == num_uploads
-    assert not [path for _, path in hub.asked[num_asked:] if path.endswith("/objects/batch")]
 
 
 def test_a_push_that_is_killed_leaves_nothing_to_see(hub: HubServer, maker: Any, tmp_path: Path) -> None:
@@ -272,10 +263,9 @@ def test_a_push_that_is_killed_leaves_nothing_to_see(hub: HubServer, maker: Any,
 _CHILD = """
 import sys
 from pathlib import Path
+from bas.cache.share.pull import Selection
 from bas.cache.share.push import push
-from bas.cache.share.source import StoreSource
-from bas.cache.share.transfer import Reporter, Selection, Transfer
-push(Path(sys.argv[1]), sys.argv[2], Selection(), Transfer(), Reporter())
+push(Path(sys.argv[1]), sys.argv[2], Selection())
 """
 
 
@@ -321,26 +311,31 @@ def test_a_line_that_breaks_is_taken_up_where_it_broke(hub: HubServer, maker: An
     assert any(not each.startswith("bytes=0-") for each in asked)
 
 
-def test_ranges_of_a_file(hub: HubServer) -> None:
-    found = hub.make("ann/feats")
+def entry_of(data: bytes) -> FileEntry:
+    return FileEntry(len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_files(hub: HubServer, tmp_path: Path) -> None:
+    found, target = hub.make("ann/feats"), tmp_path / "file"
     data = bytes(range(256)) * 20
     hub.large[Blob(data, True).sha256] = data
     found.add("main", {"large": Blob(data, True), "small": Blob(data, False)}, "files")
     place = HubPlace(URL)
+    place.manifests()
     for path in ("large", "small"):
-        assert b"".join(place.stream(path, start=0, num_bytes=len(data))) == data
-        assert b"".join(place.stream(path, start=100, num_bytes=300)) == data[100:300]
-        assert b"".join(place.stream(path, start=100, num_bytes=9_999)) == data[100:], "shorter than announced"
-        assert b"".join(place.stream(path, start=len(data), num_bytes=9_999)) == b""
-        hub.faults.append(lambda request: Answer(body=data) if "/get/" in request.path else None)
-        assert b"".join(place.stream(path, start=100, num_bytes=300)) == data[100:300], "a server without ranges"
-        hub.faults.clear()
+        got: list[int] = []
+        place.fetch(path, target, entry_of(data), got.append)
+        assert target.read_bytes() == data
+        assert sum(got) == len(data)
         assert place.read(path, max_bytes=len(data)) == data
         with pytest.raises(InputError, match="too large"):
             place.read(path, max_bytes=len(data) - 1)
+        for wrong in (data[:-1], data + b"x", b"y" + data[1:]):
+            with pytest.raises(InputError, match=f"{path} is not what its manifest says"):
+                place.fetch(path, target, entry_of(wrong), lambda _: None)
     assert place.read("none", max_bytes=9) is None
     with pytest.raises(InputError, match="no such file"):
-        list(place.stream("none", start=0, num_bytes=9))
+        place.fetch("none", target, entry_of(b""), lambda _: None)
 
 
 @pytest.mark.usefixtures("hub")
@@ -354,7 +349,8 @@ def test_a_pull_sees_the_matches_that_it_has_listed(maker: Any, tmp_path: Path) 
     other.match("a", num_rows=700)
     push_to(other.path, replace=True)
     wanted = maker.shard.read_bytes()
-    assert b"".join(place.stream("a/features/identity/c/0/0", start=0, num_bytes=len(wanted))) == wanted
+    place.fetch("a/features/identity/c/0/0", tmp_path / "file", entry_of(wanted), lambda _: None)
+    assert (tmp_path / "file").read_bytes() == wanted
 
 
 def test_a_branch_and_a_commit(hub: HubServer, maker: Any, tmp_path: Path) -> None:
@@ -428,7 +424,7 @@ def test_passing_trouble_and_limits(hub: HubServer, monkeypatch: pytest.MonkeyPa
 def test_a_gitignore_that_leaves_files_out_is_noticed(hub: HubServer, maker: Any) -> None:
     hub.make("ann/feats").add("main", {".gitignore": Blob(b"pts", False)}, "ignore")
     maker.match("a", num_rows=110)
-    outcome = push(maker.path, URL, Selection(), Transfer(), Reporter())
+    outcome = push(maker.path, URL, Selection())
     assert outcome.results[0].status == "failed"
     assert ".gitignore" in outcome.results[0].message
 
@@ -437,14 +433,14 @@ def test_a_file_that_changes_on_its_way_is_not_committed(
     hub: HubServer, maker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker.match("a")
-    real = hub_client.HubClient.upload
+    real = HubPlace._send
 
-    def changed(self: hub_client.HubClient, additions: Any) -> None:
+    def changed(self: HubPlace, upload: Any, on_bytes: Any) -> Any:
         maker.shard.write_bytes(maker.shard.read_bytes()[:-1] + b"!")
-        real(self, additions)
+        return real(self, upload, on_bytes)
 
-    monkeypatch.setattr(hub_client.HubClient, "upload", changed)
-    outcome = push(maker.path, URL, Selection(), Transfer(), Reporter())
+    monkeypatch.setattr(HubPlace, "_send", changed)
+    outcome = push(maker.path, URL, Selection())
     assert "changed while it was read" in outcome.results[0].message
     assert not any(path.startswith("a/") for path in hub.files("ann/feats"))
 
@@ -485,17 +481,3 @@ datasets/u/n@ datasets/u/n@a@b
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(InputError, match="hf://datasets/USER/NAME"):
         HubPlace(f"hf://{url}")
-
-
-def test_commits_hold_what_fits_into_memory(maker: Any) -> None:
-    sizes = {"a": 9 << 20, "b": 100 << 20, "d": 9 << 20, "e": 9 << 20}
-    uploads = []
-    for match_id, num_bytes in sizes.items():
-        maker.match(match_id, num_rows=10)
-        outline = StoreSource(FeatureStore.open(maker.path)).outline(match_id)
-        files = dict.fromkeys(outline.files, FileEntry(num_bytes, "0" * 64))
-        manifest = replace(outline, files=files)
-        uploads.append(Upload(manifest=manifest, folder=maker.path / match_id, paths=tuple(files), groups=()))
-    batches = [[upload.manifest.match_id for upload in batch] for batch in in_batches(uploads)]
-    assert batches == [["a", "b"], ["d"], ["e"]], "8 files of 9 MB fit, 16 do not; those of 100 MB travel apart"
-    assert in_batches([]) == []

@@ -1,6 +1,9 @@
-"""Shared stores by URL: pulled into a cache of limited size, from a plain web server."""
+"""Shared stores by URL: what a command needs is pulled into the cache, and used from there when nobody answers."""
 
+import os
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.cache.share.local_copy import LocalCache, local_copy, parse_size
-from bas.cache.share.push import push
-from bas.cache.share.transfer import Reporter, Selection, Transfer
+from bas.cache.share.local_copy import local_copy
+from bas.cache.share.places import Unreachable
+from bas.cache.share.pull import Selection
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
+from bas.workers import Progress
 
-ROWS = 600
 MATCH_BYTES = 600 * (6 * 2 + 8 + 1)
 
 
@@ -26,111 +29,124 @@ class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
+class Shared:
+    """A web server of a folder that the maker's store is pushed to."""
+
+    def __init__(self, folder: Path, push: Callable[[], object]) -> None:
+        self.folder, self._push = folder, push
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder.parent)))
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/{folder.name}"
+
+    def push(self) -> str:
+        """Bring the store there; its URL."""
+        self._push()
+        return self.url
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
 @pytest.fixture
-def shared(maker: Any, tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Pushes the maker's store to a folder that a web server serves; its URL."""
-    served = tmp_path / "served"
-    served.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-    def bring() -> str:
-        push(maker.path, str(served / "x.zarr"), Selection(), Transfer(replace=True), Reporter())
-        return f"http://127.0.0.1:{server.server_port}/x.zarr"
-
-    yield bring
-    server.shutdown()
-    server.server_close()
+def shared(maker: Any, sharing: Any, tmp_path: Path) -> Iterator[Shared]:
+    folder = tmp_path / "served" / "x.zarr"
+    folder.parent.mkdir()
+    made = Shared(folder, lambda: sharing.push(maker.path, folder, replace=True))
+    yield made
+    made.close()
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> LocalCache:
-    """With room for everything."""
-    return LocalCache(tmp_path / "stores", 10**9)
+class Heard:
+    """What a command is told."""
+
+    def __init__(self) -> None:
+        self.num_bytes, self.notes = 0.0, list[str]()
+        self.progress = Progress(note=self.notes.append, advanced=self._advanced)
+
+    def _advanced(self, _: str, num_bytes: float, *__: object) -> None:
+        self.num_bytes = num_bytes
 
 
-def matches_in(cache: LocalCache, url: str) -> list[str]:
-    return FeatureStore.open(cache.entry(url) / "store").matches()
-
-
-def test_what_is_asked_for_is_there_and_nothing_travels_twice(maker: Any, shared: Any, cache: LocalCache) -> None:
+def test_what_is_asked_for_is_there_and_nothing_travels_twice(maker: Any, shared: Shared, tmp_path: Path) -> None:
     rows = maker.match("a")
     maker.match("b", match_meta=maker.meta(split="test"))
-    url, travelled = shared(), list[int]()
-    reporter = Reporter(on_bytes=travelled.append)
-    with local_copy(url, Selection(splits=("train", "valid")), cache, reporter) as path:
-        store = FeatureStore.open(path)
-        assert store.matches() == ["a"]
-        np.testing.assert_array_equal(store.rows("a")[:], rows)
-    assert sum(travelled) > MATCH_BYTES
-    travelled.clear()
-    with local_copy(url, Selection(splits=("train", "valid")), cache, reporter):
-        assert not travelled
-    with local_copy(url, Selection(), cache, reporter) as path:
-        assert FeatureStore.open(path).matches() == ["a", "b"]
+    url, first, second = shared.push(), Heard(), Heard()
+    training = Selection(splits=("train", "valid"))
+    store = FeatureStore.open(local_copy(url, training, root=tmp_path / "stores", progress=first.progress))
+    assert store.matches() == ["a"]
+    np.testing.assert_array_equal(store.rows("a")[:], rows)
+    assert first.num_bytes > MATCH_BYTES
+    local_copy(url, training, root=tmp_path / "stores", progress=second.progress)
+    assert (second.num_bytes, first.notes, second.notes) == (0, [], [])
+    assert FeatureStore.open(local_copy(url, Selection(), root=tmp_path / "stores")).matches() == ["a", "b"]
 
 
-def test_the_match_that_was_not_asked_for_the_longest_makes_room(maker: Any, shared: Any, tmp_path: Path) -> None:
-    for name in ("a", "b", "d"):
-        maker.match(name, num_rows=ROWS)
-    url = shared()
-    size = sum(path.stat().st_size for path in (maker.path / "a").rglob("*") if path.is_file())
-    cache = LocalCache(tmp_path / "stores", int(2.5 * size))
-    for name in ("a", "b", "a", "d"):
-        with local_copy(url, Selection(matches=(name,)), cache, Reporter()):
-            assert name in matches_in(cache, url)
-    assert matches_in(cache, url) == ["a", "d"]
-
-
-def test_a_store_in_use_keeps_its_matches(maker: Any, shared: Any, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        maker.match(name, num_rows=ROWS)
-    url = shared()
-    size = sum(path.stat().st_size for path in (maker.path / "a").rglob("*") if path.is_file())
-    cache = LocalCache(tmp_path / "stores", int(1.5 * size))
-    with local_copy(url, Selection(matches=("a",)), cache, Reporter()):
-        with pytest.raises(InputError, match="full of stores that are in use"):
-            local_copy(url, Selection(matches=("b",)), cache, Reporter()).__enter__()
-        assert matches_in(cache, url) == ["a"]
-    with local_copy(url, Selection(matches=("b",)), cache, Reporter()):
-        assert matches_in(cache, url) == ["b"]
-
-
-def test_more_than_the_cache_holds_is_refused_before_anything_travels(maker: Any, shared: Any, tmp_path: Path) -> None:
-    maker.match("a", num_rows=ROWS)
-    cache, travelled = LocalCache(tmp_path / "stores", 1000), list[int]()
-    with pytest.raises(InputError, match="larger than the cache"):
-        local_copy(shared(), Selection(), cache, Reporter(on_bytes=travelled.append)).__enter__()
-    assert not travelled
-
-
-def test_the_copy_follows_what_is_changed_and_removed_there(maker: Any, shared: Any, cache: LocalCache) -> None:
+def test_the_copy_follows_what_is_changed_and_removed_there(maker: Any, shared: Shared, tmp_path: Path) -> None:
     maker.match("a")
     maker.match("b")
-    url = shared()
-    with local_copy(url, Selection(), cache, Reporter()):
-        pass
-    import shutil
-
-    shutil.rmtree(maker.path / "a")
-    shutil.rmtree(maker.path / "b")
+    local_copy(shared.push(), Selection(), root=tmp_path / "stores")
+    for match_id in ("a", "b"):
+        shutil.rmtree(maker.path / match_id)
     labels = ({"gameTime": "1 - 00:08", "label": "DRIVE", "position": "8000"},)
     maker.match("b", match_meta=maker.meta(labels=labels))
-    served = Path(maker.path).parent / "served" / "x.zarr"
-    shutil.rmtree(served / "a")
-    url = shared()
-    with local_copy(url, Selection(), cache, Reporter()) as path:
-        store = FeatureStore.open(path)
-        assert store.matches() == ["b"]
-        assert store.match("b").meta.labels == labels
+    shutil.rmtree(shared.folder / "a")
+    store = FeatureStore.open(local_copy(shared.push(), Selection(), root=tmp_path / "stores"))
+    assert store.matches() == ["b"]
+    assert store.match("b").meta.labels == labels
 
 
-@pytest.mark.parametrize(("text", "num_bytes"), [("50GB", 50 * 10**9), ("1.5 tb", 15 * 10**11), ("200mb", 2 * 10**8)])
-def test_sizes(text: str, num_bytes: int) -> None:
-    assert parse_size(text) == num_bytes
+def test_a_complete_copy_is_used_when_nobody_answers(maker: Any, shared: Shared, tmp_path: Path) -> None:
+    rows = maker.match("a")
+    maker.match("b", match_meta=maker.meta(split="test"))
+    url, root, heard, training = shared.push(), tmp_path / "stores", Heard(), Selection(splits=("train",))
+    local_copy(url, training, root=root)
+    shared.close()
+    store = FeatureStore.open(local_copy(url, training, root=root, progress=heard.progress))
+    np.testing.assert_array_equal(store.rows("a")[:], rows)
+    assert len(heard.notes) == 1
+    assert f"{url} does not answer" in heard.notes[0]
+    assert "the copy on this machine is used" in heard.notes[0]
+    for incomplete in (Selection(), Selection(splits=("train",), views=("hflip",))):
+        with pytest.raises(Unreachable, match="cannot be reached"):
+            local_copy(url, incomplete, root=root)
+    shutil.rmtree(store.path / "a")
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        local_copy(url, training, root=root)
 
 
-@pytest.mark.parametrize("text", ["", "50", "GB", "-1GB", "0GB", "1e9GB", "5 PB"])
-def test_sizes_that_are_none(text: str) -> None:
-    with pytest.raises(InputError, match="size"):
-        parse_size(text)
+def test_several_commands_fill_one_copy(maker: Any, shared: Shared, tmp_path: Path) -> None:
+    maker.match("a", num_rows=5_000)
+    url, found = shared.push(), list[Path]()
+    threads = [
+        threading.Thread(target=lambda: found.append(local_copy(url, Selection(), root=tmp_path / "stores")))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert FeatureStore.open(found[0]).matches() == ["a"]
+
+
+def test_copies_that_were_not_used_for_long_make_room(
+    maker: Any, shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker.match("a")
+    url, root = shared.push(), tmp_path / "stores"
+    copies = [local_copy(f"{url}{'/' * number}", Selection(), root=root).parent for number in range(3)]
+    for days, copy in zip((3, 2, 0), copies, strict=True):
+        os.utime(copy / "listing.json", (time.time() - days * 86_400,) * 2)
+    size = sum(path.stat().st_size for path in copies[0].rglob("*"))
+    monkeypatch.setenv("BAS_CACHE_LIMIT", f"{2.2 * size / 1000:.3f}KB")
+    local_copy(f"{url}//", Selection(), root=root)
+    assert [copy.exists() for copy in copies] == [False, True, True]
+    monkeypatch.setenv("BAS_CACHE_LIMIT", "1KB")
+    local_copy(f"{url}//", Selection(), root=root)
+    assert [copy.exists() for copy in copies] == [False, False, True], "what is in use stays"
+    for text in ("50", "GB", "-1GB", "0GB", "1e9GB", "5 PB"):
+        monkeypatch.setenv("BAS_CACHE_LIMIT", text)
+        with pytest.raises(InputError, match="BAS_CACHE_LIMIT is not usable"):
+            local_copy(url, Selection(), root=root)

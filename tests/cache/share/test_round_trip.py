@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.cache.share.transfer import Outcome
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.errors import InputError
+from bas.workers import MatchResult, Summary
 
 GAME = "england_efl/2019-2020/2019-10-01 - Reading - Fulham"
 ODD = "spiele/100% Köln #1 + Bär & Söhne, 3=4 {x} ~y^ [z] 日本 ' @$;!()`"
@@ -43,8 +43,13 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     return (str(folder),) * 2 if request.param == "folder" else (f"file://{tmp_path}/team%20share",) * 2
 
 
-def statuses(outcome: Outcome) -> dict[str, str]:
-    return {each.match: each.status for each in outcome.results}
+def statuses(outcome: Summary) -> dict[str, str]:
+    return {each.match_id: each.status for each in outcome.results}
+
+
+def megabytes(result: MatchResult) -> float:
+    """Of the files that were needed."""
+    return float(result.columns["MB"] or 0)
 
 
 def test_round_trip(maker: Any, way: tuple[str, str], tree: Callable[..., Any], sharing: Any, tmp_path: Path) -> None:
@@ -55,11 +60,11 @@ def test_round_trip(maker: Any, way: tuple[str, str], tree: Callable[..., Any], 
     assert set(statuses(sent).values()) <= {"sent", "received"}
     got = sharing.pull(back, copy)
     assert set(statuses(got).values()) == {"received"}
-    assert got.bytes == sent.bytes == sum(each.bytes for each in got.results)
+    assert got.amount == sent.amount == pytest.approx(sum(map(megabytes, got.results)))
     assert verify(copy) == []
     assert tree(copy) == tree(original)
     again, back_again = sharing.push(original, there), sharing.pull(back, copy)
-    assert (again.bytes, back_again.bytes) == (0, 0)
+    assert (again.amount, back_again.amount) == (0, 0)
     assert set(statuses(again).values()) == set(statuses(back_again).values()) == {"already there"}
     assert tree(copy) == tree(original)
 
@@ -69,15 +74,15 @@ def test_parts_travel_by_themselves(maker: Any, sharing: Any, tmp_path: Path, wh
     original, copy = make_store(maker), tmp_path / "copy"
     url = request.getfixturevalue("bucket").url if where == "s3" else tmp_path / "share"
     first = sharing.push(original, url, matches=(GAME,), views=("identity",))
-    assert [(each.match, each.views) for each in first.results] == [(GAME, ("identity",))]
+    assert [(each.match_id, each.columns["views"]) for each in first.results] == [(GAME, "identity")]
     second = sharing.push(original, url, views=("identity",))
     assert statuses(second)[GAME] == "already there"
-    assert 0 < second.bytes == sum(each.bytes for each in second.results)
+    assert 0 < second.amount == pytest.approx(sum(map(megabytes, second.results)))
     third = sharing.push(original, url)  # the further view only
     assert statuses(third) == {GAME: "views added", ODD: "already there", "third": "already there"}
-    assert [each.views for each in third.results if each.views] == [("hflip",)]
+    assert [each.columns["views"] for each in third.results] == ["hflip", "", ""]
     shard_bytes = (original / GAME / "features/hflip/c/0/0").stat().st_size
-    assert third.bytes < shard_bytes + 20_000  # metadata, pts and valid at most
+    assert 1e6 * third.amount < shard_bytes + 20_000  # metadata, pts and valid at most
     tested = sharing.pull(url, copy, splits=("test",))
     assert statuses(tested) == {"third": "received"}
     sharing.pull(url, copy, views=("identity",), matches=(GAME,))
@@ -99,7 +104,7 @@ def test_few_requests_to_a_web_server(maker: Any, nginx: Any, sharing: Any, tmp_
     asked = [(path, size) for path, size in nginx.requests() if "__manifest__" not in path]
     files = [path for path in original.rglob("*") if path.is_file()]
     assert len(asked) <= len(files) + 1
-    assert sum(size for _, size in asked) <= outcome.bytes + 20_000
+    assert sum(size for _, size in asked) <= 1e6 * outcome.amount + 20_000
     sharing.pull(f"{nginx.url}/{tmp_path.name}", tmp_path / "copy")
     assert [path.rpartition("/")[2] for path, _ in nginx.requests()] == ["zarr.json", "index.json"]
 
@@ -119,9 +124,9 @@ def test_conflicts_are_named_and_left_alone(
     before = tree(tmp_path / "mine")
     refused = sharing.push(other.path, url)
     assert statuses(refused) == {"a": "differs", "b": "differs"}
-    assert refused.bytes == 0
+    assert refused.amount == 0
     assert not refused.complete
-    messages = {each.match: each.message for each in refused.results}
+    messages = {each.match_id: each.message for each in refused.results}
     assert "labels, split or video" in messages["a"]
     assert "view identity" in messages["b"]
     assert "pts" in messages["b"]
@@ -208,7 +213,29 @@ def test_damaged_metadata_stops_its_match_only(
     assert sharing.push(maker.path, there, matches=("b",)).complete
     outcome = sharing.push(maker.path, there)
     assert statuses(outcome)["a"] == "failed"
-    assert "a/zarr.json" in next(each.message for each in outcome.results if each.match == "a")
+    assert "a/zarr.json" in next(each.message for each in outcome.results if each.match_id == "a")
     assert set(statuses(sharing.pull(there, tmp_path / "copy"))) == {"b", "d"}
     with pytest.raises(InputError, match=r"a/zarr\.json"):
         sharing.push(maker.path, there, matches=("a",))
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_stores_made_while_the_name_of_the_weights_was_in_the_key(
+    make_maker: Any, sharing: Any, tmp_path: Path, where: str, request: Any
+) -> None:
+    """They open, are added to and shared; what was shared then is pulled, and pushed to."""
+    url = request.getfixturevalue("bucket").url if where == "s3" else tmp_path / "share"
+    old, new = make_maker(tmp_path / "old"), make_maker(tmp_path / "new")
+    old.match("a", num_rows=300)
+    root, settings = old.path / "zarr.json", old.settings()
+    root.write_text(root.read_text().replace(settings.key(), settings.key_with_name()))
+    old.match("b", num_rows=300)
+    assert settings.key_with_name() in root.read_text()
+    new.store(weights="renamed.pth")
+    assert sharing.push(old.path, url).complete
+    assert sharing.pull(url, new.path).complete
+    new.match("d", num_rows=300)
+    assert sharing.push(new.path, url).complete
+    assert sharing.pull(url, tmp_path / "copy").complete
+    assert FeatureStore.open(tmp_path / "copy").matches() == ["a", "b", "d"]
+    assert verify(tmp_path / "copy") == []

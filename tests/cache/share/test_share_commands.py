@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from bas.cache.share.pull import merge
-from bas.cache.share.transfer import Reporter, Transfer
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.errors import InputError
@@ -29,9 +28,9 @@ def test_push_and_pull(maker: Any, bas: Bas, bucket: Any, tmp_path: Path, capsys
     assert bas("cache", "push", maker.path, bucket.url, "--json") == 0
     sent = json.loads(capsys.readouterr().out)
     assert (sent["complete"], sent["target"]) == (True, bucket.url)
-    assert [each["status"] for each in sent["results"]] == ["sent", "sent"]
+    assert [each["status"] for each in sent["matches"]] == ["sent", "sent"]
     assert bas("cache", "pull", bucket.url, tmp_path / "copy", "--split", "test", "--view", "identity", "--json") == 0
-    assert [each["match"] for each in json.loads(capsys.readouterr().out)["results"]] == ["b"]
+    assert [each["match"] for each in json.loads(capsys.readouterr().out)["matches"]] == ["b"]
     assert bas("cache", "pull", bucket.url, tmp_path / "copy") == 0
     assert "1 already there" in capsys.readouterr().out
     assert tree(tmp_path / "copy") == tree(maker.path)
@@ -103,8 +102,8 @@ def test_a_stop_while_a_server_is_silent(two_matches: Path, liar: Any, sharing: 
 
 def merged(out: Path, *paths: Path, **options: Any) -> dict[str, str]:
     """Statuses by match and store."""
-    outcome = merge(paths, out, Transfer(**options), Reporter())
-    return {f"{each.match} {number}": each.status for number, each in enumerate(outcome.results)}
+    outcome = merge(paths, out, **options)
+    return {f"{each.match_id} {number}": each.status for number, each in enumerate(outcome.results)}
 
 
 def test_merge(make_maker: Any, tmp_path: Path, tree: Any) -> None:

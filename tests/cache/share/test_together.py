@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import zarr
 
-from bas.cache.share.transfer import Journey, Reporter, Stopped
+from bas.cache.share.pull import Stopped, Traffic
 from bas.cache.store import FeatureStore
 from bas.cache.verify import check_match, verify
 from bas.errors import InputError
+from bas.workers import SILENT
 
 WHERE = ("folder", "s3")
 INDEX = "__manifest__/index.json"
@@ -119,7 +121,7 @@ def test_a_claim_is_told_taken_over_and_forgotten(
     assert sharing.push(mine.path, bucket.url, replace=True).complete
     assert not [key for key in bucket.paths() if key.endswith(".claim") or "hflip" in key]
     claim = f"__manifest__/{'0' * 32}.claim"
-    monkeypatch.setattr("bas.cache.share.claim.id_hash", lambda _: "0" * 32)
+    monkeypatch.setattr("bas.cache.share.places.id_hash", lambda _: "0" * 32)
     rubbish_claims = (b"", b"[]", b'{"since":1e999}', b"[" * 60_000, b"x" * 100_000, claim_since(1e30), claim_since(0))
     for number, rubbish in enumerate(rubbish_claims):
         bucket.put(claim, rubbish)
@@ -136,7 +138,7 @@ def test_killed_at_any_byte(make_maker: Any, sharing: Any, url: str, tree: Any, 
     maker = make_maker(tmp_path / "clone")
     maker.match("liga/a", num_rows=8_000, views=("identity", "hflip"))
     maker.match("b", num_rows=300)
-    total = sharing.push(maker.path, f"{url}/source").bytes
+    total = round(1e6 * sharing.push(maker.path, f"{url}/source").amount)
     points = [0, 5_000, total // 2, total - 2_000, total - 1]
     jobs: list[dict[str, Any]] = []
     for number, point in enumerate(points):
@@ -151,12 +153,12 @@ def test_killed_at_any_byte(make_maker: Any, sharing: Any, url: str, tree: Any, 
         if do == "push":  # who pulls now sees whole matches only
             seen = whole_matches(sharing, job["url"], tmp_path / f"early{number}")
             assert seen <= {"b", "liga/a"}
-            arrived.append(sharing.push(maker.path, job["url"]).bytes)
+            arrived.append(1e6 * sharing.push(maker.path, job["url"]).amount)
             assert sharing.pull(job["url"], copy).complete
         else:
             early = FeatureStore.open(copy)
             assert [finding for match_id in early.matches() for finding in check_match(early, match_id)] == []
-            arrived.append(sharing.pull(job["url"], copy).bytes)
+            arrived.append(1e6 * sharing.pull(job["url"], copy).amount)
         assert tree(copy) == tree(maker.path)
     assert all(num_bytes <= total for num_bytes in arrived)
     assert arrived[-1] < total // 2, (arrived, total)  # what had arrived did not travel again
@@ -181,7 +183,7 @@ def test_killed_at_any_rename_of_a_replacement(make_maker: Any, sharing: Any, tr
     new.match("liga/a", num_rows=301)
     sharing.push(old.path, tmp_path / "first")
     job = {"do": "push", "store": new.path, "options": {"replace": True}}
-    shares = [tmp_path / f"share{number}" for number in range(8)]
+    shares = [tmp_path / f"share{number}" for number in range(24)]
     for share in shares:
         shutil.copytree(tmp_path / "first", share)
     jobs = [job | {"url": share, "die_at": number} for number, share in enumerate(shares)]
@@ -218,7 +220,7 @@ def test_a_killed_replacement_on_s3(make_maker: Any, sharing: Any, bucket: Any, 
 def test_a_killed_push_shows_zarr_readers_no_match(make_maker: Any, sharing: Any, bucket: Any, tmp_path: Path) -> None:
     maker = make_maker(tmp_path / "clone")
     rows = maker.match("a", num_rows=9_000)
-    total = sharing.push(maker.path, f"{bucket.url}/whole").bytes
+    total = round(1e6 * sharing.push(maker.path, f"{bucket.url}/whole").amount)
     job = {"do": "push", "store": maker.path, "url": f"{bucket.url}/cut", "die_after": total - 500}
     assert sharing.processes(job)[0]["code"] == 9
     whole, cut = (remote_group(f"{bucket.url}/{name}") for name in ("whole", "cut"))
@@ -290,17 +292,14 @@ def test_push_while_another_pulls(make_maker: Any, sharing: Any, url: str, tmp_p
 
 
 def test_a_stop_does_not_wait() -> None:
-    journey, silent = Journey(Reporter(), matches=1), threading.Event()
+    traffic, silent = Traffic(SILENT), threading.Event()
+    timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+    timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            stop_while_busy(journey, silent)
+            traffic.each(lambda _: silent.wait(20), [1], at_once=1)
+        assert not silent.is_set()
         with pytest.raises(Stopped):
-            journey.on_bytes(1)
+            traffic.add(1)
     finally:
         silent.set()
-
-
-def stop_while_busy(journey: Journey, silent: threading.Event) -> None:
-    with journey:
-        journey.matches.submit(silent.wait)
-        raise KeyboardInterrupt

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError, reading_record
+from ..eval.report import Score
 from ..files import read_json, write_json_atomic, write_text_atomic
-from .report import Score
 
 FORMAT, TABLE, SHEET = "bas-ablation-1", "ablation.json", "ablation.csv"
 Status = Literal["done", "failed", "pending"]

@@ -1,0 +1,58 @@
+"""The Python API: what a notebook needs, with few arguments. `import bas` gives these names without importing torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .data.games import find_labels, game_of_folder
+from .errors import InputError
+from .eval.files import exact_frame, find_predictions, load, official_frame, pair
+from .eval.report import Calibration, EvalSettings, Metric, Report
+from .eval.report import evaluate as evaluate_games
+from .eval.uncertainty import Resampling
+from .eval.warnings import file_warnings
+from .events import Split, TimeGrid
+
+
+def evaluate(
+    labels: Path | str,
+    predictions: Path | str,
+    *,
+    metric: Metric = "at1",
+    splits: Sequence[Split] = (),
+    classes: Sequence[str] = (),
+    fps: str = "25",
+    calibrate: Calibration = "none",
+    num_resamples: int = 500,
+) -> Report:
+    """Score predictions as `bas eval` does.
+
+    Args:
+        labels: a data set's folder, a feature store, or one label file.
+        predictions: a folder with `results_spotting.json` per game, or one such file.
+        metric: SoccerNet's `at1` ... `at5`, `tight`, `loose`, or `e2e`.
+        splits: only games of these; empty: all.
+        classes: the class list; empty: the data set's own.
+        fps: cells of the metric's grid per second.
+        calibrate: `rank` spreads the scores over the metric's thresholds first, order kept.
+        num_resamples: bootstrap resamples for the intervals; 0: none.
+
+    Raises:
+        InputError: files are missing or cannot be used.
+    """
+    settings = EvalSettings(
+        metric=metric,
+        fps=TimeGrid.parse(fps).fps,
+        calibrate=calibrate,
+        resampling=Resampling(num_resamples=num_resamples),
+    )
+    names = tuple(name.strip() for name in classes)
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError("the class list is not usable", got=repr(classes), wanted="different names, as PASS,DRIVE")
+    found = find_labels(Path(labels), splits=splits)
+    names = names or found.classes
+    folder = Path(predictions)
+    paired = pair(found.files, find_predictions(folder, game_id=game_of_folder(folder)))
+    # the official reader rounds in floating point, and published scores need that; E2E-Spot counts exact frames
+    loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
+    warnings = (*found.problems, *file_warnings(paired, loaded, names))
+    return evaluate_games(loaded.games, names, settings, warnings=warnings)
