@@ -76,29 +76,6 @@ class WeightsRecord:
                 raise TypeError(f"{name} is {values[name]!r}"[:80])
         return cls(**values)
 
-    def require(self, asked: Mapping[str, object]) -> None:
-        """Refuse what contradicts the weights.
-
-        Args:
-            asked: settings that the user named, by field name; None means not named.
-
-        Raises:
-            InputError: names each setting that the weights bind to another value.
-        """
-        bound = self.to_json()
-        wrong = {
-            name: value
-            for name, value in asked.items()
-            if value is not None and bound.get(name) is not None and _plain(value) != bound[name]
-        }
-        if wrong:
-            raise InputError(
-                f"the weights {self.weights} were trained with other settings: {', '.join(wrong)}",
-                got=named_values(wrong, wrong),
-                wanted=named_values(wrong, bound),
-                cure="leave these options out to follow the weights, or use other weights",
-            )
-
 
 def load_weights(name: str, depth: int | None, weights: str) -> tuple[nn.Module, WeightsRecord]:
     """Build a backbone and load its weights.
@@ -186,10 +163,6 @@ def tensors_sha256(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _existing_file(weights: str, name: str, spec: BackboneSpec) -> Path:
