@@ -59,10 +59,12 @@ def data_synthetic(
 
     Test and demo data: figures measured on it say nothing about real football.
     """
-    from ..data.synthetic import Settings, write_data_set
+    from ..data.synthetic import SyntheticSettings, write_data_set
 
     with progress_bar("drawing matches") as on_progress:
-        planned = write_data_set(out, Settings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress)
+        planned = write_data_set(
+            out, SyntheticSettings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress
+        )
     for match in planned:
         print(f"{match.split}\t{match.seconds / 60:.1f} min\t{out / match.folder}")
     print(f"{len(planned)} synthetic matches in {out}; next: bas data check '{out}'")

@@ -108,8 +108,6 @@ _TOWNS = (
     *("Thornbury", "Ulverton", "Vexford", "Westmarch", "Yarrowdale", "Zennor"),
 )
 _SURNAMES = ("Albion", "Athletic", "City", "County", "Rangers", "Rovers", "Town", "United", "Wanderers")
-Progress = Callable[[int, int], None]
-"""Called with (matches done, matches in all)."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class PlannedMatch:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SyntheticSettings:
     """What decides every byte of a data set."""
 
     minutes: float
@@ -158,7 +156,7 @@ class Settings:
             )
 
 
-def plan(settings: Settings) -> list[PlannedMatch]:
+def plan(settings: SyntheticSettings) -> list[PlannedMatch]:
     """The matches that these settings mean, in the order of their folders in each split."""
     rng = np.random.default_rng((settings.seed, 3))
     splits = _share_out(settings.matches)
@@ -188,7 +186,7 @@ def _seed(seed: int, index: int) -> int:
 
 
 def write_data_set(
-    root: Path, settings: Settings, *, jobs: int = 0, on_progress: Progress | None = None
+    root: Path, settings: SyntheticSettings, *, jobs: int = 0, on_progress: Callable[[int, int], None] | None = None
 ) -> list[PlannedMatch]:
     """Matches in SoccerNet's layout, with splits and `classes.txt`; those that are there already are left alone.
 
@@ -197,7 +195,7 @@ def write_data_set(
         settings: equal ones give equal bytes. Train, valid and test get about 4/7, 1/7 and 2/7 of the matches, none
             of them nothing.
         jobs: matches drawn side by side, each in a process of its own; 0: one per core.
-        on_progress: told before the first and after each match.
+        on_progress: called before the first and after each match with (matches done, matches in all).
 
     Returns:
         The matches.
@@ -207,7 +205,7 @@ def write_data_set(
     """
     if jobs < 0:
         raise InputError("--jobs is not usable", got=jobs, wanted="1 or more, or 0 for one per core")
-    _claim(root, settings)
+    _require_settings(root, settings)
     planned = plan(settings)
     todo = [match for match in planned if not (root / match.folder / LABELS_NAME).exists()]
     done = len(planned) - len(todo)
@@ -239,7 +237,7 @@ def _draw(root: Path, variety: float, match: PlannedMatch, _report: Callable[[fl
     write_match(folder, seconds=match.seconds, seed=match.seed, variety=variety, url_local=match.url_local)
 
 
-def _claim(root: Path, settings: Settings) -> None:
+def _require_settings(root: Path, settings: SyntheticSettings) -> None:
     """Record the settings, or see that they are those of the record."""
     record = {"version": VERSION, **asdict(settings)}
     path = root / RECORD_NAME

@@ -220,15 +220,15 @@ def _load_file(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, pat
 def _load_run(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, run: "FinetunedRun") -> WeightsRecord:
     """The backbone in a run's folder, which must be the one that its `run.json` tells of."""
     loaded = replace(_load_file(module, spec, record, run.backbone), weights_sha256=tensors_sha256(module))
-    held, told = loaded.to_json(), run.features.to_json()
+    held, recorded = loaded.to_json(), run.features.to_json()
     names = ["weights_sha256", "dim", "width", "height", "mean", "std"]
     names += ["window", "stride"] if spec.kind == "3d" else []  # a 2-D backbone has no window plan
-    wrong = [name for name in names if held[name] != told[name]]
+    wrong = [name for name in names if held[name] != recorded[name]]
     if wrong:
         raise InputError(
             f"{run.backbone}: not the backbone that the run's own run.json tells of; these differ: {', '.join(wrong)}",
             got=named_values(wrong, held),
-            wanted=named_values(wrong, told),
+            wanted=named_values(wrong, recorded),
             cure="fetch the run's folder again, whole",
         )
     return replace(loaded, weights=run.features.weights)

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import balanced_accuracy_score
 
 from bas.data.check import check_data_set
-from bas.data.synthetic import Settings, write_data_set, write_match
+from bas.data.synthetic import SyntheticSettings, write_data_set, write_match
 from bas.data.synthetic.data_set import make_painter, plan, script_of
 from bas.data.synthetic.draw import Painter, _smear
 from bas.data.synthetic.look import HEIGHT, WIDTH, draw_look, follow, make_camera
@@ -310,7 +311,7 @@ def test_a_match_that_makes_no_sense_is_refused(wrong: dict[str, float], tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-SMALL = Settings(minutes=0.1, matches=3, seed=5)
+SMALL = SyntheticSettings(minutes=0.1, matches=3, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -350,9 +351,9 @@ def test_a_match_that_is_missing_is_drawn_again_and_the_others_are_left_alone(wh
 
 def test_other_settings_and_foreign_folders_are_refused(whole: Path, tmp_path: Path) -> None:
     before = tree(whole)
-    for other in (Settings(0.2, 3, 5), Settings(0.1, 3, 6), Settings(0.1, 3, 5, variety=0.5)):
+    for changes in ({"minutes": 0.2}, {"seed": 6}, {"variety": 0.5}):
         with pytest.raises(InputError, match="other settings"):
-            write_data_set(whole, other)
+            write_data_set(whole, replace(SMALL, **changes))
     assert tree(whole) == before
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty"):
@@ -372,7 +373,7 @@ def test_a_match_that_cannot_be_written_is_an_input_error(jobs: int, whole: Path
 
 def test_splits_are_shared_out_as_in_soccernet() -> None:
     for num_matches, wanted in ((3, (1, 1, 1)), (7, (4, 1, 2)), (14, (8, 2, 4)), (400, (229, 57, 114))):
-        matches = plan(Settings(60.0 * num_matches, num_matches))
+        matches = plan(SyntheticSettings(60.0 * num_matches, num_matches))
         counts = Counter(match.split for match in matches)
         assert (counts["train"], counts["valid"], counts["test"]) == wanted
         assert len({match.url_local for match in matches}) == len({match.seed for match in matches}) == num_matches
@@ -390,7 +391,7 @@ def test_splits_are_shared_out_as_in_soccernet() -> None:
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
-        Settings(**{"minutes": 20, "matches": 7, "seed": 0, **wrong})  # type: ignore[arg-type]
+        SyntheticSettings(**{"minutes": 20, "matches": 7, "seed": 0, **wrong})  # type: ignore[arg-type]
 
 
 def test_the_command(bas: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
