@@ -285,6 +285,7 @@ def _extract_on_ray(
     weights = str(Path(weights).absolute()) if Path(weights).exists() else weights  # tasks have a folder of their own
     setup = _Setup(store_path, extractor.settings, weights, replace(run, ray=None))
     results: dict[str, MatchResult] = {}
+    engines = set[str]()
 
     def finished(result: MatchResult) -> None:
         results[result.match_id] = result
@@ -295,6 +296,10 @@ def _extract_on_ray(
             result = MatchResult(
                 match_id=task.match.id, status="failed", is_done=False, message=result.why, details=result.details
             )
+        else:
+            engines.add(str(result.columns.get("engine", "")))
+            columns = {name: value for name, value in result.columns.items() if name != "engine"}
+            result = replace(result, columns=columns)
         finished(result)
 
     progress.started(len(matches), 0)
@@ -312,9 +317,8 @@ def _extract_on_ray(
         progress=lambda task, value: progress.advanced(task.match.id, *value),
         ended=ended,
     )
-    engines = sorted({str(result.columns["engine"]) for result in results.values() if "engine" in result.columns})
     ordered = [results[match.id] for match in matches]
-    return _summary(store_path, extractor.settings, ", ".join(engines) or "none used", ordered, started)
+    return _summary(store_path, extractor.settings, ", ".join(sorted(engines)) or "none used", ordered, started)
 
 
 def _task(setup: _Setup, data_set: DataSet, match: Match) -> _Task:
