@@ -104,11 +104,12 @@ def extract_match(shared: Extraction, match: Match) -> MatchResult:
     views = tuple(view for view in run.views if view not in store.views(match.id))
     if not views:
         return _already_there(store, match)
-    path, started, waits = match.require_video(), time.perf_counter(), Waits()
+    path = match.require_video()
     stamp = file_stamp(path)
     video = extractor.open(path, threads=run.decode_threads)
     video.require_few_missing(path, max_bad_share=run.max_bad_share)
     _check_engine(shared, video)
+    started, waits = time.perf_counter(), Waits()  # from here, so that the speed is that of this match alone
     num_rows, match_meta = video.num_steps, _match_meta(shared.data_set, match, video)
     require_unchanged(path, stamp)
     with store.writer(
