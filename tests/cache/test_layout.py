@@ -37,7 +37,6 @@ def test_ids_that_leave_the_store_are_refused(match_id: str) -> None:
         ".partialx/a",
         "features",
         "a/features/b",
-        "c",
         "a/pts",
         "valid",
         "a/zarr.json",
