@@ -4,6 +4,7 @@ What arrives is trusted in nothing: sizes and hashes have to be those of the man
 `bas cache verify` has to pass before a match appears, by one rename.
 """
 
+import hashlib
 import os
 import shutil
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import InputError, named_values
-from ...files import MatchBusy, disk_errors, sync_folder, write_atomic
+from ...files import MatchBusy, disk_errors, file_sha256, sync_folder, write_atomic
 from ...workers import SILENT, MatchResult, Progress, Summary, failed
 from ..layout import METADATA, PARTIAL, canonical_json, inside, partial_name
 from ..match import read_match
@@ -297,9 +298,9 @@ def _receive(
 
         def bring(path: str) -> None:
             entry, target = manifest.files[path], folder / TREE / path
-            if target.is_file():  # it was moved here whole
+            if target.is_file() and file_sha256(target) == entry.sha256:
                 return
-            part = folder / _INCOMING / path.replace("/", "-")
+            part = folder / _INCOMING / hashlib.sha256(path.encode()).hexdigest()
             source.fetch(manifest.match_id, path, part, entry, traffic.add)
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)

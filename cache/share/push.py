@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from ...errors import InputError
-from ...files import disk_errors, read_json, write_atomic
+from ...files import FileLock, disk_errors, read_json, write_atomic
 from ...workers import SILENT, MatchResult, Progress, Summary, failed
-from ..layout import MANIFESTS, METADATA, canonical_json, group_metadata
+from ..layout import MANIFESTS, METADATA, PARTIAL, canonical_json, group_metadata
 from ..reduction import REDUCTION_FILE, write_reduction
 from ..store import FeatureStore
 from .manifest import (
@@ -26,6 +26,7 @@ from .pull import Plan, Selection, Traffic, compare, receive, require_jobs, requ
 from .source import Listing, StoreSource, fetch_reduction, listing, named, read_index, read_manifests, shared_root
 
 _MAX_ROUNDS = 20
+_LOCK_SECONDS = 600.0
 
 
 def push(
@@ -102,28 +103,33 @@ def write_manifests(path: Path) -> None:
     Raises:
         InputError: a match is damaged, or the disk refuses.
     """
-    source, folder = StoreSource(FeatureStore.open(path)), path / MANIFESTS
-    said: dict[str, MatchManifest] = {}
+    folder, said = path / MANIFESTS, dict[str, MatchManifest]()
     with disk_errors(folder):
-        for file in folder.glob("*.json") if folder.is_dir() else ():
-            if is_manifest(file.name):
-                try:
-                    record = read_json(file, max_bytes=MAX_DOCUMENT_BYTES)
-                    made = MatchManifest.of_record(record, name=file.name, where=str(path))
-                    said[made.match_id] = made
-                except InputError:
-                    file.unlink(missing_ok=True)
-        kept = {}
-        for outline in source.offered()[0]:
-            old = said.get(outline.match_id)
-            if old is None or old.views != outline.views or old.differing(outline):
-                old = source.whole(outline)
-                write_atomic(folder / old.name, old.document)
-            kept[old.name] = old
-        for old in said.values():  # of matches that are gone or changed
-            if old.name not in kept:
-                (folder / old.name).unlink(missing_ok=True)
-        write_atomic(folder / INDEX, index_document(kept.values()))
+        # one at a time, so that whoever is last has seen what all others brought
+        lock = FileLock.acquire(path / PARTIAL / "manifests.lock", wait_seconds=_LOCK_SECONDS)
+        if lock is None:
+            raise InputError(
+                f"{folder}: in use", got=FileLock.owner(path / PARTIAL / "manifests.lock"), cure="try again"
+            )
+        with lock:
+            for file in folder.glob("*.json") if folder.is_dir() else ():
+                if is_manifest(file.name):
+                    try:
+                        record = read_json(file, max_bytes=MAX_DOCUMENT_BYTES)
+                        made = MatchManifest.of_record(record, name=file.name, where=str(path))
+                        said[made.match_id] = made
+                    except InputError:
+                        file.unlink(missing_ok=True)
+            source, holds = StoreSource(FeatureStore.open(path)), list[MatchManifest]()
+            for outline in source.offered()[0]:
+                old = said.get(outline.match_id)
+                if old is None or old.views != outline.views or old.differing(outline):
+                    old = source.whole(outline)
+                    write_atomic(folder / old.name, old.document)
+                holds.append(old)
+            for name in {each.name for each in said.values()} - {each.name for each in holds}:
+                (folder / name).unlink(missing_ok=True)
+            write_atomic(folder / INDEX, index_document(holds))
 
 
 def _settle_root(place: Place, store: FeatureStore) -> str:
