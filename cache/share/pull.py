@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import InputError, named_values
-from ...files import MatchBusy, disk_errors, file_sha256, sync_folder, write_atomic
+from ...files import MatchBusy, disk_errors, file_sha256, sync_path, write_atomic
 from ...workers import SILENT, MatchResult, Progress, Summary, failed
 from ..layout import METADATA, PARTIAL, canonical_json, inside, partial_name
 from ..match import read_match
@@ -302,6 +302,7 @@ def _receive(
                 return
             part = folder / _INCOMING / hashlib.sha256(path.encode()).hexdigest()
             source.fetch(manifest.match_id, path, part, entry, traffic.add)
+            sync_path(part)  # on the disk before it has its name, so that what a crash leaves is whole as well
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
 
@@ -358,7 +359,7 @@ def _check(folder: Path, store: FeatureStore, manifest: MatchManifest, *, where:
 
 def _publish(root: Path, folder: Path, match_id: str, plan: Plan, journal: dict[str, Any]) -> None:
     for parent, _, _ in os.walk(folder / TREE, topdown=False):
-        sync_folder(Path(parent))
+        sync_path(Path(parent))
     write_atomic(folder / JOURNAL, canonical_json({**journal, "committing": True}, where=match_id))
     if plan.is_replacing:
         (root / match_id).rename(folder / _OLD)
