@@ -184,7 +184,7 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         classes, findings = data_set.classes, list(data_set.findings)
     if not files:
         raise InputError(f"{source}: no labels", got=f"split {', '.join(splits)}" if splits else None)
-    problems = [f for f in findings if f.severity == "error" and "video" not in f.message]
+    problems = [f for f in findings if f.severity == "error" and not f.about_video]
     return LabelSet(files, classes, tuple(f"{problem.where}: {problem.message}" for problem in problems))
 
 

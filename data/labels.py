@@ -28,6 +28,8 @@ class Finding:
     """What is wrong, with what was found."""
     cure: str = ""
     """What to do; may be empty."""
+    about_video: bool = False
+    """Whether it keeps from reading videos only: labels can be used all the same."""
 
     @classmethod
     def from_error(cls, where: str, error: InputError, *, prefix: str = "") -> "Finding":

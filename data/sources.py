@@ -261,7 +261,8 @@ def _matches_in(folder: Folder, *, root: Path, prefer_height: VideoHeight) -> tu
         Match(game if half is None else f"{game}/{half}", video, folder.labels, None, half)
         for half, video in chosen.by_half.items()
     ]
-    return matches, [error(game, *chosen.problem)] if chosen.problem else []
+    problems = [Finding("error", game, *chosen.problem, about_video=True)] if chosen.problem else []
+    return matches, problems
 
 
 def _drop_duplicates(found: list[tuple[Match, Folder]]) -> tuple[list[tuple[Match, Folder]], list[Finding]]:

@@ -69,3 +69,14 @@ def test_the_labels_of_a_store_are_found_by_its_path(store: FeatureStore) -> Non
     assert find_labels(store.path, splits=("test",)).files == {"a": (Event(0, "A"),)}
     with pytest.raises(InputError, match="no labelled match of the split train, valid"):
         find_labels(store.path, splits=("train", "valid"))
+
+
+def test_problems_are_left_out_by_what_they_are_about_not_by_their_text(tmp_path: Path) -> None:
+    for name in ("my-video-7", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Labels-ball.json").write_text('{"annotations": [{"label": "A", "position": "40"}]}')
+    (tmp_path / "b" / "2_224p.mkv").touch()  # half 1 has no video, which does not matter for labels
+    (tmp_path / "splits.json").write_text('{"train": ["my-video-7", "b", "gone-video-8"]}')
+    found = find_labels(tmp_path)
+    assert set(found.files) == {"my-video-7", "b"}
+    assert found.problems == ("splits.json: names a match that does not exist: 'gone-video-8'",)
