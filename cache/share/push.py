@@ -129,7 +129,9 @@ def write_manifests(path: Path) -> None:
                 holds.append(old)
             for name in {each.name for each in said.values()} - {each.name for each in holds}:
                 (folder / name).unlink(missing_ok=True)
-            write_atomic(folder / INDEX, index_document(holds))
+            index, document = folder / INDEX, index_document(holds)
+            if not index.is_file() or index.read_bytes() != document:
+                write_atomic(index, document)
 
 
 def _settle_root(place: Place, store: FeatureStore) -> str:
