@@ -136,7 +136,7 @@ def check_id(match_id: str) -> str:
     parts = match_id.split("/")
     for number, part in enumerate(parts):
         trouble = _part_trouble(part)
-        if part == REDUCTION and number == 0:
+        if number == 0 and part in (REDUCTION, f"{REDUCTION}.safetensors"):  # lie beside the matches
             trouble = f"name {part!r} is reserved"
         if not trouble and (len(parts) > MAX_ID_PARTS or len(match_id.encode()) > MAX_ID_BYTES):
             trouble = f"more than {MAX_ID_PARTS} parts or {MAX_ID_BYTES} bytes"
