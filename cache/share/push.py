@@ -12,15 +12,7 @@ from ...workers import SILENT, MatchResult, Progress, Summary, failed
 from ..layout import MANIFESTS, METADATA, PARTIAL, canonical_json, group_metadata
 from ..reduction import REDUCTION_FILE, write_reduction
 from ..store import FeatureStore
-from .manifest import (
-    INDEX,
-    MAX_DOCUMENT_BYTES,
-    MatchManifest,
-    index_document,
-    is_manifest,
-    require_apart,
-    view_files,
-)
+from .manifest import INDEX, MAX_DOCUMENT_BYTES, MatchManifest, index_document, is_manifest, require_apart, view_files
 from .places import Place, Upload, folder_of, is_folder, open_place
 from .pull import Plan, Selection, Traffic, compare, receive, require_jobs, require_same_rows, summary_of, take
 from .source import Listing, StoreSource, fetch_reduction, listing, named, read_index, read_manifests, shared_root
