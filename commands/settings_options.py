@@ -57,7 +57,10 @@ def with_options(
             typed.pop("config")
             show.configure(quiet=typed.pop("quiet"), verbose=typed.pop("verbose"))
             for name, (cls, only_given, taken) in built.items():
-                values = {field: _value(cls, field, typed.pop(field)) for field in taken}
+                values = {
+                    field: _value(cls, field, typed.pop(field), (names or {}).get(field, f"--{field}"))
+                    for field in taken
+                }
                 # a flag that was left out is not given, nor is an option
                 given = {
                     field: value
@@ -171,7 +174,7 @@ def _is_union(hint: Any) -> bool:
     return get_origin(hint) in (typing.Union, types.UnionType)
 
 
-def _value(cls: type, name: str, typed: Any) -> Any:
+def _value(cls: type, name: str, typed: Any, option: str) -> Any:
     """What was typed, in the type of the field."""
     hint = typing.get_type_hints(cls)[name]
     inner = [each for each in get_args(hint) if each is not type(None)] if _is_union(hint) else [hint]
@@ -179,17 +182,17 @@ def _value(cls: type, name: str, typed: Any) -> Any:
         return typed
     if get_origin(inner[0]) is tuple:
         if get_args(inner[0]) == (int, int):
-            return _pair(name, typed)
+            return _pair(option, typed)
         return tuple(part.strip() for part in typed.split(",") if part.strip())
     if isinstance(typed, list) and get_origin(inner[0]) is not list:
-        return named_values_of(typed, option=f"--{name}")
+        return named_values_of(typed, option=option)
     return typed
 
 
-def _pair(name: str, text: str) -> tuple[int, int]:
+def _pair(option: str, text: str) -> tuple[int, int]:
     numbers = text.split("x")
     if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
-        raise InputError(f"--{name} is not usable", got=text, wanted="width x height, such as 398x224")
+        raise InputError(f"{option} is not usable", got=text, wanted="width x height, such as 398x224")
     return int(numbers[0]), int(numbers[1])
 
 
