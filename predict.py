@@ -1,11 +1,14 @@
-"""`bas predict`: a store, a data set or any video, and finished runs, to spots."""
+"""`bas predict`: a store, a data set or any video, and finished runs, to spots.
+
+Nothing here imports torch before something is predicted: the options are those of the command line.
+"""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .cache.store import FeatureStore
 from .data.games import Game, Part, StoredPart, VideoPart, choose_games, find_games
@@ -14,22 +17,22 @@ from .eval.calibrate import FittedCalibration
 from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
 from .eval.prediction_folder import PartSpots, PredictionFolder
 from .eval.spots import Spots
-from .events import Event, Split, TimeGrid
-from .extract.backbones.weights import has_backbone
-from .extract.extractor import Extractor
-from .extract.options import Device, EngineKind, ExtractRunOptions, known_view, parse_choice
-from .extract.rows import MatchRows, RowsCallback, stored_rows, streamed_rows
-from .extract.run import extract_matches, software_versions
-from .extract.video.reader import Video
+from .events import SPLITS, Event, Split, TimeGrid
+from .extract.options import EngineKind, ExtractRunOptions, known_view
 from .files import disk_errors
-from .heads.ensemble import Ensemble
-from .heads.training.loop import choose_device
-from .workers import Progress
+from .workers import SILENT, MatchResult, Progress, Summary, each_match
 
+if TYPE_CHECKING:
+    from .extract.extractor import Extractor
+    from .extract.rows import MatchRows
+    from .extract.video.reader import Video
+    from .heads.ensemble import Ensemble
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
 Nms = Literal["run", "seed"]
 Calibrate = Literal["none", "rank"]
 NUM_BEST = 30
-"""Spots that a result carries for people to look at; the files hold all."""
+"""Spots that a summary carries for people to look at; the files hold all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +40,24 @@ class PredictOptions:
     """What is asked for beside sources and runs."""
 
     splits: tuple[Split, ...] = ()
-    """Only matches of these; empty: all."""
+    """Only matches of these splits: train, valid, test or challenge; by default all."""
     matches: tuple[str, ...] = ()
-    """Only these ids, or parts of ids; empty: all."""
+    """Only these matches (ids, or parts of ids); by default all."""
     keep: Path | None = None
-    """A feature store for the rows of videos; None: they are forgotten after each match."""
+    """Keep the features of videos in this store; by default they are forgotten after each match."""
     weights: str | None = None
-    """The backbone's weights file or finetuned run, where the features were made with one; None: a run's own."""
+    """Weights file or finetuned run of the backbone that made the features; a finetuned run has its own."""
     engine: EngineKind = "auto"
-    """Which library runs the backbone."""
+    """Library that runs the backbone over videos."""
     device: Device = "auto"
-    """Where backbone and heads run."""
+    """Where backbone and heads run; on mps the heads only, the backbone stays on the CPU."""
     nms: Nms = "run"
-    """Peaks chosen at the end of the first run, or the seed's own."""
+    """How peaks are found: as the run chose on its validation (run), or as the seed's recipes do (seed)."""
     calibrate: Calibrate = "none"
-    """`rank`: the first run's calibration spreads confidences over the metric's thresholds, order kept."""
+    """Whether the run's calibration spreads confidences over the metric's thresholds (rank); their order is kept, but
+    they are no probabilities then."""
     threshold: float | None = None
-    """Spots whose confidence, as written, is below are left out; 0 to 1."""
+    """Write only spots of at least this confidence, 0 to 1; by default those that the peaks give."""
     max_bad_share: float = 0.05
     """Share of a video's frames, 0 to 1, that may be undecodable."""
 
@@ -62,102 +66,45 @@ class PredictOptions:
             raise InputError("--threshold is not usable", got=self.threshold, wanted="0 to 1")
         if not 0 <= self.max_bad_share <= 1:
             raise InputError("--max-bad-share is not usable", got=self.max_bad_share, wanted="0 to 1")
-
-    @classmethod
-    def parse(
-        cls, *, split: Iterable[str], engine: str, device: str, nms: str, calibrate: str, **others: Any
-    ) -> "PredictOptions":
-        """From the command line; `others` are fields as they are.
-
-        Raises:
-            InputError: a choice that there is not, or a number out of range.
-        """
-        for option, value, allowed in (("--nms", nms, get_args(Nms)), ("--calibrate", calibrate, get_args(Calibrate))):
-            if value not in allowed:
-                raise InputError(f"{option} is not known", got=value, wanted=", ".join(allowed))
-        return cls(
-            splits=tuple(parse_choice(name, option="--split") for name in split),
-            engine=parse_choice(engine, option="--engine"),
-            device=parse_choice(device, option="--device"),
-            nms=cast(Nms, nms),
-            calibrate=cast(Calibrate, calibrate),
-            **others,
-        )
-
-
-@dataclass(frozen=True)
-class GameResult:
-    """How one game ended."""
-
-    id: str
-    status: Literal["predicted", "failed"]
-    num_rows: int = 0
-    num_spots: int = 0
-    seconds: float = 0.0
-    """From video or store to files."""
-    message: str = ""
-    """Why it failed."""
-    best: tuple[tuple[str, Event], ...] = ()
-    """(match id, spot) of up to `NUM_BEST` spots, the surest of each class first."""
-
-    @property
-    def rows_per_second(self) -> float:
-        """0 where nothing was predicted."""
-        return self.num_rows / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """How a call ended."""
-
-    folder: PredictionFolder
-    results: tuple[GameResult, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every game was predicted."""
-        return all(result.status == "predicted" for result in self.results)
-
-
-@dataclass(frozen=True)
-class Reporter:
-    """What the command line wants to hear; every field may be left out."""
-
-    started: Callable[[Ensemble, str, int], None] = lambda *_: None
-    """Called once: runs, the engine's name (empty where all rows are stored), number of games."""
-    fidelity: Callable[[str], None] = lambda _: None
-    """Called once, where an engine runs that is not plain fp32: how close it is."""
-    extracting: RowsCallback = lambda *_: None
-    """Called after every block of rows."""
-    scoring: Callable[[str, int, int], None] = lambda *_: None
-    """Called with the match, rows done and rows in all."""
-    finished: Callable[[GameResult], None] = lambda _: None
-    """Called after every game."""
+        for option, typed, allowed in (
+            ("--nms", [self.nms], get_args(Nms)),
+            ("--calibrate", [self.calibrate], get_args(Calibrate)),
+            ("--engine", [self.engine], get_args(EngineKind)),
+            ("--device", [self.device], get_args(Device)),
+            ("--split", self.splits, SPLITS),
+        ):
+            unknown = [each for each in typed if each not in allowed]
+            if unknown:
+                raise InputError(f"{option} is not known", got=", ".join(unknown), wanted=", ".join(allowed))
 
 
 @dataclass
-class _Shared:
+class _Prediction:
     """What all games of one call share."""
 
-    ensemble: Ensemble
+    ensemble: "Ensemble"
     options: PredictOptions
-    report: Reporter
+    progress: Progress
     peaks: PeakSettings
     calibration: FittedCalibration | None
-    extractor: Extractor | None
+    extractor: "Extractor | None"
     """None where all rows are stored."""
+    folder: PredictionFolder | None = None
     engine_checked: bool = False
-    seconds_before: dict[str, float] = field(default_factory=dict)
+    seconds_before: Mapping[str, float] = field(default_factory=dict)
     """Match id -> seconds that were spent on its rows already."""
+    best: list[tuple[str, Event]] = field(default_factory=list)
+    """(match id, spot) of the surest spots of each game."""
 
 
 def predict(
-    sources: Sequence[Path],
-    runs: Sequence[Path],
-    out: Path,
+    sources: Sequence[Path | str] | Path | str,
+    runs: Sequence[Path | str] | Path | str,
+    out: Path | str,
     options: PredictOptions | None = None,
-    report: Reporter | None = None,
-) -> Prediction:
+    *,
+    progress: Progress = SILENT,
+) -> Summary:
     """Find spots in matches and write them.
 
     Args:
@@ -167,71 +114,89 @@ def predict(
             mean is at hand. A mean changes the scale of confidences little, and calibration keeps their order.
         out: folder for `prediction.json`, and `results_spotting.json` and `spots.csv` of each game.
         options: all else.
-        report: hears how it goes.
+        progress: callbacks.
+
+    Returns:
+        One result per game, with its number of `spots`; the record says how they were made, and holds the `best` spots
+        of all games. Whatever ends one game is its result, and the others go on.
 
     Raises:
-        InputError: nothing can be predicted with these. A game that fails is in the result instead.
+        InputError: nothing can be predicted with these.
     """
-    options, report = options or PredictOptions(), report or Reporter()
-    ensemble = Ensemble.load(runs, choose_device(options.device))
+    from .heads.ensemble import Ensemble
+    from .heads.training.loop import choose_device
+
+    options, out, started = options or PredictOptions(), Path(out), time.perf_counter()
+    ensemble = Ensemble.load(_paths(runs), choose_device(options.device))
     games = choose_games(
-        find_games(sources, with_labels=options.keep is not None), splits=options.splits, names=options.matches
+        find_games(_paths(sources), with_labels=options.keep is not None), splits=options.splits, names=options.matches
     )
-    shared = _shared(ensemble, games, options, report)
+    shared = _prepared(ensemble, games, options, progress)
     with disk_errors(out):
-        folder = PredictionFolder.open(
+        shared.folder = PredictionFolder.open(
             out, made_with=_made_with(shared), about=_about(shared), games=[game.id for game in games]
         )
-    report.started(ensemble, shared.extractor.engine().name if shared.extractor else "", len(games))
+    for line in _in_words(shared):
+        progress.note(line)
     if options.keep is not None:
         games = _keep_rows(shared, games, options.keep)
-    results = []
-    for game in games:
-        result = _predict_or_explain(shared, game, folder)
-        results.append(result)
-        report.finished(result)
-    return Prediction(folder, tuple(results))
+    progress.started(len(games), 0)
+    results = each_match(games, lambda game: _predict_game(shared, game), progress)
+    best = [
+        {
+            "match": match_id,
+            "half": spot.half,
+            "ms": spot.position_ms,
+            "label": spot.label,
+            "confidence": spot.confidence,
+        }
+        for match_id, spot in best_spots(shared.best, NUM_BEST)
+    ]
+    return Summary(
+        results=tuple(results),
+        target=str(out),
+        seconds=time.perf_counter() - started,
+        unit="frames",
+        amount=sum(result.num_rows for result in results),
+        record={**shared.folder.record, "best": best},
+    )
 
 
-def _predict_or_explain(shared: _Shared, game: Game, folder: PredictionFolder) -> GameResult:
-    """A game that cannot be predicted does not stop the others."""
-    try:
-        if game.problem:
-            raise InputError(game.problem)
-        return predict_game(shared, game, folder)
-    except InputError as error:
-        return GameResult(game.id, "failed", message=str(error))
-
-
-def predict_game(shared: _Shared, game: Game, folder: PredictionFolder) -> GameResult:
+def _predict_game(shared: _Prediction, game: Game) -> MatchResult:
     """One game: rows, confidences, peaks, calibration, files."""
+    if game.problem:
+        raise InputError(game.problem)
+    assert shared.folder is not None
     started, found, about, num_rows = time.perf_counter(), [], [], 0
-    ensemble, report, threshold = shared.ensemble, shared.report, shared.options.threshold
+    ensemble, threshold = shared.ensemble, shared.options.threshold
     for part in game.parts:
-        rows = _rows(shared, part)
+        rows = _rows(shared, game, part, first_row=num_rows)
 
-        def scoring(done: int, total: int, match_id: str = part.id) -> None:
-            report.scoring(match_id, done, total)
+        def scoring(
+            done: int, total: int, first_row: int = num_rows, stop: int = num_rows + rows.bank.num_rows
+        ) -> None:
+            at = first_row + (stop - first_row) * done / total if shared.extractor is None else stop
+            shared.progress.advanced(game.id, at, stop, f"confidences {100 * done // total} %")
 
         spots = find_spots(ensemble.scores(rows.bank, on_progress=scoring), shared.peaks)
         if shared.calibration is not None:
             spots = shared.calibration.apply(spots)
         if threshold is not None:
             spots = spots.keep(spots.values >= threshold)
-        found.append(
-            PartSpots(part.id, _events(spots, ensemble.first.classes, TimeGrid(rows.fps), half=part.half or 1))
-        )
+        events = _events(spots, ensemble.first.classes, TimeGrid(rows.fps), half=part.half or 1)
+        found.append(PartSpots(part.id, events))
         about.append({"match": part.id, "rows": rows.bank.num_rows, **rows.about})
         num_rows += rows.bank.num_rows
     num_spots = sum(len(part.events) for part in found)
     seconds = time.perf_counter() - started + sum(shared.seconds_before.get(part.id, 0.0) for part in game.parts)
-    with disk_errors(folder.path):
-        folder.write(game.id, found, {"spots": num_spots, "seconds": round(seconds, 3), "parts": about})
-    best = best_spots([(part.match_id, event) for part in found for event in part.events], NUM_BEST)
-    return GameResult(game.id, "predicted", num_rows, num_spots, seconds, best=best)
+    with disk_errors(shared.folder.path):
+        shared.folder.write(game.id, found, {"spots": num_spots, "seconds": round(seconds, 3), "parts": about})
+    shared.best += best_spots([(part.match_id, event) for part in found for event in part.events], NUM_BEST)
+    columns = {"spots": num_spots, "frames/s": round(num_rows / max(seconds, 1e-9), 1)}
+    return MatchResult(match_id=game.id, status="predicted", num_rows=num_rows, seconds=seconds, columns=columns)
 
 
-def best_spots(spots: Sequence[tuple[str, Event]], count: int) -> tuple[tuple[str, Event], ...]:
+def best_spots(spots: Sequence[tuple[str, Event]], count: int) -> list[tuple[str, Event]]:
     """Up to `count` of (match id, spot): the surest of each class of each match, then the second of each, ...; in
     order of match and time."""
     ranks: dict[tuple[str, str], int] = {}
@@ -240,7 +205,7 @@ def best_spots(spots: Sequence[tuple[str, Event]], count: int) -> tuple[tuple[st
         rank = ranks[match_id, event.label] = ranks.get((match_id, event.label), -1) + 1
         ranked.append((rank, -(event.confidence or 0.0), match_id, event))
     chosen = sorted(ranked, key=lambda each: each[:3])[:count]
-    return tuple(sorted(((match_id, event) for _, _, match_id, event in chosen), key=lambda spot: spot[:2]))
+    return sorted(((match_id, event) for _, _, match_id, event in chosen), key=lambda spot: spot[:2])
 
 
 def _events(spots: Spots, classes: Sequence[str], grid: TimeGrid, *, half: int) -> tuple[Event, ...]:
@@ -253,8 +218,11 @@ def _events(spots: Spots, classes: Sequence[str], grid: TimeGrid, *, half: int) 
     return tuple(sorted(events, key=lambda event: event.position_ms))
 
 
-def _rows(shared: _Shared, part: Part) -> MatchRows:
-    ensemble, report = shared.ensemble, shared.report
+def _rows(shared: _Prediction, game: Game, part: Part, *, first_row: int) -> "MatchRows":
+    """Rows of a part, from its store or its video; progress counts on from `first_row`, where the part before ended."""
+    from .extract.rows import stored_rows, streamed_rows
+
+    ensemble = shared.ensemble
     if isinstance(part, StoredPart):
         rows = stored_rows(part, view=ensemble.view, device=ensemble.device, reduction=ensemble.reduction)
         _require_rate(rows.fps, ensemble, part.id)
@@ -262,10 +230,10 @@ def _rows(shared: _Shared, part: Part) -> MatchRows:
     extractor = shared.extractor
     assert extractor is not None
 
-    def opened(video: Video) -> None:
+    def opened(video: "Video") -> None:
         _require_rate(video.grid.fps, ensemble, part.id)
         if not shared.engine_checked and (fidelity := extractor.check(video)) is not None:
-            report.fidelity(str(fidelity))
+            shared.progress.note(str(fidelity))
         shared.engine_checked = True
 
     return streamed_rows(
@@ -276,38 +244,39 @@ def _rows(shared: _Shared, part: Part) -> MatchRows:
         max_bad_share=shared.options.max_bad_share,
         reduction=ensemble.reduction,
         opened=opened,
-        on_progress=report.extracting,
+        on_progress=lambda _, done, total, words: shared.progress.advanced(
+            game.id, first_row + done, first_row + total, words
+        ),
     )
 
 
-def _keep_rows(shared: _Shared, games: Sequence[Game], keep: Path) -> list[Game]:
+def _keep_rows(shared: _Prediction, games: Sequence[Game], keep: Path) -> list[Game]:
     """Extract the videos into a store; the same games with stored parts, and with a problem where that failed."""
-    options, report, extractor = shared.options, shared.report, shared.extractor
+    from .extract.run import extract_matches
+
+    options, progress, extractor = shared.options, shared.progress, shared.extractor
     parts = [part for game in games for part in game.parts if isinstance(part, VideoPart) and not game.problem]
     if not parts or extractor is None:
         return list(games)
     run = ExtractRunOptions(views=(known_view(shared.ensemble.view),), max_bad_share=options.max_bad_share)
-    summary = extract_matches(
-        extractor,
-        parts[0].data_set,
-        [part.match for part in parts],
-        keep,
-        run,
-        progress=Progress(note=report.fidelity, advanced=report.extracting),
-    )
-    results, store = {result.match_id: result for result in summary.results}, FeatureStore.open(keep)
+    silent_end = replace(progress, started=SILENT.started, finished=SILENT.finished)  # the games are counted later
+    matches = [part.match for part in parts]
+    extracted = extract_matches(extractor, parts[0].data_set, matches, keep, run, progress=silent_end)
+    results, store = {result.match_id: result for result in extracted.results}, FeatureStore.open(keep)
     shared.seconds_before = {match_id: result.seconds for match_id, result in results.items()}
     kept = []
     for game in games:
-        told = [results[part.id].message for part in game.parts if part.id in results and not results[part.id].is_done]
+        failures = [
+            results[part.id].message for part in game.parts if part.id in results and not results[part.id].is_done
+        ]
         stored = tuple(
             StoredPart(part.id, part.half, part.split, store) if part.id in results else part for part in game.parts
         )
-        kept.append(replace(game, parts=stored, problem="\n".join([game.problem, *told]).strip()))
+        kept.append(replace(game, parts=stored, problem="\n".join([game.problem, *failures]).strip()))
     return kept
 
 
-def _shared(ensemble: Ensemble, games: Sequence[Game], options: PredictOptions, report: Reporter) -> _Shared:
+def _prepared(ensemble: "Ensemble", games: Sequence[Game], options: PredictOptions, progress: Progress) -> _Prediction:
     """What all games share; every store and the backbone's weights are checked before work begins."""
     first = ensemble.first
     parts = [part for game in games for part in game.parts]
@@ -335,10 +304,13 @@ def _shared(ensemble: Ensemble, games: Sequence[Game], options: PredictOptions, 
         raise InputError("the run has no calibration", cure="leave --calibrate out, or train the run again")
     has_videos = any(isinstance(part, VideoPart) for part in parts)
     extractor = _extractor(ensemble, options) if has_videos else None
-    return _Shared(ensemble, options, report, peaks, calibration, extractor)
+    return _Prediction(ensemble, options, progress, peaks, calibration, extractor)
 
 
-def _extractor(ensemble: Ensemble, options: PredictOptions) -> Extractor:
+def _extractor(ensemble: "Ensemble", options: PredictOptions) -> "Extractor":
+    from .extract.backbones.weights import has_backbone
+    from .extract.extractor import Extractor
+
     features = ensemble.full_features
     if features.is_imported:
         raise InputError(
@@ -346,11 +318,12 @@ def _extractor(ensemble: Ensemble, options: PredictOptions) -> Extractor:
             got=f"{features.backbone} of the model {features.weights}",
             cure="bas cache import the rows of this match too, and name that store in place of the video",
         )
-    own = next((str(member.folder.resolve()) for member in ensemble.members if has_backbone(member.folder)), None)
-    return Extractor.like(features, weights=options.weights or own, kind=options.engine, device=options.device)
+    own = next((str(run.folder.resolve()) for run in ensemble.runs if has_backbone(run.folder)), None)
+    device = "cpu" if options.device == "mps" else options.device  # no engine was ever held against fp32 on mps
+    return Extractor.like(features, weights=options.weights or own, kind=options.engine, device=device)
 
 
-def _require_rate(fps: Fraction, ensemble: Ensemble, match_id: str) -> None:
+def _require_rate(fps: Fraction, ensemble: "Ensemble", match_id: str) -> None:
     if fps != ensemble.first.fps:
         raise InputError(
             f"{match_id}: rows of another rate than the run was trained on",
@@ -360,11 +333,28 @@ def _require_rate(fps: Fraction, ensemble: Ensemble, match_id: str) -> None:
         )
 
 
-def _made_with(shared: _Shared) -> dict[str, Any]:
+def _paths(named: Sequence[Path | str] | Path | str) -> list[Path]:
+    return [Path(each) for each in ([named] if isinstance(named, Path | str) else named)]
+
+
+def _in_words(shared: _Prediction) -> list[str]:
+    """What is about to be done, for people."""
+    lines = []
+    for run in shared.ensemble.runs:
+        record = run.record
+        lines.append(
+            f"{run.folder}: {record.settings.head}, {record.num_parameters:,} parameters, epoch {record.best_epoch}, "
+            f"{len(record.classes)} class{'es' if len(record.classes) != 1 else ''}"
+        )
+    engine = f"engine {shared.extractor.engine().name}, " if shared.extractor else ""
+    return [*lines, f"{engine}heads on {shared.ensemble.device}"]
+
+
+def _made_with(shared: _Prediction) -> dict[str, Any]:
     """All that decides a prediction."""
     first, options = shared.ensemble.first, shared.options
     return {
-        "weights_sha256": [member.weights_sha256 for member in shared.ensemble.members],
+        "weights_sha256": [run.weights_sha256 for run in shared.ensemble.runs],
         "features_key": first.features.key(),
         "classes": list(first.classes),
         "peaks": shared.peaks.to_json(),
@@ -373,18 +363,20 @@ def _made_with(shared: _Shared) -> dict[str, Any]:
     }
 
 
-def _about(shared: _Shared) -> dict[str, Any]:
+def _about(shared: _Prediction) -> dict[str, Any]:
     """What else is worth knowing."""
-    first, members = shared.ensemble.first, shared.ensemble.members
+    from .extract.run import software_versions
+
+    first, runs = shared.ensemble.first, shared.ensemble.runs
     return {
         "runs": [
-            {"folder": str(member.folder), "head": member.record.settings.head, "epoch": member.record.best_epoch}
-            for member in members
+            {"folder": str(run.folder), "head": run.record.settings.head, "epoch": run.record.best_epoch}
+            for run in runs
         ],
         "features": first.features.to_json(),
         "fps": str(first.fps),
-        "peaks_from": "the seed" if shared.options.nms == "seed" else f"validation of {members[0].folder}",
-        "confidences": "of the run" if len(members) == 1 else f"mean of {len(members)} runs",
+        "peaks_from": "the seed" if shared.options.nms == "seed" else f"validation of {runs[0].folder}",
+        "confidences": "of the run" if len(runs) == 1 else f"mean of {len(runs)} runs",
         "device": str(shared.ensemble.device),
         "software": software_versions(),
     }

@@ -15,9 +15,9 @@ from ..extract.backbones.registry import backbone_spec
 from ..extract.extractor import DEFAULT_BACKBONE
 from ..extract.options import Device
 from ..heads.inputs import INPUTS
+from ..heads.model import build_model
 from ..heads.recipes import RECIPES, SEED_TABLE, named_recipe
-from ..heads.training.data import choose_matches
-from ..heads.training.examples import one_pass_at_most
+from ..heads.training.data import choose_matches, one_pass_at_most
 from ..heads.training.settings import TrainSettings
 from .runs import RunTask, judged_games
 from .table import Row
@@ -90,7 +90,7 @@ class AblateOptions:
         base = named_recipe(recipe)
         heads = base.head.split("+")
         mine = {path: value for path, value in self.head_options.items() if path.split(".")[0] in heads}
-        given = {"epochs": self.epochs, "epoch_steps": self.epoch_steps, "inputs": self.inputs}
+        given = {"epochs": self.epochs, "frames_per_epoch": self.epoch_steps, "inputs": self.inputs}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return replace(base, options={**base.options, **mine}, seed=0, **changes)
 
@@ -225,9 +225,9 @@ def runs_of(entry: Entry, out: Path, options: AblateOptions) -> tuple[Row, list[
     chosen = choose_matches(store, stride=settings.stride)
     if options.epoch_steps is None:
         settings = one_pass_at_most(settings, chosen)
-    model = settings.build(dim=store.settings.dim, num_classes=len(chosen.classes))
-    cost = settings.epochs * settings.epoch_steps * (_FIXED_COST + model.num_parameters)
-    row = replace(entry.row, weights=store.settings.weights, epoch_steps=settings.epoch_steps)
+    model = build_model(settings, dim=store.settings.dim, num_classes=len(chosen.classes))
+    cost = settings.epochs * settings.frames_per_epoch * (_FIXED_COST + model.num_parameters)
+    row = replace(entry.row, weights=store.settings.weights, epoch_steps=settings.frames_per_epoch)
     return row, [
         RunTask(
             row=row.name,

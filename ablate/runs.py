@@ -21,10 +21,8 @@ from ..eval.uncertainty import Resampling
 from ..events import Event, Split
 from ..extract.options import Device
 from ..files import read_json, write_json_atomic
-from ..heads.training.checkpoint import BEST, RUN
-from ..heads.training.epochs import Progress, Reporter
-from ..heads.training.loop import RunOptions, train
-from ..heads.training.record import RunRecord
+from ..heads.training.checkpoint import BEST, RUN, RunRecord
+from ..heads.training.loop import EpochProgress, TrainingProgress, train
 from ..heads.training.settings import TrainSettings
 from ..predict import PredictOptions, predict
 from .table import Judged
@@ -98,13 +96,11 @@ def carry_out(task: RunTask, tell: Callable[[float], None] = lambda _: None) -> 
         InputError: it cannot be trained, predicted or judged.
     """
 
-    def look(progress: Progress) -> None:
-        tell((progress.epoch - 1 + progress.updates / progress.num_updates) / progress.epochs)
+    def look(progress: EpochProgress) -> None:
+        tell((progress.epoch - 1 + progress.step / progress.num_steps) / progress.epochs)
 
     store = FeatureStore.open(task.store)
-    record = train(
-        store, task.run, task.settings, options=RunOptions(device=task.device), report=Reporter(progress=look)
-    )
+    record = train(store, task.run, task.settings, device=task.device, progress=TrainingProgress(advanced=look))
     games = judged_games(store, task.split)
     made_with = {
         "weights_sha256": hashlib.sha256((task.run / BEST).read_bytes()).hexdigest(),
@@ -115,8 +111,8 @@ def carry_out(task: RunTask, tell: Callable[[float], None] = lambda _: None) -> 
         options = PredictOptions(splits=(task.split,), device=task.device)
         prediction = predict([task.store], [task.run], task.predictions, options)
         for result in prediction.results:
-            if result.message:
-                raise InputError(f"{result.id}: {result.message}")
+            if not result.is_done:
+                raise InputError(f"{result.match_id}: {result.message}")
         known = Judged.plain(measured(games, task.predictions, record.classes).means)
         write_json_atomic(task.judged, {"format": FORMAT, "made_with": made_with, "means": known})
     return Judged(

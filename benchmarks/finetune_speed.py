@@ -1,11 +1,11 @@
 """Updates of end-to-end training on random pictures: time side by side, and peak memory, each variant in a process.
 
-    python benchmarks/finetune_speed.py [--parts time,kept,memory] [--backbone x3d_s] [--size 112x64] [--batch 4]
+    python benchmarks/finetune_speed.py [--parts time,memory] [--backbone x3d_s] [--size 112x64] [--batch 4]
 
 `time`: frames per second of an update of backbone and head `ed`, the variants in turn. On a CPU also with PyTorch's
-own gradient of depthwise 3-D convolutions in place of ours. `kept` (CPU): with and without keeping the memory that an
-update frees for the next. `memory`: what one update needs at most, beyond what the process holds before it, for the
-whole batch at once, in parts, with blocks computed twice, and for the last block only.
+own gradient of depthwise 3-D convolutions in place of ours. `memory`: what one step needs at most,
+beyond what the process holds before it, for the whole batch at once, in parts, with blocks computed twice, and for the
+last block only.
 """
 
 import argparse
@@ -14,9 +14,9 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,13 +24,12 @@ from common import interleaved, machine, median_ratio, spread
 
 from bas.extract.backbones.weights import load_weights
 from bas.extract.options import ExtractOptions, parse_pair
-from bas.finetune.clips import Part
-from bas.finetune.depthwise import quicken
+from bas.finetune.data import ClipBatch
+from bas.finetune.depthwise import with_fast_depthwise
 from bas.finetune.devices import Devices
-from bas.finetune.learner import ClipUpdater
-from bas.finetune.memory import keep_freed_memory
-from bas.finetune.net import FinetuneNet
+from bas.finetune.network import FinetuneNet
 from bas.finetune.start import Start
+from bas.finetune.trainer import ClipTrainer
 from bas.heads.targets import clip_targets
 from bas.heads.training.settings import FinetuneSettings, Precision
 
@@ -48,36 +47,28 @@ class Variant:
     checkpointing: bool = False
     is_quick: bool = True
     """On a CPU: our gradient of depthwise convolutions."""
-    is_kept: bool = False
-    """Memory is kept from update to update, as `bas finetune` does on a CPU."""
 
 
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="time,kept,memory")
+    parser.add_argument("--parts", default="time,memory")
     parser.add_argument("--backbone", default="x3d_s")
     parser.add_argument("--size", default="112x64")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--child", help="a variant that is measured in this process, as JSON")
-    parser.add_argument("--measure", default="memory", help="of the child: memory or rate")
     arguments = parser.parse_args()
     if arguments.child:
         variant = Variant(**json.loads(arguments.child))
-        if variant.is_kept:
-            keep_freed_memory()
-        measure = frames_per_second if arguments.measure == "rate" else peak_bytes
-        print(json.dumps(measure(arguments, variant)))
+        print(json.dumps(peak_bytes(arguments, variant)))
         return
     half: Precision = "fp16" if Devices(place=arguments.device).kind == "cuda" else "bf16"
     print(machine(), f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"{arguments.backbone} and ed, {arguments.batch} clips of 50 steps of {arguments.size}")
     if "time" in arguments.parts:
         show_time(arguments, half)
-    if "kept" in arguments.parts:
-        show_kept(arguments, half)
     if "memory" in arguments.parts:
         show_memory(arguments, half)
 
@@ -97,19 +88,19 @@ def show_time(arguments: argparse.Namespace, half: Precision) -> None:
 
 def task(arguments: argparse.Namespace, variant: Variant) -> Callable[[], float]:
     """One update; gives the number of frames."""
-    updater, batch = made(arguments, variant)
-    settings = updater.settings
+    trainer, batch = made(arguments, variant)
+    settings = trainer.settings
 
     def work() -> float:
-        loss = updater.update(batch, lr=1e-5, seed=0)
+        loss = trainer.training_step(batch, lr=1e-5, seed=0)
         assert torch.isfinite(loss)
         return float(settings.batch * settings.clip_len)
 
     return work
 
 
-def made(arguments: argparse.Namespace, variant: Variant) -> tuple[ClipUpdater, tuple[Part, ...]]:
-    """An updater at its first update, and a batch of random pictures."""
+def made(arguments: argparse.Namespace, variant: Variant) -> tuple[ClipTrainer, tuple[ClipBatch, ...]]:
+    """An trainer at its first update, and a batch of random pictures."""
     settings = FinetuneSettings(
         batch=arguments.batch, accumulate=variant.accumulate, unfreeze=variant.unfreeze, norm="batch"
     )
@@ -119,7 +110,7 @@ def made(arguments: argparse.Namespace, variant: Variant) -> tuple[ClipUpdater, 
     backbone, _ = load_weights(arguments.backbone, start.features.depth, "none")
     fabric = Devices(place=arguments.device).launch(variant.precision)
     if variant.is_quick and fabric.device.type == "cpu":
-        quicken(backbone)
+        with_fast_depthwise(backbone)
     net = FinetuneNet(
         backbone,
         start.spotting(settings, [f"class {number}" for number in range(NUM_CLASSES)]),
@@ -132,31 +123,10 @@ def made(arguments: argparse.Namespace, variant: Variant) -> tuple[ClipUpdater, 
     clip = clip_targets([(20, 1), (30, 2)], num_steps=settings.clip_len, num_classes=NUM_CLASSES).targets
     targets = clip.select(torch.arange(settings.clip_len).expand(num_clips, -1)).to(fabric.device)
     pixels = torch.from_numpy(draw.integers(0, 256, shape, dtype=np.uint8))
-    part = Part(pixels, tuple(range(num_clips)), None, targets)
-    return ClipUpdater.of(settings, net, fabric), (part,) * settings.accumulate
-
-
-def show_kept(arguments: argparse.Namespace, half: Precision) -> None:
-    """Frames per second with and without the memory kept from update to update, in processes in turn."""
-    variants = [Variant("given back", half), Variant("kept", half, is_kept=True)]
-    rates: dict[str, list[float]] = {each.name: [] for each in variants}
-    for _ in range(arguments.repeats):
-        for each in variants:
-            command = [sys.executable, __file__, *sys.argv[1:], "--child", json.dumps(vars(each)), "--measure", "rate"]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rates[each.name].append(float(json.loads(done.stdout)))
-    for each in variants:
-        ratio = median_ratio(rates[each.name], rates[variants[0].name])
-        print(f"{each.name:26} {spread(rates[each.name])} frames/s, {ratio:.2f}x the first")
-
-
-def frames_per_second(arguments: argparse.Namespace, variant: Variant) -> float:
-    """Of two updates, after one that is not counted."""
-    work = task(arguments, variant)
-    work()
-    started = time.perf_counter()
-    frames = work() + work()
-    return frames / (time.perf_counter() - started)
+    part, nothing = ClipBatch(pixels, tuple(range(num_clips)), targets), cast(Any, None)  # steps need no videos
+    return ClipTrainer.of(settings, net, fabric, clips=nothing, valid=(), source=nothing, record=nothing), (
+        part,
+    ) * settings.accumulate
 
 
 def show_memory(arguments: argparse.Namespace, half: Precision) -> None:
@@ -175,12 +145,12 @@ def show_memory(arguments: argparse.Namespace, half: Precision) -> None:
 
 def peak_bytes(arguments: argparse.Namespace, variant: Variant) -> int:
     """Memory that two updates add to what the process holds before them."""
-    updater, batch = made(arguments, variant)
+    trainer, batch = made(arguments, variant)
     gc.collect()
-    is_cuda = updater.fabric.device.type == "cuda"
+    is_cuda = trainer.fabric.device.type == "cuda"
     before = torch.cuda.memory_allocated() if is_cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     for _ in range(2):
-        updater.update(batch, lr=1e-5, seed=0)
+        trainer.training_step(batch, lr=1e-5, seed=0)
     after = torch.cuda.max_memory_allocated() if is_cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return after - before
 

@@ -33,15 +33,14 @@ from bas.extract.backbones.registry import backbone_spec
 from bas.extract.backbones.weights import load_weights
 from bas.extract.extractor import Extractor, resolve_settings
 from bas.extract.options import ExtractOptions
+from bas.heads.model import build_model
 from bas.heads.recipes import default_recipe
 from bas.heads.registry import HEADS
 from bas.heads.scoring import match_scores
 from bas.heads.targets import Targets
-from bas.heads.training.data import Chosen, choose_matches
-from bas.heads.training.examples import Batch, Examples
-from bas.heads.training.loop import choose_device
+from bas.heads.training.data import Batch, Chosen, Examples, choose_matches
+from bas.heads.training.loop import HeadTrainer, choose_device
 from bas.heads.training.settings import TrainSettings
-from bas.heads.training.updates import Updater
 
 DIM = 192
 NUM_CLASSES = 12
@@ -78,11 +77,11 @@ def store_order(chosen: Chosen) -> list[str]:
     return [match.id for match in (*chosen.train, *chosen.valid)]
 
 
-def updater_of(settings: TrainSettings, device: torch.device) -> Updater:
+def trainer_of(settings: TrainSettings, examples: Examples, device: torch.device) -> HeadTrainer:
     torch.manual_seed(0)
-    updater = Updater.of(settings, settings.build(dim=DIM, num_classes=NUM_CLASSES), device)
-    updater.model.train()
-    return updater
+    trainer = HeadTrainer.of(settings, build_model(settings, dim=DIM, num_classes=NUM_CLASSES), examples, device=device)
+    trainer.model.train()
+    return trainer
 
 
 def synchronise(device: torch.device) -> None:
@@ -130,11 +129,12 @@ def updates_by_loader(
     head: str, chosen: Chosen, bank: FeatureBank, folder: Path, arguments: argparse.Namespace
 ) -> None:
     settings = default_recipe(head)
-    examples, updater = Examples.of(chosen, bank, settings), updater_of(settings, bank.device)
+    examples = Examples.of(chosen, bank, settings)
+    trainer = trainer_of(settings, examples, bank.device)
 
     def from_bank() -> float:
         batches = examples.epoch(0)
-        return run_updates(updater, batches, arguments.updates)
+        return run_updates(trainer, batches, arguments.updates)
 
     def from_loader(num_workers: int) -> Callable[[], float]:
         dataset = ClipFiles(folder, examples)
@@ -147,9 +147,9 @@ def updates_by_loader(
             def converted() -> Iterator[Batch]:
                 for item in batches:
                     moved = {name: tensor.to(bank.device) for name, tensor in item.items()}
-                    yield Batch(moved.pop("features"), None, Targets(**moved))
+                    yield Batch(moved.pop("features"), Targets(**moved))
 
-            return run_updates(updater, converted(), arguments.updates)
+            return run_updates(trainer, converted(), arguments.updates)
 
         return work
 
@@ -188,11 +188,11 @@ def only_load(batches: Iterator[Any], count: int) -> float:
     return count
 
 
-def run_updates(updater: Updater, batches: Iterator[Batch], count: int) -> float:
+def run_updates(trainer: HeadTrainer, batches: Iterator[Batch], count: int) -> float:
     """Updates on the next `count` batches; returns their number."""
     loss = torch.zeros(())
     for _ in range(count):
-        loss = updater.update(next(batches), lr=1e-4, seed=0)
+        loss = trainer.training_step(next(batches), lr=1e-4, seed=0)
     float(loss)  # waits for the device
     return count
 
@@ -204,19 +204,22 @@ def epochs(chosen: Chosen, bank: FeatureBank, arguments: argparse.Namespace) -> 
     for name in arguments.heads.split(","):
         settings = default_recipe(name)
         settings_of[name] = settings = replace(settings, batch=4, clip_len=50, stride=2)
-        updater, examples = updater_of(settings, bank.device), Examples.of(chosen, bank, settings)
-        sizes[name] = updater.model.num_parameters
+        examples = Examples.of(chosen, bank, settings)
+        trainer = trainer_of(settings, examples, bank.device)
+        sizes[name] = trainer.model.num_parameters
         source = cycle(range(1_000_000))
 
-        def work(updater: Updater = updater, examples: Examples = examples, source: Iterator[int] = source) -> float:
-            return run_updates(updater, examples.epoch(next(source)), arguments.updates)
+        def work(
+            trainer: HeadTrainer = trainer, examples: Examples = examples, source: Iterator[int] = source
+        ) -> float:
+            return run_updates(trainer, examples.epoch(next(source)), arguments.updates)
 
         tasks[name] = work
     rates = interleaved(tasks, repeats=arguments.repeats)
     print(f"\nan epoch of 500,000 frames at C = {DIM}: 2,500 updates of four clips of 50 steps")
     print(f"{'head':<14}{'parameters':>12}{'updates/s':>28}{'seconds an epoch':>18}")
     for name, values in rates.items():
-        seconds = settings_of[name].batches_per_epoch / float(np.median(values))
+        seconds = settings_of[name].steps_per_epoch / float(np.median(values))
         print(f"{name:<14}{sizes[name]:>12,}{spread(values):>28}{seconds:>18.1f}")
 
 
@@ -231,7 +234,8 @@ def inference(bank: FeatureBank, arguments: argparse.Namespace) -> None:
         if name not in arguments.heads.split(","):
             continue
         settings = default_recipe(name)
-        model = updater_of(settings, bank.device).model.eval()
+        torch.manual_seed(0)
+        model = build_model(settings, dim=DIM, num_classes=NUM_CLASSES).to(bank.device).eval()
         synchronise(bank.device)
         began = time.perf_counter()
         scores = match_scores(model, gather, place.num_rows, settings.scoring_plan, num_classes=NUM_CLASSES)
@@ -246,11 +250,12 @@ def end_to_end(chosen: Chosen, bank: FeatureBank, arguments: argparse.Namespace)
     if arguments.video is None:
         raise SystemExit("--parts video needs --video")
     settings = default_recipe("ed")
-    examples, updater = Examples.of(chosen, bank, settings), updater_of(settings, bank.device)
+    examples = Examples.of(chosen, bank, settings)
+    trainer = trainer_of(settings, examples, bank.device)
     module, record = load_weights("x3d_s", None, "none")
     options = resolve_settings(ExtractOptions(), record, backbone_spec("x3d_s"), None)
     video = Extractor(module, options).open(arguments.video)
-    head = updater_of(settings, bank.device)
+    head = trainer_of(settings, examples, bank.device)
     both = torch.nn.ModuleList([module.to(bank.device), head.model]).train()
     optimizer = torch.optim.AdamW(both.parameters(), lr=1e-4)
     mean, std = (torch.tensor(values, device=bank.device).view(1, 3, 1, 1, 1) for values in (options.mean, options.std))
@@ -276,7 +281,7 @@ def end_to_end(chosen: Chosen, bank: FeatureBank, arguments: argparse.Namespace)
 
     rates = interleaved(
         {
-            "bank": lambda: settings.batch * run_updates(updater, examples.epoch(0), arguments.updates),
+            "bank": lambda: settings.batch * run_updates(trainer, examples.epoch(0), arguments.updates),
             "end to end from video": end_to_end_update,
         },
         repeats=min(arguments.repeats, 2),

@@ -209,7 +209,7 @@ def _notes(table: Table) -> Iterator[str]:
             f"AP in % at 1 s, split {table.split}; mean ± standard deviation over seeds; interval: mean ends of the "
             "seeds' 95 % bootstrap intervals; trained in: mean seconds of the epochs, one thread a run on a CPU"
         )
-    shorter = [row for row in table.rows if 0 < row.epoch_steps < RECIPES[row.recipe].settings.epoch_steps]
+    shorter = [row for row in table.rows if 0 < row.epoch_steps < RECIPES[row.recipe].settings.frames_per_epoch]
     if shorter and table.settings.get("epoch_steps") is None:
         steps = sorted({row.epoch_steps for row in shorter})
         text = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"

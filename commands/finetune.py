@@ -1,7 +1,7 @@
 """The command `finetune`. Nothing here imports torch before it runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,7 +36,7 @@ from .options import (
     changed,
 )
 from .settings_options import with_options
-from .show import show
+from .show import ProgressView, show
 
 
 @with_options()
@@ -80,7 +80,7 @@ def finetune(
     sigma: Sigma = None,
     mixup_alpha: MixupAlpha = None,
     epochs: Epochs = None,
-    epoch_steps: EpochSteps = None,
+    frames_per_epoch: EpochSteps = None,
     warmup_epochs: WarmupEpochs = None,
     patience: Patience = None,
     batch: Annotated[int | None, typer.Option(help="Clips per update, over all devices.")] = None,
@@ -96,9 +96,11 @@ def finetune(
     classes: Classes = None,
     valid: Valid = None,
     with_valid: WithValid = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Kind of device to train on.")] = "auto",
     devices: Annotated[int, typer.Option(help="Devices of this machine; for several machines use torchrun.")] = 1,
-    engine: Annotated[str, typer.Option(help="Of the backbone in validation: auto, torch or openvino.")] = "auto",
+    engine: Annotated[
+        Literal["auto", "torch", "openvino"], typer.Option(help="Library that runs the backbone in validation.")
+    ] = "auto",
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Compute blocks twice: less memory, more time.")
     ] = False,
@@ -109,32 +111,28 @@ def finetune(
     options = dict(locals())
     from dataclasses import replace
 
+    import torch
+
     from ..data.sources import find_sources
     from ..eval.files import parse_classes
-    from ..extract.options import ExtractOptions, parse_choice, parse_pair
+    from ..extract.options import ExtractOptions, parse_pair
     from ..finetune.devices import Devices, is_first_process
-    from ..finetune.loop import RunOptions
     from ..finetune.loop import finetune as run_finetune
-    from ..finetune.start import Start, lender, model_of
+    from ..finetune.start import Start, model_of
+    from ..heads.ensemble import LoadedRun
     from ..heads.recipes import default_recipe, named_recipe
     from ..heads.training.settings import FinetuneSettings
-    from .train_view import finetune_view, run_view
+    from .train_view import run_view, training_progress
 
-    member = lender(from_) if from_ is not None else None
+    begun = LoadedRun.load(from_, torch.device("cpu")) if from_ is not None else None
     chosen = named_recipe(recipe) if recipe else default_recipe(head or "ed")
-    if member is not None:
-        chosen = replace(chosen, **model_of(member))
+    if begun is not None:
+        chosen = replace(chosen, **model_of(begun))
     settings = changed(
         FinetuneSettings.of(chosen),
         options,
         unfreeze=_blocks(unfreeze),
-        begun_from=member.weights_sha256 if member else None,
-    )
-    run_options = RunOptions(
-        devices=Devices(place=parse_choice(device, option="--device"), count=devices),
-        engine=parse_choice(engine, option="--engine"),
-        checkpointing=checkpointing,
-        decode_threads=decode_threads,
+        begun_from=begun.weights_sha256 if begun else None,
     )
     asked = ExtractOptions(
         backbone=backbone,
@@ -145,18 +143,20 @@ def finetune(
     )
     data_set = find_sources(sources)
     data_set.raise_errors()
-    with finetune_view() as (report, on_rows):
+    with ProgressView("training", unit="steps") as progress:
         record = run_finetune(
             data_set,
             out,
             settings,
-            Start.of(settings, asked, member),
+            Start.of(settings, asked, begun),
             classes=parse_classes(classes) if classes is not None else None,
             valid=valid or (),
             with_valid=with_valid,
-            options=run_options,
-            report=report,
-            on_rows=on_rows,
+            devices=Devices(place=device, count=devices),
+            engine=engine,
+            checkpointing=checkpointing,
+            decode_threads=decode_threads,
+            progress=training_progress(progress),
         )
     if not is_first_process():
         return

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, local_stores
+from ..extract.options import EngineKind
+from ..predict import Calibrate, Device, Nms
+from .options import AsJson, known_splits, local_stores
 from .settings_options import with_options
-from .show import show
+from .show import ProgressView, show
 
 
 @with_options()
@@ -38,10 +40,10 @@ def predict(
         typer.Option(help="Weights FILE or finetuned run that made the features; a finetuned run has its own."),
     ] = None,
     nms: Annotated[
-        str, typer.Option(help="run: the peaks chosen on the run's validation; seed: those of the seed recipes.")
+        Nms, typer.Option(help="run: the peaks chosen on the run's validation; seed: those of the seed recipes.")
     ] = "run",
     calibrate: Annotated[
-        str,
+        Calibrate,
         typer.Option(
             help="none: plain confidences. rank: the run's calibration spreads them over the metric's thresholds, "
             "order kept; they are no probabilities then."
@@ -50,8 +52,8 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option(help="Write only spots of at least this confidence; default: those of the peaks.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Of the backbone: auto, torch or openvino.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    engine: Annotated[EngineKind, typer.Option(help="Of the backbone: auto, torch or openvino.")] = "auto",
+    device: Annotated[Device, typer.Option(help="Where backbone and heads run; on mps the heads only.")] = "auto",
     max_bad_share: Annotated[
         float, typer.Option(help="Share of undecodable frames that is put up with, 0 to 1.")
     ] = 0.05,
@@ -60,10 +62,10 @@ def predict(
     """Find actions in any video with a trained head: SoccerNet's results file and a table per match."""
     from ..predict import PredictOptions
     from ..predict import predict as run_prediction
-    from .predict_view import PredictionView, prediction_json, prediction_view
+    from .predict_view import prediction_view
 
-    options = PredictOptions.parse(
-        split=split or (),
+    options = PredictOptions(
+        splits=known_splits(split),
         engine=engine,
         device=device,
         nms=nms,
@@ -74,8 +76,11 @@ def predict(
         threshold=threshold,
         max_bad_share=max_bad_share,
     )
-    with local_stores(sources, splits=split or (), views=("identity",)) as paths, PredictionView() as report:
-        prediction = run_prediction(paths, run, out, options, report)
-    show(prediction_view(prediction), prediction_json(prediction), as_json=as_json)
-    if not prediction.complete:
+    with (
+        local_stores(sources, splits=split or (), views=("identity",)) as paths,
+        ProgressView("predicting") as progress,
+    ):
+        summary = run_prediction(paths, run, out, options, progress=progress)
+    show(prediction_view(summary), summary.to_json(), as_json=as_json)
+    if not summary.complete:
         raise typer.Exit(2)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..eval.report import Score
 from ..report.make import Made, Reporter
-from .predict_view import PredictionView
+from .show import ProgressView
 
 _NUM_WARNINGS = 3
 
@@ -20,7 +20,7 @@ def report_reporter() -> Reporter:
     def judging(name: str, number: int, total: int) -> None:
         console.print(f"{number}/{total} {name}: judging", markup=False, soft_wrap=True)
 
-    return Reporter(predicting=PredictionView, judging=judging)
+    return Reporter(predicting=lambda: ProgressView("predicting"), judging=judging)
 
 
 def made_view(made: Made) -> Group:

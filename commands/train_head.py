@@ -1,8 +1,7 @@
 """The command `bas train-head`. Nothing imports torch before a command needs it."""
 
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,7 +38,7 @@ from .options import (
     local_stores,
 )
 from .settings_options import with_options
-from .show import show
+from .show import ProgressView, note, show
 
 
 @with_options()
@@ -64,7 +63,7 @@ def train_head(
     mixup_alpha: MixupAlpha = None,
     views: Annotated[str | None, typer.Option(help="Views of the store to draw from: identity,hflip.")] = None,
     epochs: Epochs = None,
-    epoch_steps: EpochSteps = None,
+    frames_per_epoch: EpochSteps = None,
     patience: Patience = None,
     batch: Batch = None,
     lr: LearningRate = None,
@@ -78,8 +77,8 @@ def train_head(
     classes: Classes = None,
     valid: Valid = None,
     with_valid: WithValid = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    bank: Annotated[str, typer.Option(help="Where features lie: auto, device, ram or mapped.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the head is trained.")] = "auto",
+    bank: Annotated[Literal["auto", "device", "ram", "mapped"], typer.Option(help="Where the features lie.")] = "auto",
     list_: Annotated[bool, typer.Option("--list", help="List the recipes and heads, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -91,8 +90,8 @@ def train_head(
     from ..eval.files import parse_classes
     from ..heads.losses import MIXUP_ALPHA
     from ..heads.recipes import default_recipe, named_recipe, other_features
-    from ..heads.training.loop import RunOptions, train
-    from .train_view import TrainingView, recipes_view, run_view
+    from ..heads.training.loop import train
+    from .train_view import recipes_view, run_view, training_progress
 
     if list_:
         Console(highlight=False).print(recipes_view())
@@ -107,9 +106,9 @@ def train_head(
         views=tuple(views.split(",")) if views else None,
     )
     needed = {"splits": ("train", "valid"), "views": settings.views}
-    with local_stores([store], **needed) as [path], TrainingView() as report:
+    with local_stores([store], **needed) as [path], ProgressView("training", unit="steps") as progress:
         features = FeatureStore.open(path)
-        _note(other_features(recipe, features.settings) if recipe else "")
+        note(other_features(recipe, features.settings) if recipe else "")
         record = train(
             features,
             out,
@@ -117,15 +116,11 @@ def train_head(
             classes=parse_classes(classes) if classes is not None else None,
             valid=valid or (),
             with_valid=with_valid,
-            options=RunOptions.parse(device=device, place=bank),
-            report=report,
+            device=device,
+            bank=bank,
+            progress=training_progress(progress),
         )
-    _note(features.origin.warn_of_training(record.valid_matches) if features.origin else "")
+    note(features.origin.warn_of_training(record.valid_matches) if features.origin else "")
     show(run_view(record), record.to_json(), as_json=as_json)
     if not as_json:
         print(f"{out}: finished. Next: bas predict VIDEO-OR-STORE --run {out} --out predictions")
-
-
-def _note(text: str) -> None:
-    if text:
-        print(f"note: {text}", file=sys.stderr)

@@ -1,123 +1,72 @@
-"""What a person sees while `bas finetune` runs: as `bas train-head`, and how far the validation matches are."""
+"""What a person sees of training: a line per epoch, and the tables of a finished run and of all recipes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from ..events import TimeGrid
-from ..extract.rows import RowsCallback
-from ..finetune.devices import is_first_process
-from ..heads.recipes import RECIPES, SEED_TABLE, Recipe
-from ..heads.registry import HEADS
-from ..heads.training.checkpoint import EpochLine, LoopState
-from ..heads.training.epochs import Progress as Look
-from ..heads.training.epochs import Reporter
-from ..heads.training.record import RunRecord
+from ..workers import Progress
+from .show import table
 
-
-@contextmanager
-def finetune_view() -> Iterator[tuple[Reporter, RowsCallback]]:
-    """A progress bar on stderr and a line per epoch, in a `with`: what hears of the run, and of validation's rows.
-
-    Of several processes one shows anything.
-    """
-    if not is_first_process():
-        yield Reporter(), lambda *_: None
-        return
-    view = TrainingView("opening videos")
-
-    def rows(match_id: str, done: float, total: float, _: str) -> None:
-        view.note(f"validating: {match_id}, {100 * done / total:.0f} % of its rows")
-
-    with view as report:
-        yield report, rows
-
+if TYPE_CHECKING:
+    from ..heads.recipes import Recipe
+    from ..heads.training.checkpoint import EpochLine, LoopState, RunRecord
+    from ..heads.training.loop import EpochProgress, TrainingProgress
 
 _TOLERANCE_SECONDS = 0.5
 """To either side, of the metric at 1 s."""
 
 
-class TrainingView:
-    """A progress bar on stderr and a line per epoch. Use it in a `with`.
+def training_progress(progress: Progress) -> "TrainingProgress":
+    """Callbacks of training that show steps on the bar of a `ProgressView`, and a line per epoch."""
+    from ..heads.training.loop import TrainingProgress
 
-    Args:
-        first: what is done before the first update.
-    """
+    now: EpochProgress | None = None
+    headline = "mAP"
 
-    def __init__(self, first: str = "reading features") -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task(first, total=None, note="")
-        self._headline = "mAP"
-        self._last = ""
-        self._left = ""
-
-    def __enter__(self) -> Reporter:
-        self._bar.start()
-        return Reporter(started=self._started, progress=self._progress, validating=self._validating, epoch=self._epoch)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _started(self, record: RunRecord, data: str, state: LoopState) -> None:
-        self._headline = "mAP-10" if record.is_soccernet else "mAP"
+    def started(record: "RunRecord", data: str, state: "LoopState") -> None:
+        nonlocal headline
+        headline = "mAP-10" if record.is_soccernet else "mAP"
         settings = record.settings
-        self._console.print(
+        progress.note(
             f"{settings.head}: {record.num_parameters:,} parameters; {data}; {len(record.train_matches)} matches with "
             f"{sum(record.num_train_events.values()):,} events train, {len(record.valid_matches)} validate"
         )
         if record.num_lost:
-            self._console.print(
-                f"{record.num_lost} event(s) on the step of a rarer one: softmax labels cannot show them",
-                style="yellow",
-            )
+            progress.note(f"{record.num_lost} event(s) on the step of a rarer one: softmax labels cannot show them")
         for line in rate_notes(record):
-            self._console.print(f"note: {line}", style="yellow")
+            progress.note(f"note: {line}")
         if state.epoch or state.step:
-            self._console.print(f"goes on at epoch {state.epoch + 1}, update {state.step}")
+            progress.note(f"goes on at epoch {state.epoch + 1}, step {state.step}")
 
-    def _progress(self, look: Look) -> None:
-        self._left = duration(look.seconds_left)
-        waiting = f"waiting for clips {100 * look.waiting_share:.0f} %, " if look.waiting_share else ""
-        self._bar.update(
-            self._task,
-            description=f"epoch {look.epoch}/{look.epochs}",
-            completed=look.updates,
-            total=look.num_updates,
-            note=f"loss {look.loss:.4f}, {self._last}{waiting}at most {self._left} left",
-        )
+    def show_bar(words: str) -> None:
+        if now is not None:
+            done = (now.epoch - 1) * now.num_steps + now.step
+            progress.advanced("", done, now.epochs * now.num_steps, f"epoch {now.epoch}/{now.epochs}, {words}")
 
-    def note(self, text: str) -> None:
-        """Show something at the bar's end."""
-        self._bar.update(self._task, note=text)
+    def advanced(latest: "EpochProgress") -> None:
+        nonlocal now
+        now = latest
+        waiting = f", waiting for clips {100 * latest.waiting_share:.0f} %" if latest.waiting_share else ""
+        show_bar(f"loss {latest.loss:.4f}{waiting}, at most {duration(latest.seconds_left)} left")
 
-    def _validating(self) -> None:
-        self._bar.update(self._task, note=f"validating; at most {self._left} left")
+    def validating(words: str) -> None:
+        show_bar(f"validating{': ' if words else ''}{words}")
 
-    def _epoch(self, line: EpochLine, state: LoopState) -> None:
+    def epoch_done(line: "EpochLine", state: "LoopState") -> None:
         mark = " *" if state.best_epoch == line.epoch else ""
-        self._last = f"{self._headline} {100 * line.headline:.2f}, "
-        overall = f", mAP-12 {100 * line.mean:.2f}" if self._headline == "mAP-10" else ""
+        overall = f", mAP-12 {100 * line.mean:.2f}" if headline == "mAP-10" else ""
         waiting = f", {100 * line.waiting_share:.0f} % of training waiting for clips" if line.waiting_share else ""
-        self._console.print(
-            f"epoch {line.epoch}: loss {line.loss:.4f}, {self._headline} {100 * line.headline:.2f}{overall}, "
+        progress.note(
+            f"epoch {line.epoch}: loss {line.loss:.4f}, {headline} {100 * line.headline:.2f}{overall}, "
             f"{line.seconds:.1f} s, of which {line.valid_seconds:.1f} s validation{waiting}{mark}"
         )
 
+    return TrainingProgress(started=started, advanced=advanced, validating=validating, epoch_done=epoch_done)
 
-def rate_notes(record: RunRecord) -> list[str]:
+
+def rate_notes(record: "RunRecord") -> list[str]:
     """What rows far apart can reach; nothing for others."""
     grid = TimeGrid(record.fps)
     if not grid.is_coarse:
@@ -131,63 +80,55 @@ def rate_notes(record: RunRecord) -> list[str]:
     return notes
 
 
-def run_view(record: RunRecord) -> Group:
+def run_view(record: "RunRecord") -> Group:
     """A finished run: what was chosen, and validation per class."""
     assert record.best is not None
     assert record.chosen is not None
     assert record.peaks is not None
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("validation AP at 1 s", "train events", "default peaks", "chosen peaks"):
-        table.add_column(name, justify="left" if name.startswith("validation") else "right")
-    if record.is_soccernet:
-        table.add_row("mAP-10", "", _percent(record.best.headline), _percent(record.chosen.headline), style="bold")
-    table.add_row(
-        "mAP-12" if record.is_soccernet else "mAP",
-        f"{sum(record.num_train_events.values()):,}",
-        _percent(record.best.mean),
-        _percent(record.chosen.mean),
-        style="bold",
-    )
-    for label in record.classes:
-        table.add_row(
-            Text(label),
+    best, chosen = record.best, record.chosen
+    num_events = f"{sum(record.num_train_events.values()):,}"
+    rows = [["mAP-10", "", _percent(best.headline), _percent(chosen.headline)]] if record.is_soccernet else []
+    rows.append(["mAP-12" if record.is_soccernet else "mAP", num_events, _percent(best.mean), _percent(chosen.mean)])
+    rows += [
+        [
+            label,
             f"{record.num_train_events[label]:,}",
-            _percent(record.best.per_class[label]),
-            _percent(record.chosen.per_class[label]),
-        )
+            _percent(best.per_class[label]),
+            _percent(chosen.per_class[label]),
+        ]
+        for label in record.classes
+    ]
     peaks = record.peaks
     note = (
         f"epoch {record.best_epoch} of {len(record.history)} is kept; peaks: {peaks.kind}, window "
-        f"{peaks.window_frames} frames, smoothed by {peaks.sigma_frames:g}; chosen on these matches, so their "
-        "figures flatter"
+        f"{peaks.window_frames} frames, smoothed by {peaks.sigma_frames:g}; chosen on these matches, so these figures "
+        "are a little too high"
     )
-    return Group(table, Text(note, "dim"))
+    columns = ("validation AP at 1 s", "train events", "default peaks", "chosen peaks")
+    return Group(table(columns, rows), Text(note, "dim"))
 
 
 def recipes_view() -> Group:
     """Recipes with the backbone that they are for and what is published for them, then the heads."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("recipe", "backbone", "published\nmAP-10", "\nmAP-12", "\nby"):
-        table.add_column(name, justify="right" if "mAP" in name else "left", no_wrap=True)
-    table.add_column("about")
+    from ..heads.recipes import RECIPES, SEED_TABLE
+    from ..heads.registry import HEADS
+
+    rows = []
     for name, recipe in RECIPES.items():
         figures = recipe.published
-        table.add_row(
-            name,
-            _backbone(recipe),
-            *(["", ""] if figures is None else [_or_dash(figures.map_10), _or_dash(figures.map_12)]),
-            "" if figures is None else figures.source.split(",", maxsplit=1)[0],
-            recipe.about,
-        )
+        published = ["", ""] if figures is None else [_or_dash(figures.map_10), _or_dash(figures.map_12)]
+        source = "" if figures is None else figures.source.split(",", maxsplit=1)[0]
+        rows.append([name, _backbone(recipe), *published, source, recipe.about])
     notes = (
         f"published: on SoccerNet's test split. `bas ablate --recipes seed` runs the {len(SEED_TABLE)} recipes that "
         "name a backbone.",
-        f"heads: {', '.join(HEADS)}; join necks by +, end with +disp",
+        f"heads: {', '.join(HEADS)}; join necks by +, end with +disp; a head of your own: module:Settings",
     )
-    return Group(table, Text(""), *map(Text, notes))
+    columns = ("recipe", "backbone", "published\nmAP-10", "\nmAP-12", "\nby", "about")
+    return Group(table(columns, rows), Text(""), *map(Text, notes))
 
 
-def _backbone(recipe: Recipe) -> str:
+def _backbone(recipe: "Recipe") -> str:
     blocks = f", {recipe.depth} blocks" if recipe.depth is not None else ""
     return f"{recipe.backbone}{blocks}" if recipe.backbone else "any"
 

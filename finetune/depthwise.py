@@ -1,8 +1,8 @@
-"""Depthwise 3-D convolutions whose gradient is quick on a CPU.
+"""Depthwise 3-D convolutions with a fast gradient on CPUs, which PyTorch's own (oneDNN) computes by a plain loop.
 
-oneDNN computes them quickly forwards, but their gradient by a plain loop: a third of the time of an X3D's update in
-fp32, most of it in bf16. The gradient of the input is itself a forward convolution (of the gradient, by the mirrored
-kernel): 8 to 23 times faster. That of the kernel is computed in fp32, in which the loop is 5 times faster than in bf16.
+That loop takes a third of the time of an X3D's training step in fp32, most of it in bf16. The gradient of the input is
+itself a forward convolution (of the gradient, by the mirrored kernel): 8 to 23 times faster. That of the kernel is
+computed in fp32, in which the loop is 5 times faster than in bf16.
 """
 
 from typing import Any
@@ -60,7 +60,7 @@ def _spread(gradient: Tensor, cells: Tensor, stride: tuple[int, ...]) -> Tensor:
     return spread
 
 
-class QuickDepthwise(nn.Conv3d):
+class FastDepthwise(nn.Conv3d):
     """A depthwise `Conv3d` without bias; same tensors, same result."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -72,11 +72,11 @@ class QuickDepthwise(nn.Conv3d):
         return found
 
 
-def quicken(backbone: nn.Module) -> nn.Module:
-    """The backbone with a quick gradient of its depthwise convolutions, for training on a CPU."""
+def with_fast_depthwise(backbone: nn.Module) -> nn.Module:
+    """Give a backbone's depthwise convolutions the fast gradient, for training on a CPU; returns the backbone."""
     for module in backbone.modules():
         if type(module) is nn.Conv3d and _is_plain_depthwise(module):
-            module.__class__ = QuickDepthwise
+            module.__class__ = FastDepthwise
     return backbone
 
 

@@ -3,13 +3,14 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import torch
+import torch.distributed
 
 from ..errors import InputError
 from ..heads.training.settings import Precision
@@ -18,19 +19,20 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Place = Literal["auto", "cpu", "cuda"]
+Found = TypeVar("Found")
 _LONGEST_WAIT = timedelta(days=2)
 """For the other processes: one of them may have a long validation match alone."""
 _FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of several processes that speaks; true where there is one only."""
+    """Whether this is the one of several processes that prints and writes; true where there is one only."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
-    """Of several processes that fail the first says why; the others, which fail alike or miss it, end in silence.
+def first_failure_reported() -> Iterator[None]:
+    """Let the first of several processes that fail raise its error; the others, which fail alike, exit without a word.
 
     Raises:
         SystemExit: with code 2, in these others.
@@ -49,7 +51,7 @@ def _fails_first() -> bool:
         return True
     store = torch.distributed.distributed_c10d._get_default_store()
     try:
-        return bool(store.add("bas/failed", 1) == 1)
+        return bool(store.add("bas/failed", 1) == 1)  # a counter that all processes share
     except RuntimeError:  # the store's process has ended: it was the first
         return False
 
@@ -88,7 +90,7 @@ class Devices:
         from lightning_fabric import Fabric
         from lightning_fabric.strategies.ddp import DDPStrategy
 
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of each choice of ours
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it prints each choice of ours
         if precision == "auto":
             precision = "fp16" if self.kind == "cuda" else "fp32"
         if precision == "fp16" and self.kind == "cpu":
@@ -107,3 +109,22 @@ class Devices:
         warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels, where nothing is lost by it
         fabric.launch()
         return fabric
+
+
+def num_processes() -> int:
+    """Processes that train together; 1 where there is one only."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def process_index() -> int:
+    """Which of them this is, from 0."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def gathered(found: Sequence[Found]) -> list[list[Found]]:
+    """What each process found, in the order of the processes, in every process."""
+    if num_processes() == 1:
+        return [list(found)]
+    parts: list[list[Found]] = [[] for _ in range(num_processes())]
+    torch.distributed.all_gather_object(parts, list(found))
+    return parts

@@ -3,60 +3,37 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from ..cache.settings import FeatureSettings
 from ..data.sources import DataSet
 from ..errors import InputError
+from ..extract.backbones.torchvision_compat import import_with_torchvision
 from ..extract.engines.pytorch import lay_channels_last
 from ..extract.extractor import Extractor
 from ..extract.options import EngineKind
-from ..extract.rows import RowsCallback
-from ..heads.training.checkpoint import LAST, LoopState, read_state
+from ..heads.training.checkpoint import LAST, LoopState, RunRecord, read_checkpoint
 from ..heads.training.data import Chosen, choose_matches
-from ..heads.training.epochs import Reporter, RunFiles, run_epochs
-from ..heads.training.loop import begun_record, owned, path_from
-from ..heads.training.record import RunRecord
+from ..heads.training.evaluator import Evaluator
+from ..heads.training.loop import TrainingProgress, begun_record, locked_run, path_from, run_epochs
 from ..heads.training.settings import FinetuneSettings
-from .clips import TrainingClips
-from .depthwise import quicken
-from .devices import Devices, one_voice
-from .judge import VideoJudge
-from .learner import ClipLearner, ClipUpdater
-from .memory import keep_freed_memory, memory_told
-from .net import FinetuneNet
-from .source import VideoSource
+from .data import TrainingClips, VideoSource
+from .depthwise import with_fast_depthwise
+from .devices import Devices, first_failure_reported
+from .network import FinetuneNet
 from .start import Start
-from .synced_norm import synchronised
+from .trainer import ClipTrainer, memory_errors
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How a run is carried out; but for rounding none of it changes a number."""
-
-    devices: Devices = field(default_factory=Devices)
-    engine: EngineKind = "auto"
-    """Which library runs the backbone over the validation matches."""
-    checkpointing: bool = False
-    """Compute blocks twice: less memory, more time."""
-    decode_threads: int = 0
-    """Decoders side by side in each process; 0: one per core."""
-    save_seconds: float = 60.0
-    """Least time between two savings within an epoch."""
-
-    def __post_init__(self) -> None:
-        if self.decode_threads < 0:
-            raise InputError("--decode-threads is not usable", got=self.decode_threads, wanted="a whole number >= 0")
-
-
-@one_voice()
+@first_failure_reported()
 def finetune(
     data_set: DataSet,
     out: Path,
@@ -66,9 +43,12 @@ def finetune(
     classes: Sequence[str] | None = None,
     valid: Sequence[str] = (),
     with_valid: bool = False,
-    options: RunOptions | None = None,
-    report: Reporter | None = None,
-    on_rows: RowsCallback = lambda *_: None,
+    devices: Devices | None = None,
+    engine: EngineKind = "auto",
+    checkpointing: bool = False,
+    decode_threads: int = 0,
+    save_seconds: float = 60.0,
+    progress: TrainingProgress | None = None,
 ) -> RunRecord:
     """Train backbone and head on a data set's videos, to a finished run; go on where `out` holds one of the same.
 
@@ -78,71 +58,85 @@ def finetune(
         settings: the recipe.
         start: backbone and head to begin with.
         classes, valid, with_valid: which labels and matches, see `choose_matches`.
-        options: devices and the like.
-        report, on_rows: hear how it goes, and of the rows of validation matches.
+        devices: where it trains.
+        engine: which library runs the backbone over the validation matches.
+        checkpointing: compute blocks twice: less memory, more time.
+        decode_threads: decoders side by side in each process; 0: one per core.
+        save_seconds: least time between two checkpoints within an epoch.
+        progress: callbacks.
 
     Raises:
         InputError: the videos cannot be trained on, `out` holds another run, the memory does not suffice, or the loss
             is no number (the weights of the best epoch so far stay in `out`).
     """
-    options, report = options or RunOptions(), report or Reporter()
-    fabric = options.devices.launch(settings.precision)
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
+    if decode_threads < 0:
+        raise InputError("--decode-threads is not usable", got=decode_threads, wanted="a whole number >= 0")
+    devices, progress = devices or Devices(), progress or TrainingProgress()
+    fabric = devices.launch(settings.precision)
     _require_divisible(settings, fabric)
     if not fabric.is_global_zero:
-        report, on_rows = Reporter(), lambda *_: None
-    source = VideoSource(data_set, Extractor(start.backbone, start.features, options.engine, options.devices.place))
+        progress = TrainingProgress()
+    source = VideoSource(data_set, Extractor(start.backbone, start.features, engine, devices.place))
     chosen = choose_matches(
         source.matches(), classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride
     )
-    with _owned(out, fabric), memory_told(settings):
-        net = _network(start, settings, chosen.classes, options, fabric)
+    with _locked(out, fabric), memory_errors(settings, checkpointing=checkpointing):
+        net = _network(start, settings, chosen.classes, fabric, checkpointing=checkpointing)
         record = begun_record(out, _new_record(start, settings, chosen, net, hint=path_from(out, data_set.root)))
         if record.finished:
             return record
-        clips = TrainingClips(chosen, source, settings, threads=options.decode_threads, device=fabric.device)
-        judge = VideoJudge.of(chosen, source, settings, device=fabric.device, on_progress=on_rows)
-        learner = ClipLearner(clips, ClipUpdater.of(settings, net, fabric), judge, start.record)
-        state = read_state(out / LAST, learner.updater) or _first_state(learner, start)
+        clips = TrainingClips(chosen, source, settings, threads=decode_threads, device=fabric.device)
+        trainer = ClipTrainer.of(
+            settings, net, fabric, clips=clips, valid=chosen.valid, source=source, record=start.record
+        )
+        trainer.validating = progress.validating
+        state = read_checkpoint(out / LAST, trainer)
+        if state is None:
+            state = LoopState()
+            if start.head is None:
+                trainer.fit_inputs()
         fabric.barrier()  # until every process has read what there is
         record = replace(record, num_lost=clips.windows.num_lost).after(state)
-        report.started(record, _in_words(net, start.features, fabric), state)
-        files = RunFiles(out, is_writer=fabric.is_global_zero)
-        files.record(record)
-
-        record = run_epochs(learner, record, state, files, report, save_seconds=options.save_seconds)
-
-        learner.restore(out)
-        record = replace(record, features=_kept_features(learner, start)).finish(learner.choose())
-        files.record(record)
+        progress.started(record, _in_words(net, start.features, fabric), state)
+        is_writer, evaluator = fabric.is_global_zero, Evaluator.of(chosen)
+        if is_writer:
+            record.write(out)
+        record = run_epochs(
+            trainer, evaluator, record, state, out, progress=progress, save_seconds=save_seconds, is_writer=is_writer
+        )
+        assert trainer.kept is not None
+        features = replace(start.features, weights=trainer.kept.weights, weights_sha256=trainer.kept.weights_sha256)
+        record = replace(record, features=features).finish(evaluator.choose(trainer.scores()))
+        if is_writer:
+            record.write(out)
     return record
 
 
 def _network(
-    start: Start, settings: FinetuneSettings, classes: Sequence[str], options: RunOptions, fabric: "Fabric"
+    start: Start, settings: FinetuneSettings, classes: Sequence[str], fabric: "Fabric", *, checkpointing: bool
 ) -> FinetuneNet:
     backbone = copy.deepcopy(start.backbone)  # the one it began with stays as it is
     if fabric.device.type == "cpu":
-        quicken(backbone)
+        with_fast_depthwise(backbone)
     else:
         lay_channels_last(backbone)
-    if fabric.world_size > 1 and settings.uses_batch_statistics:
-        backbone = synchronised(backbone, device=fabric.device)
+    if fabric.world_size > 1 and settings.uses_batch_statistics and fabric.device.type == "cuda":
+        backbone = _with_synced_batch_norm(backbone)
     torch.manual_seed(settings.seed)  # of the head
     return FinetuneNet(
         backbone,
         start.spotting(settings, classes),
         features=start.features,
         settings=settings,
-        checkpointing=options.checkpointing,
+        checkpointing=checkpointing,
     )
 
 
-def _first_state(learner: ClipLearner, start: Start) -> LoopState:
-    if start.head is None:
-        learner.fit_inputs()
-    return LoopState()
+def _with_synced_batch_norm(backbone: nn.Module) -> nn.Module:
+    """`nn.SyncBatchNorm` in place of every BatchNorm; by timm's converter, as torch's own would drop the activation
+    that timm's layers carry. PyTorch has none on CPUs: there each process has its own statistics."""
+    converted: nn.Module = import_with_torchvision("timm.layers").convert_sync_batchnorm(backbone)
+    return converted
 
 
 def _new_record(start: Start, settings: FinetuneSettings, chosen: Chosen, net: FinetuneNet, *, hint: str) -> RunRecord:
@@ -158,11 +152,6 @@ def _in_words(net: FinetuneNet, features: FeatureSettings, fabric: "Fabric") -> 
     return f"{blocks} blocks of {features.backbone} from {features.weights} learn, clips of {size} on {where}"
 
 
-def _kept_features(learner: ClipLearner, start: Start) -> FeatureSettings:
-    assert learner.kept is not None
-    return replace(start.features, weights=learner.kept.weights, weights_sha256=learner.kept.weights_sha256)
-
-
 def _require_divisible(settings: FinetuneSettings, fabric: "Fabric") -> None:
     per_part = settings.batch // settings.accumulate
     if per_part % fabric.world_size:
@@ -175,8 +164,8 @@ def _require_divisible(settings: FinetuneSettings, fabric: "Fabric") -> None:
 
 
 @contextmanager
-def _owned(out: Path, fabric: "Fabric") -> Iterator[None]:
-    """The run's folder, with no other run at work in it."""
-    with owned(out) if fabric.is_global_zero else nullcontext():
+def _locked(out: Path, fabric: "Fabric") -> Iterator[None]:
+    """Make the run's folder, and keep other runs from working in it."""
+    with locked_run(out) if fabric.is_global_zero else nullcontext():
         fabric.barrier()
         yield

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..cache.settings import FeatureSettings
@@ -14,8 +12,8 @@ from ..extract.backbones.registry import backbone_spec
 from ..extract.backbones.weights import BACKBONE, WeightsRecord, finetuned_run, load_weights
 from ..extract.extractor import choose_weights, resolve_settings
 from ..extract.options import ExtractOptions
-from ..heads.ensemble import Member
-from ..heads.model import SpottingModel
+from ..heads.ensemble import LoadedRun
+from ..heads.model import SpottingModel, build_model
 from ..heads.training.settings import FinetuneSettings
 
 _MODEL_FIELDS = ("head", "options", "proj", "loss", "inputs")
@@ -31,11 +29,11 @@ class Start:
     """Where its weights came from, and what the run's own backbone will bind: stride, window and size."""
     features: FeatureSettings
     """Of the rows that it makes."""
-    head: Member | None
+    head: LoadedRun | None
     """A finished run whose head is begun with; None: a random one."""
 
     @classmethod
-    def of(cls, settings: FinetuneSettings, asked: ExtractOptions, head: Member | None) -> "Start":
+    def of(cls, settings: FinetuneSettings, asked: ExtractOptions, head: LoadedRun | None) -> "Start":
         """Load the backbone.
 
         Args:
@@ -43,7 +41,7 @@ class Start:
             asked: backbone, weights and how pictures are brought to size; what is left out follows the head's run, or
                 the finetuned run that the weights are of, then the default. Window and stride are the settings' own,
                 whatever the weights were trained with: they go on learning.
-            head: a run that lends its head.
+            head: a finished run whose head is begun with.
 
         Raises:
             InputError: there are no such weights, or the head does not fit.
@@ -90,7 +88,7 @@ class Start:
         Raises:
             InputError: the run has another class list.
         """
-        model = settings.build(dim=self.features.dim, num_classes=len(classes))
+        model = build_model(settings, dim=self.features.dim, num_classes=len(classes))
         if self.head is not None:
             if tuple(classes) != self.head.record.classes:
                 raise InputError(
@@ -105,7 +103,7 @@ class Start:
     def _require_fitting_head(self, settings: FinetuneSettings) -> None:
         if self.head is None:
             return
-        lent, theirs, mine = self.head.record.settings, self.head.record.features, self.features
+        old, theirs, mine = self.head.record.settings, self.head.record.features, self.features
         wrong = [name for name in ("backbone", "depth", "dim", "weights_sha256") if name in mine.differing(theirs)]
         if wrong:
             raise InputError(
@@ -114,7 +112,7 @@ class Start:
                 wanted=named_values(wrong, vars(mine)),
                 cure="leave --backbone and --depth out to follow that run; --weights FILE where it had a file",
             )
-        changed = [name for name in _MODEL_FIELDS if getattr(settings, name) != getattr(lent, name)]
+        changed = [name for name in _MODEL_FIELDS if getattr(settings, name) != getattr(old, name)]
         if changed:
             raise InputError(
                 f"--from {self.head.folder}: its head has other settings; these differ: {', '.join(changed)}",
@@ -122,16 +120,7 @@ class Start:
             )
 
 
-def lender(folder: Path) -> Member:
-    """The finished run that lends its head.
-
-    Raises:
-        InputError: no run, not finished, or damaged.
-    """
-    return Member.load(folder, torch.device("cpu"))
-
-
-def model_of(head: Member) -> dict[str, Any]:
+def model_of(head: LoadedRun) -> dict[str, Any]:
     """The settings of a run that decide what its network is, and its windows."""
     settings = head.record.settings
     names = (*_MODEL_FIELDS, "clip_len", "stride", "hop_rows", "dilate", "sigma")

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from .contract import Head, HeadOutputs, Trunk, require
 from .losses import PRIOR_LOGIT, mean_where, sigmoid_focal
-from .ops import Mask, TimeConv, coarse_mask, lengths, move_scores, zero_padding
+from .ops import TimeConv, move_scores
 from .targets import Targets
 
 
@@ -71,16 +71,15 @@ class LocalBlock(nn.Module):
         self.merge = nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x_btw: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btw: Tensor) -> Tensor:
         """(B, T, W) -> (B, ceil(T / stride), W)."""
-        mask_bs = coarse_mask(mask_bt, factor=self.stride)
         y_btw = self.norm_in(x_btw)
         q, k, v = (
-            project(norm(conv(y_btw, mask_bt))).unflatten(-1, (self.num_heads, -1))
+            project(norm(conv(y_btw))).unflatten(-1, (self.num_heads, -1))
             for conv, norm, project in zip(self.convs, self.norms, self.projections, strict=True)
         )
-        attended_bsw = self.merge(local_attention(q, k, v, mask_bs, window_steps=self.window_steps).flatten(2))
-        x_bsw = attended_bsw + (x_btw if self.stride == 1 else _max_of_three(x_btw, mask_bt))
+        attended_bsw = self.merge(local_attention(q, k, v, window_steps=self.window_steps).flatten(2))
+        x_bsw = attended_bsw + (x_btw if self.stride == 1 else _max_of_three(x_btw))
         out_bsw: Tensor = x_bsw + self.down(functional.gelu(self.up(self.norm_mlp(x_bsw))))
         return out_bsw
 
@@ -94,11 +93,11 @@ class Tower(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(num_layers))
         self.out = TimeConv(width, dim_out, 3)
 
-    def forward(self, x_bsw: Tensor, mask_bs: Mask) -> Tensor:
+    def forward(self, x_bsw: Tensor) -> Tensor:
         """(B, S, W) -> (B, S, outputs)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x_bsw = functional.relu(norm(conv(x_bsw, mask_bs)))
-        out_bso: Tensor = self.out(x_bsw, mask_bs)
+            x_bsw = functional.relu(norm(conv(x_bsw)))
+        out_bso: Tensor = self.out(x_bsw)
         return out_bso
 
 
@@ -121,22 +120,21 @@ class ActionFormerHead(Head):
         assert self.presence.out.conv.bias is not None
         nn.init.constant_(self.presence.out.conv.bias, PRIOR_LOGIT)
 
-    def forward(self, features_btc: Tensor, mask_bt: Mask = None) -> HeadOutputs:
+    def forward(self, features_btc: Tensor) -> HeadOutputs:
         """-> logits (B, S, K), offsets (B, S) in strides of their level."""
-        x_btw = self.trunk(features_btc, mask_bt)
+        x_btw = self.trunk(features_btc)
         for conv, norm in zip(self.projections, self.projection_norms, strict=True):
-            x_btw = functional.relu(norm(conv(x_btw, mask_bt)))
+            x_btw = functional.relu(norm(conv(x_btw)))
         for block in self.stem:
-            x_btw = block(x_btw, mask_bt)
+            x_btw = block(x_btw)
         logits, offsets = [], []
-        level_mask = mask_bt
         for level, norm in enumerate(self.level_norms):
             if level:
-                x_btw, level_mask = self.strided[level - 1](x_btw, level_mask), coarse_mask(level_mask, factor=2)
+                x_btw = self.strided[level - 1](x_btw)
             y_bsw = norm(x_btw)
-            logits.append(self.presence(y_bsw, level_mask))
-            offsets.append(self.distance(y_bsw, level_mask).squeeze(-1) * self.level_scale[level])
-        return HeadOutputs(torch.cat(logits, 1), torch.cat(offsets, 1), mask_bt, features_btc.shape[1])
+            logits.append(self.presence(y_bsw))
+            offsets.append(self.distance(y_bsw).squeeze(-1) * self.level_scale[level])
+        return HeadOutputs(torch.cat(logits, 1), torch.cat(offsets, 1), features_btc.shape[1])
 
     def loss(self, outputs: HeadOutputs, targets: Targets) -> Tensor:
         """Scalar: sigmoid focal loss of the presence, plus smooth L1 of the distance where a level owns an event."""
@@ -159,12 +157,10 @@ class ActionFormerHead(Head):
         """(B, T, K): the confidence of every step of every level, moved by its distance; the highest stays."""
         assert outputs.offsets is not None
         position_s, stride_s = self._places(outputs)
-        mask_bs = None if outputs.mask_bt is None else outputs.mask_bt[:, position_s]
         return move_scores(
-            zero_padding(outputs.logits.float().sigmoid(), mask_bs),
+            outputs.logits.float().sigmoid(),
             position_s + outputs.offsets.float() * stride_s,
             num_steps=outputs.num_steps,
-            mask_bt=outputs.mask_bt,
         )
 
     def _places(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
@@ -176,14 +172,13 @@ class ActionFormerHead(Head):
         return torch.cat(positions), torch.cat(repeats)
 
 
-def local_attention(q_bshd: Tensor, k_bshd: Tensor, v_bshd: Tensor, mask_bs: Mask, *, window_steps: int) -> Tensor:
-    """Attention of every step to the real steps within `window_steps` (odd) centred on it.
+def local_attention(q_bshd: Tensor, k_bshd: Tensor, v_bshd: Tensor, *, window_steps: int) -> Tensor:
+    """Attention of every step to the steps within `window_steps` (odd) centred on it.
 
     Blocks of queries meet the keys around them, so that time and memory are linear in the clip's length.
 
     Args:
         q_bshd, k_bshd, v_bshd: (B, S, H, W / H).
-        mask_bs: (B, S) bool, or None.
         window_steps: V.
 
     Returns:
@@ -191,7 +186,7 @@ def local_attention(q_bshd: Tensor, k_bshd: Tensor, v_bshd: Tensor, mask_bs: Mas
     """
     num_steps, side = q_bshd.shape[1], window_steps // 2
     block = min(num_steps, 4 * side + 1)
-    real_bs = mask_bs if mask_bs is not None else q_bshd.new_ones(1, num_steps, dtype=torch.bool)
+    real_bs = q_bshd.new_ones(1, num_steps, dtype=torch.bool)
     missing = -num_steps % block
     q_bnhid = functional.pad(q_bshd, (0, 0, 0, 0, 0, missing)).unfold(1, block, block).transpose(-1, -2)
     around = (side, side + missing)
@@ -207,10 +202,6 @@ def local_attention(q_bshd: Tensor, k_bshd: Tensor, v_bshd: Tensor, mask_bs: Mas
     return out_bnhid.transpose(2, 3).flatten(1, 2)[:, :num_steps]
 
 
-def _max_of_three(x_btw: Tensor, mask_bt: Mask) -> Tensor:
-    """(B, T, W) -> (B, ceil(T / 2), W): maximum of each second step and its neighbours, padded ones left out."""
-    if mask_bt is not None:
-        ended_bt = torch.arange(x_btw.shape[1], device=x_btw.device) >= lengths(mask_bt).unsqueeze(1)
-        x_btw = zero_padding(x_btw, mask_bt).masked_fill(ended_bt.unsqueeze(-1), -math.inf)
-    pooled_bsw = functional.max_pool1d(x_btw.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2)
-    return zero_padding(pooled_bsw, coarse_mask(mask_bt, factor=2))
+def _max_of_three(x_btw: Tensor) -> Tensor:
+    """(B, T, W) -> (B, ceil(T / 2), W): maximum of each second step and its neighbours."""
+    return functional.max_pool1d(x_btw.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2)

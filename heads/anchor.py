@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from .contract import Head, HeadOutputs, Trunk, require
 from .losses import PRIOR_LOGIT, mean_where, sigmoid_focal
-from .ops import Mask, TimeConv, move_scores, zero_padding
+from .ops import TimeConv, move_scores
 from .targets import Targets
 
 
@@ -59,14 +59,14 @@ class AnchorHead(Head):
         nn.init.normal_(self.offsets.weight, 0, 0.01)  # offsets are at most a quarter: start near none
         nn.init.zeros_(self.offsets.bias)
 
-    def forward(self, features_btc: Tensor, mask_bt: Mask = None) -> HeadOutputs:
+    def forward(self, features_btc: Tensor) -> HeadOutputs:
         """-> logits (B, T, A, K), offsets (B, T, A, 3) of start, centre, end in anchor lengths."""
-        x_btw = self.stem(self.trunk(features_btc, mask_bt), mask_bt)
+        x_btw = self.stem(self.trunk(features_btc))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x_btw = x_btw + functional.relu(norm(conv(x_btw, mask_bt)))
+            x_btw = x_btw + functional.relu(norm(conv(x_btw)))
         num_anchors = len(self.settings.lengths_steps)
         logits_btak = self.presence(x_btw).unflatten(-1, (num_anchors, -1))
-        return HeadOutputs(logits_btak, self.offsets(x_btw).unflatten(-1, (num_anchors, 3)), mask_bt, x_btw.shape[1])
+        return HeadOutputs(logits_btak, self.offsets(x_btw).unflatten(-1, (num_anchors, 3)), x_btw.shape[1])
 
     def loss(self, outputs: HeadOutputs, targets: Targets) -> Tensor:
         """Scalar: sigmoid focal loss of the presence, plus smooth L1 of the offsets of positive anchors."""
@@ -87,14 +87,13 @@ class AnchorHead(Head):
         """(B, T, K): each anchor's confidence, moved by its centre offset; the highest stays."""
         assert outputs.offsets is not None
         presence_btak = outputs.logits.float().sigmoid()
-        presence_btw = zero_padding(presence_btak.flatten(2), outputs.mask_bt)
+        presence_btw = presence_btak.flatten(2)
         step_t1 = torch.arange(outputs.num_steps, device=presence_btw.device).unsqueeze(1)
         position_bta = step_t1 + outputs.offsets[..., 1].float() * self._lengths(presence_btw)
         return move_scores(
             presence_btw.reshape(len(presence_btw), -1, presence_btak.shape[-1]),
             position_bta.flatten(1, 2),
             num_steps=outputs.num_steps,
-            mask_bt=outputs.mask_bt,
         )
 
     def _lengths(self, like: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Head, HeadOutputs, Trunk
-from .losses import PRIOR_LOGIT, SOFTMAX_LOSSES, LossName, binary_cross_entropy, mean_where
-from .ops import Mask, move_scores, zero_padding
+from .losses import PRIOR_LOGIT, SOFTMAX_LOSSES, binary_cross_entropy, mean_where
+from .ops import move_scores
 from .targets import Targets
+from .training.settings import LossName
 
 
 class ClassifierHead(Head):
@@ -33,11 +34,11 @@ class ClassifierHead(Head):
         self.displacement = nn.Linear(trunk.dim, 1) if displacement else None
         self.loss_name = loss
 
-    def forward(self, features_btc: Tensor, mask_bt: Mask = None) -> HeadOutputs:
+    def forward(self, features_btc: Tensor) -> HeadOutputs:
         """-> logits (B, T, N), or (B, T, K) with `bce`; offsets (B, T) in steps or None. Raises as `Trunk.forward`."""
-        x_btd = self.trunk(features_btc, mask_bt)
+        x_btd = self.trunk(features_btc)
         offsets_bt = None if self.displacement is None else self.displacement(x_btd).squeeze(-1)
-        return HeadOutputs(self.classifier(x_btd), offsets_bt, mask_bt, num_steps=x_btd.shape[1])
+        return HeadOutputs(self.classifier(x_btd), offsets_bt, num_steps=x_btd.shape[1])
 
     def loss(self, outputs: HeadOutputs, targets: Targets) -> Tensor:
         """Scalar: the classifier's loss, plus the squared error of the displacement in steps squared."""
@@ -55,8 +56,7 @@ class ClassifierHead(Head):
         """(B, T, K): probabilities, moved by the displacement where there is one."""
         logits = outputs.logits.float()
         probability_btk = logits.softmax(-1)[..., 1:] if self.is_softmax else logits.sigmoid()
-        probability_btk = zero_padding(probability_btk, outputs.mask_bt)
         if outputs.offsets is None:
             return probability_btk
         position_bt = torch.arange(outputs.num_steps, device=probability_btk.device) + outputs.offsets.float()
-        return move_scores(probability_btk, position_bt, num_steps=outputs.num_steps, mask_bt=outputs.mask_bt)
+        return move_scores(probability_btk, position_bt, num_steps=outputs.num_steps)

@@ -3,9 +3,8 @@
 Shapes: B clips, T steps, C feature channels, D neck channels, K classes, N = K + 1 outputs (0 is background).
 A step is one row of features: one frame at 25 rows per second, two at the seed's stride of 2.
 
-Masks are (B, T) bool, True where a step is real; None where all are. Padding belongs at the end of a clip: then the
-scores of the real steps are those of the clip without padding. Elsewhere (a hole, a padded start) the content of
-masked steps still changes nothing, but they take up time.
+Heads know no padding. A match shorter than a window is filled up with its last row, and `Targets.mask_bt` keeps those
+steps out of the loss.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +15,6 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .ops import Mask, zero_padding
 from .targets import Targets
 
 
@@ -28,8 +26,6 @@ class HeadOutputs:
     """(B, T, N) of a softmax head, (B, S, K) or (B, T, A, K) of a presence head."""
     offsets: Tensor | None
     """Regressed offsets, in the head's own unit; None where it regresses none."""
-    mask_bt: Mask
-    """The mask that came in."""
     num_steps: int
     """T."""
 
@@ -38,27 +34,27 @@ class Head(nn.Module, ABC):
     """Features to events."""
 
     @abstractmethod
-    def forward(self, features_btc: Tensor, mask_bt: Mask = None) -> HeadOutputs:
-        """(B, T, C) features, any T >= 1, and their mask -> outputs."""
+    def forward(self, features_btc: Tensor) -> HeadOutputs:
+        """(B, T, C) features, any T >= 1 -> outputs."""
 
     @abstractmethod
     def loss(self, outputs: HeadOutputs, targets: Targets) -> Tensor:
-        """Scalar, mean over the real steps of `targets`; 0 where there are none."""
+        """Scalar, mean over the steps that `targets.mask_bt` marks as real; 0 where there are none."""
 
     @abstractmethod
     def scores(self, outputs: HeadOutputs) -> Tensor:
-        """Confidences (B, T, K) in [0, 1] of class k + 1 at each step, offsets applied; 0 at padded steps."""
+        """Confidences (B, T, K) in [0, 1] of class k + 1 at each step, offsets applied."""
 
 
 class Neck(nn.Module, ABC):
-    """(B, T, C) -> (B, T, D). Padded steps may come out as anything; whoever mixes steps zeroes them first."""
+    """(B, T, C) -> (B, T, D)."""
 
     dim: int
     """D."""
 
     @abstractmethod
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
-        """(B, T, C), real steps marked -> (B, T, D)."""
+    def forward(self, x_btc: Tensor) -> Tensor:
+        """(B, T, C), any T >= 1 -> (B, T, D)."""
 
 
 class Trunk(nn.Module):
@@ -76,11 +72,11 @@ class Trunk(nn.Module):
             self.necks.append(neck)
             self.dim = neck.dim
 
-    def forward(self, features_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, features_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, D).
 
         Raises:
-            InputError: features or mask of another shape.
+            InputError: features of another shape.
         """
         shape = tuple(features_btc.shape)
         if len(shape) != 3 or shape[1] == 0 or shape[2] != self.dim_in:
@@ -90,11 +86,9 @@ class Trunk(nn.Module):
                 wanted=f"(clips, steps >= 1, {self.dim_in} channels)",
                 cure=f"build the head with dim={shape[-1]}" if len(shape) == 3 and shape[1] else "",
             )
-        if mask_bt is not None and tuple(mask_bt.shape) != shape[:2]:
-            raise InputError("mask does not fit the features", got=f"shape {tuple(mask_bt.shape)}", wanted=shape[:2])
-        x_btc: Tensor = self.proj(zero_padding(features_btc, mask_bt))
+        x_btc: Tensor = self.proj(features_btc)
         for neck in self.necks:
-            x_btc = neck(x_btc, mask_bt)
+            x_btc = neck(x_btc)
         return x_btc
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Neck, require
-from .ops import Mask, Mlp, coarse_mask, halve_by_max, stretch
+from .ops import Mlp, stretch
 from .sgp import SgpBlock, SgpBranches
 
 
@@ -48,13 +48,13 @@ class SgpMixer(nn.Module):
         self.merge = nn.Linear(6 * dim, dim)
         self.mlp = Mlp(dim)
 
-    def forward(self, deep_bsc: Tensor, skip_btc: Tensor, *, mask_bs: Mask, mask_bt: Mask) -> Tensor:
+    def forward(self, deep_bsc: Tensor, skip_btc: Tensor) -> Tensor:
         """(B, S, C), (B, T, C) -> (B, T, C)."""
         skip_btc = self.norm_skip(skip_btc)
-        deep_btc = stretch(self.norm_deep(deep_bsc), mask_bs, num_steps=skip_btc.shape[1], mask_bt=mask_bt)
-        parts = [*self.deep(deep_btc, mask_bt), *self.skip(skip_btc, mask_bt), deep_btc, skip_btc]
+        deep_btc = stretch(self.norm_deep(deep_bsc), num_steps=skip_btc.shape[1])
+        parts = [*self.deep(deep_btc), *self.skip(skip_btc), deep_btc, skip_btc]
         mixed_btc = functional.gelu(self.merge(torch.cat(parts, dim=-1)))
-        out_btc: Tensor = mixed_btc + self.mlp(mixed_btc, mask_bt)
+        out_btc: Tensor = mixed_btc + self.mlp(mixed_btc)
         return out_btc
 
 
@@ -76,15 +76,19 @@ class EncoderDecoder(Neck):
         self.mixers = nn.ModuleList(mixer() for _ in range(settings.num_layers))
         self.decoder = nn.ModuleList(block() for _ in range(settings.num_layers))
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        skips: list[tuple[Tensor, Mask]] = []
+        skips: list[Tensor] = []
         for block in self.encoder:
-            x_btc = block(x_btc, mask_bt)
-            skips.append((x_btc, mask_bt))
-            x_btc, mask_bt = halve_by_max(x_btc, mask_bt), coarse_mask(mask_bt, factor=2)
-        x_btc = self.bottleneck(x_btc, mask_bt)
-        for mixer, block, (skip_btc, skip_mask_bt) in zip(self.mixers, self.decoder, reversed(skips), strict=True):
-            x_btc = mixer(x_btc, skip_btc, mask_bs=mask_bt, mask_bt=skip_mask_bt)
-            x_btc, mask_bt = block(x_btc, skip_mask_bt), skip_mask_bt
+            x_btc = block(x_btc)
+            skips.append(x_btc)
+            x_btc = halve_by_max(x_btc)
+        x_btc = self.bottleneck(x_btc)
+        for mixer, block, skip_btc in zip(self.mixers, self.decoder, reversed(skips), strict=True):
+            x_btc = block(mixer(x_btc, skip_btc))
         return x_btc
+
+
+def halve_by_max(x_btc: Tensor) -> Tensor:
+    """(B, T, C) -> (B, ceil(T / 2), C), adaptive: pairs where T is even, overlapping twos and threes where odd."""
+    return functional.adaptive_max_pool1d(x_btc.transpose(1, 2), (x_btc.shape[1] + 1) // 2).transpose(1, 2)

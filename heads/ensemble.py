@@ -15,14 +15,14 @@ from ..cache.bank import FeatureBank
 from ..cache.reduction import Reduction, read_reduction
 from ..cache.settings import FeatureSettings
 from ..errors import InputError
-from .model import SpottingModel
+from .model import SpottingModel, build_model
+from .registry import require_own_modules
 from .scoring import FloatArray, match_scores
-from .training.checkpoint import BEST, COMMANDS, read_weights, require_shapes
-from .training.record import RunRecord
+from .training.checkpoint import BEST, COMMANDS, RunRecord, read_weights, require_shapes
 
 
 @dataclass(frozen=True)
-class Member:
+class LoadedRun:
     """One finished run with its network."""
 
     folder: Path
@@ -35,7 +35,7 @@ class Member:
     """Of the rows that it needs; None: full rows."""
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device) -> "Member":
+    def load(cls, folder: Path, device: torch.device) -> "LoadedRun":
         """From the run's folder.
 
         Raises:
@@ -43,13 +43,13 @@ class Member:
         """
         record = RunRecord.read(folder)
         if not record.finished:
-            command = "finetune" if record.is_finetuned else "train-head"
             raise InputError(
                 f"{folder}: the run is not finished",
                 got=f"{len(record.history)} of up to {record.settings.epochs} epochs, and no peaks chosen",
-                cure=f"give the same `bas {command} ... --out {folder}` again: it goes on where it stopped",
+                cure=f"give the same `bas {record.command} ... --out {folder}` again: it goes on where it stopped",
             )
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):  # what run.json claims takes no memory yet
+        require_own_modules(record.settings.head, folder)
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):  # what run.json asks for takes no memory yet
             require_shapes(folder / BEST, _model(record))
         model = _model(record)
         read_weights(folder / BEST, model)
@@ -59,14 +59,14 @@ class Member:
 
 
 def _model(record: RunRecord) -> SpottingModel:
-    return record.settings.build(dim=record.features.dim, num_classes=len(record.classes))
+    return build_model(record.settings, dim=record.features.dim, num_classes=len(record.classes))
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """One run or more of the same classes and features."""
 
-    members: tuple[Member, ...]
+    runs: tuple[LoadedRun, ...]
     """In the order given; the first says which peaks and calibration are used."""
     device: torch.device
 
@@ -79,15 +79,15 @@ class Ensemble:
         """
         if not folders:
             raise InputError("no run", wanted=f"the folder that {COMMANDS} made", cure="--run FOLDER")
-        ensemble = cls(tuple(Member.load(folder, device) for folder in folders), device)
-        for member in ensemble.members[1:]:
-            ensemble._require_fits(member)
+        ensemble = cls(tuple(LoadedRun.load(folder, device) for folder in folders), device)
+        for run in ensemble.runs[1:]:
+            ensemble._require_fits(run)
         return ensemble
 
     @property
     def first(self) -> RunRecord:
         """The record of the first run."""
-        return self.members[0].record
+        return self.runs[0].record
 
     @property
     def features(self) -> FeatureSettings:
@@ -97,7 +97,7 @@ class Ensemble:
     @property
     def reduction(self) -> Reduction | None:
         """How full rows become those; None where they are full."""
-        return self.members[0].reduction
+        return self.runs[0].reduction
 
     @property
     def full_features(self) -> FeatureSettings:
@@ -121,16 +121,16 @@ class Ensemble:
         Returns:
             (R, K) float32 in [0, 1].
         """
-        num_all = bank.num_rows * len(self.members)
+        num_all = bank.num_rows * len(self.runs)
         sum_rk: FloatArray | None = None
-        for number, member in enumerate(self.members):
+        for number, run in enumerate(self.runs):
 
             def count(done: int, total: int, before: int = number) -> None:
                 on_progress(before * bank.num_rows + bank.num_rows * done // total, num_all)
 
-            plan = member.record.settings.scoring_plan
+            plan = run.record.settings.scoring_plan
             scores_rk = match_scores(
-                member.model,
+                run.model,
                 bank.gather,
                 bank.num_rows,
                 plan,
@@ -139,10 +139,10 @@ class Ensemble:
             )
             sum_rk = scores_rk if sum_rk is None else sum_rk + scores_rk
         assert sum_rk is not None
-        return sum_rk / np.float32(len(self.members))
+        return sum_rk / np.float32(len(self.runs))
 
-    def _require_fits(self, member: Member) -> None:
-        mine, theirs = self.first, member.record
+    def _require_fits(self, run: LoadedRun) -> None:
+        mine, theirs = self.first, run.record
         differing: dict[str, tuple[object, object]] = {
             name: (getattr(theirs.features, name), getattr(mine.features, name))
             for name in theirs.features.differing(mine.features)
@@ -157,7 +157,7 @@ class Ensemble:
         is_other_backbone = "weights_sha256" in differing
         if differing:
             raise InputError(
-                f"{member.folder}: does not go together with {self.members[0].folder}: other {', '.join(differing)}",
+                f"{run.folder}: does not go together with {self.runs[0].folder}: other {', '.join(differing)}",
                 got="; ".join(f"{name} {got}" for name, (got, _) in differing.items()),
                 wanted="; ".join(f"{name} {wanted}" for name, (_, wanted) in differing.items()),
                 cure="name runs that were trained on the same features with the same class list"

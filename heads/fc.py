@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from .contract import Neck, require
-from .ops import Mask
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Fc(Neck):
         self.dim = dim
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:  # noqa: ARG002
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         out_btc: Tensor = self.dropout(x_btc)
         return out_btc

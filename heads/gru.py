@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .contract import Neck, require
-from .ops import Mask, TimeBatchNorm, TimeConv, coarse_mask, lengths, zero_padding
-from .pyramid import pool_by_max
+from .ops import TimeBatchNorm, TimeConv, pool_by_max
 
 
 @dataclass(frozen=True)
@@ -36,22 +34,17 @@ class BiGruSettings:
 
 
 class BiGru(Neck):
-    """Both directions over the real steps; with a mask the lengths are read, which waits for the device."""
+    """A GRU in both directions."""
 
     def __init__(self, settings: BiGruSettings, dim: int) -> None:
         super().__init__()
         self.dim = 2 * settings.hidden
         self.gru = nn.GRU(dim, settings.hidden, settings.num_layers, batch_first=True, bidirectional=True)
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
-        """(B, T, C) -> (B, T, 2 H), zeros behind the last real step."""
-        if mask_bt is None:
-            out_bth: Tensor = self.gru(x_btc)[0]
-            return out_bth
-        packed = pack_padded_sequence(
-            zero_padding(x_btc, mask_bt), lengths(mask_bt).cpu(), batch_first=True, enforce_sorted=False
-        )
-        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x_btc.shape[1])[0]
+    def forward(self, x_btc: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, 2 H)."""
+        out_bth: Tensor = self.gru(x_btc)[0]
+        return out_bth
 
 
 @dataclass(frozen=True)
@@ -79,10 +72,10 @@ class DoubleConv(nn.Module):
         self.convs = nn.ModuleList([TimeConv(dim_in, dim_out, 3), TimeConv(dim_out, dim_out, 3)])
         self.norms = nn.ModuleList([TimeBatchNorm(dim_out), TimeBatchNorm(dim_out)])
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, D), >= 0."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x_btc = functional.relu(norm(conv(x_btc, mask_bt), mask_bt))
+            x_btc = functional.relu(norm(conv(x_btc)))
         return x_btc
 
 
@@ -102,15 +95,15 @@ class UnetGru(Neck):
             DoubleConv(deep + width, width) for deep, width in reversed(list(zip(deeper, widths, strict=True)))
         )
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, widths[0]), >= 0."""
-        skips: list[tuple[Tensor, Mask]] = []
+        skips: list[Tensor] = []
         for block in self.encoder:
-            x_btc = block(x_btc, mask_bt)
-            skips.append((x_btc, mask_bt))
-            x_btc, mask_bt = pool_by_max(x_btc, mask_bt, factor=2), coarse_mask(mask_bt, factor=2)
-        x_btc = self.bottom(x_btc, mask_bt)
-        for block, (skip_btc, skip_mask_bt) in zip(self.decoder, reversed(skips), strict=True):
+            x_btc = block(x_btc)
+            skips.append(x_btc)
+            x_btc = pool_by_max(x_btc, factor=2)
+        x_btc = self.bottom(x_btc)
+        for block, skip_btc in zip(self.decoder, reversed(skips), strict=True):
             x_btc = x_btc.repeat_interleave(2, dim=1)[:, : skip_btc.shape[1]]
-            x_btc = block(torch.cat([x_btc, skip_btc], dim=-1), skip_mask_bt)
+            x_btc = block(torch.cat([x_btc, skip_btc], dim=-1))
         return x_btc

@@ -4,17 +4,12 @@ Shapes: B clips, T steps, K classes, N = K + 1 with background 0.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .ops import Mask, zero_padding
 from .targets import Targets
-
-LossName = Literal["ce", "focal", "bce"]
-LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
 
 CLASS_WEIGHT = 5.0
 """Weight of each class in `ce`; background has 1 (the seed's default)."""
@@ -89,26 +84,25 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def mixup(
-    features_btc: Tensor, mask_bt: Mask, targets: Targets, *, generator: torch.Generator, alpha: float = MIXUP_ALPHA
-) -> tuple[Tensor, Mask, list[tuple[float, Targets]]]:
+    features_btc: Tensor, targets: Targets, *, generator: torch.Generator, alpha: float = MIXUP_ALPHA
+) -> tuple[Tensor, list[tuple[float, Targets]]]:
     """Blend each clip with another of the batch, one share for the batch from Beta(alpha, alpha).
 
     Every loss here is blended as a whole, which is the same as blended labels for cross-entropy, and also right for
     displacements, where an average of two would point at neither event:
 
-        features, mask, parts = mixup(features, mask, targets, generator=generator)
-        outputs = head(features, mask)
+        features, parts = mixup(features, targets, generator=generator)
+        outputs = head(features)
         loss = sum(share * head.loss(outputs, part) for share, part in parts)
 
     Args:
         features_btc: (B, T, C).
-        mask_bt: (B, T) bool, or None.
         targets: of the batch.
         generator: on the CPU; the only source of randomness.
         alpha: > 0; small ones blend little.
 
     Returns:
-        Features, the mask (real where either clip is), and targets with their shares, which sum to 1.
+        Features, and targets with their shares, which sum to 1.
 
     Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
     """
@@ -116,11 +110,9 @@ def mixup(
     gammas = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator)
     share = float(gammas[0] / gammas.sum().clamp(min=1e-300)) if float(gammas.sum()) > 0 else 1.0
     order = torch.randperm(features_btc.shape[0], generator=generator).to(features_btc.device)
-    features_btc = zero_padding(features_btc, mask_bt)
     mixed_btc = share * features_btc + (1 - share) * features_btc[order]
-    mixed_mask = None if mask_bt is None else mask_bt | mask_bt[order]
     other = targets.select(order)
-    return mixed_btc, mixed_mask, [(share, targets), (1 - share, other)]
+    return mixed_btc, [(share, targets), (1 - share, other)]
 
 
 def _real(logits: Tensor, mask: Tensor) -> Tensor:

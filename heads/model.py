@@ -1,7 +1,7 @@
-"""A head with its inputs, and the settings that build both: what training makes and prediction loads."""
+"""A head with its inputs: what training makes and prediction loads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,47 +9,31 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .contract import Head, HeadOutputs, HeadSettings, NeckSettings
 from .inputs import Inputs
-from .losses import LossName
-from .ops import Mask
-from .registry import HEADS, build_head
+from .registry import HEADS, build_head, default_settings, split_option
 from .targets import Targets
+from .training.settings import ModelSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """All that decides what the network is."""
+def build_model(settings: ModelSettings, *, dim: int, num_classes: int) -> "SpottingModel":
+    """A model for C = `dim` channels, randomly initialised from torch's global generator.
 
-    head: str = "ed"
-    """Name in `HEADS`, several joined by `+`; `+disp` at the end adds a displacement output."""
-    options: Mapping[str, float | int | str | bool] = field(default_factory=dict)
-    """Settings of the head that differ from its defaults, e.g. {"bigru.hidden": 96, "unet_gru.gru.hidden": 64}."""
-    proj: int | None = None
-    """Width of a projection before the head; 0 none; None: 256 for more than 256 channels, else none."""
-    loss: LossName | None = None
-    """`ce` or `focal`; None: the head's own."""
-    inputs: str = "raw"
-    """Name in `INPUTS`: raw, standard (deviation 1 over the training rows), scores (adds logits, then standard)."""
-
-    def build(self, *, dim: int, num_classes: int) -> "SpottingModel":
-        """A model for C = `dim` channels, randomly initialised from torch's global generator.
-
-        Raises:
-            InputError: a name or a setting is not usable.
-        """
-        settings = head_settings(self.options)
-        unused = [path for path in self.options if path.split(".")[0] not in self.head.split("+")]
-        if unused:
-            raise InputError(f"setting of a head that is not in {self.head!r}", got=", ".join(unused))
-        inputs = Inputs(self.inputs, dim)
-        head = build_head(
-            self.head,
-            dim=inputs.dim,
-            num_classes=num_classes,
-            proj=self.proj,
-            loss=self.loss,
-            settings=settings,
-        )
-        return SpottingModel(inputs, head)
+    Raises:
+        InputError: a name or a setting is not usable.
+    """
+    unused = [path for path in settings.options if split_option(path)[0] not in settings.head.split("+")]
+    replaced = head_settings(settings.options)
+    if unused:
+        raise InputError(f"setting of a head that is not in {settings.head!r}", got=", ".join(unused))
+    inputs = Inputs(settings.inputs, dim)
+    head = build_head(
+        settings.head,
+        dim=inputs.dim,
+        num_classes=num_classes,
+        proj=settings.proj,
+        loss=settings.loss,
+        settings=replaced,
+    )
+    return SpottingModel(inputs, head)
 
 
 class SpottingModel(nn.Module):
@@ -60,9 +44,9 @@ class SpottingModel(nn.Module):
         self.inputs = inputs
         self.head = head
 
-    def forward(self, features_btc: Tensor, mask_bt: Mask = None) -> HeadOutputs:
-        """(B, T, C) rows and their mask -> the head's outputs."""
-        outputs: HeadOutputs = self.head(self.inputs(features_btc), mask_bt)
+    def forward(self, features_btc: Tensor) -> HeadOutputs:
+        """(B, T, C) rows -> the head's outputs."""
+        outputs: HeadOutputs = self.head(self.inputs(features_btc))
         return outputs
 
     def loss(self, outputs: HeadOutputs, targets: Targets) -> Tensor:
@@ -91,10 +75,10 @@ def head_settings(options: Mapping[str, Any]) -> dict[str, NeckSettings | HeadSe
     """
     changed: dict[str, Any] = {}
     for path, value in options.items():
-        name, *fields = path.split(".")
-        if name not in HEADS or not fields:
+        name, fields = split_option(path)
+        if not fields or (":" not in name and name not in HEADS):
             raise InputError("no such setting of a head", got=path, wanted="HEAD.FIELD, such as bigru.hidden")
-        changed[name] = _with(changed.get(name, HEADS[name]), fields, value, path=path)
+        changed[name] = _with(changed.get(name) or default_settings(name), fields, value, path=path)
     return changed
 
 

@@ -3,7 +3,6 @@
 Shapes: B clips, T steps, S coarser steps, C channels.
 """
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Neck, require
-from .ops import Mask, TimeBatchNorm, TimeConv, coarse_mask, lengths, stretch, zero_padding
+from .ops import TimeBatchNorm, TimeConv, pool_by_max, stretch
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,13 @@ class EdConv(Neck):
         self.norms = nn.ModuleList(TimeBatchNorm(width) for width in settings.widths)
         self.out = nn.Linear(widths[-1], dim)
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         num_steps = x_btc.shape[1]
-        x_bsc = pool_by_max(x_btc, mask_bt, factor=self.pool_steps)
-        mask_bs = coarse_mask(mask_bt, factor=self.pool_steps)
+        x_bsc = pool_by_max(x_btc, factor=self.pool_steps)
         for up, norm in zip(self.ups, self.norms, strict=True):
-            x_bsc = up(zero_padding(x_bsc, mask_bs).transpose(1, 2)).transpose(1, 2)
-            mask_bs = _doubled(mask_bs)
-            x_bsc = functional.relu(norm(x_bsc, mask_bs))
-        return stretch(self.out(x_bsc), mask_bs, num_steps=num_steps, mask_bt=mask_bt)
+            x_bsc = functional.relu(norm(up(x_bsc.transpose(1, 2)).transpose(1, 2)))
+        return stretch(self.out(x_bsc), num_steps=num_steps)
 
 
 @dataclass(frozen=True)
@@ -90,30 +86,10 @@ class Tpn(Neck):
         self.merge = nn.Linear(dim * len(settings.strides), dim)
         self.norm = TimeBatchNorm(dim)
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C), >= 0."""
         levels = []
         for conv, norm, stride in zip(self.convs, self.norms, self.strides, strict=True):
-            level_bsc = functional.relu(norm(conv(x_btc, mask_bt), coarse_mask(mask_bt, factor=stride)))
+            level_bsc = functional.relu(norm(conv(x_btc)))
             levels.append(level_bsc.repeat_interleave(stride, dim=1)[:, : x_btc.shape[1]])
-        return functional.relu(self.norm(self.merge(torch.cat(levels, dim=-1)), mask_bt))
-
-
-def pool_by_max(x_btc: Tensor, mask_bt: Mask, *, factor: int) -> Tensor:
-    """(B, T, C) -> (B, ceil(T / factor), C): maximum of `factor` steps at a time, padded ones left out."""
-    if mask_bt is not None:  # zeros inside (holes), minus infinity behind the end
-        ended_bt = torch.arange(x_btc.shape[1], device=x_btc.device) >= lengths(mask_bt).unsqueeze(1)
-        x_btc = zero_padding(x_btc, mask_bt).masked_fill(ended_bt.unsqueeze(-1), -math.inf)
-    missing = -x_btc.shape[1] % factor
-    x_btc = functional.pad(x_btc, (0, 0, 0, missing), value=-math.inf)
-    return zero_padding(
-        x_btc.reshape(x_btc.shape[0], -1, factor, x_btc.shape[2]).amax(2), coarse_mask(mask_bt, factor=factor)
-    )
-
-
-def _doubled(mask_bs: Mask) -> Mask:
-    """Mask after a transposed convolution of stride 2: S steps become 2 S - 1."""
-    if mask_bs is None:
-        return None
-    steps = torch.arange(2 * mask_bs.shape[1] - 1, device=mask_bs.device)
-    return steps < (2 * lengths(mask_bs) - 1).unsqueeze(1)
+        return functional.relu(self.norm(self.merge(torch.cat(levels, dim=-1))))

@@ -51,7 +51,7 @@ _SCORES = TrainSettings(
     hop_rows=51,
     batch=16,
     epochs=10,
-    epoch_steps=409_600,
+    frames_per_epoch=409_600,
     warmup_epochs=1.0,
     patience=0,
     lr=3e-3,
@@ -73,7 +73,7 @@ _SMALL = TrainSettings(
     hop_rows=4,
     batch=8,
     epochs=12,
-    epoch_steps=20_000,
+    frames_per_epoch=20_000,
     warmup_epochs=1.0,
     patience=0,
     lr=1e-3,
@@ -81,7 +81,7 @@ _SMALL = TrainSettings(
     max_grad_norm=1.0,
 )
 
-_DEMO = replace(_SMALL, clip_len=200, epochs=8, epoch_steps=60_000, lr=5e-4, weight_decay=0.3)
+_DEMO = replace(_SMALL, clip_len=200, epochs=8, frames_per_epoch=60_000, lr=5e-4, weight_decay=0.3)
 
 RECIPES: Mapping[str, Recipe] = {
     # SoccerNet, in the order of the published table

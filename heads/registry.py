@@ -1,6 +1,12 @@
-"""The heads: a table, and the builder. A new head is one file and one line of `HEADS`; the tests pick it up."""
+"""The heads: a table, and the builder. A new head is one file and one line of `HEADS`; the contract tests pick it up.
 
+A head from outside the package is named by the import path of its settings, `module:Settings`, or put into `HEADS`.
+"""
+
+import importlib
+import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..errors import InputError
 from .actionformer import ActionFormerSettings
@@ -10,11 +16,10 @@ from .contract import Head, HeadSettings, NeckSettings, Trunk
 from .ed import EdSettings
 from .fc import FcSettings
 from .gru import BiGruSettings, UnetGruSettings
-from .losses import LOSS_NAMES, LossName
 from .pyramid import EdConvSettings, TpnSettings
 from .sgp import SgpBlockSettings, SgpSettings
-from .targets import TargetSettings
 from .tcn import TcnDilatedSettings, TcnSettings
+from .training.settings import DISPLACEMENT, LOSS_NAMES, LossName
 from .transformer import TransformerSettings
 from .unet import UnetSettings
 
@@ -35,8 +40,6 @@ HEADS: dict[str, NeckSettings | HeadSettings] = {
     "actionformer": ActionFormerSettings(),
 }
 """Name -> default settings, which build it: `build` makes a neck, `build_head` a head with outputs of its own."""
-
-DISPLACEMENT = "disp"
 WIDEST_WITHOUT_PROJECTION = 256
 """Channels up to which a head takes the features as they are; wider ones are projected to this many by default."""
 
@@ -53,8 +56,8 @@ def build_head(
     """A head by name, randomly initialised (from torch's global generator).
 
     Args:
-        name: a key of `HEADS`; several joined by `+` follow each other (`tcn+sgp`), and `+disp` at the end adds a
-            displacement output (`ed+disp`).
+        name: a key of `HEADS` or `module:Settings`; several joined by `+` follow each other (`tcn+sgp`), and `+disp`
+            at the end adds a displacement output (`ed+disp`).
         dim: C, channels of the features.
         num_classes: K, without background.
         proj: width of a linear projection before the first neck; 0 for none; by default none up to 256 channels, and
@@ -71,7 +74,7 @@ def build_head(
         raise InputError("size of the head is not usable", got=got, wanted="dim, num_classes >= 1; proj >= 0")
     if loss is not None and loss not in LOSS_NAMES:
         raise InputError("no such loss", got=repr(loss), wanted=", ".join(LOSS_NAMES))
-    parts, displacement = _parse(name, {**HEADS, **(settings or {})})
+    parts, displacement = _parse(name, settings or {})
     if proj is None:
         proj = WIDEST_WITHOUT_PROJECTION if dim > WIDEST_WITHOUT_PROJECTION else 0
     last = parts[-1]
@@ -89,26 +92,75 @@ def build_head(
     return last.build_head(Trunk(dim=dim, proj=proj, necks=_necks(name, parts[:-1])), num_classes)
 
 
-def default_targets(name: str) -> TargetSettings:
-    """Label width that a head is made for: dilation by 2 steps with `+disp`, none otherwise."""
-    return TargetSettings(dilation_steps=2 if name.endswith(f"+{DISPLACEMENT}") else 0)
+def default_settings(name: str) -> NeckSettings | HeadSettings:
+    """Default settings of one head by its name in `HEADS`, or by import path: `my_module:MyHeadSettings`.
+
+    Raises:
+        InputError: no such head, or a module that cannot be imported or holds no such settings.
+    """
+    if name in HEADS:
+        return HEADS[name]
+    module_name, colon, class_name = name.partition(":")
+    if not colon:
+        raise InputError(
+            "no such head",
+            got=repr(name),
+            wanted=", ".join(HEADS),
+            cure="join several by +, as in tcn+sgp; add +disp at the end for a displacement output; a head of your "
+            "own is module:Settings",
+        )
+    try:
+        settings: NeckSettings | HeadSettings = getattr(importlib.import_module(module_name), class_name)()
+    except Exception as error:  # whatever a module of somebody else does while it is imported
+        raise InputError(
+            f"head {name!r} cannot be imported",
+            got=f"{type(error).__name__}: {error}"[:200],
+            wanted="module:Settings, a dataclass with defaults for every field",
+            cure="install the package that holds it, or name its folder in PYTHONPATH",
+        ) from error
+    if not hasattr(settings, "build") and not hasattr(settings, "build_head"):
+        raise InputError(f"head {name!r} builds no head", wanted="settings with a method build or build_head")
+    return settings
+
+
+def require_own_modules(head: str, folder: Path) -> None:
+    """Refuse a run whose head would be imported from the run's own folder: a run is data, never code.
+
+    A head from outside must lie in an installed package or module. Namespace packages (folders without `__init__.py`)
+    are refused, as `runs.of_somebody.module` would lead from the working directory into a run.
+
+    Raises:
+        InputError: a head that would be imported from `folder`, or from no proper module.
+    """
+    for name in head.split("+"):
+        if ":" not in name or name in HEADS:
+            continue
+        top = name.partition(":")[0].partition(".")[0]
+        spec = importlib.util.find_spec(top) if top.isidentifier() else None  # imports nothing
+        origin = Path(spec.origin) if spec and spec.origin and spec.has_location else None
+        if origin is None or origin.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{folder}: its head {name!r} cannot be imported",
+                got="no such module" if origin is None else f"code inside the run: {origin}",
+                wanted="a module that is installed on this machine",
+                cure="install the package that holds it, or name its folder in PYTHONPATH",
+            )
+
+
+def split_option(path: str) -> tuple[str, list[str]]:
+    """`unet_gru.gru.hidden` -> head and fields; the head may be an import path: `my.module:Settings.width`."""
+    module, colon, rest = path.rpartition(":")
+    name, *fields = rest.split(".")
+    return module + colon + name, fields
 
 
 def _parse(
-    name: str, table: Mapping[str, NeckSettings | HeadSettings]
+    name: str, replaced: Mapping[str, NeckSettings | HeadSettings]
 ) -> tuple[list[NeckSettings | HeadSettings], bool]:
     names = name.split("+")
     displacement = len(names) > 1 and names[-1] == DISPLACEMENT
     names = names[:-1] if displacement else names
-    for each in names:
-        if each not in table:
-            raise InputError(
-                "no such head",
-                got=repr(each) + (f" in {name!r}" if each != name else ""),
-                wanted=", ".join(table),
-                cure="join several by +, as in tcn+sgp; add +disp at the end for a displacement output",
-            )
-    return [table[each] for each in names], displacement
+    return [replaced.get(each) or default_settings(each) for each in names], displacement
 
 
 def _necks(name: str, parts: list[NeckSettings | HeadSettings]) -> list[NeckSettings]:

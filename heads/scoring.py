@@ -5,59 +5,35 @@ scored apart and interleaved.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError
 from .model import SpottingModel
-from .training.sampler import window_starts
+from .training.data import window_starts
+from .training.settings import ScoringPlan
 
 FloatArray = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class ScoringPlan:
-    """How a match is cut into windows."""
+def blend_weights(num_steps: int) -> Tensor:
+    """(T,) share of each step of a window in the blend: a Hann window, which is above zero everywhere."""
+    place = (torch.arange(num_steps, dtype=torch.float32) + 0.5) / num_steps
+    return torch.sin(torch.pi * place) ** 2
 
-    window_steps: int
-    """Steps of a window, >= 1; a shorter match is one window."""
-    stride: int
-    """Rows per step, >= 1."""
-    overlap: float = 0.5
-    """Share of a window that the next one sees again, 0 to below 1."""
-    half: bool = True
-    """fp16 on a CUDA device; elsewhere fp32 in any case."""
-    steps_per_call: int = 6_400
-    """Steps that go through the network at once: memory only."""
 
-    def __post_init__(self) -> None:
-        if min(self.window_steps, self.stride, self.steps_per_call) < 1 or not 0 <= self.overlap < 1:
-            raise InputError("windows over a match are not usable", got=self, wanted="steps >= 1, overlap in [0, 1)")
-
-    @property
-    def hop_steps(self) -> int:
-        """Steps between the starts of neighbouring windows, >= 1."""
-        return max(1, round(self.window_steps * (1 - self.overlap)))
-
-    def weights(self, num_steps: int) -> Tensor:
-        """(T,) share of each step of a window in the blend: a Hann window, which is above zero everywhere."""
-        place = (torch.arange(num_steps, dtype=torch.float32) + 0.5) / num_steps
-        return torch.sin(torch.pi * place) ** 2
-
-    def batches(self, num_rows: int) -> Iterator[Tensor]:
-        """Rows (B, T) of the windows of a match, phase after phase."""
-        for phase in range(min(self.stride, num_rows)):
-            num_steps = -(-(num_rows - phase) // self.stride)
-            length = min(self.window_steps, num_steps)
-            first_b = window_starts(num_steps, clip_len=length, stride=1, hop_rows=self.hop_steps)
-            at_once = max(1, self.steps_per_call // length)
-            for start in range(0, len(first_b), at_once):
-                step_bt = torch.from_numpy(first_b[start : start + at_once])[:, None] + torch.arange(length)
-                yield phase + self.stride * step_bt
+def window_batches(plan: ScoringPlan, num_rows: int) -> Iterator[Tensor]:
+    """Rows (B, T) of the windows of a match, phase after phase."""
+    for phase in range(min(plan.stride, num_rows)):
+        num_steps = -(-(num_rows - phase) // plan.stride)
+        length = min(plan.window_steps, num_steps)
+        first_b = window_starts(num_steps, clip_len=length, stride=1, hop_rows=plan.hop_steps)
+        at_once = max(1, plan.steps_per_call // length)
+        for start in range(0, len(first_b), at_once):
+            step_bt = torch.from_numpy(first_b[start : start + at_once])[:, None] + torch.arange(length)
+            yield phase + plan.stride * step_bt
 
 
 @torch.inference_mode()
@@ -86,12 +62,12 @@ def match_scores(
     device = next(model.parameters()).device
     total_rk = torch.zeros(num_rows, num_classes, device=device)
     weight_r1 = torch.zeros(num_rows, 1, device=device)
-    batches = list(plan.batches(num_rows))
+    batches = list(window_batches(plan, num_rows))
     num_done, num_all = 0, sum(index_bt.numel() for index_bt in batches)
     for index_bt in batches:
         with torch.autocast(device.type, torch.float16, enabled=plan.half and device.type == "cuda"):
             scores_btk = model.scores(model(gather(index_bt))).float()
-        weight_t1 = plan.weights(index_bt.shape[1]).to(device)[:, None]
+        weight_t1 = blend_weights(index_bt.shape[1]).to(device)[:, None]
         place = index_bt.flatten().to(device)
         total_rk.index_add_(0, place, (scores_btk * weight_t1).flatten(0, 1))
         weight_r1.index_add_(0, place, weight_t1.expand(len(index_bt), -1, 1).flatten(0, 1))

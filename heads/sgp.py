@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Neck, require
-from .ops import Mask, Mlp, TimeConv, masked_mean
+from .ops import Mlp, TimeConv
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Sgp(Neck):
         self.windows = nn.ModuleList(TimeConv(dim, dim, 3, dilation=dilation) for dilation in settings.dilations)
         self.merge = nn.Linear(dim * len(settings.dilations), dim)
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        instant_btc: Tensor = self.up(functional.relu(self.down(x_btc - masked_mean(x_btc, mask_bt))))
-        window_btc: Tensor = self.merge(torch.cat([conv(x_btc, mask_bt) for conv in self.windows], dim=-1))
+        instant_btc: Tensor = self.up(functional.relu(self.down(x_btc - x_btc.mean(1, keepdim=True))))
+        window_btc: Tensor = self.merge(torch.cat([conv(x_btc) for conv in self.windows], dim=-1))
         return instant_btc + window_btc
 
 
@@ -71,10 +71,10 @@ class SgpBranches(nn.Module):
             _depthwise(dim, kernel) for kernel in (kernel_steps, kernel_steps, wide + 1 - wide % 2)
         )
 
-    def forward(self, y_btc: Tensor, mask_bt: Mask) -> tuple[Tensor, Tensor]:
+    def forward(self, y_btc: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised (B, T, C) -> instant and window (B, T, C) each."""
-        instant_btc = self.fc(y_btc) * functional.relu(self.global_fc(masked_mean(y_btc, mask_bt)))
-        window_btc = (self.conv_w(y_btc, mask_bt) + self.conv_kw(y_btc, mask_bt)) * self.psi(y_btc, mask_bt)
+        instant_btc = self.fc(y_btc) * functional.relu(self.global_fc(y_btc.mean(1, keepdim=True)))
+        window_btc = (self.conv_w(y_btc) + self.conv_kw(y_btc)) * self.psi(y_btc)
         return instant_btc, window_btc
 
 
@@ -106,12 +106,12 @@ class SgpBlock(Neck):
         self.branches = SgpBranches(dim, kernel_steps=kernel_steps, kernel_ratio=kernel_ratio)
         self.mlp = Mlp(dim)
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         y_btc = self.norm(x_btc)
-        instant_btc, window_btc = self.branches(y_btc, mask_bt)
+        instant_btc, window_btc = self.branches(y_btc)
         z_btc: Tensor = x_btc + instant_btc + window_btc + y_btc
-        out_btc: Tensor = z_btc + self.mlp(z_btc, mask_bt)
+        out_btc: Tensor = z_btc + self.mlp(z_btc)
         return out_btc
 
 

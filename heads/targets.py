@@ -8,30 +8,12 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import InputError
+from .training.settings import TargetSettings
 
 NO_EVENT_STEPS = 1.0e6
 """Offset where there is no event: farther away than any clip is long, and finite, so that it never makes a NaN."""
-
-
-@dataclass(frozen=True)
-class TargetSettings:
-    """How events become labels."""
-
-    dilation_steps: int = 0
-    """Steps to each side of an event that carry its label, >= 0."""
-    sigma_steps: float = 0.0
-    """Width of Gaussian soft labels, 0 for hard ones; published runs found 2 neutral and wider harmful."""
-
-    def __post_init__(self) -> None:
-        if self.dilation_steps < 0 or self.sigma_steps < 0:
-            raise InputError("width of the labels is not usable", got=self, wanted="numbers of steps >= 0")
-        if self.dilation_steps and self.sigma_steps:
-            raise InputError(
-                "labels are either dilated or soft", got=self, wanted="one of the two at 0", cure="leave one out"
-            )
 
 
 @dataclass(frozen=True)
@@ -117,20 +99,8 @@ def clip_targets(
 
 
 def stack_targets(clips: Sequence[Targets]) -> Targets:
-    """Clips (T_i, ...) -> a batch (B, max T, ...); what is padded is masked, and holds zeros.
-
-    Raises:
-        InputError: no clip at all.
-    """
-    if not clips:
-        raise InputError("no clip to stack", got=0, wanted="at least one")
-    longest = max(clip.mask_bt.shape[0] for clip in clips)
-
-    def padded(tensor: Tensor) -> Tensor:
-        missing = longest - tensor.shape[0]
-        return functional.pad(tensor, (0, 0) * (tensor.dim() - 1) + (0, missing))
-
-    return Targets(*(torch.stack([padded(getattr(clip, field.name)) for clip in clips]) for field in fields(Targets)))
+    """Clips (T, ...) of one length -> a batch (B, T, ...)."""
+    return Targets(*(torch.stack([getattr(clip, field.name) for clip in clips]) for field in fields(Targets)))
 
 
 def _steps_by_class(events: Iterable[tuple[int, int]], *, num_steps: int, num_classes: int) -> list[list[int]]:

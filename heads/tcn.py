@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Neck, require
-from .ops import Mask, TimeBatchNorm, TimeConv
+from .ops import TimeBatchNorm, TimeConv
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Tcn(Neck):
         self.dim = dim
         self.convs = nn.ModuleList(TimeConv(dim, dim, settings.kernel_steps) for _ in range(settings.num_layers))
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C), >= 0."""
         for conv in self.convs:
-            x_btc = functional.relu(conv(x_btc, mask_bt))
+            x_btc = functional.relu(conv(x_btc))
         return x_btc
 
 
@@ -81,9 +81,9 @@ class TcnDilated(Neck):
         self.dropout = nn.Dropout(settings.dropout)
         self.out = nn.Linear(settings.hidden, dim)
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x_btc = self.dropout(functional.relu(norm(conv(x_btc, mask_bt), mask_bt)))
+            x_btc = self.dropout(functional.relu(norm(conv(x_btc))))
         out_btc: Tensor = self.out(x_btc)
         return out_btc

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Neck, require
-from .ops import Mask
 
 
 @dataclass(frozen=True)
@@ -54,23 +53,23 @@ class EncoderLayer(nn.Module):
         self.norm_attention, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, x_btw: Tensor, may_see_b1tt: Tensor | None) -> Tensor:
+    def forward(self, x_btw: Tensor) -> Tensor:
         """(B, T, W) -> (B, T, W)."""
-        x_btw = self.norm_attention(x_btw + self.dropout(self._attend(x_btw, may_see_b1tt)))
+        x_btw = self.norm_attention(x_btw + self.dropout(self._attend(x_btw)))
         feed_btw = self.down(self.dropout(functional.relu(self.up(x_btw))))
         out_btw: Tensor = self.norm_feed(x_btw + self.dropout(feed_btw))
         return out_btw
 
-    def _attend(self, x_btw: Tensor, may_see_b1tt: Tensor | None) -> Tensor:
+    def _attend(self, x_btw: Tensor) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(x_btw).chunk(3, -1))
         dropout_p = self.dropout.p if self.training else 0.0
-        out_bhtd = functional.scaled_dot_product_attention(q, k, v, attn_mask=may_see_b1tt, dropout_p=dropout_p)
+        out_bhtd = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
         merged_btw: Tensor = self.merge(out_bhtd.transpose(1, 2).flatten(2))
         return merged_btw
 
 
 class Transformer(Neck):
-    """Linear C -> W, sinusoidal positions from the start of the clip, encoder layers. Padded steps are never seen."""
+    """Linear C -> W, sinusoidal positions from the start of the clip, encoder layers."""
 
     def __init__(self, settings: TransformerSettings, dim: int) -> None:
         super().__init__()
@@ -79,17 +78,13 @@ class Transformer(Neck):
         self.dropout = nn.Dropout(settings.dropout)
         self.layers = nn.ModuleList(EncoderLayer(settings) for _ in range(settings.num_layers))
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, W)."""
         num_steps = x_btc.shape[1]
         x_btw: Tensor = self.embed(x_btc)
         x_btw = self.dropout(x_btw + sinusoids(num_steps, self.dim).to(x_btw))
-        may_see_b1tt = None
-        if mask_bt is not None:  # every step sees itself, so that a padded one is no empty softmax
-            itself_tt = torch.eye(num_steps, dtype=torch.bool, device=mask_bt.device)
-            may_see_b1tt = (mask_bt[:, None, :] | itself_tt).unsqueeze(1)
         for layer in self.layers:
-            x_btw = layer(x_btw, may_see_b1tt)
+            x_btw = layer(x_btw)
         return x_btw
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Neck, require
-from .ops import Mask, TimeBatchNorm, TimeConv, coarse_mask, lengths, take_steps
+from .ops import TimeBatchNorm, TimeConv
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class ResidualBlock(nn.Module):
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_btw: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btw: Tensor) -> Tensor:
         """(B, T, W) -> (B, T, W)."""
-        inside_btw = functional.gelu(self.conv(self.norm(x_btw, mask_bt), mask_bt))
+        inside_btw = functional.gelu(self.conv(self.norm(x_btw)))
         out_btw: Tensor = x_btw + self.dropout(self.out(inside_btw))
         return out_btw
 
@@ -71,29 +71,26 @@ class Unet(Neck):
         self.merges = nn.ModuleList(nn.Linear(fine + coarse, fine) for fine, coarse in pairwise(widths))
         self.decoder = nn.ModuleList(ResidualBlock(width, kernel=kernel, dropout=dropout) for width in widths[:-1])
 
-    def forward(self, x_btc: Tensor, mask_bt: Mask) -> Tensor:
+    def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, widths[0])."""
-        x_btw: Tensor = self.stem(x_btc, mask_bt)
-        skips: list[tuple[Tensor, Mask]] = []
+        x_btw: Tensor = self.stem(x_btc)
+        skips: list[Tensor] = []
         for block, down in zip(self.encoder[:-1], self.downs, strict=True):
-            x_btw = block(x_btw, mask_bt)
-            skips.append((x_btw, mask_bt))
-            x_btw, mask_bt = down(x_btw, mask_bt), coarse_mask(mask_bt, factor=2)
-        x_btw = self.encoder[-1](x_btw, mask_bt)
+            x_btw = block(x_btw)
+            skips.append(x_btw)
+            x_btw = down(x_btw)
+        x_btw = self.encoder[-1](x_btw)
         for merge, block in zip(reversed(self.merges), reversed(self.decoder), strict=True):
-            skip_btw, skip_mask_bt = skips.pop()
-            x_btw = double(x_btw, mask_bt)[:, : skip_btw.shape[1]]
-            x_btw = block(merge(torch.cat([skip_btw, x_btw], dim=-1)), skip_mask_bt)
-            mask_bt = skip_mask_bt
+            skip_btw = skips.pop()
+            x_btw = block(merge(torch.cat([skip_btw, double(x_btw)[:, : skip_btw.shape[1]]], dim=-1)))
         return x_btw
 
 
-def double(x_bsw: Tensor, mask_bs: Mask) -> Tensor:
-    """(B, S, W) -> (B, 2 S, W): step i stays at 2 i, the mean of it and the next real one follows.
+def double(x_bsw: Tensor) -> Tensor:
+    """(B, S, W) -> (B, 2 S, W): step i stays at 2 i, the mean of it and the next one follows.
 
-    The inverse grid of a convolution of stride 2, whose output i is centred on input 2 i.
+    The inverse grid of a convolution of stride 2, whose output i is centred on input 2 i; no interpolation of torch has
+    this grid.
     """
-    following = torch.arange(1, x_bsw.shape[1] + 1, device=x_bsw.device)
-    last = torch.full_like(following[:1], x_bsw.shape[1] - 1) if mask_bs is None else lengths(mask_bs)[:, None] - 1
-    after_bsw = take_steps(x_bsw, following.minimum(last).expand(x_bsw.shape[0], -1))
+    after_bsw = torch.cat([x_bsw[:, 1:], x_bsw[:, -1:]], dim=1)
     return torch.stack([x_bsw, (x_bsw + after_bsw) / 2], dim=2).flatten(1, 2)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from ..ablate.table import TABLE
@@ -19,11 +19,11 @@ from ..eval.figures import METRIC, figures
 from ..eval.files import Paired, find_predictions, load, pair, same_tail
 from ..eval.report import EvalSettings
 from ..eval.warnings import file_warnings
-from ..events import TimeGrid
+from ..events import Split, TimeGrid
 from ..files import disk_errors
 from ..heads.training.checkpoint import BEST
 from ..predict import PredictOptions, predict
-from ..predict import Reporter as PredictReporter
+from ..workers import SILENT, Progress
 from .page.data import PageMatch, Subject, page_data
 from .page.file import require_own_page, write_page
 from .sources import DEFAULT_FPS, ReportOptions, Source, about_predictions, find_sources, read_record
@@ -33,7 +33,7 @@ from .sources import DEFAULT_FPS, ReportOptions, Source, about_predictions, find
 class Reporter:
     """What the command line wants to hear."""
 
-    predicting: Callable[[], AbstractContextManager[PredictReporter]] = lambda: nullcontext(PredictReporter())
+    predicting: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(SILENT)
     """Entered for each run that has no predictions yet."""
     judging: Callable[[str, int, int], None] = lambda *_: None
     """Called before each run with its name, its number from 1, and the number of runs."""
@@ -137,10 +137,10 @@ def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str
             cure="--store STORE, or for a finetuned run --labels DATA-SET",
         )
     assert source.split is not None
-    options = PredictOptions.parse(split=[source.split], engine="auto", device="auto", nms="run", calibrate="none")
+    options = PredictOptions(splits=(cast(Split, source.split),))
     with reporter.predicting() as told:
-        made = predict([source.store], [source.run], source.predictions, options, told)
-    return [f"{source.name}: {each.id}: {each.message}" for each in made.results if each.status == "failed"]
+        made = predict([source.store], [source.run], source.predictions, options, progress=told)
+    return [f"{source.name}: {each.match_id}: {each.message}" for each in made.results if not each.is_done]
 
 
 def _is_predicted(run: Path, folder: Path, labels: LabelSet) -> bool:

@@ -13,8 +13,7 @@ from ..eval.files import PREDICTIONS_NAME
 from ..eval.prediction_folder import RECORD
 from ..events import Split, TimeGrid
 from ..files import read_json
-from ..heads.training.checkpoint import RUN
-from ..heads.training.record import RunRecord
+from ..heads.training.checkpoint import RUN, RunRecord
 
 DEFAULT_SPLIT: Split = "test"
 DEFAULT_FPS = Fraction(25)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from bas.data.synthetic import write_match
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]
-SHORT = ["--batch=4", "--epochs=1", "--epoch-steps=64", "--device=cpu", "--engine=torch", "--decode-threads=1"]
+SHORT = ["--batch=4", "--epochs=1", "--frames-per-epoch=64", "--device=cpu", "--engine=torch", "--decode-threads=1"]
 QUICK = ["--size=48x32", "--head=fc", "--proj=0", "--clip-len=8", "--hop=4", "--warmup-epochs=0", *SHORT]
 FRAMES = ("--backbone", "timm:test_resnet.r160_in1k", "--weights", "none")
 

@@ -25,8 +25,8 @@ from bas.extract.options import ExtractOptions
 from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.heads.ensemble import Ensemble
-from bas.heads.training.loop import RunOptions, train
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 from bas.predict import best_spots
 
@@ -59,8 +59,8 @@ def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
     folders = []
     for seed, head in enumerate(("fc", "tcn")):
         folder = tmp_path_factory.mktemp("runs") / head
-        settings = TrainSettings(head=head, clip_len=16 + 8 * seed, batch=4, epochs=1, epoch_steps=640, seed=seed)
-        train(FeatureStore.open(store), folder, settings, classes=CLASSES, options=RunOptions(device="cpu"))
+        settings = TrainSettings(head=head, clip_len=16 + 8 * seed, batch=4, epochs=1, frames_per_epoch=640, seed=seed)
+        train(FeatureStore.open(store), folder, settings, classes=CLASSES, device="cpu")
         folders.append(folder)
     return folders[0], folders[1]
 

@@ -16,7 +16,7 @@ from bas.extract.backbones.weights import BACKBONE, load_weights, save_backbone_
 from bas.extract.options import ExtractOptions
 from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
-from bas.heads.training.loop import RunOptions, train
+from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -45,8 +45,8 @@ def finetuned_run(folder: Path, data: Path, *, factor: float) -> Path:
     options = ExtractOptions(backbone="x3d_xs", depth=4, weights=str(file), fit="stretch", hop=4)
     store = folder.parent / "rows.zarr"
     assert extract(find_sources([data]), store, options, ExtractRun(engine="torch")).complete
-    settings = TrainSettings(head="fc", clip_len=16, batch=4, epochs=1, epoch_steps=640)
-    train(FeatureStore.open(store), folder, settings, classes=CLASSES, options=RunOptions(device="cpu"))
+    settings = TrainSettings(head="fc", clip_len=16, batch=4, epochs=1, frames_per_epoch=640)
+    train(FeatureStore.open(store), folder, settings, classes=CLASSES, device="cpu")
     shutil.move(file, folder / BACKBONE)
     return folder
 
@@ -116,7 +116,7 @@ def test_a_head_on_its_features_is_warned_of_its_matches_and_joins_it(
     tmp_path: Path,
 ) -> None:
     head = tmp_path / "head"
-    how: tuple[Any, ...] = ("--head", "fc", "--clip-len", 16, "--batch", 4, "--epochs", 1, "--epoch-steps", 640)
+    how: tuple[Any, ...] = ("--head", "fc", "--clip-len", 16, "--batch", 4, "--epochs", 1, "--frames-per-epoch", 640)
     how += ("--classes", ",".join(CLASSES), "--device", "cpu")
     assert bas("train-head", store, *how, "--out", tmp_path / "fair") == 0
     assert "note" not in capsys.readouterr().err

@@ -20,8 +20,8 @@ from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions
 from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
-from bas.heads.training.loop import RunOptions, train
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,8 +54,8 @@ def small(full: Path) -> Path:
 
 
 def trained(store: Path, folder: Path) -> Path:
-    settings = TrainSettings(head="tcn", inputs="standard", clip_len=16, batch=4, epochs=1, epoch_steps=640)
-    train(FeatureStore.open(store), folder, settings, classes=("PASS", "DRIVE"), options=RunOptions(device="cpu"))
+    settings = TrainSettings(head="tcn", inputs="standard", clip_len=16, batch=4, epochs=1, frames_per_epoch=640)
+    train(FeatureStore.open(store), folder, settings, classes=("PASS", "DRIVE"), device="cpu")
     return folder
 
 

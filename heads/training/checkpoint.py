@@ -1,13 +1,15 @@
 """The folder of a run, every file whole or absent.
 
-`run.json` (settings, store, classes, history), `best.safetensors` (weights), `last.safetensors` (weights, optimiser and
-loop state, for going on exactly), `log.csv` and `tensorboard/`.
+`run.json` (settings, store, classes, history), `best.safetensors` (the weights that are kept), `last.pt` (weights,
+optimizer and loop state, for going on exactly), `log.csv` and `tensorboard/`.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+import io
+import platform
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +18,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ...errors import InputError, reading_record
-from ...files import disk_errors, parse_json, read_json, write_atomic, write_json_atomic
-from .judge import Verdict
-from .settings import TrainSettings
+from ... import __version__
+from ...cache.settings import FeatureSettings
+from ...errors import InputError, named_values, reading_record
+from ...eval.calibrate import FittedCalibration
+from ...eval.peaks import PeakSettings
+from ...eval.report import mean_groups
+from ...events import TimeGrid
+from ...files import disk_errors, read_json, write_atomic, write_json_atomic
+from .data import Chosen
+from .evaluator import PostProcessing, ValidationResult
+from .settings import FinetuneSettings, TrainSettings
 
 FORMAT = "bas-run-1"
-RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.safetensors", "log.csv", "tensorboard"
+RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.pt", "log.csv", "tensorboard"
+_OLD_LAST = "last.safetensors"
+"""The loop state until November 2026."""
 _FETCH = "fetch the run again, or train it into another --out"
 COMMANDS = "`bas train-head --out` or `bas finetune --out`"
 """What makes such a folder."""
@@ -35,7 +46,7 @@ class EpochLine:
     epoch: int
     """From 1."""
     loss: float
-    """Mean over the updates of the epoch."""
+    """Mean over the steps of the epoch."""
     lr: float
     """At the end of the epoch."""
     headline: float
@@ -47,24 +58,17 @@ class EpochLine:
     valid_seconds: float
     """Of its validation."""
     waiting_share: float = 0.0
-    """Share of the time of the updates that was spent waiting for their batches, 0 to 1."""
+    """Share of the time of the steps that was spent waiting for their batches, 0 to 1."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "EpochLine":
         """Inverse of `asdict`; any error of plain Python where it is none."""
         numbers = {name: float(value) for name, value in record.items() if name != "epoch"}
-        return cls(epoch=whole(record["epoch"]), **numbers)
+        return cls(epoch=_whole(record["epoch"]), **numbers)
 
 
-def whole(value: object) -> int:
-    """The value, where it is a whole number of at most 63 bits; TypeError where not."""
-    if type(value) is not int or abs(value) >= 1 << 63:
-        raise TypeError(f"{value!r} is no whole number"[:80])
-    return value
-
-
-class Trained(Protocol):
-    """The tensors that the next update depends on."""
+class TrainingState(Protocol):
+    """The tensors that the next step depends on."""
 
     @property
     def model(self) -> nn.Module:
@@ -80,24 +84,25 @@ class Trained(Protocol):
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:
-        """Of fp16."""
+        """Scales the loss in fp16."""
 
 
 @dataclass
 class LoopState:
-    """Where a run stands: everything beside tensors that the next update depends on."""
+    """Where a run stands: everything beside tensors that the next step depends on. Randomness needs no state: it is a
+    function of (seed, epoch, step)."""
 
     epoch: int = 0
     """Epoch under way, from 0."""
     step: int = 0
-    """Updates done in it."""
+    """Optimizer steps done in it."""
     loss_sum: float = 0.0
-    """Over these updates."""
+    """Over these steps."""
     seconds: float = 0.0
     """Spent in this epoch."""
     best_epoch: int = 0
     """Epoch (from 1) of the kept weights; 0: none yet."""
-    best: Verdict | None = None
+    best: ValidationResult | None = None
     """Its validation."""
     reference: float = -1.0
     """Headline that the next improvement is counted from, for early stopping."""
@@ -106,22 +111,22 @@ class LoopState:
     history: list[EpochLine] = field(default_factory=list)
     """Finished epochs."""
 
-    def update(self, settings: TrainSettings) -> int:
-        """Updates done, over all epochs."""
-        return self.epoch * settings.batches_per_epoch + self.step
+    def total_steps(self, settings: TrainSettings) -> int:
+        """Steps done, over all epochs."""
+        return self.epoch * settings.steps_per_epoch + self.step
 
     def is_over(self, settings: TrainSettings) -> bool:
         """Whether all epochs are done, or validation has stopped improving."""
         return self.epoch >= settings.epochs or 0 < settings.patience <= self.stale_epochs
 
-    def finish_epoch(self, line: EpochLine, verdict: Verdict, settings: TrainSettings) -> bool:
+    def finish_epoch(self, line: EpochLine, result: ValidationResult, settings: TrainSettings) -> bool:
         """Count a validated epoch; True where its weights are to be kept: the best so far, or the last."""
         self.history.append(line)
         self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
-        is_kept = self.best is None or verdict.headline > self.best.headline or settings.keep == "last"
+        is_kept = self.best is None or result.headline > self.best.headline or settings.keep == "last"
         if is_kept:
-            self.best, self.best_epoch = verdict, line.epoch
-        if verdict.headline > self.reference + settings.min_improvement:
+            self.best, self.best_epoch = result, line.epoch
+        if result.headline > self.reference + settings.min_improvement:
             self.reference, self.stale_epochs = line.headline, 0
         else:
             self.stale_epochs += 1
@@ -130,17 +135,15 @@ class LoopState:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "LoopState":
         """Inverse of `asdict`."""
-        kinds: dict[str, Callable[[Any], float]] = dict.fromkeys(("epoch", "step", "best_epoch", "stale_epochs"), whole)
-        values: dict[str, Any] = {
-            name: kinds.get(name, float)(value) for name, value in record.items() if name not in ("best", "history")
-        }
-        best = Verdict.from_json(record["best"]) if record["best"] else None
-        return cls(**{**values, "best": best, "history": [EpochLine.from_json(line) for line in record["history"]]})
+        best = ValidationResult.from_json(record["best"]) if record["best"] else None
+        return cls(**{**record, "best": best, "history": [EpochLine.from_json(line) for line in record["history"]]})
 
 
 def write_weights(path: Path, model: nn.Module) -> None:
-    """Weights and buffers of a model, whole or not at all."""
-    _write_tensors(path, _portable(model.state_dict()), {})
+    """Write weights and buffers of a model, whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with disk_errors(path):
+        write_atomic(path, save(tensors))
 
 
 def read_weights(path: Path, model: nn.Module) -> None:
@@ -150,7 +153,8 @@ def read_weights(path: Path, model: nn.Module) -> None:
         InputError: missing, damaged, or of another network.
     """
     require_shapes(path, model)
-    tensors, _ = _read_tensors(path)
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     _load(path, model, tensors)
 
 
@@ -164,6 +168,10 @@ def require_shapes(path: Path, model: nn.Module) -> None:
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     with _opened(path) as file:
         found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    # BatchNorm of older runs had no counter of batches, and needs none
+    wanted = {
+        name: shape for name, shape in wanted.items() if name in found or not name.endswith("num_batches_tracked")
+    }
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         raise InputError(
@@ -174,59 +182,262 @@ def require_shapes(path: Path, model: nn.Module) -> None:
         )
 
 
-def write_state(path: Path, updater: Trained, state: LoopState) -> None:
-    """Everything that the next update depends on, in one file."""
-    tensors = {f"model.{name}": tensor for name, tensor in updater.model.state_dict().items()}
-    if updater.average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in updater.average.state_dict().items()}
-    for number, of_parameter in updater.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in of_parameter.items()}
-    scaler = updater.scaler.state_dict() if updater.scaler else {}
-    _write_tensors(path, _portable(tensors), {"loop": json.dumps(asdict(state)), "scaler": json.dumps(scaler)})
+def write_checkpoint(path: Path, trainer: TrainingState, state: LoopState) -> None:
+    """Write everything that the next step depends on, in one file: two files could be of two steps after a kill."""
+    record = {
+        "loop": asdict(state),
+        "model": trainer.model.state_dict(),
+        "average": trainer.average.state_dict() if trainer.average is not None else None,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
+    }
+    data = io.BytesIO()
+    torch.save(record, data)
+    with disk_errors(path):
+        write_atomic(path, data.getvalue())
 
 
-def read_state(path: Path, updater: Trained) -> LoopState | None:
-    """Load what `write_state` wrote into the updater; None where there is no such file.
+def read_checkpoint(path: Path, trainer: TrainingState) -> LoopState | None:
+    """Load what `write_checkpoint` wrote; None where there is no such file.
 
     Raises:
-        InputError: damaged, or of another network.
+        InputError: damaged, of another network, or of an older version of bas.
     """
     if not path.exists():
+        if path.with_name(_OLD_LAST).exists():
+            raise InputError(
+                f"{path.parent}: an unfinished run of an older version of bas",
+                got=_OLD_LAST,
+                wanted=path.name,
+                cure="finish it with that version, or train again into another --out",
+            )
         return None
-    tensors, metadata = _read_tensors(path)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts.setdefault(part, {})[rest] = tensor
-    _load(path, updater.model, parts["model"])
-    if updater.average is not None:
-        _load(path, updater.average, parts["average"])
-    of_parameters: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimizer"].items():
-        number, _, key = name.partition(".")
-        if not number.isdecimal():
-            raise _damaged(path, f"tensor {name}")
-        of_parameters.setdefault(int(number), {})[key] = tensor
-    groups = updater.optimizer.state_dict()["param_groups"]
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises of every kind, by the place of the damage
+        raise _damaged(path, repr(error)) from None
     with reading_record(f"{path}: damaged", cure=_FETCH):
-        updater.optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
-        if updater.scaler and (scaler := parse_json(metadata["scaler"].encode(), where=str(path))):
-            updater.scaler.load_state_dict(scaler)
-        return LoopState.from_json(parse_json(metadata["loop"].encode(), where=str(path)))
+        _load(path, trainer.model, record["model"])
+        if trainer.average is not None:
+            _load(path, trainer.average, record["average"])
+        trainer.optimizer.load_state_dict(record["optimizer"])
+        if trainer.scaler and record["scaler"]:
+            trainer.scaler.load_state_dict(record["scaler"])
+        return LoopState.from_json(record["loop"])
 
 
-def write_run(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `run.json`."""
-    with disk_errors(folder):
-        write_json_atomic(folder / RUN, {"format": FORMAT, **record})
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", cure="give the command that began the run again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except InputError:
+        raise
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+        raise _damaged(path, str(error)) from None
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read `run.json`.
+def _load(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: weights of another network",
+            got=str(error).splitlines()[-1].strip()[:160],
+            cure="restore the folder as it was trained, or train again into another --out",
+        ) from None
 
-    Raises:
-        InputError: no run, another format, or damaged.
-    """
+
+def _damaged(path: Path, got: str) -> InputError:
+    return InputError(f"{path}: damaged", got=got[:160], cure=_FETCH)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run, finished or under way."""
+
+    settings: TrainSettings
+    """The recipe."""
+    features: FeatureSettings
+    """What the store's rows were made with; prediction needs rows of the same."""
+    classes: tuple[str, ...]
+    """Class names in the order of the outputs."""
+    fps: Fraction
+    """Rows per second."""
+    train_matches: tuple[str, ...]
+    valid_matches: tuple[str, ...]
+    num_train_events: Mapping[str, int]
+    """Class -> events."""
+    num_parameters: int
+    num_lost: int = 0
+    """Training events that softmax labels cannot show, as another event has their step."""
+    software: Mapping[str, str]
+    history: tuple[EpochLine, ...] = ()
+    best_epoch: int = 0
+    """Epoch (from 1) whose weights are kept; 0: none yet."""
+    best: ValidationResult | None = None
+    """Its validation, with the default peaks."""
+    peaks: PeakSettings | None = None
+    """Chosen on validation; None while the run is unfinished."""
+    calibration: FittedCalibration | None = None
+    """Fitted on validation."""
+    peaks_tried: tuple[Mapping[str, Any], ...] = ()
+    """What they were chosen from, with headline and mean of each."""
+    chosen: ValidationResult | None = None
+    """Validation with these peaks, uncalibrated."""
+    start: FeatureSettings | None = None
+    """Of a finetuned run: the features that its backbone began with; `features` are those of the weights it kept."""
+    store_hint: str = field(default="", compare=False)
+    """Where the store (of a finetuned run the data set) lay when the run began or last went on: relative to the run's
+    folder where that is possible. It may have moved since, and nothing depends on it."""
+
+    @classmethod
+    def new(
+        cls,
+        settings: TrainSettings,
+        chosen: Chosen,
+        features: FeatureSettings,
+        *,
+        num_parameters: int,
+        **others: Any,
+    ) -> "RunRecord":
+        """The record of a run that begins; `others` are fields as they are."""
+        return cls(
+            settings=settings,
+            features=features,
+            classes=chosen.classes,
+            fps=chosen.fps,
+            train_matches=tuple(match.id for match in chosen.train),
+            valid_matches=tuple(match.id for match in chosen.valid),
+            num_train_events=dict(zip(chosen.classes, chosen.class_counts, strict=True)),
+            num_parameters=num_parameters,
+            software={"bas": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            **others,
+        )
+
+    @property
+    def is_finetuned(self) -> bool:
+        """Whether the backbone was trained with the head: the run's folder holds it."""
+        return self.start is not None
+
+    @property
+    def command(self) -> str:
+        """What makes such a run, and goes on with it."""
+        return "finetune" if self.is_finetuned else "train-head"
+
+    @property
+    def began_with(self) -> FeatureSettings:
+        """Features of the first step."""
+        return self.start or self.features
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to train."""
+        return self.peaks is not None
+
+    @property
+    def is_soccernet(self) -> bool:
+        """The twelve classes of SoccerNet: mAP-10 is the headline."""
+        return len(mean_groups(self.classes)) > 1
+
+    def after(self, state: LoopState) -> "RunRecord":
+        """The record with the epochs of a state."""
+        return replace(self, history=tuple(state.history), best_epoch=state.best_epoch, best=state.best)
+
+    def finish(self, chosen: PostProcessing) -> "RunRecord":
+        """The record of a finished run."""
+        tried = tuple(vars(row) | {"settings": row.settings.to_json()} for row in chosen.table)
+        return replace(
+            self, peaks=chosen.peaks, peaks_tried=tried, calibration=chosen.calibration, chosen=chosen.result
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `run.json`."""
+        with disk_errors(folder):
+            write_json_atomic(folder / RUN, {"format": FORMAT, **self.to_json()})
+
+    def require_same(self, other: "RunRecord", *, out: Path) -> None:
+        """Refuse to go on with a run of other settings or data.
+
+        Raises:
+            InputError: names what differs.
+        """
+        if self.is_finetuned != other.is_finetuned:
+            raise InputError(
+                f"{out}: holds a run of another kind",
+                got="bas finetune" if other.is_finetuned else "bas train-head",
+                cure="name another --out",
+            )
+        wrong = self.settings.differing(other.settings)
+        mine, theirs = self.settings.to_json(), other.settings.to_json()
+        for name in self.began_with.differing(other.began_with):
+            wrong.append(f"features.{name}")
+            mine[wrong[-1]], theirs[wrong[-1]] = getattr(self.began_with, name), getattr(other.began_with, name)
+        for name in ("classes", "train_matches", "valid_matches"):
+            if getattr(self, name) != getattr(other, name):
+                wrong.append(name)
+                mine[name], theirs[name] = "of this data", "of another"
+        if self.num_train_events != other.num_train_events and not wrong:
+            wrong, mine["labels"], theirs["labels"] = ["labels"], "of this data", "others"
+        if wrong:
+            raise InputError(
+                f"{out}: holds a run with other settings; these differ: {', '.join(wrong)}",
+                got=named_values(wrong, mine),
+                wanted=named_values(wrong, theirs),
+                cure="name another --out, or use the run's own settings to go on with it",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            **{name: value for name, value in asdict(self).items() if name not in _OWN_JSON},
+            "settings": self.settings.to_json(),
+            "features": self.features.to_json(),
+            "features_key": self.features.key(),
+            "start": self.start.to_json() if self.start else None,
+            "fps": str(self.fps),
+            "peaks": self.peaks.to_json() if self.peaks else None,
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord":
+        """From the `run.json` of a run's folder.
+
+        Raises:
+            InputError: no run, another format, or damaged.
+        """
+        record, where = _read_run(folder), str(folder / RUN)
+        with reading_record(f"{where}: damaged", cure="fetch the run again"):
+            start = record.get("start")
+            kind = TrainSettings if start is None else FinetuneSettings
+            return cls(
+                settings=kind.from_json(record["settings"], where=where),
+                features=FeatureSettings.from_json(record["features"]),
+                classes=_texts(record["classes"]),
+                fps=TimeGrid.parse(record["fps"]).fps,
+                train_matches=_texts(record["train_matches"]),
+                valid_matches=_texts(record["valid_matches"]),
+                num_train_events={name: _whole(count) for name, count in record["num_train_events"].items()},
+                num_parameters=_whole(record["num_parameters"]),
+                num_lost=_whole(record["num_lost"]),
+                software={name: str(version) for name, version in record["software"].items()},
+                history=tuple(map(EpochLine.from_json, record["history"])),
+                best_epoch=_whole(record["best_epoch"]),
+                best=ValidationResult.from_json(record["best"]) if record["best"] else None,
+                peaks=PeakSettings.from_json(record["peaks"]) if record["peaks"] else None,
+                calibration=FittedCalibration.from_json(record["calibration"]) if record["calibration"] else None,
+                peaks_tried=tuple(dict(row) for row in record["peaks_tried"]),
+                chosen=ValidationResult.from_json(record["chosen"]) if record["chosen"] else None,
+                start=None if start is None else FeatureSettings.from_json(start),
+                store_hint=str(record.get("store_hint", "")),
+            )
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
     if not (folder / RUN).is_file():
         raise InputError(
             f"{folder}: not a run",
@@ -242,44 +453,17 @@ def read_run(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def _whole(value: object) -> int:
+    """The value, where it is a whole number of at most 63 bits; TypeError where not."""
+    if type(value) is not int or abs(value) >= 1 << 63:
+        raise TypeError(f"{value!r} is no whole number"[:80])
+    return value
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with disk_errors(path):
-        write_atomic(path, save(tensors, metadata))
+def _texts(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{names!r} is no list of names"[:80])
+    return tuple(names)
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file", cure="give the command that began the run again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _damaged(path, str(error)) from None
-
-
-def _load(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: weights of another network",
-            got=str(error).splitlines()[1].strip()[:160] if "\n" in str(error) else str(error)[:160],
-            cure="restore the folder as it was trained, or train again into another --out",
-        ) from None
-
-
-def _damaged(path: Path, got: str) -> InputError:
-    return InputError(f"{path}: damaged", got=got[:160], cure=_FETCH)
+_OWN_JSON = ("settings", "features", "start", "fps", "peaks", "calibration")

@@ -1,24 +1,31 @@
-"""What a run learns from and is judged by: matches of a store with their labels, as windows and targets.
+"""What a run trains on and is validated on: matches with their labels, as windows and targets.
 
-Legend: R rows of all matches one after the other, B clips, T steps, N = K + 1 outputs.
+Legend: R rows of all matches one after the other, W windows, B clips of a batch, T steps, C channels, N = K + 1
+outputs. Windows are gathered by index, without worker processes; which ones an epoch sees, and in which order, is a
+pure function of (seed, epoch).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ...cache.bank import FeatureBank
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...eval.spots import Spots
 from ...events import COARSE_FPS, Event, Split, TimeGrid
-from ..targets import Targets, TargetSettings, clip_targets
-from .sampler import IntArray
+from ..targets import Targets, clip_targets
+from .settings import TargetSettings, TrainSettings
 
+IntArray = NDArray[np.int64]
+_FIT_ROWS = 200_000
+"""Rows that the inputs' mean and deviation are taken from, at most, evenly spread."""
 _LEAST_FPS = 1
 """Rows further apart cannot tell what lies within the half second of the metric."""
 
@@ -292,12 +299,75 @@ def concatenate(parts: Sequence[Targets]) -> Targets:
     return Targets(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Targets)))
 
 
+def window_starts(num_rows: int, *, clip_len: int, stride: int, hop_rows: int) -> IntArray:
+    """First rows of the windows of a match: every `hop_rows` from 0, and one that ends with the match.
+
+    A match shorter than a window has one, which begins at 0 and repeats the last row.
+
+    Args:
+        num_rows: rows of the match, >= 1.
+        clip_len: steps of a window, >= 1.
+        stride: rows per step, >= 1.
+        hop_rows: rows between neighbouring starts, >= 1.
+    """
+    last = num_rows - ((clip_len - 1) * stride + 1)
+    if last <= 0:
+        return np.zeros(1, np.int64)
+    return np.unique(np.append(np.arange(0, last + 1, hop_rows, dtype=np.int64), last))
+
+
+def all_window_starts(
+    matches: Sequence[tuple[int, int]], *, clip_len: int, stride: int, hop_rows: int
+) -> tuple[IntArray, IntArray]:
+    """Windows of several matches that lie one after the other.
+
+    Args:
+        matches: (first row, number of rows) of each.
+        clip_len: as `window_starts`.
+        stride: as `window_starts`.
+        hop_rows: as `window_starts`.
+
+    Returns:
+        (W,) first row of each window, and (W,) last row of its match, both among all rows.
+    """
+    parts = [
+        first + window_starts(num_rows, clip_len=clip_len, stride=stride, hop_rows=hop_rows)
+        for first, num_rows in matches
+    ]
+    ends = [np.full(len(part), first + num_rows - 1) for part, (first, num_rows) in zip(parts, matches, strict=True)]
+    return np.concatenate(parts), np.concatenate(ends).astype(np.int64)
+
+
+def epoch_order(num_windows: int, *, num_clips: int, seed: int, epoch: int) -> IntArray:
+    """Windows of an epoch, (num_clips,) indices 0..num_windows-1.
+
+    Epochs follow each other through one endless row of shuffled passes: no window comes again before all have come,
+    whatever an epoch's length.
+
+    Args:
+        num_windows: >= 1.
+        num_clips: clips of every epoch, >= 1.
+        seed: of the run, >= 0.
+        epoch: from 0.
+    """
+    first, stop = epoch * num_clips, (epoch + 1) * num_clips
+    passes = range(first // num_windows, -(-stop // num_windows))
+    order = np.concatenate([np.random.default_rng([seed, number]).permutation(num_windows) for number in passes])
+    skipped = first - passes[0] * num_windows
+    return order[skipped : skipped + num_clips].astype(np.int64)
+
+
+def epoch_views(num_views: int, *, num_batches: int, seed: int, epoch: int) -> IntArray:
+    """(num_batches,) view of each batch of an epoch, 0..num_views-1: every view equally likely."""
+    return np.random.default_rng([seed, epoch, 1]).integers(0, num_views, num_batches)
+
+
 def window_index(first_row_b: IntArray, last_row_b: IntArray, *, clip_len: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Rows of windows, and which of them are real.
+    """Rows of windows, and which of their steps lie within the match.
 
     Args:
         first_row_b: (B,) first row of each window.
-        last_row_b: (B,) last row of its match; steps beyond it are padding and point there.
+        last_row_b: (B,) last row of its match; steps beyond it repeat it.
         clip_len: T.
         stride: rows per step.
 
@@ -307,3 +377,118 @@ def window_index(first_row_b: IntArray, last_row_b: IntArray, *, clip_len: int, 
     rows_bt = torch.from_numpy(first_row_b)[:, None] + stride * torch.arange(clip_len)
     last_b1 = torch.from_numpy(np.ascontiguousarray(last_row_b))[:, None]
     return torch.minimum(rows_bt, last_b1), rows_bt <= last_b1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one optimizer step learns from."""
+
+    features_btc: Tensor
+    """(B, T, C) float32."""
+    targets: Targets
+    """(B, T, ...)."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All training windows with their targets; rows count over the training matches, one after the other."""
+
+    targets: Targets
+    """(rows, ...) of all training rows."""
+    first_row_m: IntArray
+    """First row of each match."""
+    first_row_w: IntArray
+    """First row of each window."""
+    last_row_w: IntArray
+    """Last row of its match."""
+    num_lost: int
+    """Events that softmax labels cannot show, as another event has their step."""
+    settings: TrainSettings
+
+    @classmethod
+    def of(cls, chosen: Chosen, settings: TrainSettings, *, device: torch.device) -> "Windows":
+        """Windows of the training matches, their targets on a device."""
+        parts = [
+            row_targets(
+                match,
+                stride=settings.stride,
+                num_classes=len(chosen.classes),
+                settings=settings.targets,
+                class_counts=chosen.class_counts,
+            )
+            for match in chosen.train
+        ]
+        lengths = [match.num_rows for match in chosen.train]
+        first_m = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
+        first_w, last_w = all_window_starts(
+            list(zip(first_m.tolist(), lengths, strict=True)),
+            clip_len=settings.clip_len,
+            stride=settings.stride,
+            hop_rows=settings.hop_rows,
+        )
+        targets = concatenate([part for part, _ in parts]).to(device)
+        return cls(targets, first_m, first_w, last_w, sum(lost for _, lost in parts), settings)
+
+    @property
+    def num_windows(self) -> int:
+        """W."""
+        return len(self.first_row_w)
+
+    def batches(self, epoch: int) -> IntArray:
+        """(steps, B) window of each clip of an epoch (from 0): a pure function of (seed, epoch)."""
+        settings = self.settings
+        order = epoch_order(self.num_windows, num_clips=settings.clips_per_epoch, seed=settings.seed, epoch=epoch)
+        return order.reshape(settings.steps_per_epoch, settings.batch)
+
+    def index(self, windows_b: IntArray) -> tuple[Tensor, Tensor]:
+        """(B, T) rows of windows, and (B, T) bool, False beyond the match's end."""
+        first, last = self.first_row_w[windows_b], self.last_row_w[windows_b]
+        return window_index(first, last, clip_len=self.settings.clip_len, stride=self.settings.stride)
+
+    def targets_of(self, index_bt: Tensor, real_bt: Tensor) -> Targets:
+        """Targets (B, T, ...) of what `index` gave, on their device; steps beyond the match's end are masked."""
+        device = self.targets.mask_bt.device
+        targets = self.targets.select(index_bt.to(device, non_blocking=True))
+        return targets if bool(real_bt.all()) else replace(targets, mask_bt=real_bt.to(device))
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All training windows with their features. The bank begins with the training matches."""
+
+    bank: FeatureBank
+    windows: Windows
+
+    @classmethod
+    def of(cls, chosen: Chosen, bank: FeatureBank, settings: TrainSettings) -> "Examples":
+        """Windows of the training matches."""
+        return cls(bank, Windows.of(chosen, settings, device=bank.device))
+
+    def sample_rows(self) -> Tensor:
+        """(R, C) float32 training rows, evenly spread over each match, on the bank's device."""
+        num_rows = len(self.windows.targets.mask_bt)
+        step = -(-num_rows // _FIT_ROWS)
+        matches = [match for match in self.bank.matches if match.first_row < num_rows]
+        spread = (torch.arange(each.first_row, each.first_row + each.num_rows, step) for each in matches)
+        return torch.cat([self.bank.gather(index_t[None])[0] for index_t in spread])
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch (from 0), from step `first_step` on: a pure function of (seed, epoch)."""
+        settings, num_batches = self.windows.settings, self.windows.settings.steps_per_epoch
+        views = epoch_views(len(settings.views), num_batches=num_batches, seed=settings.seed, epoch=epoch).tolist()
+        batches = self.windows.batches(epoch)
+        for step in range(first_step, num_batches):
+            index_bt, real_bt = self.windows.index(batches[step])
+            if step + 1 < num_batches:  # so that a mapped store reads ahead while this batch is computed
+                self.bank.will_need(self.windows.index(batches[step + 1])[0], view=views[step + 1])
+            features_btc = self.bank.gather(index_bt, view=views[step])
+            yield Batch(features_btc, self.windows.targets_of(index_bt, real_bt))
+
+
+def one_pass_at_most(settings: TrainSettings, chosen: Chosen) -> TrainSettings:
+    """The settings with epochs of at most one pass over the training windows: recipes are made for days of video."""
+    places = [(0, match.num_rows) for match in chosen.train]
+    first_row_w, _ = all_window_starts(
+        places, clip_len=settings.clip_len, stride=settings.stride, hop_rows=settings.hop_rows
+    )
+    return replace(settings, frames_per_epoch=min(settings.frames_per_epoch, len(first_row_w) * settings.clip_len))

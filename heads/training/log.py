@@ -2,10 +2,9 @@
 
 import csv
 import io
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,75 +13,55 @@ from .checkpoint import LOG, TENSORBOARD, EpochLine, LoopState
 from .settings import TrainSettings
 
 
+@dataclass
 class RunLog:
-    """Writes both. After a resume what is done again replaces what a kill had left of it; made by `open`.
+    """Writes both; made by `open`. After a resume, what is done again replaces what a kill had left of it."""
 
-    The events are written here and now: `SummaryWriter` leaves them to a thread, which a kill ends with its queue.
-    """
-
-    def __init__(self, folder: Path, history: Iterable[EpochLine], *, events: Any, updates_per_epoch: int) -> None:
-        self._folder, self._lines, self._events = folder, list(history), events
-        self._updates_per_epoch = updates_per_epoch
+    folder: Path
+    lines: list[EpochLine]
+    """Finished epochs."""
+    writer: Any
+    """Of TensorBoard."""
+    steps_per_epoch: int
 
     @classmethod
     @contextmanager
     def open(cls, folder: Path, state: LoopState, settings: TrainSettings) -> Iterator["RunLog"]:
         """The log of a run that goes on from `state`; closed at the end of the `with`."""
-        from tensorboardX.event_file_writer import EventsWriter  # 0.3 s
-        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX import SummaryWriter  # 0.3 s
 
-        first_update = state.update(settings)
+        first_step = state.total_steps(settings)
         with disk_errors(folder):
-            (folder / TENSORBOARD).mkdir(exist_ok=True)
-            events = EventsWriter(str(folder / TENSORBOARD / "events"), f".{first_update}")
+            # purge_step: TensorBoard hides what earlier files hold of this step and later ones. The step in the name
+            # keeps two files of one second apart. A thread writes the events: a kill loses those of the last second.
+            writer = SummaryWriter(
+                str(folder / TENSORBOARD), purge_step=first_step, filename_suffix=f".{first_step}", flush_secs=1
+            )
         try:
-            log = cls(folder, state.history, events=events, updates_per_epoch=settings.batches_per_epoch)
-            # TensorBoard hides what earlier files hold of this step and later ones
-            log._write(first_update, session_log=SessionLog(status=SessionLog.START))
-            yield log
+            yield cls(folder, list(state.history), writer, settings.steps_per_epoch)
         finally:
             with disk_errors(folder):
-                events.close()
+                writer.close()
 
-    def update(self, update: int, *, loss: float, lr: float, flush: bool) -> None:
-        """Mean loss of the epoch so far at an update (from 0, over all epochs), to TensorBoard (`flush`: its file)."""
-        self._scalars(update, {"train/loss": loss, "train/lr": lr}, flush=flush)
+    def step(self, step: int, *, loss: float, lr: float) -> None:
+        """Log the mean loss of the epoch so far at a step (from 0, over all epochs), to TensorBoard."""
+        self._scalars(step, {"train/loss": loss, "train/lr": lr})
 
     def epoch(self, line: EpochLine) -> None:
-        """A finished epoch, to both; the events lie at its last update."""
-        self._lines.append(line)
+        """Log a finished epoch, to both; its events lie at its last step."""
+        self.lines.append(line)
         values = {"valid/headline_map": line.headline, "valid/map": line.mean, "train/epoch_loss": line.loss}
         if line.waiting_share:
             values["train/waiting_share"] = line.waiting_share
-        self._scalars(line.epoch * self._updates_per_epoch - 1, values, flush=True)
+        self._scalars(line.epoch * self.steps_per_epoch - 1, values)
         text = io.StringIO()
         writer = csv.DictWriter(text, [each.name for each in fields(EpochLine)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(each) for each in self._lines)
-        with disk_errors(self._folder):
-            write_atomic(self._folder / LOG, text.getvalue().encode())
+        writer.writerows(asdict(each) for each in self.lines)
+        with disk_errors(self.folder):
+            write_atomic(self.folder / LOG, text.getvalue().encode())
 
-    def _scalars(self, update: int, values: dict[str, float], *, flush: bool) -> None:
-        from tensorboardX.summary import scalar
-
-        for name, value in values.items():
-            self._write(update, summary=scalar(name, value))
-        if flush:
-            with disk_errors(self._folder):
-                self._events.flush()
-
-    def _write(self, update: int, **content: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        with disk_errors(self._folder):
-            self._events.write_event(Event(wall_time=time.time(), step=update, **content))
-
-
-class SilentLog:
-    """Of a process that leaves the log to another."""
-
-    def update(self, update: int, *, loss: float, lr: float, flush: bool) -> None:
-        """Nothing."""
-
-    def epoch(self, line: EpochLine) -> None:
-        """Nothing."""
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        with disk_errors(self.folder):
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)

@@ -1,148 +1,486 @@
-"""`bas train-head`: the training loop."""
+"""The training loop, shared by `bas train-head` (heads on cached features, here) and `bas finetune` (`finetune/`)."""
 
+import copy
+import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, Protocol, get_args
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from ...cache.bank import PLACES, FeatureBank, Place, open_bank
+from ...cache.bank import FeatureBank, Place, open_bank
 from ...cache.reduction import write_reduction
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...files import FileLock, disk_errors
-from .checkpoint import BEST, LAST, RUN, LoopState, read_state, read_weights, write_weights
-from .data import choose_matches
-from .epochs import Reporter, RunFiles, run_epochs
-from .examples import Batch, Examples
-from .judge import Choice, Judge, Verdict
-from .record import RunRecord
-from .settings import TrainSettings
-from .updates import Updater
+from ..losses import mixup
+from ..model import SpottingModel, build_model
+from ..scoring import FloatArray
+from .checkpoint import (
+    BEST,
+    LAST,
+    RUN,
+    EpochLine,
+    LoopState,
+    RunRecord,
+    TrainingState,
+    read_checkpoint,
+    read_weights,
+    write_checkpoint,
+    write_weights,
+)
+from .data import Batch, Examples, choose_matches
+from .evaluator import Evaluator, ValidationResult, bank_scores
+from .log import RunLog
+from .settings import Precision, TrainSettings
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+_READ_SECONDS = 0.5
+_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_SHARE_OF_WARMUP = 0.25
+"""Runs of few epochs warm up over this share of them at most."""
+
+
+class Trainer(TrainingState, Protocol):
+    """A network with what it learns from."""
+
+    @property
+    def settings(self) -> TrainSettings:
+        """The recipe."""
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time so far that steps stood waiting for their batch."""
+
+    @property
+    def bad_loss_cure(self) -> str:
+        """What to try where the loss is no number."""
+
+    @property
+    def reads_every_loss(self) -> bool:
+        """Whether the loss is read after every step, as several processes must stop at the same one."""
+
+    def batches(self, epoch: int, *, first_step: int) -> Iterator[Any]:
+        """Batches of an epoch (from 0), from step `first_step` on: a pure function of (seed, epoch)."""
+
+    def training_step(self, batch: Any, *, lr: float, seed: int, ema_decay: float) -> Tensor:
+        """Change the weights by one batch; the loss, a scalar on the device."""
+
+    def scores(self) -> list[FloatArray]:
+        """Confidences (rows, K) of each validation match by the weights as they are."""
+
+    def save_best(self, folder: Path) -> None:
+        """Write the weights as they are as the best."""
+
+    def load_best(self, folder: Path) -> None:
+        """Load what `save_best` wrote last."""
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """How a run is carried out; on one kind of device none of it changes a number."""
+class EpochProgress:
+    """One look at an epoch under way."""
 
-    device: Device = "auto"
-    place: Place = "auto"
-    """Where the feature bank lies."""
-    save_seconds: float = 60.0
-    """Least time between two savings within an epoch."""
+    epoch: int
+    """From 1."""
+    epochs: int
+    step: int
+    """Steps done in this epoch."""
+    num_steps: int
+    loss: float
+    """Mean so far in this epoch."""
+    seconds_left: float
+    """Until the last epoch is done, should training not stop early; validation is not counted."""
+    waiting_share: float = 0.0
+    """Share of the time of these steps that was spent waiting for their batches, 0 to 1."""
 
-    @classmethod
-    def parse(cls, *, device: str, place: str) -> "RunOptions":
-        """From the command line.
 
-        Raises:
-            InputError: no such device or place.
-        """
-        for option, value, allowed in (("--device", device, get_args(Device)), ("--bank", place, PLACES)):
-            if value not in allowed:
-                raise InputError(f"{option} is not usable", got=value, wanted=", ".join(allowed))
-        return cls(device=cast(Device, device), place=cast(Place, place))
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgress:
+    """Callbacks that training calls while it works; every field may be left out."""
+
+    started: Callable[[RunRecord, str, LoopState], None] = lambda *_: None
+    """Called once: what is trained, on what data (in words), and where it goes on."""
+    advanced: Callable[[EpochProgress], None] = lambda _: None
+    """Called about twice a second."""
+    validating: Callable[[str], None] = lambda _: None
+    """Called in every validation, with what it is at in a few words, or none."""
+    epoch_done: Callable[[EpochLine, LoopState], None] = lambda *_: None
+    """Called after every epoch."""
 
 
 def train(
-    store: FeatureStore,
-    out: Path,
-    settings: TrainSettings,
+    store: FeatureStore | Path | str,
+    out: Path | str,
+    settings: TrainSettings | None = None,
     *,
     classes: Sequence[str] | None = None,
     valid: Sequence[str] = (),
     with_valid: bool = False,
-    options: RunOptions | None = None,
-    report: Reporter | None = None,
+    device: Device = "auto",
+    bank: Place = "auto",
+    save_seconds: float = 60.0,
+    progress: TrainingProgress | None = None,
 ) -> RunRecord:
     """Train a head on a feature store, to a finished run; go on where `out` holds one of the same settings.
 
     Args:
-        store: features with labels and splits.
+        store: features with labels and splits, or its path.
         out: the run's folder.
-        settings: the recipe.
-        classes, valid, with_valid: which labels and matches, see `choose_matches`.
-        options: device and the like.
-        report: hears how it goes.
+        settings: the recipe; by default that of `ed`.
+        classes: class names to learn; by default all that the store labels.
+        valid: ids (or parts of ids) of the matches that validate; by default those of the split `valid`.
+        with_valid: whether the other matches of the split `valid` train too.
+        device: where the head is trained; on one kind of device the losses are the same.
+        bank: where the features lie: on the device, in RAM, or mapped from the store.
+        save_seconds: least time between two checkpoints within an epoch.
+        progress: callbacks.
 
     Raises:
         InputError: the store cannot be trained on, `out` holds another run, or the loss is no number.
     """
-    options, report = options or RunOptions(), report or Reporter()
-    device = choose_device(options.device)
+    store = store if isinstance(store, FeatureStore) else FeatureStore.open(Path(store))
+    out, settings, progress = Path(out), settings or TrainSettings(), progress or TrainingProgress()
+    on = choose_device(device)
     chosen = choose_matches(store, classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride)
-    with owned(out):
+    with locked_run(out):
         torch.manual_seed(settings.seed)
-        model = settings.build(dim=store.settings.dim, num_classes=len(chosen.classes))
+        model = build_model(settings, dim=store.settings.dim, num_classes=len(chosen.classes))
         new = RunRecord.new(
             settings, chosen, store.settings, num_parameters=model.num_parameters, store_hint=path_from(out, store.path)
         )
         record = begun_record(out, new)
         if record.finished:
             return record
-        updater = Updater.of(settings, model, device)
-        bank = open_bank(store, chosen.ids, views=settings.views, device=device, place=options.place)
-        learner = HeadLearner(Examples.of(chosen, bank, settings), updater, Judge.over(chosen, bank, settings))
-        state = read_state(out / LAST, updater) or _first_state(learner, alike=store.settings.is_principal)
-        record = replace(record, num_lost=learner.examples.windows.num_lost).after(state)
-        report.started(record, _in_words(bank), state)
+        rows = open_bank(store, chosen.ids, views=settings.views, device=on, place=bank)
+        trainer = HeadTrainer.of(settings, model, Examples.of(chosen, rows, settings), device=on)
+        state = read_checkpoint(out / LAST, trainer)
+        if state is None:
+            state = LoopState()
+            trainer.fit_inputs(alike=store.settings.is_principal)
+        record = replace(record, num_lost=trainer.examples.windows.num_lost).after(state)
+        progress.started(record, _bank_in_words(rows), state)
         if store.reduction is not None:
             write_reduction(out, store.reduction)
-        files = RunFiles(out)
-        files.record(record)
-
-        record = run_epochs(learner, record, state, files, report, save_seconds=options.save_seconds)
-
-        learner.restore(out)
-        record = record.finish(learner.choose())
-        files.record(record)
+        record.write(out)
+        evaluator = Evaluator.of(chosen)
+        record = run_epochs(trainer, evaluator, record, state, out, progress=progress, save_seconds=save_seconds)
+        record = record.finish(evaluator.choose(trainer.scores()))
+        record.write(out)
     return record
 
 
-@dataclass(frozen=True)
-class HeadLearner:
-    """A head on cached features, see `epochs.Learner`."""
+def run_epochs(
+    trainer: Trainer,
+    evaluator: Evaluator,
+    record: RunRecord,
+    state: LoopState,
+    out: Path,
+    *,
+    progress: TrainingProgress,
+    save_seconds: float,
+    is_writer: bool = True,
+) -> RunRecord:
+    """Train until the last epoch is done or validation has stopped improving.
 
+    Args:
+        trainer: at the step that `state` stands at.
+        evaluator: of the validation matches.
+        record: of the run.
+        state: where it goes on; changed.
+        out: the run's folder, which holds its record.
+        progress: callbacks.
+        save_seconds: least time between two checkpoints within an epoch.
+        is_writer: whether this process writes the files; one of several does.
+
+    Returns:
+        The record with all epochs; the best weights are in the folder, and in the trainer.
+
+    Raises:
+        InputError: the loss, or a weight, is no number; what was kept before stays.
+    """
+    settings = trainer.settings
+    with RunLog.open(out, state, settings) if is_writer else nullcontext() as log:
+        while not state.is_over(settings):
+            meter = _Meter(trainer, state)
+            for batch in trainer.batches(state.epoch, first_step=state.step):
+                number = state.total_steps(settings)
+                lr, seed = learning_rate(number, settings), step_seed(settings, state.epoch, state.step)
+                loss = trainer.training_step(batch, lr=lr, seed=seed, ema_decay=ema_decay(number, settings))
+                state.step += 1
+                is_save_due = meter.add(loss) > save_seconds
+                if is_save_due or meter.is_read_due:
+                    now = meter.read()
+                    progress.advanced(now)
+                    if log:
+                        log.step(number, loss=now.loss, lr=lr)
+                if is_save_due:
+                    _require_numbers(trainer, state)
+                    if is_writer:
+                        write_checkpoint(out / LAST, trainer, state)
+                    meter.saved()
+            _require_numbers(trainer, state)
+            progress.validating("")
+            result = evaluator.validate(trainer.scores())
+            line = meter.line(result)
+            if state.finish_epoch(line, result, settings) and is_writer:
+                trainer.save_best(out)
+            record = record.after(state)
+            if log:  # before the checkpoint: what is logged twice is hidden, and what is kept is logged
+                log.epoch(line)
+                write_checkpoint(out / LAST, trainer, state)
+                record.write(out)
+            progress.epoch_done(line, state)
+    trainer.load_best(out)
+    progress.validating("choosing peaks")
+    return record
+
+
+def _require_numbers(trainer: Trainer, state: LoopState) -> None:
+    """Weights are neither validated nor saved that the next loss would show to be ruined."""
+    for name, tensor in trainer.model.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                f"weights are no numbers after epoch {state.epoch + 1}, step {state.step}",
+                got=name,
+                cure=trainer.bad_loss_cure,
+            )
+
+
+class _Meter:
+    """Loss and time of an epoch under way. Reading a loss waits for the device, so it is done twice a second."""
+
+    def __init__(self, trainer: Trainer, state: LoopState) -> None:
+        self._trainer, self._settings, self._state = trainer, trainer.settings, state
+        self._began = self._read = self._saved = self._stepped = time.monotonic()
+        self._waited_before = trainer.waited_seconds
+        self._first_step, self._seconds_before = state.total_steps(self._settings), state.seconds
+        self._pending: list[Tensor] = []
+        """Losses that are not in the sum yet."""
+
+    def add(self, loss: Tensor) -> float:
+        """Count a step; seconds since the last checkpoint."""
+        self._pending.append(loss)
+        self._stepped = time.monotonic()
+        return self._stepped - self._saved
+
+    def saved(self) -> None:
+        """Note that a checkpoint was written."""
+        self._saved = self._stepped
+
+    @property
+    def is_read_due(self) -> bool:
+        """Whether the losses should be read now."""
+        is_last = self._state.step >= self._settings.steps_per_epoch
+        return is_last or self._trainer.reads_every_loss or self._stepped - self._read >= _READ_SECONDS
+
+    def read(self) -> EpochProgress:
+        """Add the pending losses to the state's sum, one by one, so that it does not depend on when they are read.
+
+        Raises:
+            InputError: a loss is no number.
+        """
+        state, settings, num_steps = self._state, self._settings, self._settings.steps_per_epoch
+        for step, loss in enumerate(torch.stack(self._pending).tolist(), state.step - len(self._pending) + 1):
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"the loss is no number in epoch {state.epoch + 1}, step {step}",
+                    got=loss,
+                    cure=self._trainer.bad_loss_cure,
+                )
+            state.loss_sum += loss
+        self._pending.clear()
+        self._read, seconds = self._stepped, self._stepped - self._began
+        state.seconds = self._seconds_before + seconds
+        number = state.total_steps(settings)
+        left = seconds / (number - self._first_step) * (settings.epochs * num_steps - number)
+        mean = state.loss_sum / state.step
+        return EpochProgress(state.epoch + 1, settings.epochs, state.step, num_steps, mean, left, self._waiting_share)
+
+    def line(self, result: ValidationResult) -> EpochLine:
+        """The epoch's line in the history, after its validation."""
+        now, state = time.monotonic(), self._state
+        return EpochLine(
+            epoch=state.epoch + 1,
+            loss=state.loss_sum / state.step,
+            lr=learning_rate(state.total_steps(self._settings) - 1, self._settings),
+            headline=result.headline,
+            mean=result.mean,
+            seconds=self._seconds_before + now - self._began,
+            valid_seconds=now - self._stepped,
+            waiting_share=round(self._waiting_share, 4),
+        )
+
+    @property
+    def _waiting_share(self) -> float:
+        waited = self._trainer.waited_seconds - self._waited_before
+        return waited / (self._stepped - self._began) if waited else 0.0
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """Learning-rate schedule, by step (from 0, over all epochs): a linear rise from 1 %, then a cosine to 0."""
+    epoch = step / settings.steps_per_epoch
+    warmup = min(settings.warmup_epochs, _SHARE_OF_WARMUP * settings.epochs)
+    if epoch < warmup:
+        return settings.lr * (0.01 + 0.99 * epoch / warmup)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (settings.epochs - warmup)))
+
+
+def ema_decay(step: int, settings: TrainSettings) -> float:
+    """Decay of the averaged weights at a step (from 0): short at first, so that the random start is forgotten."""
+    return min(settings.ema, (1 + step) / (10 + step))
+
+
+def step_seed(settings: TrainSettings, epoch: int, step: int) -> int:
+    """Seed of dropout and mixup in one step."""
+    return int(np.random.SeedSequence([settings.seed, epoch, step, 2]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass
+class HeadTrainer:
+    """A head that learns from cached features, see `Trainer`."""
+
+    settings: TrainSettings
+    model: SpottingModel
+    average: SpottingModel | None
+    """Averaged weights, where the settings ask for them."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    """Scales the loss in fp16."""
+    autocast: torch.dtype | None
     examples: Examples
-    updater: Updater
-    judge: Judge
+    """Its bank begins with the training matches and ends with those that validate."""
     waited_seconds: float = 0.0
     """Windows are gathered, not waited for."""
     bad_loss_cure: str = "lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify"
-    looks_always: bool = False
+    reads_every_loss: bool = False
+
+    @classmethod
+    def of(
+        cls, settings: TrainSettings, model: SpottingModel, examples: Examples, *, device: torch.device
+    ) -> "HeadTrainer":
+        """A trainer before its first step; moves the model to the device.
+
+        Raises:
+            InputError: fp16 anywhere but on CUDA.
+        """
+        precision: Precision = settings.precision
+        if precision == "auto":
+            precision = "fp16" if device.type == "cuda" else "fp32"
+        if precision == "fp16" and device.type != "cuda":
+            raise InputError(
+                "setting 'precision' is not usable", got=f"fp16 on {device.type}", wanted="auto, fp32 or bf16"
+            )
+        model.to(device)
+        fused = device.type in ("cpu", "cuda")
+        return cls(
+            settings=settings,
+            model=model,
+            average=copy.deepcopy(model).eval() if settings.ema else None,
+            optimizer=torch.optim.AdamW(
+                model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused
+            ),
+            scaler=torch.amp.GradScaler(device.type) if precision == "fp16" else None,
+            autocast=_TYPES.get(precision),
+            examples=examples,
+        )
 
     @property
-    def settings(self) -> TrainSettings:
-        """The recipe."""
-        return self.updater.settings
+    def kept_model(self) -> SpottingModel:
+        """The model that is validated and kept."""
+        return self.average or self.model
+
+    def fit_inputs(self, *, alike: bool) -> None:
+        """Let the inputs take mean and deviation from the training rows, see `Inputs.fit`."""
+        if self.model.inputs.is_fitted:
+            self.model.inputs.fit(self.examples.sample_rows().cpu(), alike=alike)
+            if self.average is not None:
+                self.average.load_state_dict(self.model.state_dict())
 
     def batches(self, epoch: int, *, first_step: int) -> Iterator[Batch]:
         """Windows of features."""
         return self.examples.epoch(epoch, first_step=first_step)
 
-    def verdict(self) -> Verdict:
-        """Validation of the weights, or of their average."""
-        return self.judge.verdict(self.updater.judged)
+    def training_step(self, batch: Batch, *, lr: float, seed: int, ema_decay: float = 0.0) -> Tensor:
+        """Change the weights by one batch.
 
-    def choose(self) -> Choice:
-        """The best peaks, and a calibration fitted on them."""
-        return self.judge.choose(self.updater.judged)
+        Args:
+            batch: on the model's device.
+            lr: learning rate.
+            seed: of dropout and mixup.
+            ema_decay: of the averaged weights.
 
-    def keep(self, folder: Path) -> None:
+        Returns:
+            The loss, a scalar on the device.
+        """
+        torch.manual_seed(seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        with torch.autocast(batch.features_btc.device.type, self.autocast) if self.autocast else nullcontext():
+            loss = batch_loss(self.model, batch, mixup_alpha=self.settings.mixup, seed=seed)
+        self.optimizer.zero_grad(set_to_none=True)
+        (self.scaler.scale(loss) if self.scaler else loss).backward()  # type: ignore[no-untyped-call]
+        if self.settings.max_grad_norm:
+            if self.scaler:
+                self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        if self.average is not None:
+            update_average(self.average, self.model, decay=ema_decay)
+        return loss.detach()
+
+    def scores(self) -> list[FloatArray]:
+        """Confidences of the validation matches."""
+        windows = self.examples.windows
+        places = self.examples.bank.matches[len(windows.first_row_m) :]
+        num_classes = windows.targets.presence_btk.shape[-1]
+        plan = self.settings.scoring_plan
+        return bank_scores(self.kept_model, self.examples.bank, places, plan, num_classes=num_classes)
+
+    def save_best(self, folder: Path) -> None:
         """Write `best.safetensors`."""
-        write_weights(folder / BEST, self.updater.judged)
+        write_weights(folder / BEST, self.kept_model)
 
-    def restore(self, folder: Path) -> None:
+    def load_best(self, folder: Path) -> None:
         """Read it."""
-        read_weights(folder / BEST, self.updater.judged)
+        read_weights(folder / BEST, self.kept_model)
 
 
-def _in_words(bank: FeatureBank) -> str:
+def batch_loss(model: SpottingModel, batch: Batch, *, mixup_alpha: float, seed: int) -> Tensor:
+    """The loss of a batch, a scalar.
+
+    Args:
+        model: in training mode.
+        batch: on its device.
+        mixup_alpha: of Beta(alpha, alpha); 0: no mixup.
+        seed: of mixup.
+    """
+    features_btc, parts = batch.features_btc, [(1.0, batch.targets)]
+    if mixup_alpha:
+        generator = torch.Generator().manual_seed(seed)
+        features_btc, parts = mixup(features_btc, batch.targets, generator=generator, alpha=mixup_alpha)
+    outputs = model(features_btc)
+    return torch.stack([share * model.loss(outputs, part) for share, part in parts]).sum()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, *, decay: float) -> None:
+    """Exponential average of the weights and of BatchNorm's statistics."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
+
+
+def _bank_in_words(bank: FeatureBank) -> str:
     return f"{bank.num_rows:,} rows of {bank.dim} ({bank.num_bytes / 1e6:,.0f} MB, {bank.place}) on {bank.device}"
 
 
@@ -169,15 +507,6 @@ def path_from(folder: Path, path: Path) -> str:
         return path.resolve().as_posix()
 
 
-def _first_state(learner: HeadLearner, *, alike: bool) -> LoopState:
-    """The start of a run: the inputs take mean and deviation from the training rows, see `Inputs.fit`."""
-    model = learner.updater.model
-    if model.inputs.is_fitted:
-        model.inputs.fit(learner.examples.sample_rows().cpu(), alike=alike)
-        learner.updater.start_average()
-    return LoopState()
-
-
 def choose_device(name: Device) -> torch.device:
     """The device by name; `auto`: CUDA where there is one, else the CPU.
 
@@ -188,15 +517,18 @@ def choose_device(name: Device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(name, False):
+        usable = ["auto", *(each for each in there if there[each])]
         raise InputError(
-            "--device is not usable", got=name, wanted=", ".join(["auto", *(each for each in there if there[each])])
+            "--device is not usable",
+            got=f"{name}: no such device here" if name in get_args(Device) else name,
+            wanted=", ".join(usable),
         )
     return torch.device(name)
 
 
 @contextmanager
-def owned(out: Path) -> Iterator[None]:
-    """The run's folder, with nobody else at work in it."""
+def locked_run(out: Path) -> Iterator[None]:
+    """Make the run's folder, and keep other processes from working in it."""
     with disk_errors(out):
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_run(out))):
             raise InputError(

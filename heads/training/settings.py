@@ -1,25 +1,98 @@
-"""Settings of a training run, saved with it."""
+"""Settings of network, targets, training and finetuning: saved with every run, and the options of the command line.
+
+Nothing here imports torch, so that `bas --help` stays fast.
+"""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
+from typing import Any, Literal, Self, get_args
 
-from ...errors import InputError, reading_record
-from ..losses import LOSS_NAMES
-from ..model import ModelSettings
-from ..registry import default_targets
-from ..scoring import ScoringPlan
-from ..targets import TargetSettings
+from ...errors import InputError
+from ...files import settings_from
 
+LossName = Literal["ce", "focal", "bce"]
+LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
+InputsName = Literal["raw", "standard", "scores"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Keep = Literal["best", "last"]
 Norm = Literal["auto", "batch", "frozen"]
 Augment = Literal["seed", "flip", "none"]
 
-
+DISPLACEMENT = "disp"
 _KINDS: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
 """Type of a default -> what may stand in its place."""
 _MOST = 1 << 40
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """How events become labels."""
+
+    dilation_steps: int = 0
+    """Steps to each side of an event that carry its label, >= 0."""
+    sigma_steps: float = 0.0
+    """Width of Gaussian soft labels in steps, 0 for hard ones; published runs found 2 neutral and wider harmful."""
+
+    def __post_init__(self) -> None:
+        if self.dilation_steps < 0 or self.sigma_steps < 0:
+            raise InputError("width of the labels is not usable", got=self, wanted="numbers of steps >= 0")
+        if self.dilation_steps and self.sigma_steps:
+            raise InputError(
+                "labels are either dilated or soft", got=self, wanted="one of the two at 0", cure="leave one out"
+            )
+
+
+def default_targets(head: str) -> TargetSettings:
+    """Label width that a head is made for: dilation by 2 steps with `+disp`, none otherwise."""
+    return TargetSettings(dilation_steps=2 if head.endswith(f"+{DISPLACEMENT}") else 0)
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """How a whole match is cut into windows to be scored."""
+
+    window_steps: int
+    """Steps of a window, >= 1; a shorter match is one window."""
+    stride: int
+    """Rows per step, >= 1."""
+    overlap: float = 0.5
+    """Share of a window that the next one sees again, 0 to below 1."""
+    half: bool = True
+    """fp16 on a CUDA device; elsewhere fp32 in any case."""
+    steps_per_call: int = 6_400
+    """Steps that go through the network at once: memory only."""
+
+    def __post_init__(self) -> None:
+        if min(self.window_steps, self.stride, self.steps_per_call) < 1 or not 0 <= self.overlap < 1:
+            raise InputError("windows over a match are not usable", got=self, wanted="steps >= 1, overlap in [0, 1)")
+
+    @property
+    def hop_steps(self) -> int:
+        """Steps between the starts of neighbouring windows, >= 1."""
+        return max(1, round(self.window_steps * (1 - self.overlap)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """All that decides what the network is."""
+
+    head: str = "ed"
+    """Name of the head (see --list), several joined by `+`; `+disp` at the end adds a displacement output. A head of
+    your own is `module:Settings`."""
+    options: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    """Settings of the head that differ from its defaults, such as bigru.hidden=96 or unet_gru.gru.hidden=64."""
+    proj: int | None = None
+    """Project the features to this width before the head; 0: never. By default 256 for more than 256 channels."""
+    loss: LossName | None = None
+    """Loss of the classifier; by default the head's own."""
+    inputs: InputsName = "raw"
+    """What is done to the features first: nothing (raw), mean 0 and deviation 1 over the training rows (standard), or
+    for confidences their logits beside them (scores)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, in field order."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,72 +100,83 @@ class TrainSettings(ModelSettings):
     """What the network is, and how it learns. The defaults are the seed's recipe for its best head."""
 
     clip_len: int = 50
-    """Steps of a training window, >= 1."""
+    """Steps of a training window."""
     stride: int = 2
-    """Rows (frames) per step, >= 1."""
+    """Rows (frames) per step."""
     hop_rows: int = 10
-    """Rows between the starts of neighbouring windows, >= 1: 10 of 100 is an overlap of 90 %."""
+    """Rows (frames) between the starts of neighbouring training windows: 10 of 100 is an overlap of 90 %."""
     views: tuple[str, ...] = ("identity",)
     """Views of the store that training draws from, each batch from one; validation sees the first."""
     dilate: int | None = None
-    """Steps to each side of an event that carry its label; None: the head's own (2 with `+disp`, else 0)."""
+    """Steps to each side of an event that carry its label; by default 2 with `+disp`, else 0."""
     sigma: float = 0.0
-    """Width of Gaussian soft labels in steps; 0 for hard ones."""
+    """Width of Gaussian soft labels in steps; 0: hard labels."""
     mixup: float = 0.0
-    """Alpha of mixup's Beta(alpha, alpha); 0: none."""
-    epoch_steps: int = 500_000
-    """Steps (frames seen) of an epoch, a multiple of nothing in particular, >= clip_len * batch."""
+    """Blend pairs of windows by Beta(alpha, alpha) with this alpha; 0: never."""
+    frames_per_epoch: int = 500_000
+    """Steps that an epoch sees, over all its windows; rounded down to whole batches."""
     epochs: int = 20
-    """At most so many."""
+    """Maximum number of epochs."""
     warmup_epochs: float = 3.0
-    """The learning rate rises linearly from 1 % over so many epochs, then falls by a cosine to 0."""
+    """Epochs over which the learning rate rises linearly from 1 %; it then falls by a cosine to 0."""
     patience: int = 5
-    """Epochs without improvement before training stops; 0: never."""
+    """Stop after this many epochs without improvement; 0: never."""
     min_improvement: float = 0.01
-    """Of validation mAP (0 to 1), to count as an improvement for `patience`."""
+    """Gain in validation mAP (0 to 1) that counts as an improvement for the patience."""
     batch: int = 4
-    """Windows per update, >= 1."""
+    """Windows per optimizer step, over all devices."""
     lr: float = 8e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW (of the head, where a backbone learns too)."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """AdamW weight decay."""
     max_grad_norm: float = 0.0
-    """Gradients are scaled down to this norm; 0: never."""
+    """Clip gradients to this norm; 0: never."""
     ema: float = 0.0
-    """Decay per update of the averaged weights that are validated and kept; 0: the weights themselves."""
+    """Decay per step of an exponential moving average of the weights, which is then validated and kept; 0: none."""
     precision: Precision = "auto"
-    """Of the forward pass; `auto`: fp16 on a CUDA device, else fp32."""
+    """Precision of the forward pass; auto: fp16 on a CUDA device, else fp32."""
     score_overlap: float = 0.5
-    """Overlap of the windows over a whole match, 0 to below 1."""
+    """Overlap of the windows when a whole match is scored, 0 to below 1."""
     score_len: int = 0
-    """Steps of these windows; 0: `clip_len`. Longer ones cost nothing more, where the head does well on them."""
+    """Steps of the windows when a whole match is scored; 0: as in training."""
     keep: Keep = "best"
-    """Weights that a run keeps: of the epoch with the best validation, or of the last, so that validation chooses none
-    of them and its figures flatter less."""
+    """Weights to keep: of the epoch with the best validation, or of the last, whose validation chose nothing."""
     seed: int = 0
-    """Of weights, order, dropout and mixup, >= 0."""
+    """Seed of weights, order, augmentation, dropout and mixup."""
 
     def __post_init__(self) -> None:
-        for name in ("clip_len", "stride", "hop_rows", "epoch_steps", "epochs", "batch"):
+        for each in fields(self):
+            kinds = _KINDS.get(type(each.default), (object,))
+            value = getattr(self, each.name)
+            self._require(each.name, isinstance(value, kinds) and type(value) is not bool, kinds[0].__name__)
+        for name in ("clip_len", "stride", "hop_rows", "frames_per_epoch", "epochs", "batch"):
             self._require(name, 1 <= getattr(self, name) < _MOST, "a whole number >= 1")
         for name in ("sigma", "mixup", "warmup_epochs", "min_improvement", "weight_decay", "max_grad_norm"):
-            self._require(name, 0 <= getattr(self, name) < float("inf"), "a number >= 0")
-        self._require("patience", 0 <= self.patience < _MOST, "a whole number >= 0")
+            self._require(name, getattr(self, name) >= 0 and isfinite(getattr(self, name)), "a number >= 0")
+        for name in ("patience", "score_len"):
+            self._require(name, 0 <= getattr(self, name) < _MOST, "a whole number >= 0")
         self._require("seed", 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2 ** 63")
         self._require("lr", 0 < self.lr < 10, "a number above 0, such as 8e-4")
         self._require("ema", 0 <= self.ema < 1, "0 to below 1")
         self._require("score_overlap", 0 <= self.score_overlap < 1, "0 to below 1")
-        self._require("views", len(self.views) > 0, "one view or more")
-        self._require("score_len", 0 <= self.score_len < _MOST, "a whole number >= 0")
-        self._require("keep", self.keep in get_args(Keep), ", ".join(get_args(Keep)))
-        self._require("precision", self.precision in get_args(Precision), ", ".join(get_args(Precision)))
-        self._require("loss", self.loss in (None, *LOSS_NAMES), ", ".join(LOSS_NAMES))
-        self._require("dilate", self.dilate is None or 0 <= self.dilate < _MOST, "a whole number >= 0")
+        has_names = isinstance(self.views, tuple) and self.views and all(isinstance(view, str) for view in self.views)
+        self._require("views", bool(has_names), "one view or more")
+        self._require("options", isinstance(self.options, Mapping), "settings by name")
+        self._require("dilate", self.dilate is None or _is_whole(self.dilate), "a whole number >= 0")
+        self._require("proj", self.proj is None or _is_whole(self.proj), "a whole number >= 0")
+        self._require_one_of("keep", Keep)
+        self._require_one_of("precision", Precision)
+        self._require_one_of("inputs", InputsName)
+        if self.loss is not None:
+            self._require_one_of("loss", LossName)
         _ = self.targets
 
     def _require(self, name: str, ok: bool, wanted: str) -> None:
         if not ok:
             raise InputError(f"setting {name!r} is not usable", got=getattr(self, name), wanted=wanted)
+
+    def _require_one_of(self, name: str, choices: Any) -> None:
+        self._require(name, getattr(self, name) in get_args(choices), ", ".join(get_args(choices)))
 
     @property
     def targets(self) -> TargetSettings:
@@ -114,75 +198,58 @@ class TrainSettings(ModelSettings):
     @property
     def clips_per_epoch(self) -> int:
         """Windows of an epoch, whole batches."""
-        return self.batches_per_epoch * self.batch
+        return self.steps_per_epoch * self.batch
 
     @property
-    def batches_per_epoch(self) -> int:
-        """Updates of an epoch, at least one."""
-        return max(1, self.epoch_steps // self.clip_len // self.batch)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, in field order."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch, at least one."""
+        return max(1, self.frames_per_epoch // self.clip_len // self.batch)
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any], *, where: str) -> "TrainSettings":
-        """Inverse of `to_json`.
+    def from_json(cls, record: object, *, where: str) -> Self:
+        """Inverse of `to_json`; fields that are missing get their defaults.
 
         Raises:
-            InputError: a field is missing, unknown or not usable.
+            InputError: a field is unknown or not usable.
         """
-        if not isinstance(record, Mapping):
-            raise InputError(f"{where}: settings are damaged", got=type(record).__name__)
-        names = {each.name for each in fields(cls)}
-        if set(record) != names:
-            wrong = ", ".join(sorted(names ^ set(record)))[:400]
-            raise InputError(
-                f"{where}: settings do not fit this version of bas",
-                got=f"missing or unknown: {wrong}",
-                cure="use the version of bas that trained the run",
-            )
-        with reading_record(f"{where}: settings are damaged"):
-            for each in fields(cls):
-                kinds = _KINDS.get(type(each.default), (object,))
-                if not isinstance(record[each.name], kinds) or type(record[each.name]) is bool:
-                    raise TypeError(f"{each.name} is {record[each.name]!r}"[:80])
-            if not all(isinstance(view, str) for view in record["views"]):
-                raise TypeError("views are no names")
-            return cls(**{**record, "views": tuple(record["views"]), "options": dict(record["options"])})
+        if isinstance(record, Mapping):
+            renamed = {"frames_per_epoch" if name == "epoch_steps" else name: record[name] for name in record}
+            if isinstance(renamed.get("views"), list):
+                renamed["views"] = tuple(renamed["views"])
+            record = renamed
+        return settings_from(cls, record, where=where)
 
     def differing(self, other: "TrainSettings") -> list[str]:
         """Names of the fields whose values differ."""
         mine, theirs = self.to_json(), other.to_json()
-        return [name for name in mine if mine[name] != theirs[name]]
+        return [name for name in mine if mine[name] != theirs.get(name)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings(TrainSettings):
-    """As `TrainSettings`, with the backbone learning too. Clips come from the videos, so `views` and the like of a
-    store stay at their defaults, and the backbone sees the same `clip_len` steps at `stride` as the head."""
+    """As `TrainSettings`, with the backbone learning too. Clips come from the videos, so `views` stays at its default,
+    and the backbone sees the same `clip_len` steps at `stride` as the head."""
 
     unfreeze: int | None = None
-    """Blocks of the backbone that learn, counted from its end; None: all; 0: none, only the head learns."""
+    """Blocks of the backbone that learn, counted from its end; by default all; 0: only the head learns."""
     backbone_lr: float = 1.0
-    """Learning rate of the backbone, as a multiple of `lr`, > 0."""
+    """Learning rate of the backbone, as a multiple of that of the head."""
     norm: Norm = "auto"
-    """What BatchNorm of the blocks that learn uses: `batch`: the batch's own statistics (those stored follow them);
-    `frozen`: the stored ones, which stay; `auto`: `batch` where all blocks learn, else `frozen`. Blocks that do not
-    learn always use the stored ones. Other norms have no statistics."""
+    """Statistics of BatchNorm in the blocks that learn: those of the batch (of each process by itself on CPUs, of all
+    GPUs together), the stored ones (frozen), or auto: batch where all blocks learn, else frozen."""
     augment: Augment = "seed"
-    """Of the pictures, per clip: `seed` (colour, blur, flip), `flip`, or `none`."""
+    """Augmentation of each clip: colour jitter, blur and flip as in the seed's recipe (seed), flip alone, or none."""
     accumulate: int = 1
     """Parts that a batch is cut into, one after the other: less memory; each part has its own loss and statistics."""
     begun_from: str = ""
-    """SHA-256 of the head's weights that it began with; empty: random."""
+    """SHA-256 of the weights of the head that it began with; empty: random."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require("unfreeze", self.unfreeze is None or self.unfreeze >= 0, "all, or a whole number >= 0")
+        self._require("unfreeze", self.unfreeze is None or _is_whole(self.unfreeze), "all, or a whole number >= 0")
         self._require("backbone_lr", 0 < self.backbone_lr < 1e6, "a number > 0, such as 0.1")
-        self._require("norm", self.norm in get_args(Norm), ", ".join(get_args(Norm)))
-        self._require("augment", self.augment in get_args(Augment), ", ".join(get_args(Augment)))
+        self._require_one_of("norm", Norm)
+        self._require_one_of("augment", Augment)
         divides = self.accumulate >= 1 and self.batch % self.accumulate == 0
         self._require("accumulate", divides, f"a divisor of the batch, {self.batch}")
 
@@ -195,3 +262,7 @@ class FinetuneSettings(TrainSettings):
     def uses_batch_statistics(self) -> bool:
         """Whether BatchNorm of the blocks that learn uses the batch's statistics."""
         return self.norm == "batch" or (self.norm == "auto" and self.unfreeze is None)
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MOST

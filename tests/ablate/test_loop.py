@@ -318,7 +318,7 @@ def test_judged_anew_where_the_labels_changed(
     shutil.rmtree(copy / "m-test")
     other = pulse_store(tmp_path / "other.zarr", gap_rows=40)
     shutil.copytree(other / "m-test", copy / "m-test")
-    monkeypatch.setattr("bas.heads.training.updates.Updater.update", pytest.fail)
+    monkeypatch.setattr("bas.heads.training.loop.Updater.update", pytest.fail)
     second = ablate([copy], tmp_path / "out", tiny("fc"))
     assert second.rows[0].runs[0].means != first.rows[0].runs[0].means
     assert second.chance != first.chance

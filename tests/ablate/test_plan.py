@@ -103,11 +103,11 @@ def test_a_run_per_seed_with_epochs_of_one_pass_at_most(store: Path) -> None:
     assert (row.epoch_steps, row.weights) == (22 * 50, "none")  # 300 rows: starts 0, 10, ... 200, and 201
     assert [task.name for task in tasks] == ["tcn-0", "tcn-1"]
     assert [task.settings for task in tasks] == [
-        replace(named_recipe("tcn"), epoch_steps=1100, seed=seed) for seed in (0, 1)
+        replace(named_recipe("tcn"), frames_per_epoch=1100, seed=seed) for seed in (0, 1)
     ]
     assert tasks[0].run == Path("out/runs/tcn-0")
     _, [task, _] = runs_of(entry, Path("out"), replace(asked, epoch_steps=77_000, epochs=7))
-    assert (task.settings.epoch_steps, task.settings.epochs) == (77_000, 7)
+    assert (task.settings.frames_per_epoch, task.settings.epochs) == (77_000, 7)
 
 
 def test_a_head_setting_goes_to_the_heads_that_have_it(store: Path) -> None:

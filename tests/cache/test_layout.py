@@ -23,7 +23,16 @@ def test_usual_ids_are_taken(match_id: str) -> None:
 
 
 LEAVES = ["", "/", "/a", "a/", "a//b", "..", "a/../b", ".", "a/./b", "a\\b", "a\0b", "a\nb", "__a", "a/__b", ".partial"]
-RESERVED = [".partialx/a", "features", "a/features/b", "c", "a/pts", "valid", "a/zarr.json", "reduction", "reduction/a"]
+RESERVED = [
+    "reduction.safetensors",
+    ".partialx/a",
+    "features",
+    "a/features/b",
+    "a/pts",
+    "valid",
+    "a/zarr.json",
+    "reduction/a",
+]
 ELSEWHERE = [
     "a:b",
     "a?",

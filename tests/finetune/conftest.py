@@ -14,9 +14,9 @@ from bas.events import Event, TimeGrid
 from bas.extract.options import ExtractOptions
 from bas.files import write_json_atomic
 from bas.finetune.devices import Devices
-from bas.finetune.loop import RunOptions, finetune
+from bas.finetune.loop import finetune
 from bas.finetune.start import Start
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings
 
 WIDTH, HEIGHT, SQUARE = 48, 32, 10
@@ -53,7 +53,7 @@ def write_moving_match(folder: Path, *, num_frames: int, seed: int, gap_frames: 
 
 
 def tiny_settings(**changes: Any) -> FinetuneSettings:
-    """Two epochs of three updates."""
+    """Two epochs of three steps."""
     tiny: dict[str, Any] = {
         "head": "fc",
         "proj": 0,
@@ -61,7 +61,7 @@ def tiny_settings(**changes: Any) -> FinetuneSettings:
         "stride": 2,
         "hop_rows": 4,
         "batch": 4,
-        "epoch_steps": 8 * 4 * 3,
+        "frames_per_epoch": 8 * 4 * 3,
         "epochs": 2,
         "patience": 0,
         "warmup_epochs": 0.0,
@@ -130,7 +130,8 @@ def train(data: DataSet) -> Callable[..., RunRecord]:
         valid: Sequence[str] = (),
         **options: Any,
     ) -> RunRecord:
-        how = RunOptions(devices=Devices(place="cpu"), engine="torch", decode_threads=1, **options)
-        return finetune(data_set, out, settings, begun or begin(settings), classes=classes, valid=valid, options=how)
+        begun = begun or begin(settings)
+        how: dict[str, Any] = {"devices": Devices(place="cpu"), "engine": "torch", "decode_threads": 1, **options}
+        return finetune(data_set, out, settings, begun, classes=classes, valid=valid, **how)
 
     return run

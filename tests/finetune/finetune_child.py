@@ -18,30 +18,35 @@ import torch
 from bas.data.sources import find_sources
 from bas.extract.backbones.weights import BACKBONE
 from bas.extract.options import ExtractOptions
-from bas.finetune import learner
+from bas.finetune import trainer
 from bas.finetune.devices import Devices
-from bas.finetune.judge import VideoJudge
-from bas.finetune.loop import RunOptions, finetune
+from bas.finetune.loop import finetune
 from bas.finetune.start import Start
-from bas.heads.training import epochs
+from bas.heads.training import loop
 from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN
+from bas.heads.training.evaluator import Evaluator
 from bas.heads.training.settings import FinetuneSettings
 
 POINTS = {
-    "after a saving mid-epoch": (epochs, "write_state", 5, True),
-    "between an update and its saving": (epochs, "write_state", 5, False),
-    "between head and backbone": (learner, "save_backbone_checkpoint", 1, False),
-    "between backbone and last": (learner, "save_backbone_checkpoint", 2, True),
-    "before the choice of peaks": (VideoJudge, "choose", 1, False),
+    "after a saving mid-epoch": (loop, "write_checkpoint", 5, True),
+    "between an update and its saving": (loop, "write_checkpoint", 5, False),
+    "between head and backbone": (trainer, "save_backbone_checkpoint", 1, False),
+    "between backbone and last": (trainer, "save_backbone_checkpoint", 2, True),
+    "before the choice of peaks": (Evaluator, "choose", 1, False),
 }
 """Point -> where a function is looked up, its name, at which call of it to die, and whether after or before it."""
 
 
 def run(data: Path, out: Path, settings: FinetuneSettings) -> None:
-    """Train; the state is saved after every update."""
-    options = RunOptions(devices=Devices(place="cpu"), engine="torch", decode_threads=1, save_seconds=-1.0)
+    """Train; the state is saved after every step."""
+    how: dict[str, Any] = {
+        "devices": Devices(place="cpu"),
+        "engine": "torch",
+        "decode_threads": 1,
+        "save_seconds": -1.0,
+    }
     asked = ExtractOptions(backbone="timm:test_resnet.r160_in1k", weights="none", size=(48, 32))
-    finetune(find_sources([data]), out, settings, Start.of(settings, asked, None), options=options)
+    finetune(find_sources([data]), out, settings, Start.of(settings, asked, None), save_seconds=-1.0, **how)
 
 
 def die_at(owner: Any, name: str, call: int, *, after: bool) -> None:

@@ -16,9 +16,9 @@ import torch
 from bas.data.sources import find_sources
 from bas.extract.options import ExtractOptions
 from bas.finetune.devices import Devices
-from bas.finetune.learner import ClipUpdater
-from bas.finetune.loop import RunOptions, finetune
+from bas.finetune.loop import finetune
 from bas.finetune.start import Start
+from bas.finetune.trainer import ClipTrainer
 from bas.heads.training.settings import FinetuneSettings
 
 
@@ -27,19 +27,19 @@ def main(job: dict[str, Any]) -> None:
     settings = FinetuneSettings(**job["settings"] | {"views": tuple(job["settings"]["views"])})
     asked = ExtractOptions(**job["asked"] | {"size": tuple(job["asked"]["size"])})
     losses: list[float] = []
-    real_update = ClipUpdater.update
+    real_step = ClipTrainer.training_step
 
-    def update(*arguments: Any, **options: Any) -> torch.Tensor:
-        loss = real_update(*arguments, **options)
+    def training_step(*arguments: Any, **options: Any) -> torch.Tensor:
+        loss = real_step(*arguments, **options)
         losses.append(float(loss))
         return loss
 
-    ClipUpdater.update = update  # type: ignore[method-assign]
-    options = RunOptions(devices=Devices(place="cpu"), engine="torch", decode_threads=1, **job.get("options", {}))
+    ClipTrainer.training_step = training_step  # type: ignore[method-assign]
+    how = {"devices": Devices(place="cpu"), "engine": "torch", "decode_threads": 1, **job.get("options", {})}
     record = finetune(
-        find_sources([Path(job["data"])]), Path(job["out"]), settings, Start.of(settings, asked, None), options=options
+        find_sources([Path(job["data"])]), Path(job["out"]), settings, Start.of(settings, asked, None), **how
     )
-    ClipUpdater.update = real_update  # type: ignore[method-assign]
+    ClipTrainer.training_step = real_step  # type: ignore[method-assign]
     seen = {"losses": losses, "headlines": [line.headline for line in record.history], "peaks": str(record.peaks)}
     rank = os.environ.get("RANK", "0")
     Path(f"{job['out']}.{rank}.json").write_text(json.dumps(seen))

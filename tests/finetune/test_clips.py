@@ -18,12 +18,10 @@ from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions
 from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
-from bas.finetune import clips as clips_module
-from bas.finetune.clips import Part, TrainingClips, clip_seed
-from bas.finetune.source import VideoSource
+from bas.finetune import data as clips_module
+from bas.finetune.data import ClipBatch, TrainingClips, VideoSource, clip_seed
 from bas.finetune.start import Start
-from bas.heads.training.data import choose_matches
-from bas.heads.training.examples import Examples
+from bas.heads.training.data import Examples, choose_matches
 from bas.heads.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,13 +47,13 @@ def make(data: DataSet, begun: Start) -> Callable[[FinetuneSettings], TrainingCl
 Make = Callable[[FinetuneSettings], TrainingClips]
 
 
-def same(one: Part, two: Part) -> bool:
+def same(one: ClipBatch, two: ClipBatch) -> bool:
     tensors = [(getattr(one.targets, each.name), getattr(two.targets, each.name)) for each in fields(one.targets)]
     return one.seeds == two.seeds and all(torch.equal(*each) for each in [(one.pixels, two.pixels), *tensors])
 
 
 def test_pixels_are_the_pictures_of_the_steps(tiny: Tiny, make: Make, data: DataSet, begun: Start) -> None:
-    settings = tiny(stride=3, hop_rows=7, epoch_steps=8 * 4 * 4)
+    settings = tiny(stride=3, hop_rows=7, frames_per_epoch=8 * 4 * 4)
     clips = make(settings)
     extractor = Extractor(begun.backbone, begun.features)
     videos = [extractor.open(match.require_video()) for match in data.matches if match.split == "train"]
@@ -76,7 +74,7 @@ def test_a_batch_is_that_of_stage_two(tiny: Tiny, make: Make, begun: Start, vide
     """The same windows in the same order with the same targets; the pictures' rows are those stored."""
     options = ExtractOptions(backbone=begun.features.backbone, weights="none", size=(48, 32))
     assert extract(find_sources([videos]), tmp_path / "rows.zarr", options, ExtractRun(engine="torch")).complete
-    store, settings = FeatureStore.open(tmp_path / "rows.zarr"), tiny(clip_len=40, epoch_steps=40 * 4 * 2)
+    store, settings = FeatureStore.open(tmp_path / "rows.zarr"), tiny(clip_len=40, frames_per_epoch=40 * 4 * 2)
     chosen = choose_matches(store, stride=settings.stride)
     bank = open_bank(store, chosen.ids, views=("identity",), device=CPU, place="ram")
     net = Normalised(begun.backbone, mean=begun.features.mean, std=begun.features.std)
@@ -86,10 +84,7 @@ def test_a_batch_is_that_of_stage_two(tiny: Tiny, make: Make, begun: Start, vide
         for (part,), batch in zip(make(settings).batches(epoch, first_step=0), stored, strict=True):
             for each in fields(batch.targets):
                 assert torch.equal(getattr(part.targets, each.name), getattr(batch.targets, each.name))
-            assert (part.mask_bt is None) == (batch.mask_bt is None)
-            if part.mask_bt is not None and batch.mask_bt is not None:
-                assert torch.equal(part.mask_bt, batch.mask_bt)
-                num_padded += int((~part.mask_bt).sum())
+            num_padded += int((~part.targets.mask_bt).sum())
             with torch.inference_mode():
                 rows_btc = net(part.pixels)
             assert float((rows_btc - batch.features_btc).norm() / batch.features_btc.norm()) < 1e-3  # stored as fp16

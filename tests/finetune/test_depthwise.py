@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bas.extract.backbones.weights import load_weights
-from bas.finetune.depthwise import QuickDepthwise, quicken
+from bas.finetune.depthwise import FastDepthwise, with_fast_depthwise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHANNELS = 6
@@ -38,8 +38,8 @@ def test_output_and_gradients_are_those_of_conv3d(
 ) -> None:
     torch.manual_seed(0)
     plain, cells = depthwise(kernel, stride), torch.randn(2, CHANNELS, *size)
-    quick = quicken(copy.deepcopy(plain))
-    assert type(quick) is QuickDepthwise
+    quick = with_fast_depthwise(copy.deepcopy(plain))
+    assert type(quick) is FastDepthwise
     for layout in (torch.contiguous_format, torch.channels_last_3d):
         given = cells.contiguous(memory_format=layout)
         for found, wanted in zip(computed(quick, given), computed(plain, given), strict=True):
@@ -51,7 +51,7 @@ def test_output_and_gradients_are_those_of_conv3d(
 
 
 def test_only_what_is_asked_for_gets_a_gradient() -> None:
-    quick = quicken(depthwise((3, 3, 3), (1, 1, 1)))
+    quick = with_fast_depthwise(depthwise((3, 3, 3), (1, 1, 1)))
     cells = torch.randn(1, CHANNELS, 4, 4, 4)
     quick(cells).sum().backward()
     assert cells.grad is None
@@ -73,13 +73,13 @@ def test_other_convolutions_are_left_alone() -> None:
         nn.Conv3d(1, 1, 3, padding=1, bias=False),
     ]
     for conv in others:
-        assert type(quicken(conv)) is nn.Conv3d
+        assert type(with_fast_depthwise(conv)) is nn.Conv3d
 
 
 def test_an_x3d_keeps_its_tensors_and_copies_of_it_are_quick_too() -> None:
     plain, _ = load_weights("x3d_xs", 4, "none")
-    quick = copy.deepcopy(quicken(copy.deepcopy(plain)))
-    num_quick = sum(isinstance(module, QuickDepthwise) for module in quick.modules())
+    quick = copy.deepcopy(with_fast_depthwise(copy.deepcopy(plain)))
+    num_quick = sum(isinstance(module, FastDepthwise) for module in quick.modules())
     depthwise_convs = [each for each in plain.modules() if isinstance(each, nn.Conv3d) and each.groups > 1]
     assert num_quick == len(depthwise_convs) > 10
     clips = torch.randn(1, 3, 4, 32, 48)
@@ -89,10 +89,10 @@ def test_an_x3d_keeps_its_tensors_and_copies_of_it_are_quick_too() -> None:
 
 
 def test_elsewhere_than_on_a_cpu_convolutions_stay_as_they_are(tiny: Any, start: Any) -> None:
-    from bas.finetune.loop import RunOptions, _network
+    from bas.finetune.loop import _network
 
     settings = tiny()
     for kind, is_quick in (("cpu", True), ("cuda", False)):
         fabric: Any = SimpleNamespace(device=torch.device(kind), world_size=1)
-        net = _network(start(settings, "x3d_xs"), settings, ("LEFT", "RIGHT"), RunOptions(), fabric)
-        assert any(isinstance(module, QuickDepthwise) for module in net.modules()) == is_quick
+        net = _network(start(settings, "x3d_xs"), settings, ("LEFT", "RIGHT"), fabric, checkpointing=False)
+        assert any(isinstance(module, FastDepthwise) for module in net.modules()) == is_quick

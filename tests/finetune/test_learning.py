@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bas.data.sources import find_sources
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import RunRecord
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,7 +25,7 @@ def test_left_and_right_are_told_apart(
         hop_rows=3,
         dilate=1,
         batch=8,
-        epoch_steps=16 * 8 * 24,
+        frames_per_epoch=16 * 8 * 24,
         epochs=2,
         lr=2e-3,
         warmup_epochs=0.5,

@@ -21,16 +21,14 @@ from bas.extract.extractor import Extractor, follow_run
 from bas.extract.options import ExtractOptions
 from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
-from bas.finetune.judge import VideoJudge
-from bas.finetune.learner import ClipUpdater
-from bas.finetune.net import FinetuneNet
+from bas.finetune.network import FinetuneNet
 from bas.finetune.start import Start
-from bas.heads.ensemble import Member
-from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN
-from bas.heads.training.judge import Verdict
-from bas.heads.training.loop import RunOptions as HeadOptions
+from bas.finetune.trainer import ClipTrainer
+from bas.heads.ensemble import LoadedRun
+from bas.heads.model import build_model
+from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, RunRecord
+from bas.heads.training.evaluator import Evaluator, ValidationResult
 from bas.heads.training.loop import train as train_head
-from bas.heads.training.record import RunRecord
 from bas.heads.training.settings import FinetuneSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,15 +56,21 @@ def files(out: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, *headlines: float) -> list[dict[str, torch.Tensor]]:
-    """Let validation give these verdicts; the backbones that they are about."""
+    """Let validation find these headlines; the backbones that they are about."""
     weights: list[dict[str, torch.Tensor]] = []
+    real = ClipTrainer.scores
 
-    def verdict(_: VideoJudge, net: Any) -> Verdict:
-        weights.append({name: tensor.clone() for name, tensor in net.backbone.state_dict().items()})
+    def scores(trainer: ClipTrainer) -> Any:
+        backbone = trainer.kept_model.backbone
+        weights.append({name: tensor.clone() for name, tensor in backbone.state_dict().items()})
+        return real(trainer)
+
+    def validate(*_: object) -> ValidationResult:
         headline = headlines[len(weights) - 1]
-        return Verdict(headline, headline, {"LEFT": headline, "RIGHT": headline})
+        return ValidationResult(headline, headline, {"LEFT": headline, "RIGHT": headline})
 
-    monkeypatch.setattr(VideoJudge, "verdict", verdict)
+    monkeypatch.setattr(ClipTrainer, "scores", scores)
+    monkeypatch.setattr(Evaluator, "validate", validate)
     return weights
 
 
@@ -79,9 +83,9 @@ def same_tensors(module: torch.nn.Module, wanted: dict[str, torch.Tensor]) -> bo
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, update: int, where: str) -> None:
     """Let an update (from 1) spoil its loss, or a weight beside a good loss."""
-    left, real = [update], ClipUpdater.update
+    left, real = [update], ClipTrainer.training_step
 
-    def spoil(self: ClipUpdater, *arguments: Any, **options: Any) -> torch.Tensor:
+    def spoil(self: ClipTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
         left[0] -= 1
         loss = real(self, *arguments, **options)
         if left[0] == 0:
@@ -89,7 +93,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, update: int, where: str) -> None:
             return loss * float("nan") if where == "loss" else loss
         return loss
 
-    monkeypatch.setattr(ClipUpdater, "update", spoil)
+    monkeypatch.setattr(ClipTrainer, "training_step", spoil)
 
 
 @pytest.mark.slow
@@ -120,22 +124,22 @@ def test_killed_runs_end_as_uninterrupted_ones(videos: Path, tiny: Tiny, tmp_pat
 def test_a_stopped_run_goes_on_exactly(
     train: Train, tiny: Tiny, start: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
-    settings, left, real = tiny(inputs="standard", norm="batch"), [stop_after], ClipUpdater.update
+    settings, left, real = tiny(inputs="standard", norm="batch"), [stop_after], ClipTrainer.training_step
     begun = start(settings, "x3d_xs", depth=4)
     train(tmp_path / "whole", settings, begun)
 
-    def update(*arguments: Any, **options: Any) -> Any:
+    def training_step(*arguments: Any, **options: Any) -> Any:
         left[0] -= 1
         if left[0] < 0:
             raise Stopped
         return real(*arguments, **options)
 
-    monkeypatch.setattr(ClipUpdater, "update", update)
+    monkeypatch.setattr(ClipTrainer, "training_step", training_step)
     with pytest.raises(Stopped):
         train(tmp_path / "cut", settings, begun, save_seconds=-1.0)
-    monkeypatch.setattr(ClipUpdater, "update", real)
+    monkeypatch.setattr(ClipTrainer, "training_step", real)
     with pytest.raises(InputError, match="the run is not finished") as error:
-        Member.load(tmp_path / "cut", CPU)
+        LoadedRun.load(tmp_path / "cut", CPU)
     assert "`bas finetune ... --out" in error.value.cure
     train(tmp_path / "cut", settings, begun)
     logs = [
@@ -178,11 +182,11 @@ def test_another_run_is_refused_by_name_and_left_alone(
         with pytest.raises(InputError, match=f"holds a run with other settings; these differ: {names}\n"):
             train(run, changed, start(changed, **asked), **matches)
     store = FeatureStore.open(pulse_store(tmp_path / "s.zarr", classes=("LEFT", "RIGHT")))
-    of_head = TrainSettings(head="fc", epochs=1, clip_len=8, epoch_steps=64)
+    of_head = TrainSettings(head="fc", epochs=1, clip_len=8, frames_per_epoch=64)
     with pytest.raises(InputError, match="holds a run of another kind\n  got:    bas finetune"):
-        train_head(store, run, of_head, options=HeadOptions(device="cpu"))
+        train_head(store, run, of_head, device="cpu")
     assert files(run) == before
-    train_head(store, tmp_path / "head", of_head, options=HeadOptions(device="cpu"))
+    train_head(store, tmp_path / "head", of_head, device="cpu")
     with pytest.raises(InputError, match="holds a run of another kind\n  got:    bas train-head"):
         train(tmp_path / "head", settings)
 
@@ -192,7 +196,7 @@ def test_the_weights_of_the_best_epoch_are_kept(
     train: Train, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     weights = judged(monkeypatch, 0.2, 0.6, 0.6, 0.4, 0.4)
-    record = train(tmp_path / "run", tiny(epochs=5, epoch_steps=32, patience=2, **changes))
+    record = train(tmp_path / "run", tiny(epochs=5, frames_per_epoch=32, patience=2, **changes))
     assert [line.headline for line in record.history] == [0.2, 0.6, 0.6, 0.4]
     assert record.best_epoch == (4 if "keep" in changes else 2)
     kept, _ = load_weights("timm:test_resnet.r160_in1k", None, str(tmp_path / "run" / BACKBONE))
@@ -203,10 +207,10 @@ def test_the_weights_of_the_best_epoch_are_kept(
 @pytest.mark.parametrize(
     ("update", "where", "message"),
     [
-        (2, "loss", "the loss is no number in epoch 1, update 2"),
-        (5, "loss", "the loss is no number in epoch 2, update 2"),
-        (5, "weight", "weights are no numbers after epoch 2, update 2"),
-        (6, "weight", "weights are no numbers after epoch 2, update 3"),
+        (2, "loss", "the loss is no number in epoch 1, step 2"),
+        (5, "loss", "the loss is no number in epoch 2, step 2"),
+        (5, "weight", "weights are no numbers after epoch 2, step 2"),
+        (6, "weight", "weights are no numbers after epoch 2, step 3"),
     ],
 )
 def test_no_number_ends_the_run_and_what_was_kept_is_good(
@@ -219,8 +223,11 @@ def test_no_number_ends_the_run_and_what_was_kept_is_good(
             train(run, settings, save_seconds=-1.0)
     assert error.value.cure == "another --out with a lower --lr or --backbone-lr, or --max-grad-norm 1"
     assert (run / BEST).exists() == (run / BACKBONE).exists() == (update > 3)
-    for file in [run / name for name in (LAST, BEST, BACKBONE) if (run / name).exists()]:
+    for file in [run / name for name in (BEST, BACKBONE) if (run / name).exists()]:
         assert all(bool(torch.isfinite(tensor).all()) for tensor in load_file(file).values()), file
+    if (run / LAST).exists():
+        kept = torch.load(run / LAST, weights_only=True)["model"]
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
     if update > 3:
         load_weights("timm:test_resnet.r160_in1k", None, str(run / BACKBONE))
     assert len(RunRecord.read(run).history) == (update > 3)
@@ -275,7 +282,7 @@ def test_extraction_gives_the_rows_that_the_network_computes_inside(
 
     assert isinstance(settings, FinetuneSettings)
     begun = load_weights("x3d_xs", 4, "none")[0]
-    model = settings.build(dim=features.dim, num_classes=2)
+    model = build_model(settings, dim=features.dim, num_classes=2)
     net = FinetuneNet(begun, model, features=features, settings=settings)
     net.backbone.load_state_dict(load_weights("x3d_xs", 4, str(tuned / BACKBONE))[0].state_dict())
     net.eval()
@@ -311,21 +318,21 @@ def test_validation_and_prediction_see_what_extraction_stores(
 def test_a_run_begins_with_the_head_and_backbone_of_a_finetuned_one(
     tuned: Path, train: Train, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    member = Member.load(tuned, CPU)
+    member = LoadedRun.load(tuned, CPU)
     settings = tiny(epochs=1, begun_from=member.weights_sha256)
     begun = Start.of(settings, ExtractOptions(), member)
     assert begun.features == member.record.features
     wanted = load_weights("x3d_xs", 4, str(tuned / BACKBONE))[0].state_dict()
     assert same_tensors(begun.backbone, wanted)
     seen: list[dict[str, torch.Tensor]] = []
-    real = ClipUpdater.update
+    real = ClipTrainer.training_step
 
-    def update(self: ClipUpdater, *arguments: Any, **options: Any) -> Any:
+    def training_step(self: ClipTrainer, *arguments: Any, **options: Any) -> Any:
         if not seen:
             seen.append({name: tensor.clone() for name, tensor in self.model.spotting.state_dict().items()})
         return real(self, *arguments, **options)
 
-    monkeypatch.setattr(ClipUpdater, "update", update)
+    monkeypatch.setattr(ClipTrainer, "training_step", training_step)
     record = train(tmp_path / "run", settings, begun)
     head = load_file(tuned / BEST)
     assert set(head) == set(seen[0])
@@ -348,9 +355,9 @@ def test_a_run_begins_with_a_head_of_stage_two(
     features = start(settings).features
     asked = ExtractOptions(backbone=features.backbone, weights="none", size=(48, 32))
     assert extract(find_sources([videos]), tmp_path / "s.zarr", asked, ExtractRun(engine="torch")).complete
-    of_head = TrainSettings(head="fc", proj=0, clip_len=8, epochs=1, epoch_steps=320, inputs="standard")
-    train_head(FeatureStore.open(tmp_path / "s.zarr"), tmp_path / "head", of_head, options=HeadOptions(device="cpu"))
-    member = Member.load(tmp_path / "head", CPU)
+    of_head = TrainSettings(head="fc", proj=0, clip_len=8, epochs=1, frames_per_epoch=320, inputs="standard")
+    train_head(FeatureStore.open(tmp_path / "s.zarr"), tmp_path / "head", of_head, device="cpu")
+    member = LoadedRun.load(tmp_path / "head", CPU)
     with pytest.raises(InputError, match="these differ: inputs"):
         Start.of(settings, ExtractOptions(), member)
     settings = tiny(epochs=1, inputs="standard", norm="frozen", lr=1e-9, begun_from=member.weights_sha256)

@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bas.extract.backbones.weights import BACKBONE
-from bas.heads.training.checkpoint import BEST, LOG
-from bas.heads.training.record import RunRecord
+from bas.heads.training.checkpoint import BEST, LOG, RunRecord
 from bas.heads.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.slow
@@ -39,18 +38,17 @@ DROPOUT = {
 }
 FRAMES, CLIPS = "timm:test_resnet.r160_in1k", "x3d_xs"
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "2-D, batch norm": (FRAMES, {"augment": "flip", "inputs": "standard"}, {}),
-    "2-D with norm and activation in one": (
-        "timm:mobilenetv3_small_050",
-        DROPOUT | {"inputs": "raw", "accumulate": 2, "ema": 0.5},
-        {},
+    "2-D, statistics of each process": (FRAMES, {"augment": "flip", "inputs": "standard", "norm": "batch"}, {}),
+    "3-D, frozen norm, checkpointing": (
+        CLIPS,
+        {"max_grad_norm": 0.5, "norm": "frozen", "accumulate": 2, "ema": 0.5},
+        {"checkpointing": True},
     ),
-    "3-D, batch norm, checkpointing": (CLIPS, {"max_grad_norm": 0.5}, {"checkpointing": True}),
     "3-D, frozen norm, half of it learns": (CLIPS, DROPOUT | {"unfreeze": 2}, {}),
     "only the head learns": (FRAMES, {"unfreeze": 0}, {}),
 }
-FIRST_WITHOUT_STATISTICS = 3
-"""Case from which on nothing is rounded in another way."""
+FIRST_WITHOUT_STATISTICS = 1
+"""Case from which on two processes do exactly what one does: PyTorch has no BatchNorm over the processes of a CPU."""
 
 
 def apart(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
@@ -105,10 +103,12 @@ def test_two_processes_are_one(outcomes: Path, number: int) -> None:
     alone, first, second = seen(one, 0), seen(two, 0), seen(two, 1)
     assert len(alone["losses"]) == 6
     assert first == second
-    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
     assert alone["losses"][0] != alone["losses"][-1]
-    if number >= FIRST_WITHOUT_STATISTICS:  # else rounding may turn two spots round
-        assert (first["headlines"], first["peaks"]) == (alone["headlines"], alone["peaks"])
+    if number < FIRST_WITHOUT_STATISTICS:
+        assert first["losses"] == pytest.approx(alone["losses"], rel=0.3)
+        return
+    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert (first["headlines"], first["peaks"]) == (alone["headlines"], alone["peaks"])
     for file in (BEST, BACKBONE):
         assert apart(load_file(one / file), load_file(two / file)) < 1e-3
     assert RunRecord.read(two).settings == RunRecord.read(one).settings
@@ -116,7 +116,8 @@ def test_two_processes_are_one(outcomes: Path, number: int) -> None:
 
 def arguments(videos: Path, out: Path, *more: object) -> Sequence[str]:
     how = f"--backbone {FRAMES} --weights none --size 48x32 --head fc --proj 0 --clip-len 8 --hop 4 --batch 4 "
-    how += "--epoch-steps 32 --epochs 2 --warmup-epochs 0 --augment none --device cpu --engine torch --decode-threads 1"
+    how += "--frames-per-epoch 32 --epochs 2 --warmup-epochs 0 --augment none --norm frozen "
+    how += "--device cpu --engine torch --decode-threads 1"
     return ["finetune", str(videos), "--out", str(out), *how.split(), *map(str, more)]
 
 

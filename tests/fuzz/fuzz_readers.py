@@ -29,8 +29,7 @@ with atheris.instrument_imports(include=["bas"]):
     if sys.argv[1] in ("run", "tensors"):
         from bas.extract.backbones.tensor_files import read_tensors
         from bas.extract.backbones.weights import FinetunedRun
-        from bas.heads.training.checkpoint import write_run
-        from bas.heads.training.record import RunRecord
+        from bas.heads.training.checkpoint import RunRecord
         from bas.heads.training.settings import TrainSettings
 
 import numpy as np
@@ -85,7 +84,7 @@ def make_run(folder: Path) -> None:
         num_parameters=9,
         software={"bas": "0"},
     )
-    write_run(folder, record.to_json())
+    record.write(folder)
 
 
 def prepare(target: str, folder: Path) -> tuple[Path, Callable[[], object]]:

@@ -1,5 +1,6 @@
 """What every head of the table, and some compositions, must hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from bas.heads.actionformer import ActionFormerSettings
 from bas.heads.anchor import AnchorSettings
 from bas.heads.contract import Head, HeadSettings, NeckSettings
 from bas.heads.gru import BiGruSettings, UnetGruSettings
-from bas.heads.registry import HEADS, build_head, default_targets
-from bas.heads.targets import Targets, TargetSettings, clip_targets, stack_targets
+from bas.heads.registry import HEADS, build_head
+from bas.heads.targets import Targets, clip_targets, stack_targets
 from bas.heads.tcn import TcnDilatedSettings
+from bas.heads.training.settings import TargetSettings, default_targets
 from bas.heads.transformer import TransformerSettings
 
 DIM, NUM_CLASSES = 12, 3
@@ -43,29 +45,21 @@ def features(num_clips: int, num_steps: int, *, dim: int = DIM) -> torch.Tensor:
     return torch.randn(num_clips, num_steps, dim, generator=torch.Generator().manual_seed(2))
 
 
-def targets(num_clips: int, num_steps: int, *, padded_to: int = 0) -> Targets:
-    """Two events per clip, the second behind the end of a short one; padded and masked up to `padded_to`."""
-    middle = num_steps // 2
-    clips = [clip(num_steps, [(middle, 1 + i % NUM_CLASSES), (middle + 9, 2)]) for i in range(num_clips)]
-    longest = clip(max(num_steps, padded_to), [])
-    return stack_targets([*clips, longest]).select(torch.arange(num_clips))
+def targets(num_clips: int, num_steps: int, *, shift: int = 0) -> Targets:
+    """Two events per clip, the second behind the end of a short one."""
+    middle = num_steps // 2 + shift
+    return stack_targets([clip(num_steps, [(middle, 1 + i % NUM_CLASSES), (middle + 9, 2)]) for i in range(num_clips)])
 
 
 def clip(num_steps: int, events: list[tuple[int, int]], *, settings: TargetSettings | None = None) -> Targets:
     return clip_targets(events, num_steps=num_steps, num_classes=NUM_CLASSES, settings=settings).targets
 
 
-def masked(num_steps: int, *real: int) -> torch.Tensor:
-    return torch.arange(num_steps) < torch.tensor(real).unsqueeze(1)
-
-
 @every_head
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 33])
-@pytest.mark.parametrize("with_mask", [False, True])
-def test_any_number_of_steps(name: str, num_steps: int, with_mask: bool) -> None:
+def test_any_number_of_steps(name: str, num_steps: int) -> None:
     head = small(name).train()
-    mask = masked(num_steps, num_steps, max(1, num_steps - 3)) if with_mask else None
-    outputs = head(features(2, num_steps), mask)
+    outputs = head(features(2, num_steps))
     scores = head.scores(outputs)
     assert scores.shape == (2, num_steps, NUM_CLASSES)
     assert scores.min() >= 0
@@ -84,58 +78,21 @@ def test_one_step_of_one_clip_trains(name: str) -> None:
 
 
 @every_head
-@pytest.mark.parametrize(("num_steps", "real"), [(40, 39), (41, 32), (24, 8), (9, 1)])
-def test_padding_changes_no_score_of_a_real_step(name: str, num_steps: int, real: int) -> None:
+def test_masked_steps_give_no_loss(name: str) -> None:
+    """The last rows of a match shorter than a window are repeated; their targets say that they are not real."""
     head = small(name)
-    x = features(2, num_steps)
-    x[1, real:] = float("nan")
-    padded = head.scores(head(x, masked(num_steps, num_steps, real)))
-    alone = head.scores(head(x[1:, :real]))
-    torch.testing.assert_close(padded[1:, :real], alone, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(padded[:1], head.scores(head(x[:1])), rtol=1e-4, atol=1e-5)
-    assert not padded[1, real:].any()
-
-
-@every_head
-def test_what_is_in_masked_steps_changes_nothing_wherever_they_are(name: str) -> None:
-    head = small(name)
-    mask = torch.ones(2, 30, dtype=torch.bool)
-    mask[0, :4] = mask[0, 11:15] = mask[1, 22:] = False
-    x = features(2, 30)
-    other = torch.where(mask.unsqueeze(-1), x, 50.0)
-    torch.testing.assert_close(head.scores(head(x, mask)), head.scores(head(other, mask)))
-
-
-@every_head
-def test_padding_changes_no_loss_and_no_gradient_of_training(name: str) -> None:
-    head = small(name).train()
-    _silence_dropout(head)
-    both = []
-    for extra in (0, 7):
-        head.zero_grad()
-        x = torch.nn.functional.pad(features(2, 26), (0, 0, 0, extra), value=3.0)
-        loss = head.loss(head(x, masked(26 + extra, 26, 26)), targets(2, 26, padded_to=26 + extra))
-        loss.backward()  # type: ignore[no-untyped-call]
-        both.append([loss.detach(), *(p.grad for p in head.parameters() if p.grad is not None)])
-    for alone, padded in zip(*both, strict=True):
-        torch.testing.assert_close(padded, alone, rtol=1e-3, atol=1e-5)
-
-
-def _silence_dropout(head: Head) -> None:
-    for module in head.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-
-
-@every_head
-def test_a_batch_without_real_steps_gives_no_loss_and_no_nan(name: str) -> None:
-    head = small(name)
-    nothing = torch.zeros(2, 20, dtype=torch.bool)
-    wanted = targets(2, 20)
-    empty = Targets(wanted.label_btn, wanted.presence_btk, wanted.displacement_bt, wanted.offset_btk, nothing)
-    outputs = head(features(2, 20), nothing)
-    assert head.loss(outputs, empty).item() == 0
-    assert not head.scores(outputs).any()
+    wanted, outputs = targets(2, 20), head(features(2, 20))
+    nothing = replace(wanted, mask_bt=torch.zeros(2, 20, dtype=torch.bool))
+    assert head.loss(outputs, nothing).item() == 0
+    half = torch.arange(20).expand(2, 20) < 12
+    others = targets(2, 20, shift=3)
+    merged = {
+        key: torch.where(half.view(2, 20, *[1] * (tensor.dim() - 2)), tensor, getattr(others, key))
+        for key, tensor in vars(wanted).items()
+    }
+    in_part, changed_behind = (replace(each, mask_bt=half) for each in (wanted, Targets(**merged)))
+    torch.testing.assert_close(head.loss(outputs, in_part), head.loss(outputs, changed_behind))
+    assert head.loss(outputs, in_part) != head.loss(outputs, wanted)
 
 
 @every_head
@@ -226,7 +183,7 @@ def test_half_precision_stays_finite(name: str) -> None:
     head = small(name)
     x = features(2, 24)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = head(x, masked(24, 24, 20))
+        outputs = head(x)
         scores = head.scores(outputs)
         assert head.loss(outputs, targets(2, 24)).isfinite()
     assert scores.isfinite().all()
@@ -238,5 +195,3 @@ def test_features_of_another_width_are_refused() -> None:
         head(torch.zeros(1, 4, DIM + 1))
     with pytest.raises(InputError, match="features do not fit the head"):
         head(torch.zeros(1, 0, DIM))
-    with pytest.raises(InputError, match="mask does not fit"):
-        head(torch.zeros(1, 4, DIM), torch.ones(1, 5, dtype=torch.bool))

@@ -8,13 +8,14 @@ import torch
 from bas.errors import InputError
 from bas.heads.anchor import AnchorSettings
 from bas.heads.gru import BiGruSettings, UnetGruSettings
-from bas.heads.model import ModelSettings, head_settings
+from bas.heads.model import build_model, head_settings
 from bas.heads.registry import build_head
 from bas.heads.targets import clip_targets, stack_targets
+from bas.heads.training.settings import ModelSettings
 
 
 def test_a_model_is_the_head_on_treated_inputs() -> None:
-    model = ModelSettings(head="tcn", inputs="standard").build(dim=6, num_classes=2).eval()
+    model = build_model(ModelSettings(head="tcn", inputs="standard"), dim=6, num_classes=2).eval()
     x = torch.randn(2, 9, 6)
     model.inputs.fit(x.flatten(0, 1) * 3 + 1)
     wanted = model.head(model.inputs(x))
@@ -28,20 +29,20 @@ def test_the_same_seed_builds_the_head_that_the_builder_builds() -> None:
     torch.manual_seed(3)
     head = build_head("sgp", dim=8, num_classes=2)
     torch.manual_seed(3)
-    model = ModelSettings(head="sgp").build(dim=8, num_classes=2)
+    model = build_model(ModelSettings(head="sgp"), dim=8, num_classes=2)
     for name, tensor in head.state_dict().items():
         torch.testing.assert_close(model.head.state_dict()[name], tensor, rtol=0, atol=0)
 
 
 def test_parameters_are_what_is_learned() -> None:
-    model = ModelSettings(head="fc", inputs="standard").build(dim=5, num_classes=2)
+    model = build_model(ModelSettings(head="fc", inputs="standard"), dim=5, num_classes=2)
     assert model.num_parameters == 5 * 3 + 3  # the statistics of the inputs are no parameters
-    projected = ModelSettings(head="fc", proj=4).build(dim=5, num_classes=2)
+    projected = build_model(ModelSettings(head="fc", proj=4), dim=5, num_classes=2)
     assert projected.num_parameters == 5 * 4 + 4 + 4 * 3 + 3
 
 
 def test_scores_as_inputs_double_the_width() -> None:
-    model = ModelSettings(head="fc", inputs="scores").build(dim=5, num_classes=2)
+    model = build_model(ModelSettings(head="fc", inputs="scores"), dim=5, num_classes=2)
     assert model.num_parameters == 10 * 3 + 3
 
 
@@ -91,12 +92,12 @@ def test_options_that_cannot_be_used_are_named(path: str, value: Any, message: s
 
 
 def test_options_change_the_network() -> None:
-    small = ModelSettings(head="bigru", options={"bigru.hidden": 8}).build(dim=6, num_classes=2)
-    assert small.num_parameters < 5_000 < ModelSettings(head="bigru").build(dim=6, num_classes=2).num_parameters
+    small = build_model(ModelSettings(head="bigru", options={"bigru.hidden": 8}), dim=6, num_classes=2)
+    assert small.num_parameters < 5_000 < build_model(ModelSettings(head="bigru"), dim=6, num_classes=2).num_parameters
 
 
 def test_options_of_another_head_are_refused() -> None:
     with pytest.raises(InputError, match="setting of a head that is not in 'ed\\+disp'") as error:
-        ModelSettings(head="ed+disp", options={"bigru.hidden": 8}).build(dim=6, num_classes=2)
+        build_model(ModelSettings(head="ed+disp", options={"bigru.hidden": 8}), dim=6, num_classes=2)
     assert error.value.got == "bigru.hidden"
-    ModelSettings(head="tcn+bigru", options={"bigru.hidden": 8}).build(dim=6, num_classes=2)
+    build_model(ModelSettings(head="tcn+bigru", options={"bigru.hidden": 8}), dim=6, num_classes=2)

@@ -10,6 +10,7 @@ import torch
 
 from bas.cache.settings import FeatureSettings
 from bas.errors import InputError
+from bas.heads.model import build_model
 from bas.heads.recipes import RECIPES, SEED_TABLE, Published, default_recipe, named_recipe, other_features
 from bas.heads.registry import HEADS
 from bas.heads.training.settings import TrainSettings
@@ -30,7 +31,7 @@ def test_settings_survive_json(name: str) -> None:
 @pytest.mark.parametrize("dim", [2, 192, 440, 1280])
 def test_every_recipe_builds_for_every_width(name: str, dim: int) -> None:
     settings = RECIPES[name].settings
-    model = settings.build(dim=dim, num_classes=12).eval()
+    model = build_model(settings, dim=dim, num_classes=12).eval()
     with torch.inference_mode():
         scores = model.scores(model(torch.randn(1, settings.clip_len, dim)))
     assert scores.shape == (1, settings.clip_len, 12)
@@ -47,7 +48,7 @@ def test_recipes_keep_what_their_heads_need() -> None:
     """Decided with the sources at hand: the seed's recipe, a lower rate for attention, clipping for recurrent heads."""
     seed = named_recipe("ed")
     assert (seed.clip_len, seed.stride, seed.hop_rows, seed.batch, seed.lr) == (50, 2, 10, 4, 8e-4)
-    assert seed.batches_per_epoch == 2500
+    assert seed.steps_per_epoch == 2500
     assert named_recipe("ed-focal").loss == "focal"
     assert named_recipe("ed+disp").targets.dilation_steps == 2
     assert named_recipe("transformer").lr == 1e-4

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bas.errors import InputError
-from bas.heads.registry import HEADS, build_head, default_targets
+from bas.heads.registry import HEADS, build_head
+from bas.heads.training.settings import default_targets
 
 
 def num_weights(module: torch.nn.Module) -> int:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bas.errors import InputError
-from bas.heads.model import ModelSettings
-from bas.heads.scoring import FloatArray, ScoringPlan, match_scores
+from bas.heads.model import build_model
+from bas.heads.scoring import FloatArray, blend_weights, match_scores, window_batches
+from bas.heads.training.settings import ModelSettings, ScoringPlan
 
 
 class Fake(nn.Module):
@@ -62,7 +63,7 @@ def test_a_constant_model_gives_constant_scores(num_rows: int, plan: ScoringPlan
 @given(num_rows=st.integers(1, 150), plan=plans)
 def test_windows_hold_equal_steps_of_one_phase_and_end_with_it(num_rows: int, plan: ScoringPlan) -> None:
     seen = np.zeros(num_rows, int)
-    for index_bt in plan.batches(num_rows):
+    for index_bt in window_batches(plan, num_rows):
         assert index_bt.numel() <= max(plan.steps_per_call, index_bt.shape[1])
         assert index_bt.shape[1] <= plan.window_steps
         assert (index_bt.diff(dim=1) == plan.stride).all()
@@ -84,7 +85,7 @@ def test_progress_rises_to_all(num_rows: int, plan: ScoringPlan) -> None:
 @pytest.mark.parametrize("head", ["tcn", "ed", "bigru"])
 def test_a_match_of_one_window_is_scored_as_that_window(head: str) -> None:
     options = {"bigru.hidden": 8} if head == "bigru" else {}
-    model = ModelSettings(head=head, options=options).build(dim=6, num_classes=2).eval()
+    model = build_model(ModelSettings(head=head, options=options), dim=6, num_classes=2).eval()
     features = rows(30, 6)
     with torch.inference_mode():
         direct = model.scores(model(features[None]))[0]
@@ -100,7 +101,7 @@ def test_a_match_of_one_window_is_scored_as_that_window(head: str) -> None:
 def test_steps_at_once_change_nothing(head: str) -> None:
     small: dict[str, int | str] = {"unet_gru.widths": "8,16", "unet_gru.gru.hidden": 8}
     options = small if head == "unet_gru" else {}
-    model = ModelSettings(head=head, options=options).build(dim=6, num_classes=2)
+    model = build_model(ModelSettings(head=head, options=options), dim=6, num_classes=2)
     found = [
         scored(model, rows(333, 6), ScoringPlan(window_steps=20, stride=2, steps_per_call=steps))
         for steps in (1, 97, 100_000)
@@ -119,11 +120,11 @@ def test_windows_are_blended_by_a_bell_that_trusts_their_middle() -> None:
     np.testing.assert_allclose(found[[0, 1, 4, 5]], [0, 0, 0.5, 0.5], atol=1e-6)
     np.testing.assert_allclose(found[2], 0.5 * bell[0] / (bell[0] + bell[2]), rtol=1e-5)
     np.testing.assert_allclose(found[3], 0.5 * bell[1] / (bell[1] + bell[3]), rtol=1e-5)
-    weights = ScoringPlan(window_steps=9, stride=1).weights(9)
+    weights = blend_weights(9)
     assert weights.min() > 0
     assert weights.argmax() == 4
     torch.testing.assert_close(weights, weights.flip(0))
-    assert ScoringPlan(window_steps=1, stride=1).weights(1).tolist() == pytest.approx([1.0])
+    assert blend_weights(1).tolist() == pytest.approx([1.0])
 
 
 def test_the_hop_is_what_the_overlap_leaves() -> None:

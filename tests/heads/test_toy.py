@@ -10,9 +10,10 @@ from bas.heads.actionformer import ActionFormerSettings
 from bas.heads.anchor import AnchorSettings
 from bas.heads.contract import Head, HeadSettings, NeckSettings
 from bas.heads.gru import BiGruSettings, UnetGruSettings
-from bas.heads.registry import build_head, default_targets
-from bas.heads.targets import Targets, TargetSettings, clip_targets, stack_targets
+from bas.heads.registry import build_head
+from bas.heads.targets import Targets, clip_targets, stack_targets
 from bas.heads.tcn import TcnDilatedSettings
+from bas.heads.training.settings import TargetSettings, default_targets
 from bas.heads.transformer import TransformerSettings
 from bas.heads.unet import UnetSettings
 

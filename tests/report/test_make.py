@@ -19,7 +19,7 @@ from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.events import Event, write_predictions
 from bas.files import write_json_atomic
-from bas.heads.training.loop import RunOptions, train
+from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 from bas.report.make import report
 from bas.report.sources import ReportOptions
@@ -90,8 +90,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "fc"
-    settings = TrainSettings(head="fc", clip_len=16, batch=4, epochs=1, epoch_steps=1280, lr=1e-2, hop_rows=4)
-    train(FeatureStore.open(store), folder, settings, options=RunOptions(device="cpu"))
+    settings = TrainSettings(head="fc", clip_len=16, batch=4, epochs=1, frames_per_epoch=1280, lr=1e-2, hop_rows=4)
+    train(FeatureStore.open(store), folder, settings, device="cpu")
     return folder
 
 

@@ -90,7 +90,7 @@ def tiny_settings(**changes: Any) -> TrainSettings:
         "stride": 2,
         "hop_rows": 4,
         "batch": 4,
-        "epoch_steps": 16 * 4 * 6,
+        "frames_per_epoch": 16 * 4 * 6,
         "epochs": 3,
         "patience": 0,
         "lr": 5e-3,

@@ -4,29 +4,31 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bas.errors import InputError
+from bas.heads.model import build_model
 from bas.heads.targets import clip_targets, stack_targets
 from bas.heads.training.checkpoint import (
-    FORMAT,
+    BEST,
+    LAST,
     RUN,
     EpochLine,
     LoopState,
-    read_run,
-    read_state,
+    RunRecord,
+    read_checkpoint,
     read_weights,
-    write_run,
-    write_state,
+    write_checkpoint,
     write_weights,
 )
-from bas.heads.training.examples import Batch
-from bas.heads.training.judge import Verdict
+from bas.heads.training.data import Batch
+from bas.heads.training.evaluator import ValidationResult
+from bas.heads.training.loop import HeadTrainer
 from bas.heads.training.settings import TrainSettings
-from bas.heads.training.updates import Updater
 
 Tiny = Callable[..., TrainSettings]
 UNET = {"head": "unet_gru", "options": {"unet_gru.widths": "8", "unet_gru.gru.hidden": 4}}
@@ -36,22 +38,24 @@ def line(epoch: int, headline: float) -> EpochLine:
     return EpochLine(epoch, 0.1 + 0.2, 1e-3, headline, headline, 2.0, 1.0)
 
 
-def verdict(headline: float) -> Verdict:
-    return Verdict(headline, headline, {"PASS": headline, "DRIVE": headline})
+def verdict(headline: float) -> ValidationResult:
+    return ValidationResult(headline, headline, {"PASS": headline, "DRIVE": headline})
 
 
-def updater_of(settings: TrainSettings) -> Updater:
+def trainer_of(settings: TrainSettings) -> HeadTrainer:
     torch.manual_seed(settings.seed)
-    return Updater.of(settings, settings.build(dim=4, num_classes=2), torch.device("cpu"))
+    return HeadTrainer.of(
+        settings, build_model(settings, dim=4, num_classes=2), cast(Any, None), device=torch.device("cpu")
+    )
 
 
-def advance(updater: Updater, num_updates: int, *, seed: int = 0) -> list[float]:
+def advance(trainer: HeadTrainer, num_updates: int, *, seed: int = 0) -> list[float]:
     losses = []
     for number in range(num_updates):
         features = torch.randn(4, 16, 4, generator=torch.Generator().manual_seed(seed + number))
         clip = clip_targets([(3, 1), (9, 2)], num_steps=16, num_classes=2).targets
-        batch = Batch(features, None, stack_targets([clip] * 4))
-        losses.append(float(updater.update(batch, lr=1e-2, seed=seed + number)))
+        batch = Batch(features, stack_targets([clip] * 4))
+        losses.append(float(trainer.training_step(batch, lr=1e-2, seed=seed + number)))
     return losses
 
 
@@ -83,7 +87,7 @@ def test_early_stopping_counts_epochs_without_enough_improvement(tiny: Tiny) -> 
 
 
 def test_updates_are_counted_over_all_epochs(tiny: Tiny) -> None:
-    assert LoopState(epoch=3, step=2).update(tiny()) == 20
+    assert LoopState(epoch=3, step=2).total_steps(tiny()) == 20
 
 
 def test_a_state_survives_json_exactly(tiny: Tiny) -> None:
@@ -95,17 +99,17 @@ def test_a_state_survives_json_exactly(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, UNET, UNET | {"ema": 0.9, "inputs": "standard"}])
 def test_going_on_from_a_saved_state_is_exact(tmp_path: Path, tiny: Tiny, changes: dict[str, Any]) -> None:
-    settings, path = tiny(**changes), tmp_path / "last.safetensors"
-    whole = updater_of(settings)
+    settings, path = tiny(**changes), tmp_path / "last.pt"
+    whole = trainer_of(settings)
     advance(whole, 4)
     saved = LoopState(epoch=1, step=2, loss_sum=0.3)
-    write_state(path, whole, saved)
+    write_checkpoint(path, whole, saved)
     rest = advance(whole, 4, seed=4)
 
-    other = updater_of(tiny(**changes, seed=9))
-    assert read_state(path, other) == saved
+    other = trainer_of(tiny(**changes, seed=9))
+    assert read_checkpoint(path, other) == saved
     assert advance(other, 4, seed=4) == rest
-    for model in ("model", "judged"):
+    for model in ("model", "kept_model"):
         for name, tensor in getattr(whole, model).state_dict().items():
             assert torch.equal(getattr(other, model).state_dict()[name], tensor), name
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
@@ -113,56 +117,88 @@ def test_going_on_from_a_saved_state_is_exact(tmp_path: Path, tiny: Tiny, change
 
 def test_equal_weights_are_equal_bytes(tmp_path: Path, tiny: Tiny) -> None:
     for name in "ab":
-        write_weights(tmp_path / name, updater_of(tiny(**UNET)).model)
+        write_weights(tmp_path / name, trainer_of(tiny(**UNET)).model)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    other = updater_of(tiny(**UNET, seed=4)).model
+    other = trainer_of(tiny(**UNET, seed=4)).model
     read_weights(tmp_path / "a", other)
     write_weights(tmp_path / "b", other)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_missing_and_foreign_weights_are_refused(tmp_path: Path, tiny: Tiny) -> None:
-    path, updater = tmp_path / "best.safetensors", updater_of(tiny())
-    assert read_state(path, updater) is None
+    path, trainer = tmp_path / "best.safetensors", trainer_of(tiny())
+    assert read_checkpoint(path, trainer) is None
     with pytest.raises(InputError, match="no such file"):
-        read_weights(path, updater.model)
-    write_weights(path, updater_of(tiny(head="sgp")).model)
+        read_weights(path, trainer.model)
+    write_weights(path, trainer_of(tiny(head="sgp")).model)
     with pytest.raises(InputError, match="weights of another network"):
-        read_weights(path, updater.model)
-    write_weights(path, tiny().build(dim=5, num_classes=2))
+        read_weights(path, trainer.model)
+    write_weights(path, build_model(tiny(), dim=5, num_classes=2))
     with pytest.raises(InputError, match=r"classifier.weight \[3, 5\]"):
-        read_weights(path, updater.model)
+        read_weights(path, trainer.model)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "weights only"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "of another network", "without a loop"])
 def test_damaged_states_are_refused(tmp_path: Path, tiny: Tiny, damage: str) -> None:
-    path, updater = tmp_path / "last.safetensors", updater_of(tiny())
-    advance(updater, 1)
-    write_state(path, updater, LoopState())
+    path, trainer = tmp_path / "last.pt", trainer_of(tiny())
+    advance(trainer, 1)
+    write_checkpoint(path, trainer, LoopState())
     data = path.read_bytes()
-    if damage == "weights only":
-        write_weights(path, updater.model)
+    if damage == "of another network":
+        other = trainer_of(tiny(head="sgp"))
+        write_checkpoint(path, other, LoopState())
+    elif damage == "without a loop":
+        torch.save({"model": trainer.model.state_dict()}, path)
     else:
         path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "text": b"not a tensor" * 9}[damage])
-    wanted = "weights of another network" if damage == "weights only" else "damaged"
-    with pytest.raises(InputError, match=rf"last\.safetensors: {wanted}"):
-        read_state(path, updater_of(tiny()))
+    wanted = "weights of another network" if damage == "of another network" else "damaged"
+    with pytest.raises(InputError, match=rf"last\.pt: {wanted}"):
+        read_checkpoint(path, trainer_of(tiny()))
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        read_run(tmp_path / "missing")
+        RunRecord.read(tmp_path / "missing")
     with pytest.raises(InputError, match=r"a folder without run\.json"):
-        read_run(tmp_path)
-    write_run(tmp_path, {"a": 1})
-    assert read_run(tmp_path) == {"format": FORMAT, "a": 1}
+        RunRecord.read(tmp_path)
     for text, message in (('{"format": "bas-run-0"}', "another format"), ("[]", "another format"), ("{", "not valid")):
         (tmp_path / RUN).write_text(text)
         with pytest.raises(InputError, match=message):
-            read_run(tmp_path)
+            RunRecord.read(tmp_path)
+
+
+def test_an_unfinished_run_of_an_older_version_is_refused(tmp_path: Path, tiny: Tiny) -> None:
+    (tmp_path / "last.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="an unfinished run of an older version of bas") as error:
+        read_checkpoint(tmp_path / LAST, trainer_of(tiny()))
+    assert "train again into another --out" in error.value.cure
+
+
+def test_a_checkpoint_never_runs_code(tmp_path: Path, tiny: Tiny) -> None:
+    mark = tmp_path / "mark"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.write_text, (mark, "ran")
+
+    torch.save({"loop": Bomb()}, tmp_path / LAST)
+    with pytest.raises(InputError, match="damaged"):
+        read_checkpoint(tmp_path / LAST, trainer_of(tiny()))
+    assert not mark.exists()
+
+
+def test_batch_norm_of_older_runs_has_no_counter_and_opens(tmp_path: Path, tiny: Tiny) -> None:
+    model = trainer_of(tiny(**UNET)).model
+    old = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert len(old) < len(model.state_dict())
+    save_file(old, tmp_path / BEST)
+    other = trainer_of(tiny(**UNET, seed=4)).model
+    read_weights(tmp_path / BEST, other)
+    for name, tensor in old.items():
+        assert torch.equal(other.state_dict()[name], tensor), name
 
 
 def test_a_disk_that_refuses_is_said(tmp_path: Path, tiny: Tiny) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        write_weights(tmp_path / "file" / "best.safetensors", updater_of(tiny()).model)
+        write_weights(tmp_path / "file" / "best.safetensors", trainer_of(tiny()).model)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.events import Event, TimeGrid
-from bas.heads.targets import NO_EVENT_STEPS, TargetSettings
+from bas.heads.targets import NO_EVENT_STEPS
 from bas.heads.training.data import (
     LabelledMatch,
     Matches,
@@ -26,6 +26,7 @@ from bas.heads.training.data import (
     row_targets,
     window_index,
 )
+from bas.heads.training.settings import TargetSettings
 
 Make = Callable[..., FeatureStore]
 PLAIN = TargetSettings()
@@ -104,7 +105,7 @@ def test_matches_follow_each_other() -> None:
     assert concatenate(parts).class_bt.tolist() == [0, 1, 0, 0, 0, 0, 0, 2, 0]
 
 
-def test_windows_point_to_the_last_row_where_they_are_padded() -> None:
+def test_windows_repeat_the_last_row_of_a_short_match() -> None:
     index_bt, mask_bt = window_index(np.array([0, 7]), np.array([3, 30]), clip_len=4, stride=2)
     assert index_bt.tolist() == [[0, 2, 3, 3], [7, 9, 11, 13]]
     assert mask_bt.tolist() == [[True, True, False, False], [True] * 4]
@@ -129,7 +130,7 @@ def test_events_behind_the_last_row_are_left_out(make_store: Make, plan: Any, tm
     assert labelled_matches(Matches.of_store(store), ["a"], ["PASS"])[0].events == ((53, 1),)
 
 
-def test_events_of_rows_far_apart_keep_their_instants_for_the_judge() -> None:
+def test_events_of_rows_far_apart_keep_their_instants_for_the_metric() -> None:
     events = [Event(ms, "PASS") for ms in (0, 480, 960, 1000, 1480, 1499)]
     matches = Matches(
         "x", ("PASS",), {}, lambda _: MatchLabels(3, TimeGrid(Fraction(2)), events), "", may_be_coarse=True
@@ -149,7 +150,7 @@ def test_videos_are_not_read_so_coarsely() -> None:
     assert choose_matches(replace(videos, may_be_coarse=True)).fps == 2
 
 
-def test_the_stores_splits_train_and_judge(store: FeatureStore) -> None:
+def test_the_stores_splits_train_and_validate(store: FeatureStore) -> None:
     chosen = choose_matches(store)
     assert chosen.ids == ["liga/a", "liga/b", "liga/x"]
     assert [match.id for match in chosen.valid] == ["liga/x"]
@@ -158,7 +159,7 @@ def test_the_stores_splits_train_and_judge(store: FeatureStore) -> None:
     assert min(chosen.class_counts) > 0
 
 
-def test_named_matches_judge_in_place_of_the_split(store: FeatureStore) -> None:
+def test_named_matches_validate_in_place_of_the_split(store: FeatureStore) -> None:
     chosen = choose_matches(store, valid=["/b", "liga/b"])
     assert [match.id for match in chosen.train] == ["liga/a"]
     assert [match.id for match in chosen.valid] == ["liga/b"]

@@ -1,4 +1,4 @@
-"""Batches: the rows and targets of their windows, padded where a match is short, the same from wherever one goes on."""
+"""Batches: the rows and targets of their windows, the same from wherever one goes on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +10,10 @@ import torch
 
 from bas.cache.bank import Place, open_bank
 from bas.cache.store import FeatureStore
+from bas.heads.model import build_model
 from bas.heads.targets import Targets, clip_targets
-from bas.heads.training import examples as examples_module
-from bas.heads.training.data import choose_matches
-from bas.heads.training.examples import Batch, Examples
-from bas.heads.training.sampler import epoch_order, epoch_views
+from bas.heads.training import data as examples_module
+from bas.heads.training.data import Batch, Examples, choose_matches, epoch_order, epoch_views
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]
@@ -27,9 +26,6 @@ def examples_of(store: FeatureStore, settings: TrainSettings, place: Place = "ra
 
 def assert_same(first: Batch, second: Batch) -> None:
     torch.testing.assert_close(first.features_btc, second.features_btc, rtol=0, atol=0)
-    assert (first.mask_bt is None) == (second.mask_bt is None)
-    if first.mask_bt is not None and second.mask_bt is not None:
-        assert torch.equal(first.mask_bt, second.mask_bt)
     assert_same_targets(first.targets, second.targets)
 
 
@@ -49,7 +45,7 @@ def test_batches_are_what_one_builds_by_hand(store: FeatureStore, tiny: Tiny, st
     assert len(batches) == 6
     span, seen_views = (settings.clip_len - 1) * stride, set()
     for number, batch in enumerate(batches):
-        assert batch.mask_bt is None
+        assert batch.targets.mask_bt.all()
         for clip, window in enumerate(order.reshape(6, 4)[number]):
             first = int(examples.windows.first_row_w[window])
             match_number = int(first >= chosen.train[0].num_rows)
@@ -82,7 +78,7 @@ def test_epochs_and_seeds_differ(store: FeatureStore, tiny: Tiny) -> None:
     assert torch.equal(first, next(examples_of(store, tiny()).epoch(0)).features_btc)
 
 
-def test_matches_shorter_than_a_window_are_padded_and_masked(
+def test_matches_shorter_than_a_window_repeat_their_last_row(
     make_store: Any, plan: Any, tmp_path: Path, tiny: Tiny
 ) -> None:
     plans = [
@@ -94,29 +90,28 @@ def test_matches_shorter_than_a_window_are_padded_and_masked(
     examples = examples_of(store, tiny(hop_rows=60))  # a window spans 31 rows
     seen = {True: 0, False: 0}
     for batch in examples.epoch(0):
-        if batch.mask_bt is None:
-            continue
-        assert torch.equal(batch.mask_bt, batch.targets.mask_bt)
-        for clip, is_real in enumerate(batch.mask_bt.all(1).tolist()):
+        for clip, is_real in enumerate(batch.targets.mask_bt.all(1).tolist()):
             seen[is_real] += 1
             if not is_real:
-                assert batch.mask_bt[clip].tolist() == [True] * 10 + [False] * 6
+                assert batch.targets.mask_bt[clip].tolist() == [True] * 10 + [False] * 6
                 rows = torch.from_numpy(store.rows("a")[::2].astype(np.float32))
                 torch.testing.assert_close(batch.features_btc[clip, :10], rows, rtol=0, atol=0)
+                last = torch.from_numpy(store.rows("a")[-1:].astype(np.float32))
+                assert torch.equal(batch.features_btc[clip, 10:], last.expand(6, -1))
                 assert batch.targets.class_bt[clip, :10].nonzero().flatten().tolist() == [4, 9]
     assert seen[True] > 0
     assert seen[False] > 0
 
 
-def test_padding_gives_no_loss(make_store: Any, plan: Any, tmp_path: Path, tiny: Tiny) -> None:
+def test_repeated_rows_give_no_loss(make_store: Any, plan: Any, tmp_path: Path, tiny: Tiny) -> None:
     plans = [plan("a", num_rows=20, events=((9, "PASS"), (19, "DRIVE"))), plan("v", "valid", num_rows=100)]
     store = make_store(tmp_path / "s", plans)
-    settings = tiny(batch=1)
+    settings = tiny(head="fc", batch=1)
     batch = next(examples_of(store, settings).epoch(0))
-    model = settings.build(dim=4, num_classes=2).eval()
+    model = build_model(settings, dim=4, num_classes=2).eval()
     wanted = clip_targets([(4, 1), (9, 2)], num_steps=10, num_classes=2).targets.select(torch.arange(10)[None])
     short = model.loss(model(batch.features_btc[:, :10]), wanted)
-    torch.testing.assert_close(model.loss(model(batch.features_btc, batch.mask_bt), batch.targets), short)
+    torch.testing.assert_close(model.loss(model(batch.features_btc), batch.targets), short)
 
 
 def test_events_that_softmax_cannot_show_are_counted(make_store: Any, plan: Any, tmp_path: Path, tiny: Tiny) -> None:

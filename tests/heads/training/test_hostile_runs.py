@@ -21,9 +21,9 @@ from bas.errors import InputError
 from bas.eval.calibrate import FittedCalibration
 from bas.eval.peaks import PeakSettings
 from bas.extract.backbones.weights import FinetunedRun
-from bas.heads.ensemble import Member
-from bas.heads.training.loop import RunOptions, train
-from bas.heads.training.record import RunRecord
+from bas.heads.ensemble import LoadedRun
+from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 from bas.report.sources import ReportOptions, find_sources
 
@@ -37,14 +37,14 @@ QUICK = hypothesis_settings(max_examples=100, deadline=None, derandomize=True, d
 def run(tmp_path_factory: pytest.TempPathFactory, store: FeatureStore, tiny: Callable[..., TrainSettings]) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "fc"
-    train(store, folder, tiny(epochs=1, head="bigru", options={"bigru.hidden": 4}), options=RunOptions(device="cpu"))
+    train(store, folder, tiny(epochs=1, head="bigru", options={"bigru.hidden": 4}), device="cpu")
     return folder
 
 
 def read(folder: Path) -> None:
     """What predict, extract and report read of a run."""
     with contextlib.suppress(InputError):
-        Member.load(folder, CPU)
+        LoadedRun.load(folder, CPU)
     with contextlib.suppress(InputError):
         find_sources([folder], ReportOptions())
     with pytest.raises(InputError):  # it has no backbone
@@ -79,7 +79,7 @@ def test_networks_that_the_weights_do_not_hold_are_never_built(
     record["settings"]["options"] = options
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     with pytest.raises(InputError):
-        Member.load(tmp_path / "run", CPU)
+        LoadedRun.load(tmp_path / "run", CPU)
 
 
 @pytest.mark.parametrize("changes", [{"proj": 65_000}, {"head": "+".join(["bigru"] * 50)}, {"inputs": "scores"}])
@@ -92,7 +92,7 @@ def test_a_claim_of_another_network_takes_no_memory(
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     monkeypatch.setattr("bas.heads.ensemble.read_weights", lambda *_: pytest.fail("the network was built"))
     with pytest.raises(InputError, match="weights of another network"):
-        Member.load(tmp_path / "run", CPU)
+        LoadedRun.load(tmp_path / "run", CPU)
 
 
 def tensors(header: object, data: bytes = b"", *, length: int | None = None) -> bytes:
@@ -120,7 +120,7 @@ def test_weights_that_lie_are_refused(run: Path, tmp_path: Path, name: str) -> N
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "best.safetensors").write_bytes(LIES[name])
     with pytest.raises(InputError):
-        Member.load(tmp_path / "run", CPU)
+        LoadedRun.load(tmp_path / "run", CPU)
 
 
 @pytest.mark.parametrize("changes", [{"window_frames": 10**18}, {"sigma_frames": 1e9}, {"sigma_frames": float("nan")}])
@@ -147,4 +147,4 @@ def test_a_record_reads_back(run: Path) -> None:
     record = RunRecord.read(run)
     assert record.finished
     assert RunRecord.read(run) == record
-    assert Member.load(run, CPU).record == record
+    assert LoadedRun.load(run, CPU).record == record

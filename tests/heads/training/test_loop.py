@@ -16,19 +16,15 @@ from safetensors.torch import load_file
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.files import FileLock
-from bas.heads.training import epochs, loop
-from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, EpochLine, LoopState
+from bas.heads.training import loop
+from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, EpochLine, LoopState, RunRecord
 from bas.heads.training.data import choose_matches
-from bas.heads.training.epochs import Progress, Reporter
-from bas.heads.training.judge import Judge, Verdict
-from bas.heads.training.loop import RunOptions, choose_device, train
-from bas.heads.training.record import RunRecord
+from bas.heads.training.evaluator import Evaluator, ValidationResult
+from bas.heads.training.loop import EpochProgress, HeadTrainer, TrainingProgress, choose_device, learning_rate, train
 from bas.heads.training.settings import TrainSettings
-from bas.heads.training.updates import Updater, learning_rate
 
 Tiny = Callable[..., TrainSettings]
 ROOT = Path(__file__).resolve().parents[3]
-CPU = RunOptions(device="cpu")
 DROPOUT = {
     "head": "transformer",
     "options": {"transformer.width": 16, "transformer.num_heads": 2, "transformer.feed_forward": 16},
@@ -92,8 +88,8 @@ def test_a_stopped_run_goes_on_exactly(
     changes: dict[str, Any],
     stop_after: int,
 ) -> None:
-    settings, left, real_update = tiny(**changes, epochs=2), [stop_after], Updater.update
-    train(store, tmp_path / "whole", settings, options=CPU)
+    settings, left, real_update = tiny(**changes, epochs=2), [stop_after], HeadTrainer.training_step
+    train(store, tmp_path / "whole", settings, device="cpu")
 
     def update(*arguments: Any, **options: Any) -> Any:
         left[0] -= 1
@@ -101,24 +97,24 @@ def test_a_stopped_run_goes_on_exactly(
             raise Stopped
         return real_update(*arguments, **options)
 
-    monkeypatch.setattr(Updater, "update", update)
+    monkeypatch.setattr(HeadTrainer, "training_step", update)
     with pytest.raises(Stopped):
-        train(store, tmp_path / "cut", settings, options=RunOptions(device="cpu", save_seconds=-1.0))
-    monkeypatch.setattr(Updater, "update", real_update)
+        train(store, tmp_path / "cut", settings, device="cpu", save_seconds=-1.0)
+    monkeypatch.setattr(HeadTrainer, "training_step", real_update)
     seen: list[tuple[int, int]] = []
-    report = Reporter(started=lambda _record, _bank, state: seen.append((state.epoch, state.step)))
-    train(store, tmp_path / "cut", settings, options=CPU, report=report)
+    progress = TrainingProgress(started=lambda _record, _bank, state: seen.append((state.epoch, state.step)))
+    train(store, tmp_path / "cut", settings, device="cpu", progress=progress)
     assert seen == [divmod(stop_after, 6)]
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     assert (tmp_path / "cut" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
 def test_a_finished_run_is_left_as_it_is(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
-    record = train(store, tmp_path / "run", tiny(epochs=1), options=CPU)
+    record = train(store, tmp_path / "run", tiny(epochs=1), device="cpu")
     before = files(tmp_path / "run")
-    assert {"run.json", "best.safetensors", "last.safetensors", "log.csv"} < set(before)
+    assert {"run.json", "best.safetensors", "last.pt", "log.csv"} < set(before)
     assert sum(name.startswith("tensorboard/") for name in before) == len(before) - 4 == 1
-    again = train(store, tmp_path / "run", tiny(epochs=1), options=CPU)
+    again = train(store, tmp_path / "run", tiny(epochs=1), device="cpu")
     assert files(tmp_path / "run") == before
     assert again == record == RunRecord.read(tmp_path / "run")
     assert record.finished
@@ -126,33 +122,34 @@ def test_a_finished_run_is_left_as_it_is(store: FeatureStore, tiny: Tiny, tmp_pa
 
 def test_where_features_lie_changes_nothing(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
     for place in ("ram", "mapped"):
-        train(store, tmp_path / place, tiny(epochs=1), options=RunOptions.parse(device="cpu", place=place))
+        train(store, tmp_path / place, tiny(epochs=1), device="cpu", bank=place)
     assert (tmp_path / "ram" / BEST).read_bytes() == (tmp_path / "mapped" / BEST).read_bytes()
 
 
 def test_the_history_says_what_was_done(store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
     settings, done, seen = tiny(epochs=2), list[tuple[float, float]](), list[Any]()
-    real_update = Updater.update
+    real_update = HeadTrainer.training_step
 
     def update(*arguments: Any, **options: Any) -> Any:
         loss = real_update(*arguments, **options)
         done.append((float(loss), options["lr"]))
         return loss
 
-    monkeypatch.setattr(Updater, "update", update)
-    monkeypatch.setattr(epochs, "_LOOK_SECONDS", 0.0)
-    looks: list[Progress] = []
-    report = Reporter(
+    monkeypatch.setattr(HeadTrainer, "training_step", update)
+    monkeypatch.setattr(loop, "_READ_SECONDS", 0.0)
+    looks: list[EpochProgress] = []
+    progress = TrainingProgress(
         started=lambda record, data, state: seen.append(("started", record.num_parameters, data, state.epoch)),
-        progress=looks.append,
-        validating=lambda: seen.append("validating"),
-        epoch=lambda line, state: seen.append(("epoch", line.epoch, state.best_epoch > 0)),
+        advanced=looks.append,
+        validating=seen.append,
+        epoch_done=lambda line, state: seen.append(("epoch", line.epoch, state.best_epoch > 0)),
     )
-    record = train(store, tmp_path / "run", settings, options=CPU, report=report)
+    record = train(store, tmp_path / "run", settings, device="cpu", progress=progress)
     assert seen == [
         ("started", record.num_parameters, "1,510 rows of 4 (0 MB, ram) on cpu", 0),
-        *("validating", ("epoch", 1, True)),
-        *("validating", ("epoch", 2, True)),
+        *("", ("epoch", 1, True)),
+        *("", ("epoch", 2, True)),
+        "choosing peaks",
     ]
     assert [lr for _, lr in done] == [learning_rate(update, settings) for update in range(12)]
     for number, line in enumerate(record.history):
@@ -160,7 +157,7 @@ def test_the_history_says_what_was_done(store: FeatureStore, tiny: Tiny, tmp_pat
         assert line.loss == pytest.approx(sum(loss for loss, _ in of_epoch) / 6, rel=1e-6)
         assert line.lr == of_epoch[-1][1]
         assert 0 < line.valid_seconds < line.seconds
-    assert [(look.epoch, look.updates, look.num_updates) for look in looks] == [
+    assert [(look.epoch, look.step, look.num_steps) for look in looks] == [
         (1 + update // 6, 1 + update % 6, 6) for update in range(12)
     ]
     assert looks[2].loss == pytest.approx(sum(loss for loss, _ in done[:3]) / 3, rel=1e-6)
@@ -168,15 +165,25 @@ def test_the_history_says_what_was_done(store: FeatureStore, tiny: Tiny, tmp_pat
 
 
 class Judged:
-    """Gives verdicts of a list, and keeps the weights that they were about."""
+    """Lets validation find headlines of a list, and keeps the weights that they were about."""
 
     def __init__(self, *headlines: float) -> None:
         self.headlines, self.weights = list(headlines), list[dict[str, torch.Tensor]]()
 
-    def __call__(self, model: torch.nn.Module) -> Verdict:
-        self.weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
-        headline = self.headlines[len(self.weights) - 1]
-        return Verdict(headline, headline / 2, {"PASS": headline, "DRIVE": 0.0})
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = HeadTrainer.scores
+
+        def scores(trainer: HeadTrainer) -> Any:
+            model = trainer.kept_model
+            self.weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+            return real(trainer)
+
+        monkeypatch.setattr(HeadTrainer, "scores", scores)
+        monkeypatch.setattr(Evaluator, "validate", lambda *_: self.result(len(self.weights) - 1))
+
+    def result(self, number: int) -> ValidationResult:
+        headline = self.headlines[number]
+        return ValidationResult(headline, headline / 2, {"PASS": headline, "DRIVE": 0.0})
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9}])
@@ -184,9 +191,9 @@ def test_the_weights_of_the_best_epoch_are_kept(
     store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     judged = Judged(0.2, 0.6, 0.6, 0.4)
-    monkeypatch.setattr(Judge, "verdict", judged)
-    record = train(store, tmp_path / "run", tiny(epochs=4, **changes), options=CPU)
-    assert (record.best_epoch, record.best) == (2, Verdict(0.6, 0.3, {"PASS": 0.6, "DRIVE": 0.0}))
+    judged.watch(monkeypatch)
+    record = train(store, tmp_path / "run", tiny(epochs=4, **changes), device="cpu")
+    assert (record.best_epoch, record.best) == (2, ValidationResult(0.6, 0.3, {"PASS": 0.6, "DRIVE": 0.0}))
     kept = load_file(tmp_path / "run" / BEST)
     assert set(kept) == set(judged.weights[1])
     for name, tensor in judged.weights[1].items():
@@ -196,7 +203,7 @@ def test_the_weights_of_the_best_epoch_are_kept(
 
 def test_the_kept_inputs_are_fitted_exactly(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
     for ema in (0.0, 0.99):
-        train(store, tmp_path / str(ema), tiny(epochs=1, ema=ema, inputs="standard"), options=CPU)
+        train(store, tmp_path / str(ema), tiny(epochs=1, ema=ema, inputs="standard"), device="cpu")
     plain, averaged = (load_file(tmp_path / str(ema) / BEST) for ema in (0.0, 0.99))
     rows = torch.cat([torch.from_numpy(store.rows(each)[:].astype("f4")) for each in ("liga/a", "liga/b")])
     torch.testing.assert_close(plain["inputs.mean_d"], rows.mean(0))
@@ -208,8 +215,8 @@ def test_the_last_epoch_is_kept_where_it_is_asked_for(
     store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged = Judged(0.2, 0.6, 0.4)
-    monkeypatch.setattr(Judge, "verdict", judged)
-    record = train(store, tmp_path / "run", tiny(keep="last"), options=CPU)
+    judged.watch(monkeypatch)
+    record = train(store, tmp_path / "run", tiny(keep="last"), device="cpu")
     assert record.best_epoch == 3
     assert record.best is not None
     assert record.best.headline == 0.4
@@ -222,9 +229,9 @@ def test_training_stops_where_validation_does_not_improve_enough(
     store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged = Judged(0.30, 0.34, 0.36, 0.40, 0.38, 0.9, 0.9)
-    monkeypatch.setattr(Judge, "verdict", judged)
+    judged.watch(monkeypatch)
     settings = tiny(epochs=7, patience=2, min_improvement=0.05)
-    record = train(store, tmp_path / "run", settings, options=CPU)
+    record = train(store, tmp_path / "run", settings, device="cpu")
     assert [line.headline for line in record.history] == [0.30, 0.34, 0.36, 0.40, 0.38]
     assert record.best_epoch == 4
     assert record.finished
@@ -236,23 +243,23 @@ def test_states_are_saved_a_while_apart(
     clock, saved = [0.0], []
 
     def monotonic() -> float:
-        clock[0] += 1.0  # one look at it per update, one at the start of an epoch and one at its end
+        clock[0] += 1.0  # one look at it per step, one at the start of an epoch and one at its end
         return clock[0]
 
-    def write_state(_path: Path, _updater: Updater, state: LoopState) -> None:
+    def write_checkpoint(_path: Path, _trainer: HeadTrainer, state: LoopState) -> None:
         saved.append((state.epoch, state.step))
 
-    monkeypatch.setattr(epochs, "time", SimpleNamespace(monotonic=monotonic))
-    monkeypatch.setattr(epochs, "write_state", write_state)
-    settings = tiny(epochs=2, epoch_steps=16 * 4 * 10)
-    train(store, tmp_path / "run", settings, options=RunOptions(device="cpu", save_seconds=3.5))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(loop, "write_checkpoint", write_checkpoint)
+    settings = tiny(epochs=2, frames_per_epoch=16 * 4 * 10)
+    train(store, tmp_path / "run", settings, device="cpu", save_seconds=3.5)
     assert saved == [(0, 4), (0, 8), (1, 0), (1, 4), (1, 8), (2, 0)]
 
 
 def test_a_loss_that_is_no_number_ends_the_run(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
     settings = tiny(lr=9.0, weight_decay=1e30, warmup_epochs=0)
-    with pytest.raises(InputError, match=r"the loss is no number in epoch 1, update [2-6]\n") as error:
-        train(store, tmp_path / "run", settings, options=CPU)
+    with pytest.raises(InputError, match=r"the loss is no number in epoch 1, step [2-6]\n") as error:
+        train(store, tmp_path / "run", settings, device="cpu")
     assert "lower --lr" in error.value.cure
     assert not (tmp_path / "run" / LAST).exists()
     assert not (tmp_path / "run" / ".lock").exists()
@@ -271,28 +278,28 @@ def test_a_run_of_other_settings_is_refused_and_left_alone(
 ) -> None:
     with monkeypatch.context() as patch:
         if not is_finished:
-            patch.setattr(Judge, "choose", lambda *_: (_ for _ in ()).throw(Stopped))
+            patch.setattr(Evaluator, "choose", lambda *_: (_ for _ in ()).throw(Stopped))
         try:
-            train(store, tmp_path / "run", tiny(epochs=1), options=CPU)
+            train(store, tmp_path / "run", tiny(epochs=1), device="cpu")
         except Stopped:
             assert not is_finished
     before = files(tmp_path / "run")
     with pytest.raises(InputError, match=f"holds a run with other settings; these differ: {names}\n"):
-        train(store, tmp_path / "run", tiny(**{"epochs": 1} | changes), options=CPU)
+        train(store, tmp_path / "run", tiny(**{"epochs": 1} | changes), device="cpu")
     assert files(tmp_path / "run") == before
 
 
 def test_folders_of_other_things_are_refused_and_left_alone(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="a folder with other things in it"):
-        train(store, tmp_path, tiny(), options=CPU)
+        train(store, tmp_path, tiny(), device="cpu")
     with pytest.raises(InputError, match=r"notes\.txt: not a run\n  got:    a file"):
-        train(store, tmp_path / "notes.txt", tiny(), options=CPU)
+        train(store, tmp_path / "notes.txt", tiny(), device="cpu")
     with pytest.raises(InputError, match="cannot be written"):
-        train(store, tmp_path / "notes.txt" / "run", tiny(), options=CPU)
+        train(store, tmp_path / "notes.txt" / "run", tiny(), device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     (tmp_path / "empty").mkdir()
-    assert train(store, tmp_path / "empty", tiny(epochs=1), options=CPU).finished
+    assert train(store, tmp_path / "empty", tiny(epochs=1), device="cpu").finished
 
 
 def test_a_folder_in_use_is_refused(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
@@ -300,7 +307,7 @@ def test_a_folder_in_use_is_refused(store: FeatureStore, tiny: Tiny, tmp_path: P
     lock = FileLock.acquire(tmp_path / "run" / ".lock", wait_seconds=0.0)
     assert lock is not None
     with lock, pytest.raises(InputError, match="run: in use") as error:
-        train(store, tmp_path / "run", tiny(), options=CPU)
+        train(store, tmp_path / "run", tiny(), device="cpu")
     assert str(error.value.got).startswith(f"pid {os.getpid()} on ")
 
 
@@ -309,7 +316,6 @@ def test_a_folder_in_use_is_refused(store: FeatureStore, tiny: Tiny, tmp_path: P
     [
         ({"head": "edd"}, "no such head"),
         ({"options": {"tcn.size": 3}}, "no such setting of a head"),
-        ({"inputs": "cooked"}, "no such treatment of inputs"),
         ({"views": ("identity", "crop")}, "no view 'crop'"),
         ({"precision": "fp16"}, "setting 'precision' is not usable"),
         ({"stride": 6}, "made for another stride"),
@@ -319,16 +325,16 @@ def test_what_cannot_be_trained_leaves_no_folder(
     store: FeatureStore, tiny: Tiny, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        train(store, tmp_path / "run", tiny(**changes), options=CPU)
+        train(store, tmp_path / "run", tiny(**changes), device="cpu")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_model_of_two_classes_named_in_another_order_is_another_run(
     store: FeatureStore, tiny: Tiny, tmp_path: Path
 ) -> None:
-    train(store, tmp_path / "run", tiny(epochs=1), options=CPU)
+    train(store, tmp_path / "run", tiny(epochs=1), device="cpu")
     with pytest.raises(InputError, match="these differ: classes"):
-        train(store, tmp_path / "run", tiny(epochs=1), classes=["DRIVE", "PASS"], options=CPU)
+        train(store, tmp_path / "run", tiny(epochs=1), classes=["DRIVE", "PASS"], device="cpu")
 
 
 def test_devices_are_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,15 +348,11 @@ def test_devices_are_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) ->
         assert error.value.wanted == "auto, cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("cuda")
-    assert RunOptions.parse(device="cpu", place="mapped") == RunOptions(device="cpu", place="mapped")
-    for given, option in (({"device": "tpu", "place": "ram"}, "--device"), ({"device": "cpu", "place": "x"}, "--bank")):
-        with pytest.raises(InputError, match=f"{option} is not usable"):
-            RunOptions.parse(**given)
 
 
 def test_records_name_the_run(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
     settings = tiny(epochs=1)
-    record = train(store, tmp_path / "run", settings, options=CPU)
+    record = train(store, tmp_path / "run", settings, device="cpu")
     chosen = choose_matches(store, stride=2)
     assert record.settings == settings
     assert record.train_matches + record.valid_matches == tuple(chosen.ids)
@@ -365,8 +367,7 @@ def test_records_name_the_run(store: FeatureStore, tiny: Tiny, tmp_path: Path) -
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NO CUDA DEVICE: training there is not tested")
 def test_runs_train_and_go_on_on_cuda(store: FeatureStore, tiny: Tiny, tmp_path: Path) -> None:
-    options = RunOptions(device="cuda", save_seconds=-1.0)
-    record = train(store, tmp_path / "run", tiny(epochs=3, ema=0.5), options=options)
+    record = train(store, tmp_path / "run", tiny(epochs=3, ema=0.5), device="cuda", save_seconds=-1.0)
     assert record.finished
     first = sum(line.loss for line in record.history[:1])
     assert record.history[-1].loss < first

@@ -12,11 +12,11 @@ from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.eval.peaks import PeakSettings
 from bas.events import SOCCERNET_BALL_CLASSES
+from bas.files import write_json_atomic
 from bas.heads.recipes import RECIPES
-from bas.heads.training.checkpoint import RUN, EpochLine, LoopState, write_run
+from bas.heads.training.checkpoint import FORMAT, RUN, EpochLine, LoopState, RunRecord
 from bas.heads.training.data import choose_matches
-from bas.heads.training.judge import Verdict
-from bas.heads.training.record import RunRecord
+from bas.heads.training.evaluator import ValidationResult
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]
@@ -28,10 +28,10 @@ def record_of(store: FeatureStore, settings: TrainSettings, **changes: Any) -> R
 
 def done(record: RunRecord) -> RunRecord:
     """With one epoch and chosen peaks."""
-    verdict = Verdict(1 / 3, 0.25, {"PASS": 0.5, "DRIVE": 0.0})
-    state = LoopState(epoch=1, best_epoch=1, best=verdict, history=[EpochLine(1, 0.1, 1e-3, 1 / 3, 0.25, 2.0, 1.0)])
+    result = ValidationResult(1 / 3, 0.25, {"PASS": 0.5, "DRIVE": 0.0})
+    state = LoopState(epoch=1, best_epoch=1, best=result, history=[EpochLine(1, 0.1, 1e-3, 1 / 3, 0.25, 2.0, 1.0)])
     peaks = PeakSettings(kind="soft", window_frames=18)
-    return replace(record.after(state), peaks=peaks, chosen=Verdict(0.5, 0.5, {"PASS": 1.0, "DRIVE": 0.0}))
+    return replace(record.after(state), peaks=peaks, chosen=ValidationResult(0.5, 0.5, {"PASS": 1.0, "DRIVE": 0.0}))
 
 
 def test_a_new_record_says_what_is_trained_on_what(store: FeatureStore, tiny: Tiny) -> None:
@@ -49,7 +49,7 @@ def test_a_new_record_says_what_is_trained_on_what(store: FeatureStore, tiny: Ti
 @pytest.mark.parametrize("name", RECIPES)
 def test_records_of_every_recipe_survive_the_disk(store: FeatureStore, tmp_path: Path, name: str) -> None:
     for record in (record_of(store, RECIPES[name].settings), done(record_of(store, RECIPES[name].settings))):
-        write_run(tmp_path, record.to_json())
+        record.write(tmp_path)
         assert RunRecord.read(tmp_path) == record
         json.loads((tmp_path / RUN).read_text(), parse_constant=pytest.fail)  # no NaN: plain JSON
     assert record.finished
@@ -106,10 +106,10 @@ def test_other_features_and_other_labels_are_noticed(
     "change", [{"best": {"mean": 1}}, {"history": [{}]}, {"settings": None}, {"classes": None}, {"peaks": [1]}]
 )
 def test_damaged_records_are_refused(store: FeatureStore, tiny: Tiny, tmp_path: Path, change: Any) -> None:
-    write_run(tmp_path, done(record_of(store, tiny())).to_json() | change)
+    write_json_atomic(tmp_path / RUN, {"format": FORMAT, **done(record_of(store, tiny())).to_json(), **change})
     with pytest.raises(InputError):
         RunRecord.read(tmp_path)
     record = {name: value for name, value in done(record_of(store, tiny())).to_json().items() if name not in change}
-    write_run(tmp_path, record)
+    write_json_atomic(tmp_path / RUN, {"format": FORMAT, **record})
     with pytest.raises(InputError, match=r"run\.json: damaged"):
         RunRecord.read(tmp_path)

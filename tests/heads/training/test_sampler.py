@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bas.heads.training.sampler import all_window_starts, epoch_order, epoch_views, window_starts
+from bas.heads.training.data import all_window_starts, epoch_order, epoch_views, window_starts
 
 sizes = st.integers(1, 400)
 small = st.integers(1, 40)

@@ -1,21 +1,24 @@
 """Settings of a run: derived numbers, JSON, what differs, and what cannot be."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bas.errors import InputError
-from bas.heads.targets import TargetSettings
-from bas.heads.training.settings import TrainSettings
+from bas.heads.training.settings import FinetuneSettings, TargetSettings, TrainSettings
 
 
 def test_an_epoch_is_whole_batches() -> None:
-    settings = TrainSettings(clip_len=50, batch=4, epoch_steps=500_000)
-    assert (settings.batches_per_epoch, settings.clips_per_epoch) == (2500, 10_000)
-    odd = TrainSettings(clip_len=7, batch=3, epoch_steps=100)
-    assert (odd.batches_per_epoch, odd.clips_per_epoch) == (4, 12)
-    assert TrainSettings(clip_len=50, batch=4, epoch_steps=1).batches_per_epoch == 1
+    settings = TrainSettings(clip_len=50, batch=4, frames_per_epoch=500_000)
+    assert (settings.steps_per_epoch, settings.clips_per_epoch) == (2500, 10_000)
+    odd = TrainSettings(clip_len=7, batch=3, frames_per_epoch=100)
+    assert (odd.steps_per_epoch, odd.clips_per_epoch) == (4, 12)
+    assert TrainSettings(clip_len=50, batch=4, frames_per_epoch=1).steps_per_epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_what_differs_is_named_and_what_is_written_otherwise_does_not() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        *({name: 0} for name in ("clip_len", "stride", "hop_rows", "epoch_steps", "epochs", "batch", "lr")),
+        *({name: 0} for name in ("clip_len", "stride", "hop_rows", "frames_per_epoch", "epochs", "batch", "lr")),
         *({name: -1} for name in ("sigma", "mixup", "warmup_epochs", "patience", "min_improvement", "weight_decay")),
         *({name: -1} for name in ("max_grad_norm", "ema", "score_overlap", "seed", "dilate")),
         *({name: float("nan")} for name in ("lr", "sigma", "mixup", "ema", "weight_decay", "max_grad_norm")),
@@ -95,16 +98,33 @@ def test_labels_are_dilated_or_soft() -> None:
         TrainSettings(dilate=2, sigma=1.0)
 
 
-def test_settings_of_another_version_are_refused() -> None:
-    record = TrainSettings().to_json()
-    for changed in (record | {"dropout": 0.1}, {name: value for name, value in record.items() if name != "lr"}):
-        with pytest.raises(InputError, match=r"run\.json: settings do not fit this version of bas") as error:
-            TrainSettings.from_json(changed, where="run.json")
-        assert error.value.got == f"missing or unknown: {'dropout' if 'dropout' in changed else 'lr'}"
-    with pytest.raises(InputError, match=r"run\.json: settings are damaged"):
-        TrainSettings.from_json(record | {"clip_len": "fifty"}, where="run.json")
-    with pytest.raises(InputError, match="setting 'lr' is not usable"):
-        TrainSettings.from_json(record | {"lr": -1.0}, where="run.json")
-    for views in (3, None):
-        with pytest.raises(InputError, match=r"run\.json: settings are damaged"):
-            TrainSettings.from_json(record | {"views": views}, where="run.json")
+def test_missing_fields_get_defaults_and_unknown_ones_are_refused_by_name() -> None:
+    record = TrainSettings(lr=1e-3).to_json()
+    without = {name: value for name, value in record.items() if name not in ("keep", "score_len")}
+    assert TrainSettings.from_json(without, where="run.json") == TrainSettings(lr=1e-3)
+    with pytest.raises(InputError, match=r"run\.json: unknown setting dropout"):
+        TrainSettings.from_json(record | {"dropout": 0.1}, where="run.json")
+
+
+def test_the_former_name_of_frames_per_epoch_is_read() -> None:
+    record = FinetuneSettings(frames_per_epoch=77, unfreeze=2).to_json()
+    record["epoch_steps"] = record.pop("frames_per_epoch")
+    assert FinetuneSettings.from_json(record, where="run.json") == FinetuneSettings(frames_per_epoch=77, unfreeze=2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"clip_len": "fifty"}, {"clip_len": 2.5}, {"epochs": True}, {"lr": None}, {"lr": -1.0}, {"head": 3}),
+        *({"views": 3}, {"views": None}, {"views": [3]}, {"options": 5}, {"proj": "wide"}, {"inputs": "cooked"}),
+    ],
+)
+def test_records_that_are_no_settings_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"setting '{next(iter(change))}' is not usable"):
+        TrainSettings.from_json(TrainSettings().to_json() | change, where="run.json")
+
+
+def test_settings_and_their_help_need_no_torch() -> None:
+    code = "import sys, bas.heads.training.settings, bas.predict; sys.exit('torch' in sys.modules)"
+    environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[3] / ".typing"), "PATH": os.environ["PATH"]}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

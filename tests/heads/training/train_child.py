@@ -18,33 +18,31 @@ from typing import Any
 
 import torch
 
-from bas.cache.store import FeatureStore
-from bas.heads.training import epochs, loop
-from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN
-from bas.heads.training.judge import Judge
+from bas.heads.training import loop
+from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN, RunRecord
+from bas.heads.training.evaluator import Evaluator
 from bas.heads.training.log import RunLog
 from bas.heads.training.settings import TrainSettings
 
 POINTS = {
-    "after a saving mid-epoch": (epochs, "write_state", 9, True),
-    "between an update and its saving": (epochs, "write_state", 9, False),
-    "after the last saving of an epoch, in its validation": (Judge, "verdict", 2, False),
+    "after a saving mid-epoch": (loop, "write_checkpoint", 9, True),
+    "between an update and its saving": (loop, "write_checkpoint", 9, False),
+    "after the last saving of an epoch, in its validation": (Evaluator, "validate", 2, False),
     "before the best weights": (loop, "write_weights", 1, False),
     "between best and log": (loop, "write_weights", 1, True),
     "between log and last": (RunLog, "epoch", 2, True),
-    "between last and record": (epochs, "write_run", 2, False),
-    "between the last epoch's state and its record": (epochs, "write_run", 3, False),
-    "before the choice of peaks": (Judge, "choose", 1, False),
-    "before the finished record": (epochs, "write_run", 4, False),
-    "after the first record": (epochs, "write_run", 1, True),
+    "between last and record": (RunRecord, "write", 2, False),
+    "between the last epoch's state and its record": (RunRecord, "write", 3, False),
+    "before the choice of peaks": (Evaluator, "choose", 1, False),
+    "before the finished record": (RunRecord, "write", 4, False),
+    "after the first record": (RunRecord, "write", 1, True),
 }
 """Point -> where a function is looked up, its name, at which call of it to die, and whether after or before it."""
 
 
 def run(store: Path, out: Path, settings: TrainSettings, *, save_seconds: float = -1.0) -> None:
-    """Train; the state is saved after every update."""
-    options = loop.RunOptions(device="cpu", save_seconds=save_seconds)
-    loop.train(FeatureStore.open(store), out, settings, options=options)
+    """Train; the state is saved after every step."""
+    loop.train(store, out, settings, device="cpu", save_seconds=save_seconds)
 
 
 def die_at(owner: Any, name: str, call: int, *, after: bool) -> None:

@@ -16,13 +16,13 @@ from ...eval.report import mean_groups
 from ...eval.spots import Game, Spots
 from ...events import TimeGrid
 from ..model import SpottingModel
-from ..scoring import FloatArray, ScoringPlan, match_scores
+from ..scoring import FloatArray, match_scores
 from .data import Chosen, LabelledMatch
-from .settings import TrainSettings
+from .settings import ScoringPlan
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ValidationResult:
     """Validation mAP at 1 s, 0 to 1."""
 
     headline: float
@@ -32,29 +32,29 @@ class Verdict:
     per_class: Mapping[str, float]
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Verdict":
+    def from_json(cls, record: Mapping[str, Any]) -> "ValidationResult":
         """Inverse of `vars`; any error of plain Python where it is none."""
         per_class = {str(name): float(value) for name, value in record["per_class"].items()}
         return cls(float(record["headline"]), float(record["mean"]), per_class)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What the end of a run adds to it."""
+class PostProcessing:
+    """How confidences become spots, chosen on validation at the end of a run."""
 
     peaks: PeakSettings
     """Best on validation."""
     calibration: FittedCalibration
     """Fitted on the validation spots of these peaks."""
-    verdict: Verdict
-    """With these peaks, uncalibrated: it chose them, so it flatters a little."""
+    result: ValidationResult
+    """With these peaks, uncalibrated: a little too high, as these matches chose them."""
     table: tuple[Tried, ...]
     """Every candidate with its mAP."""
 
 
 @dataclass(frozen=True)
-class Referee:
-    """The validation matches' labels: judges confidences of their rows, (rows, K) of each match."""
+class Evaluator:
+    """The labels of the validation matches: scores confidences (rows, K) of each match against them."""
 
     matches: tuple[LabelledMatch, ...]
     classes: tuple[str, ...]
@@ -62,43 +62,44 @@ class Referee:
     """Rows a second."""
 
     @classmethod
-    def of(cls, chosen: Chosen) -> "Referee":
-        """Of the matches that judge."""
+    def of(cls, chosen: Chosen) -> "Evaluator":
+        """Of the matches chosen for validation."""
         return cls(chosen.valid, chosen.classes, chosen.fps)
 
-    def verdict(self, scores: Sequence[FloatArray]) -> Verdict:
+    def validate(self, scores: Sequence[FloatArray]) -> ValidationResult:
         """Validation mAP with the default peaks."""
         return self._measure(self._games(scores, default_peaks(self.fps)))
 
-    def choose(self, scores: Sequence[FloatArray]) -> Choice:
-        """The best peaks, and a calibration fitted on them."""
+    def choose(self, scores: Sequence[FloatArray]) -> PostProcessing:
+        """Choose the best peaks, and fit a calibration on them."""
         chosen = choose_peaks(
             scores,
             self._events(),
             fps=TimeGrid(self.fps).judged.fps,
             num_headline=self._num_headline,
             candidates=candidates_for(self.fps),
-            to_grid=self._judged,
+            to_grid=self._on_grid,
         )
         games = self._games(scores, chosen.best)
-        return Choice(chosen.best, fit_calibration(games), self._measure(games), chosen.table)
+        return PostProcessing(chosen.best, fit_calibration(games), self._measure(games), chosen.table)
 
     def _games(self, scores: Sequence[FloatArray], peaks: PeakSettings) -> list[Game]:
-        found = [self._judged(find_spots(each, peaks)) for each in scores]
+        found = [self._on_grid(find_spots(each, peaks)) for each in scores]
         return [Game(true, spots) for true, spots in zip(self._events(), found, strict=True)]
 
-    def _judged(self, spots: Spots) -> Spots:
-        """Spots of rows where `bas predict` puts them, in cells of `TimeGrid.judged`."""
+    def _on_grid(self, spots: Spots) -> Spots:
+        """Spots of rows where `bas predict` puts them, in the cells that the metric counts."""
         grid = TimeGrid(self.fps)
         if not grid.is_coarse:
             return spots
         cells = [grid.judged.frame(grid.instant_ms(row)) for row in spots.frames.tolist()]
         return replace(spots, frames=np.array(cells, np.int64))
 
-    def _measure(self, games: list[Game]) -> Verdict:
+    def _measure(self, games: list[Game]) -> ValidationResult:
         measured = average_map(games, MetricSettings.named("at1", fps=TimeGrid(self.fps).judged.fps))
         headline = float(measured.per_class[: self._num_headline].mean())
-        return Verdict(headline, measured.mean, dict(zip(self.classes, map(float, measured.per_class), strict=True)))
+        per_class = dict(zip(self.classes, map(float, measured.per_class), strict=True))
+        return ValidationResult(headline, measured.mean, per_class)
 
     @property
     def _num_headline(self) -> int:
@@ -108,37 +109,17 @@ class Referee:
         return [match.spots(len(self.classes)) for match in self.matches]
 
 
-@dataclass(frozen=True)
-class Judge:
-    """The validation matches with their rows: the bank ends with them."""
+def bank_scores(
+    model: SpottingModel, bank: FeatureBank, places: Sequence[BankMatch], plan: ScoringPlan, *, num_classes: int
+) -> list[FloatArray]:
+    """Confidences (rows, K) of some matches of a bank; leaves the model in training mode."""
+    model.eval()
+    found = []
+    for place in places:
 
-    bank: FeatureBank
-    places: tuple[BankMatch, ...]
-    referee: Referee
-    plan: ScoringPlan
+        def gather(index_bt: Tensor, first_row: int = place.first_row) -> Tensor:
+            return bank.gather(index_bt + first_row)
 
-    @classmethod
-    def over(cls, chosen: Chosen, bank: FeatureBank, settings: TrainSettings) -> "Judge":
-        """A judge of the validation matches."""
-        return cls(bank, bank.matches[len(chosen.train) :], Referee.of(chosen), settings.scoring_plan)
-
-    def verdict(self, model: SpottingModel) -> Verdict:
-        """Validation mAP with the default peaks; leaves the model in training mode."""
-        return self.referee.verdict(self.scores(model))
-
-    def choose(self, model: SpottingModel) -> Choice:
-        """The best peaks, and a calibration fitted on them."""
-        return self.referee.choose(self.scores(model))
-
-    def scores(self, model: SpottingModel) -> list[FloatArray]:
-        """(rows, K) of each match."""
-        model.eval()
-        found = []
-        for place in self.places:
-
-            def gather(index_bt: Tensor, first_row: int = place.first_row) -> Tensor:
-                return self.bank.gather(index_bt + first_row)
-
-            found.append(match_scores(model, gather, place.num_rows, self.plan, num_classes=len(self.referee.classes)))
-        model.train()
-        return found
+        found.append(match_scores(model, gather, place.num_rows, plan, num_classes=num_classes))
+    model.train()
+    return found

@@ -12,8 +12,10 @@ from bas.cache.bank import Place, open_bank
 from bas.cache.store import FeatureStore
 from bas.eval.peaks import CANDIDATES
 from bas.events import SOCCERNET_BALL_CLASSES
+from bas.heads.model import build_model
+from bas.heads.scoring import FloatArray
 from bas.heads.training.data import choose_matches
-from bas.heads.training.judge import Judge
+from bas.heads.training.evaluator import Evaluator, PostProcessing, ValidationResult, bank_scores
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]
@@ -34,30 +36,43 @@ class Knowing(nn.Module):
 
 
 def knowing(**changes: Any) -> Any:
-    """A judge takes it for a model of ours."""
+    """For the evaluator it is a model of ours."""
     return Knowing(**changes)
 
 
-def judge_of(store: FeatureStore, settings: TrainSettings, place: Place = "ram", **changes: Any) -> Judge:
-    chosen = choose_matches(store, **changes)
-    return Judge.over(chosen, open_bank(store, chosen.ids, place=place), settings)
+class Validation:
+    """The validation matches of a store, with their rows."""
+
+    def __init__(self, store: FeatureStore, settings: TrainSettings, place: Place = "ram", **changes: Any) -> None:
+        self.chosen = choose_matches(store, **changes)
+        self.bank, self.settings = open_bank(store, self.chosen.ids, place=place), settings
+
+    def scores(self, model: Any) -> list[FloatArray]:
+        places, num_classes = self.bank.matches[len(self.chosen.train) :], len(self.chosen.classes)
+        return bank_scores(model, self.bank, places, self.settings.scoring_plan, num_classes=num_classes)
+
+    def result(self, model: Any) -> ValidationResult:
+        return Evaluator.of(self.chosen).validate(self.scores(model))
+
+    def choose(self, model: Any) -> PostProcessing:
+        return Evaluator.of(self.chosen).choose(self.scores(model))
 
 
 def test_who_knows_is_right_and_who_is_late_or_confused_is_not(store: FeatureStore, tiny: Tiny) -> None:
-    judge = judge_of(store, tiny(clip_len=300, stride=1))  # at 25 fps, one second tolerates 12 rows
-    right = judge.verdict(knowing())
+    validation = Validation(store, tiny(clip_len=300, stride=1))  # at 25 fps, one second tolerates 12 rows
+    right = validation.result(knowing())
     assert right.headline == right.mean > 0.98
     assert list(right.per_class) == ["PASS", "DRIVE"]
     assert right.mean == pytest.approx(np.mean(list(right.per_class.values())))
-    assert judge.verdict(knowing(late=5)).mean > 0.9
-    assert judge.verdict(knowing(late=100)).mean < 0.8 * right.mean
-    assert judge.verdict(knowing(swapped=True)).mean < 0.8 * right.mean
+    assert validation.result(knowing(late=5)).mean > 0.9
+    assert validation.result(knowing(late=100)).mean < 0.8 * right.mean
+    assert validation.result(knowing(swapped=True)).mean < 0.8 * right.mean
 
 
 @pytest.mark.parametrize("place", ["ram", "mapped"])
 def test_each_match_is_scored_on_its_own_rows(store: FeatureStore, tiny: Tiny, place: Place) -> None:
-    judge = judge_of(store, tiny(), place, valid=["liga/x", "liga/b"])
-    scores = judge.scores(knowing())
+    validation = Validation(store, tiny(), place, valid=["liga/x", "liga/b"])
+    scores = validation.scores(knowing())
     for match_id, found in zip(("liga/x", "liga/b"), scores, strict=True):
         wanted = np.clip(store.rows(match_id)[:][:, :2].astype(np.float32) / 2.5, 0, 1)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
@@ -65,10 +80,10 @@ def test_each_match_is_scored_on_its_own_rows(store: FeatureStore, tiny: Tiny, p
 
 def test_the_model_judges_at_rest_and_trains_on(store: FeatureStore, tiny: Tiny) -> None:
     settings = tiny(head="unet_gru", options={"unet_gru.widths": "8", "unet_gru.gru.hidden": 4})
-    model = settings.build(dim=4, num_classes=2).train()
+    model = build_model(settings, dim=4, num_classes=2).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    judge = judge_of(store, settings)
-    first, second = judge.verdict(model), judge.verdict(model)
+    validation = Validation(store, settings)
+    first, second = validation.result(model), validation.result(model)
     assert first == second
     assert model.training
     for name, tensor in model.state_dict().items():
@@ -76,12 +91,12 @@ def test_the_model_judges_at_rest_and_trains_on(store: FeatureStore, tiny: Tiny)
 
 
 def test_the_choice_is_the_best_of_the_table(store: FeatureStore, tiny: Tiny) -> None:
-    choice = judge_of(store, tiny()).choose(knowing())
+    choice = Validation(store, tiny()).choose(knowing())
     assert [row.settings for row in choice.table] == list(CANDIDATES)
     best = next(row for row in choice.table if row.settings == choice.peaks)
     assert best.headline == max(row.headline for row in choice.table)
-    assert choice.verdict.headline == pytest.approx(best.headline)
-    assert choice.verdict.mean == pytest.approx(best.overall)
+    assert choice.result.headline == pytest.approx(best.headline)
+    assert choice.result.mean == pytest.approx(best.overall)
 
 
 def test_soccernets_headline_is_over_the_first_ten_classes(
@@ -94,9 +109,9 @@ def test_soccernets_headline_is_over_the_first_ten_classes(
         def forward(self, x_btc: Tensor) -> Tensor:
             return nn.functional.pad(super().forward(x_btc), (0, 10))
 
-    verdict = judge_of(store, tiny()).verdict(cast(Any, Padded()))
-    values = list(verdict.per_class.values())
+    result = Validation(store, tiny()).result(cast(Any, Padded()))
+    values = list(result.per_class.values())
     assert len(values) == 12
-    assert verdict.headline == pytest.approx(sum(values[:10]) / 10)
-    assert verdict.mean == pytest.approx(sum(values) / 12)
-    assert verdict.headline > verdict.mean > 0
+    assert result.headline == pytest.approx(sum(values[:10]) / 10)
+    assert result.mean == pytest.approx(sum(values) / 12)
+    assert result.headline > result.mean > 0

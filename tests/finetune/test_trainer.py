@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,14 +10,11 @@ from torch import Tensor, nn
 
 from bas.data.sources import DataSet
 from bas.extract.extractor import Extractor
-from bas.finetune.augment import augment, named_augment
-from bas.finetune.blocks import batch_norms, trunk_blocks
-from bas.finetune.clips import Part, TrainingClips
+from bas.finetune.data import ClipBatch, TrainingClips, VideoSource, augment, augmentation
 from bas.finetune.devices import Devices
-from bas.finetune.learner import ClipUpdater
-from bas.finetune.net import FinetuneNet, Lesson
-from bas.finetune.source import VideoSource
+from bas.finetune.network import FinetuneNet, NetworkInput, batch_norms, trunk_blocks
 from bas.finetune.start import Start
+from bas.finetune.trainer import ClipTrainer
 from bas.heads.training.data import choose_matches
 from bas.heads.training.settings import FinetuneSettings
 
@@ -29,8 +26,8 @@ each_backbone = pytest.mark.parametrize("backbone", [FRAMES, CLIPS])
 
 
 @pytest.fixture
-def updater(start: Begin) -> Callable[..., ClipUpdater]:
-    def make(settings: FinetuneSettings, backbone: str = FRAMES, *, checkpointing: bool = False) -> ClipUpdater:
+def trainer(start: Begin) -> Callable[..., ClipTrainer]:
+    def make(settings: FinetuneSettings, backbone: str = FRAMES, *, checkpointing: bool = False) -> ClipTrainer:
         begun = start(settings, backbone)
         torch.manual_seed(settings.seed)
         net = FinetuneNet(
@@ -40,14 +37,15 @@ def updater(start: Begin) -> Callable[..., ClipUpdater]:
             settings=settings,
             checkpointing=checkpointing,
         )
-        return ClipUpdater.of(settings, net, Devices(place="cpu").launch(settings.precision))
+        fabric, nothing = Devices(place="cpu").launch(settings.precision), cast(Any, None)  # steps need no videos
+        return ClipTrainer.of(settings, net, fabric, clips=nothing, valid=(), source=nothing, record=nothing)
 
     return make
 
 
 @pytest.fixture
-def batches(data: DataSet, start: Begin) -> Callable[[FinetuneSettings], list[tuple[Part, ...]]]:
-    def read(settings: FinetuneSettings) -> list[tuple[Part, ...]]:
+def batches(data: DataSet, start: Begin) -> Callable[[FinetuneSettings], list[tuple[ClipBatch, ...]]]:
+    def read(settings: FinetuneSettings) -> list[tuple[ClipBatch, ...]]:
         begun = start(settings)
         source = VideoSource(data, Extractor(begun.backbone, begun.features))
         chosen = choose_matches(source.matches(), stride=settings.stride)
@@ -57,8 +55,8 @@ def batches(data: DataSet, start: Begin) -> Callable[[FinetuneSettings], list[tu
     return read
 
 
-Read = Callable[[FinetuneSettings], Sequence[tuple[Part, ...]]]
-Make = Callable[..., ClipUpdater]
+Read = Callable[[FinetuneSettings], Sequence[tuple[ClipBatch, ...]]]
+Make = Callable[..., ClipTrainer]
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:
@@ -69,21 +67,21 @@ def changed(before: dict[str, Tensor], module: nn.Module) -> set[str]:
     return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
-def gradients(net: FinetuneNet, part: Part, settings: FinetuneSettings, *, seed: int) -> dict[str, Tensor]:
+def gradients(net: FinetuneNet, part: ClipBatch, settings: FinetuneSettings, *, seed: int) -> dict[str, Tensor]:
     """Of the loss of a part, computed here."""
     net = copy.deepcopy(net)
-    pixels = augment(part.pixels, named_augment(settings.augment), seeds=part.seeds)
-    net(Lesson(pixels, part.mask_bt, part.targets, seed=seed)).backward()
+    pixels = augment(part.pixels, augmentation(settings.augment), seeds=part.seeds)
+    net(NetworkInput(pixels, part.targets, seed=seed)).backward()
     return {name: each.grad for name, each in net.named_parameters() if each.grad is not None}
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen"])
-def test_a_batch_in_two_parts_learns_from_their_mean(tiny: Tiny, updater: Make, batches: Read, norm: str) -> None:
+def test_a_batch_in_two_parts_learns_from_their_mean(tiny: Tiny, trainer: Make, batches: Read, norm: str) -> None:
     settings = tiny(accumulate=2, norm=norm, mixup=0.2, augment="seed")
-    trained, batch = updater(settings), batches(settings)[0]
+    trained, batch = trainer(settings), batches(settings)[0]
     assert [len(part.pixels) for part in batch] == [2, 2]
     first, second = (gradients(trained.model, part, settings, seed=5 + number) for number, part in enumerate(batch))
-    trained.update(batch, lr=1e-3, seed=5)
+    trained.training_step(batch, lr=1e-3, seed=5)
     found = {name: each.grad for name, each in trained.model.named_parameters() if each.grad is not None}
     assert set(found) == set(first)
     for name, gradient in found.items():
@@ -91,15 +89,15 @@ def test_a_batch_in_two_parts_learns_from_their_mean(tiny: Tiny, updater: Make, 
     if norm == "frozen":  # clips know of each other by their statistics, mixup and the loss's mean only
         whole = tiny(norm=norm, augment="none")
         halves = tiny(norm=norm, augment="none", accumulate=2)
-        losses = [float(updater(each).update(batches(each)[0], lr=1e-3, seed=5)) for each in (whole, halves)]
+        losses = [float(trainer(each).training_step(batches(each)[0], lr=1e-3, seed=5)) for each in (whole, halves)]
         assert losses[0] == pytest.approx(losses[1], rel=0.1)
 
 
-def test_backbone_and_head_have_their_own_learning_rates(tiny: Tiny, updater: Make, batches: Read) -> None:
+def test_backbone_and_head_have_their_own_learning_rates(tiny: Tiny, trainer: Make, batches: Read) -> None:
     settings = tiny(backbone_lr=0.1, weight_decay=0.0)
-    trained = updater(settings)
+    trained = trainer(settings)
     head, backbone = copied(trained.model.spotting), copied(trained.model.backbone)
-    trained.update(batches(settings)[0], lr=1e-3, seed=0)
+    trained.training_step(batches(settings)[0], lr=1e-3, seed=0)
 
     def furthest(before: dict[str, Tensor], module: nn.Module) -> float:
         return max(float((each.detach() - before[name]).abs().max()) for name, each in module.named_parameters())
@@ -114,15 +112,15 @@ def test_backbone_and_head_have_their_own_learning_rates(tiny: Tiny, updater: Ma
     [(None, "auto", True), (None, "frozen", False), (1, "auto", False), (1, "batch", True), (0, "batch", False)],
 )
 def test_what_does_not_learn_stays_and_so_do_its_statistics(
-    tiny: Tiny, updater: Make, batches: Read, backbone: str, unfreeze: int | None, norm: str, moves: bool
+    tiny: Tiny, trainer: Make, batches: Read, backbone: str, unfreeze: int | None, norm: str, moves: bool
 ) -> None:
     settings = tiny(unfreeze=unfreeze, norm=norm)
-    trained = updater(settings, backbone)
+    trained = trainer(settings, backbone)
     net = trained.model
     names = {id(tensor): name for name, tensor in [*net.backbone.named_parameters(), *net.backbone.named_buffers()]}
     begun, head = copied(net.backbone), copied(net.spotting)
     for batch in batches(settings)[:2]:
-        trained.update(batch, lr=1e-3, seed=0)
+        trained.training_step(batch, lr=1e-3, seed=0)
     blocks = trunk_blocks(net.backbone, {id(each) for each in net.backbone.parameters()})
     learning = blocks if unfreeze is None else blocks[len(blocks) - unfreeze :]
     weights = {names[id(each)] for block in learning for each in block.parameters()}
@@ -134,20 +132,20 @@ def test_what_does_not_learn_stays_and_so_do_its_statistics(
     assert {name for name, each in net.backbone.named_parameters() if each.requires_grad} == weights
     assert changed(head, net.spotting) >= {"head.classifier.weight", "head.classifier.bias"}
     assert (net.num_learning, net.num_blocks) == (len(learning), len(blocks))
-    trained.judged.eval()
+    trained.kept_model.eval()
     assert not any(module.training for module in net.modules())
 
 
-def test_a_layer_that_rows_do_not_depend_on_is_no_block(tiny: Tiny, updater: Make) -> None:
+def test_a_layer_that_rows_do_not_depend_on_is_no_block(tiny: Tiny, trainer: Make) -> None:
     """A network's own classifier needs it, we do not: `--unfreeze 1` would train nothing, and processes would wait."""
     settings = tiny(unfreeze=1)
-    net = updater(settings, "timm:mobilenetv3_small_050").model
+    net = trainer(settings, "timm:mobilenetv3_small_050").model
     unused = {"trunk.conv_head.weight", "trunk.conv_head.bias"}
     learning = {name for name, each in net.backbone.named_parameters() if each.requires_grad}
     assert unused <= set(dict(net.backbone.named_parameters()))
     assert learning
     assert all(name.startswith("trunk.blocks.5.") for name in learning)
-    everything = updater(tiny(), "timm:mobilenetv3_small_050").model
+    everything = trainer(tiny(), "timm:mobilenetv3_small_050").model
     frozen = {name for name, each in everything.backbone.named_parameters() if not each.requires_grad}
     assert frozen == unused
 
@@ -155,10 +153,10 @@ def test_a_layer_that_rows_do_not_depend_on_is_no_block(tiny: Tiny, updater: Mak
 @each_backbone
 @pytest.mark.parametrize("changes", [{}, {"unfreeze": 2, "norm": "batch"}, {"ema": 0.5}])
 def test_blocks_that_are_computed_twice_change_nothing(
-    tiny: Tiny, updater: Make, batches: Read, backbone: str, changes: dict[str, Any]
+    tiny: Tiny, trainer: Make, batches: Read, backbone: str, changes: dict[str, Any]
 ) -> None:
     settings = tiny(**changes)
-    plain, twice = (updater(settings, backbone, checkpointing=each) for each in (False, True))
+    plain, twice = (trainer(settings, backbone, checkpointing=each) for each in (False, True))
     calls = 0
 
     def count(*_: object) -> None:
@@ -169,24 +167,24 @@ def test_blocks_that_are_computed_twice_change_nothing(
     norm = batch_norms([last])[-1]
     norm.register_forward_pre_hook(count)
     for batch in batches(settings)[:2]:
-        losses = [float(each.update(batch, lr=1e-3, seed=0)) for each in (plain, twice)]
+        losses = [float(each.training_step(batch, lr=1e-3, seed=0)) for each in (plain, twice)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert calls == 4
     assert norm.momentum == 0.1
-    for of_plain, of_twice in ((plain.model, twice.model), (plain.judged, twice.judged)):
+    for of_plain, of_twice in ((plain.model, twice.model), (plain.kept_model, twice.kept_model)):
         wanted = of_plain.state_dict()
         for name, tensor in of_twice.state_dict().items():
             torch.testing.assert_close(tensor, wanted[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_averaged_weights_follow(tiny: Tiny, updater: Make, batches: Read) -> None:
+def test_averaged_weights_follow(tiny: Tiny, trainer: Make, batches: Read) -> None:
     settings = tiny(ema=0.9)
-    trained = updater(settings)
+    trained = trainer(settings)
     assert trained.average is not None
-    assert trained.judged is trained.average
+    assert trained.kept_model is trained.average
     kept = copied(trained.average)
     for batch in batches(settings)[:2]:
-        trained.update(batch, lr=1e-3, seed=0, decay=0.6)
+        trained.training_step(batch, lr=1e-3, seed=0, ema_decay=0.6)
         new = trained.model.state_dict()
         for name, tensor in trained.average.state_dict().items():
             is_float = tensor.is_floating_point()
@@ -194,36 +192,36 @@ def test_averaged_weights_follow(tiny: Tiny, updater: Make, batches: Read) -> No
             torch.testing.assert_close(tensor, kept[name])
 
 
-def test_gradients_are_scaled_down_and_no_number_is_no_crash(tiny: Tiny, updater: Make, batches: Read) -> None:
+def test_gradients_are_scaled_down_and_no_number_is_no_crash(tiny: Tiny, trainer: Make, batches: Read) -> None:
     settings = tiny(max_grad_norm=1e-3)
-    trained = updater(settings)
-    trained.update(batches(settings)[0], lr=1e-3, seed=0)
+    trained = trainer(settings)
+    trained.training_step(batches(settings)[0], lr=1e-3, seed=0)
     norms = [float(each.grad.norm()) for each in trained.model.parameters() if each.grad is not None]
     assert sum(norm**2 for norm in norms) ** 0.5 == pytest.approx(1e-3, rel=1e-3)
     next(trained.model.backbone.parameters()).data[0, 0, 0, 0] = float("inf")
-    assert not torch.isfinite(trained.update(batches(settings)[0], lr=1e-3, seed=0))
+    assert not torch.isfinite(trained.training_step(batches(settings)[0], lr=1e-3, seed=0))
 
 
-def test_bf16_learns_about_the_same(tiny: Tiny, updater: Make, batches: Read, capfd: Any) -> None:
+def test_bf16_learns_about_the_same(tiny: Tiny, trainer: Make, batches: Read, capfd: Any) -> None:
     losses = []
     for precision in ("fp32", "bf16"):
         settings = tiny(precision=precision, norm="frozen")
-        losses.append([float(updater(settings).update(each, lr=1e-3, seed=0)) for each in batches(settings)[:1]])
+        losses.append([float(trainer(settings).training_step(each, lr=1e-3, seed=0)) for each in batches(settings)[:1]])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert capfd.readouterr() == ("", "")  # Fabric tells of every choice of ours, if it is let
 
 
-def test_what_a_backbone_drops_is_a_function_of_the_seed(tiny: Tiny, updater: Make, batches: Read) -> None:
+def test_what_a_backbone_drops_is_a_function_of_the_seed(tiny: Tiny, trainer: Make, batches: Read) -> None:
     """Else a run that goes on would drop otherwise than the one that was never stopped."""
     settings = tiny()
     part = batches(settings)[0][0]
     found = []
     for noise in (1, 2):
-        trained = updater(settings)
+        trained = trainer(settings)
         stem = trained.model.backbone.get_submodule("trunk.conv1")
         assert isinstance(stem, nn.Sequential)
         stem[0] = nn.Sequential(stem[0], nn.Dropout(0.5))
         torch.manual_seed(noise)
-        found.append(float(trained.update((part,), lr=1e-3, seed=3)))
+        found.append(float(trained.training_step((part,), lr=1e-3, seed=3)))
     assert found[0] == found[1]

@@ -1,0 +1,253 @@
+"""The trainer of `bas finetune`: backbone and head through Lightning Fabric, their validation, and their files."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..cache.bank import bank_of_rows
+from ..errors import InputError
+from ..extract.backbones.weights import BACKBONE, WeightsRecord, load_weights, save_backbone_checkpoint
+from ..extract.extractor import Extractor
+from ..extract.options import share_out
+from ..extract.rows import collect_rows
+from ..heads.scoring import FloatArray, match_scores
+from ..heads.training.checkpoint import BEST, read_weights, write_weights
+from ..heads.training.data import LabelledMatch
+from ..heads.training.loop import update_average
+from ..heads.training.settings import FinetuneSettings
+from .data import ClipBatch, TrainingClips, VideoSource, augment, augmentation
+from .devices import gathered, num_processes, process_index
+from .network import FinetuneNet, NetworkInput
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_FIT_CLIPS = 64
+"""Clips that the inputs' mean and deviation are taken from, at most."""
+
+
+@dataclass
+class ClipTrainer:
+    """Backbone and head that learn from clips of videos, see `heads.training.loop.Trainer`."""
+
+    settings: FinetuneSettings
+    fabric: "Fabric"
+    model: FinetuneNet
+    """The network itself."""
+    wrapped: torch.nn.Module
+    """As Fabric runs it: precision, gradients averaged over processes."""
+    average: FinetuneNet | None
+    """Averaged weights, where the settings ask for them."""
+    optimizer: torch.optim.Optimizer
+    fabric_optimizer: torch.optim.Optimizer
+    change: Callable[[Tensor], Tensor]
+    """Augmentation of one clip."""
+    clips: TrainingClips
+    valid: tuple[LabelledMatch, ...]
+    """The matches that validate."""
+    source: VideoSource
+    """Its extractor holds a backbone of its own, which takes the weights that are validated."""
+    record: WeightsRecord
+    """Of the backbone that it began with; what it binds, the finetuned one binds."""
+    validating: Callable[[str], None] = lambda _: None
+    """Progress callback: how far validation is."""
+    kept: WeightsRecord | None = None
+    """Of the backbone that `load_best` read."""
+
+    @classmethod
+    def of(
+        cls,
+        settings: FinetuneSettings,
+        model: FinetuneNet,
+        fabric: "Fabric",
+        *,
+        clips: TrainingClips,
+        valid: tuple[LabelledMatch, ...],
+        source: VideoSource,
+        record: WeightsRecord,
+    ) -> "ClipTrainer":
+        """A trainer before its first step; moves the model to Fabric's device."""
+        average = copy.deepcopy(model) if settings.ema else None
+        groups = [
+            {"params": model.learning(model.spotting), "share": 1.0},
+            {"params": model.learning(model.backbone), "share": settings.backbone_lr},
+        ]
+        optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        wrapped, fabric_optimizer = fabric.setup(model, optimizer)
+        if average is not None:
+            average.to(fabric.device).eval()
+        return cls(
+            settings=settings,
+            fabric=fabric,
+            model=model,
+            wrapped=wrapped,
+            average=average,
+            optimizer=optimizer,
+            fabric_optimizer=fabric_optimizer,
+            change=augmentation(settings.augment),
+            clips=clips,
+            valid=valid,
+            source=source,
+            record=record,
+        )
+
+    @property
+    def kept_model(self) -> FinetuneNet:
+        """The network that is validated and kept."""
+        return self.average or self.model
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """Scales the loss in fp16."""
+        return getattr(self.fabric.strategy.precision, "scaler", None)
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time so far that steps stood waiting for clips."""
+        return self.clips.waited_seconds
+
+    @property
+    def bad_loss_cure(self) -> str:
+        """Another recipe; what was kept is good to begin with."""
+        cures = "another --out with a lower --lr or --backbone-lr, or --max-grad-norm 1"
+        is_half = "mixed" in str(self.fabric.strategy.precision.precision)
+        return f"{cures}, or --precision fp32" if is_half else cures
+
+    @property
+    def reads_every_loss(self) -> bool:
+        """Several processes must stop at the same step."""
+        return num_processes() > 1
+
+    def batches(self, epoch: int, *, first_step: int) -> Iterator[tuple[ClipBatch, ...]]:
+        """Clips of pictures."""
+        return self.clips.batches(epoch, first_step=first_step)
+
+    def training_step(self, batch: tuple[ClipBatch, ...], *, lr: float, seed: int, ema_decay: float = 0.0) -> Tensor:
+        """Change the weights by one batch, part by part.
+
+        Args:
+            batch: in one part or several.
+            lr: of the head; the backbone's is a multiple of it.
+            seed: of mixup and dropout.
+            ema_decay: of the averaged weights.
+
+        Returns:
+            The loss, a scalar on the device.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["share"]
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = [self._backward(part, seed=seed + number, parts=len(batch)) for number, part in enumerate(batch)]
+        if self.settings.max_grad_norm:
+            norm = self.settings.max_grad_norm
+            self.fabric.clip_gradients(self.wrapped, self.fabric_optimizer, max_norm=norm, error_if_nonfinite=False)
+        self.fabric_optimizer.step()
+        if self.average is not None:
+            update_average(self.average, self.model, decay=ema_decay)
+        return torch.stack(losses).mean()
+
+    def _backward(self, part: ClipBatch, *, seed: int, parts: int) -> Tensor:
+        """Gradients of one part of a batch; returns its loss."""
+        device = self.fabric.device
+        pixels = part.pixels.pin_memory() if device.type == "cuda" else part.pixels
+        pixels = augment(pixels.to(device, non_blocking=True), self.change, seeds=part.seeds)
+        loss: Tensor = self.wrapped(NetworkInput(pixels, part.targets, seed=seed))
+        self.fabric.backward(loss / parts)
+        return loss.detach()
+
+    def scores(self) -> list[FloatArray]:
+        """Confidences of the validation matches, the way the run will be used: `bas extract`, then the head.
+
+        Several processes share the matches out.
+        """
+        net = self.kept_model
+        if num_processes() > 1:  # on CPUs each has its own statistics of BatchNorm; the first's are kept
+            for buffer in net.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        mine = share_out([match.num_rows for match in self.valid], index=process_index(), count=num_processes())
+        extractor = extractor_of(net, self.source.extractor)
+        net.eval()
+        found = [(number, self._match_scores(net, extractor, self.valid[number])) for number in mine]
+        net.train()
+        by_number = {number: scores for part in gathered(found) for number, scores in part}
+        return [by_number[number] for number in range(len(self.valid))]
+
+    def _match_scores(self, net: FinetuneNet, extractor: Extractor, match: LabelledMatch) -> FloatArray:
+        def progress(match_id: str, done: float, total: float, _: str) -> None:
+            self.validating(f"{match_id}, {100 * done / total:.0f} % of its rows")
+
+        video = self.source.video(match.id)
+        rows_rc, _ = collect_rows(video, extractor, view="identity", match_id=match.id, on_progress=progress)
+        bank = bank_of_rows(rows_rc, match_id=match.id, device=self.fabric.device)
+        num_classes = self.clips.windows.targets.presence_btk.shape[-1]
+        plan = self.settings.scoring_plan
+        return match_scores(net.spotting, bank.gather, bank.num_rows, plan, num_classes=num_classes)
+
+    def save_best(self, folder: Path) -> None:
+        """Write head and backbone."""
+        write_weights(folder / BEST, self.kept_model.spotting)
+        backbone = extractor_of(self.kept_model, self.source.extractor).module
+        save_backbone_checkpoint(folder / BACKBONE, backbone, self.record)
+
+    def load_best(self, folder: Path) -> None:
+        """Read them."""
+        self.fabric.barrier()  # until they are written
+        read_weights(folder / BEST, self.kept_model.spotting)
+        backbone, self.kept = load_weights(self.record.backbone, self.record.depth, str(folder / BACKBONE))
+        self.kept_model.backbone.load_state_dict(backbone.state_dict())
+
+    def fit_inputs(self) -> None:
+        """Let the head's inputs take mean and deviation from rows of training clips."""
+        net = self.model
+        if not net.spotting.inputs.is_fitted:
+            return
+        net.eval()
+        with torch.inference_mode():
+            clips = (pixels.to(self.fabric.device) for pixels in self.clips.spread(_FIT_CLIPS))
+            rows_rc = torch.cat([net.rows(pixels).flatten(0, 1) for pixels in clips])
+        net.spotting.inputs.fit(rows_rc.float().cpu())
+        net.train()
+        if self.average is not None:
+            self.average.load_state_dict(net.state_dict())
+
+
+def extractor_of(net: FinetuneNet, like: Extractor) -> Extractor:
+    """What makes rows with the backbone as it is, now."""
+    backbone = copy.deepcopy(like.module)
+    backbone.load_state_dict({name: tensor.cpu() for name, tensor in net.backbone.state_dict().items()})
+    return replace(like, module=backbone.eval(), _engines={})
+
+
+@contextmanager
+def memory_errors(settings: FinetuneSettings, *, checkpointing: bool) -> Iterator[None]:
+    """Turn what is raised where the memory does not suffice into an error with a cure.
+
+    Raises:
+        InputError: out of memory.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # PyTorch's allocator on a CPU raises a bare RuntimeError, which nothing but its text tells from others
+        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not is_memory and "DefaultCPUAllocator: can't allocate memory" not in str(error):
+            raise
+        clips = settings.batch // settings.accumulate // num_processes()
+        cures = [f"--accumulate {2 * settings.accumulate}"] if settings.batch % (2 * settings.accumulate) == 0 else []
+        cures += [f"--batch {settings.batch // 2}"] if settings.batch > 1 else []
+        cures += ["--checkpointing (blocks are computed twice)"] if not checkpointing else []
+        cures += [f"--clip-len {max(1, settings.clip_len // 2)}", "a smaller --size"]
+        why = (str(error) or type(error).__name__).splitlines()[0][:160]
+        raise InputError(
+            "out of memory",
+            got=f"{clips} clips of {settings.clip_len} steps at once: {why}",
+            cure="; or ".join(cures),
+        ) from None
