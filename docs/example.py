@@ -39,7 +39,7 @@ class MovingAverageSettings:
         return MovingAverage(dim, self.width)
 
 
-bas.HEADS["moving_average"] = MovingAverageSettings
+bas.HEADS["moving_average"] = MovingAverageSettings()
 
 
 def main(path: str, out: Path) -> None:

@@ -50,10 +50,11 @@ def test_windows_are_rows_of_the_store_with_the_classes_at_events(
         assert item["classes"].tolist() == at
         assert item["presence"].sum() == (item["classes"] > 0).sum()
         assert item["is_real"].all()
-    assert seen.all()  # an odd hop sees both phases of the stride
+    assert seen[20:-20].all()  # an odd hop sees both phases of the stride
     short = bas.WindowDataset(store, clip_len=200, stride=2)
     assert short[0]["is_real"].sum() == 150
-    assert torch.equal(short[0]["features"][150], short[0]["features"][149])
+    last = torch.from_numpy(np.asarray(store.rows("m-train")[299:300], np.float32))
+    assert torch.equal(short[0]["features"][150:], last.expand(50, -1))
 
 
 def test_what_cannot_be_used_is_told(pulse_store: Callable[..., Path], tmp_path: Path) -> None:
