@@ -20,7 +20,7 @@ TRAIN = (
     5,
     "--lr",
     0.01,
-    "--epoch-steps",
+    "--frames-per-epoch",
     8000,
     "--epochs",
     3,
@@ -85,6 +85,6 @@ def test_from_the_import_to_the_score(
 def test_labels_wider_than_the_tolerance_are_told(bas: Cli, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     write_features(tmp_path / "flat", 1)
     assert bas("cache", "import", tmp_path / "flat", "--out", tmp_path / "s", "--fps", 1) == 0
-    options = ("--stride", 1, "--dilate", 1, "--epochs", 1, "--epoch-steps", 400)
+    options = ("--stride", 1, "--dilate", 1, "--epochs", 1, "--frames-per-epoch", 400)
     assert bas("train-head", tmp_path / "s", "--out", tmp_path / "run", *TRAIN, *options) == 0
     assert "labels reach 1 s to each side of an event: --dilate 0" in " ".join(capsys.readouterr().err.split())
