@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from .cache.share.local_copy import local_copy
+from .cache.share.places import folder_of, is_folder
+from .cache.share.pull import Selection
+from .cache.store import FeatureStore
 from .data.games import find_labels, game_of_folder
 from .errors import InputError
 from .eval.files import exact_frame, find_predictions, load, official_frame, pair
@@ -11,6 +15,23 @@ from .eval.report import evaluate as evaluate_games
 from .eval.uncertainty import Resampling
 from .eval.warnings import file_warnings
 from .events import Split, TimeGrid
+
+
+def open_store(place: Path | str, *, splits: Sequence[Split] = (), views: Sequence[str] = ()) -> FeatureStore:
+    """Open a feature store; of a shared one (an address) what is needed is pulled into the local cache first.
+
+    Args:
+        place: a folder, or an address such as `s3://team/x3d_s.zarr` or `hf://datasets/USER/NAME`.
+        splits: matches that are needed of a shared store; empty: all.
+        views: views that are needed of a shared store; empty: all.
+
+    Raises:
+        InputError: no store there, damaged, or it cannot be reached and no whole copy is here.
+    """
+    text = str(place)
+    if is_folder(text):
+        return FeatureStore.open(folder_of(text))
+    return FeatureStore.open(local_copy(text, Selection(splits=tuple(splits), views=tuple(views))))
 
 
 def evaluate(

@@ -30,7 +30,7 @@ METADATA = "zarr.json"
 METADATA_BYTES = 16 << 20
 """Largest `zarr.json` or journal that is read: the labels of a long match are a tenth of it."""
 MAX_ID_PARTS, MAX_ID_BYTES = 32, 1024
-_RESERVED_PARTS = frozenset({FEATURES, "c", PTS, VALID, METADATA})
+_RESERVED_PARTS = frozenset({FEATURES, PTS, VALID, METADATA})
 _HOSTILE_CHARACTERS = frozenset('<>:"|?*\\')
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
@@ -136,7 +136,7 @@ def check_id(match_id: str) -> str:
     parts = match_id.split("/")
     for number, part in enumerate(parts):
         trouble = _part_trouble(part)
-        if part == REDUCTION and number == 0:
+        if number == 0 and part in (REDUCTION, f"{REDUCTION}.safetensors"):  # lie beside the matches
             trouble = f"name {part!r} is reserved"
         if not trouble and (len(parts) > MAX_ID_PARTS or len(match_id.encode()) > MAX_ID_BYTES):
             trouble = f"more than {MAX_ID_PARTS} parts or {MAX_ID_BYTES} bytes"
@@ -153,6 +153,8 @@ def check_id(match_id: str) -> str:
 def check_view(view: str) -> str:
     """The view's name again, where it is usable as a folder. Raises InputError as `check_id`."""
     trouble = "it holds a /" if "/" in view else _part_trouble(view)
+    if view == "c":  # where Zarr puts an array's chunks
+        trouble = "name 'c' is reserved"
     if trouble:
         raise InputError(
             f"view name is not usable: {trouble}", got=ascii(view)[:200], wanted="a name such as identity, hflip"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import FileLock, MatchBusy, disk_errors, read_json, real_files, sync_folder, write_atomic
+from ..files import FileLock, MatchBusy, disk_errors, read_json, real_files, sync_path, write_atomic
 from .layout import (
     FEATURES,
     METADATA,
@@ -139,13 +139,13 @@ def publish(root: Path, partial: Path, match_id: str, *, adding: bool) -> None:
             if staged.is_dir() and target.is_dir() and not place.exists():
                 staged.rename(place)
         with contextlib.suppress(FileNotFoundError):
-            sync_folder(target / FEATURES)
+            sync_path(target / FEATURES)
     elif tree.is_dir() and not (target / FEATURES).exists():
         for folder in reversed(list(target.parents)[: match_id.count("/")]):
             folder.mkdir(exist_ok=True)
-            sync_folder(folder.parent)
+            sync_path(folder.parent)
             if not (folder / METADATA).exists():
                 document = canonical_json(group_metadata({}), where="")
                 write_atomic(folder / METADATA, document, via=partial / "group.json")
         tree.rename(target)
-        sync_folder(target.parent)
+        sync_path(target.parent)

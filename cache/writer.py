@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..files import disk_errors, sync_folder, write_atomic, write_synced
+from ..files import disk_errors, sync_path, write_atomic, write_synced
 from .layout import (
     CHUNK_ROWS,
     DTYPES,
@@ -461,7 +461,7 @@ class MatchWriter:
         for folder, document in documents.items():
             write_synced(tree / folder / METADATA, canonical_json(document, where=job.match_id))
         for parent, _, _ in os.walk(tree, topdown=False):
-            sync_folder(Path(parent))
+            sync_path(Path(parent))
 
 
 def _pieces(row: int, count: int) -> Iterator[tuple[int, int]]:

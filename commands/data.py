@@ -8,7 +8,7 @@ import typer
 
 from .options import AsJson, progress_bar
 from .settings_options import with_options
-from .show import ProgressView, note, say, show, summary_view
+from .show import ProgressView, note, show, summary_view
 
 DataRoot = Annotated[
     Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
@@ -41,7 +41,7 @@ def data_ls(root: DataRoot, as_json: AsJson = False) -> None:
     if as_json or sys.stdout.isatty():
         show(listing_view(data_set), listing_json(data_set), as_json=as_json)
     else:
-        say("\n".join(listing_lines(data_set)))
+        print("\n".join(listing_lines(data_set)))
     num_errors = sum(finding.severity == "error" for finding in data_set.findings)
     note(f"{num_errors} error(s) in the data: bas data check '{root}' says which" if num_errors else "")
 
@@ -59,10 +59,12 @@ def data_synthetic(
 
     Test and demo data: figures measured on it say nothing about real football.
     """
-    from ..data.synthetic import Settings, write_data_set
+    from ..data.synthetic import SyntheticSettings, write_data_set
 
     with progress_bar("drawing matches") as on_progress:
-        planned = write_data_set(out, Settings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress)
+        planned = write_data_set(
+            out, SyntheticSettings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress
+        )
     for match in planned:
         print(f"{match.split}\t{match.seconds / 60:.1f} min\t{out / match.folder}")
     print(f"{len(planned)} synthetic matches in {out}; next: bas data check '{out}'")

@@ -11,6 +11,7 @@ from rich.text import Text
 from ..data.check import DataReport, MatchReport, total_seconds
 from ..data.labels import ROOT_PLACE, Finding, Severity
 from ..data.sources import DataSet, Match
+from ..errors import printable
 
 _MAX_PLACES = 10
 _STYLES: dict[Severity, str] = {"error": "bold red", "note": "bold cyan"}
@@ -51,7 +52,8 @@ def listing_lines(data_set: DataSet) -> list[str]:
     for match in data_set.matches:
         events = data_set.events(match)
         video = "-" if match.video is None else str(match.video)
-        lines.append("\t".join([match.id, match.split or "-", video, "-" if events is None else str(len(events))]))
+        cells = [match.id, match.split or "-", video, "-" if events is None else str(len(events))]
+        lines.append("\t".join(map(printable, cells)))
     return lines
 
 

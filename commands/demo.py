@@ -28,7 +28,7 @@ def demo(
     """From video to a page to look at, on synthetic matches, offline: draw, extract, train two heads, judge, report."""
     from ..ablate.loop import ablate
     from ..ablate.plan import AblateOptions
-    from ..data.synthetic import Settings, write_data_set
+    from ..data.synthetic import SyntheticSettings, write_data_set
     from ..report.make import report
     from ..report.sources import ReportOptions
     from .ablate_view import AblationView, table_view
@@ -37,7 +37,7 @@ def demo(
     matches, ablation = out / "matches", out / "ablation"
     options = AblateOptions(recipes=HEADS, num_seeds=1, weights={"": "none"}, size=SIZE, hop=WINDOW_STEPS)
     with progress_bar("drawing matches") as drawn:
-        write_data_set(matches, Settings(minutes, seed=seed, variety=VARIETY), on_progress=drawn)
+        write_data_set(matches, SyntheticSettings(minutes, seed=seed, variety=VARIETY), on_progress=drawn)
     with AblationView() as progress:
         table = ablate([matches], ablation, options, progress)
     page = report([ablation], out / "report", ReportOptions(title="bas demo"), report_reporter())

@@ -13,14 +13,11 @@ from ..cache.layout import check_id
 from ..errors import InputError
 from ..events import SPLITS, Event, Split
 from ..extract.video.reader import VideoInfo, probe_video
-from .folders import VideoHeight
 from .labels import Finding, error, event_time, note
 from .sources import Match, find_data_set
 
 _NUM_THREADS = 8
 _SOCCERNET_FRAME_MS = 40
-Progress = Callable[[int, int], None]
-"""Called with (videos done, videos in all)."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +74,17 @@ class DataReport:
         }
 
 
-def check_data_set(root: Path, *, prefer_height: VideoHeight = 224, on_progress: Progress | None = None) -> DataReport:
+def check_data_set(root: Path, *, on_progress: Callable[[int, int], None] | None = None) -> DataReport:
     """Find the matches below `root`, read the headers of their videos and compare them with the labels.
 
     Args:
         root: the data set.
-        prefer_height: as `find_data_set`.
-        on_progress: told after each video; called in the caller's thread.
+        on_progress: called after each video with (videos done, videos in all), in the caller's thread.
 
     Raises:
         InputError: `root` is missing, a file or a feature store. All else is a finding.
     """
-    data_set = find_data_set(root, prefer_height=prefer_height)
+    data_set = find_data_set(root)
     videos = _probe_all(data_set.matches, on_progress=on_progress)
     reports, findings = [], list(data_set.findings)
     for match in data_set.matches:
@@ -127,7 +123,9 @@ def check_events(events: Sequence[Event], video: VideoInfo, *, match: Match) -> 
     return findings
 
 
-def _probe_all(matches: Sequence[Match], *, on_progress: Progress | None) -> Mapping[str, VideoInfo | InputError]:
+def _probe_all(
+    matches: Sequence[Match], *, on_progress: Callable[[int, int], None] | None
+) -> Mapping[str, VideoInfo | InputError]:
     videos = {match.id: match.video for match in matches if match.video is not None}
     results: dict[str, VideoInfo | InputError] = {}
     with ThreadPoolExecutor(_NUM_THREADS) as pool:

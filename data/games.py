@@ -76,10 +76,10 @@ def find_games(sources: Sequence[Path], *, with_labels: bool = False) -> list[Ga
     games = []
     for shared_id, of_game in groupby(parts, key=_game_id):
         members = tuple(of_game)
-        told = [
+        known = [
             problems[name] for name in dict.fromkeys([shared_id, *(part.id for part in members)]) if name in problems
         ]
-        games.append(Game(shared_id, members, "\n".join(told)))
+        games.append(Game(shared_id, members, "\n".join(known)))
     return games
 
 
@@ -129,9 +129,9 @@ def _usable(data_set: DataSet) -> tuple[DataSet, dict[str, str]]:
     replace(data_set, findings=tuple(each for each in errors if each.where not in ids)).raise_errors()
     problems: dict[str, str] = {}
     for finding in errors:
-        told = f"{finding.message}\n  cure:   {finding.cure}" if finding.cure else finding.message
+        text = f"{finding.message}\n  cure:   {finding.cure}" if finding.cure else finding.message
         before = f"{problems[finding.where]}\n" if finding.where in problems else f"{finding.where}: "
-        problems[finding.where] = before + told
+        problems[finding.where] = before + text
     return data_set, problems
 
 

@@ -1,6 +1,6 @@
 """Finds matches: the SoccerNet layout, any folder of `<match>/<video>`, or single video files.
 
-Reads folder names and label files; opens no video (`extract.check` does).
+Reads folder names and label files; opens no video (`data.check` does).
 """
 
 import os
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..events import SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, read_labels
+from ..events import SOCCERNET_BALL_SPLITS, SPLITS, Event, Split
 from .folders import (
     LABELS_NAME,
+    PREFERRED_HEIGHT,
     VIDEO_SUFFIXES,
     Folder,
-    VideoHeight,
     choose_videos,
     folder_splits,
     game_id,
@@ -83,10 +83,11 @@ class DataSet:
     """What each label file holds, read once."""
 
     def events(self, match: Match) -> list[Event] | None:
-        """As `match_events`, from what is already read, without events that cannot be used."""
+        """Events of this video that can be used, in time order, relative to its start; None without a label file."""
         if match.labels is None:
             return None
-        return _of_half(self.label_files[match.labels].events, match.half)
+        events = self.label_files[match.labels].events
+        return [event for event in events if match.half is None or event.half == match.half]
 
     def raise_errors(self) -> None:
         """Stop a run on any error finding.
@@ -105,12 +106,11 @@ class DataSet:
             )
 
 
-def find_data_set(root: Path, *, prefer_height: VideoHeight = 224, with_labels: bool = True) -> DataSet:
+def find_data_set(root: Path, *, with_labels: bool = True) -> DataSet:
     """Matches, splits and classes below `root`.
 
     Args:
         root: a folder; matches may lie below any number of split folders.
-        prefer_height: which of `224p` and `720p` to read where a match has both.
         with_labels: False leaves label files alone, whatever is wrong with them; every match is unlabelled then.
 
     Raises:
@@ -120,7 +120,7 @@ def find_data_set(root: Path, *, prefer_height: VideoHeight = 224, with_labels: 
     folders, findings = walk(root)
     found: list[tuple[Match, Folder]] = []
     for folder in folders:
-        matches, problems = _matches_in(folder, root=root, prefer_height=prefer_height)
+        matches, problems = _matches_in(folder, root=root)
         found += [(match, folder) for match in matches]
         findings += problems
     found, problems = _drop_duplicates(found)
@@ -128,7 +128,7 @@ def find_data_set(root: Path, *, prefer_height: VideoHeight = 224, with_labels: 
     if not with_labels:
         found = [(replace(match, labels=None), folder) for match, folder in found]
     data_set = _described(root, found, findings)
-    more = _about_all(data_set.matches, folders, prefer_height=prefer_height)
+    more = _about_all(data_set.matches, folders)
     return replace(data_set, findings=(*data_set.findings, *more))
 
 
@@ -194,7 +194,7 @@ def _described(
     return DataSet(root, tuple(matches), classes, found_all, label_files)
 
 
-def find_sources(sources: Sequence[Path], *, prefer_height: VideoHeight = 224, with_labels: bool = True) -> DataSet:
+def find_sources(sources: Sequence[Path], *, with_labels: bool = True) -> DataSet:
     """Matches of data set roots and single video files (id: the file's stem), joined. Arguments as `find_data_set`.
 
     Returns:
@@ -204,11 +204,7 @@ def find_sources(sources: Sequence[Path], *, prefer_height: VideoHeight = 224, w
     sets, findings = [], []
     for source in sources:
         try:
-            sets.append(
-                _single(source)
-                if source.is_file()
-                else find_data_set(source, prefer_height=prefer_height, with_labels=with_labels)
-            )
+            sets.append(_single(source) if source.is_file() else find_data_set(source, with_labels=with_labels))
         except InputError as reason:
             findings.append(Finding.from_error(str(source), reason, prefix=f"{source}: "))
     if len(sets) == 1 and not findings:
@@ -230,33 +226,20 @@ def find_sources(sources: Sequence[Path], *, prefer_height: VideoHeight = 224, w
     return DataSet(root, tuple(matches.values()), lists[0] if lists else (), tuple(findings), files)
 
 
-def match_events(match: Match) -> list[Event] | None:
-    """Events of this video in time order, positions relative to its start; None where it has no label file.
-
-    Raises:
-        InputError: the label file cannot be read or holds a record that cannot be used.
-    """
-    return None if match.labels is None else _of_half(read_labels(match.labels), match.half)
-
-
-def _of_half(events: Sequence[Event], half: int | None) -> list[Event]:
-    return [event for event in events if half is None or event.half == half]
-
-
 def _single(path: Path) -> DataSet:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise InputError(f"{path}: not a video file", wanted=f"a folder, or one of {' '.join(VIDEO_SUFFIXES)}")
     return DataSet(path.parent, (Match(single_id(path), path, None, None, None),), (), (), {})
 
 
-def _matches_in(folder: Folder, *, root: Path, prefer_height: VideoHeight) -> tuple[list[Match], list[Finding]]:
+def _matches_in(folder: Folder, *, root: Path) -> tuple[list[Match], list[Finding]]:
     if not folder.videos and not folder.has_labels:
         return [], []
     if is_clip_folder(folder):
         clips = [folder.path / name for name in folder.videos]
         return [Match(game_id(root, (*folder.parts, clip.stem)), clip, None, None, None) for clip in clips], []
     game = game_id(root, folder.parts)
-    chosen = choose_videos(folder, prefer_height=prefer_height)
+    chosen = choose_videos(folder)
     matches = [
         Match(game if half is None else f"{game}/{half}", video, folder.labels, None, half)
         for half, video in chosen.by_half.items()
@@ -286,7 +269,7 @@ def _with_splits(
     return [replace(match, split=splits[match.id]) for match, _ in found], findings
 
 
-def _about_all(matches: Sequence[Match], folders: Sequence[Folder], *, prefer_height: VideoHeight) -> list[Finding]:
+def _about_all(matches: Sequence[Match], folders: Sequence[Folder]) -> list[Finding]:
     findings = _zips(matches, folders)
     if not matches:
         cure = "name the folder that holds <match>/<video>, or england_efl"
@@ -295,10 +278,10 @@ def _about_all(matches: Sequence[Match], folders: Sequence[Folder], *, prefer_he
         note(game, "no Labels-ball.json: no events to train on or to compare with")
         for game in dict.fromkeys(m.game for m in matches if m.video and not m.labels and m.split != "challenge")
     ]
-    other = [m for m in matches if m.video and m.video.stem.endswith(("224p", "720p")) and not _is(m, prefer_height)]
-    if other and any(_is(match, prefer_height) for match in matches):
-        message = f"{len(other)} match(es) without a {prefer_height}p video: another is read (first: {other[0].id})"
-        findings.append(note(ROOT_PLACE, message, f"fetch the {prefer_height}p videos, or ask for the other size"))
+    other = [m for m in matches if m.video and m.video.stem.endswith(("224p", "720p")) and not _is(m, PREFERRED_HEIGHT)]
+    if other and any(_is(match, PREFERRED_HEIGHT) for match in matches):
+        message = f"{len(other)} match(es) without a {PREFERRED_HEIGHT}p video: another is read (first: {other[0].id})"
+        findings.append(note(ROOT_PLACE, message, f"fetch the {PREFERRED_HEIGHT}p videos"))
     names = {match.game.rsplit("/", 1)[-1] for match in matches}
     missing = [game for game in SOCCERNET_BALL_SPLITS if game.rsplit("/", 1)[-1] not in names]
     if len(missing) < len(SOCCERNET_BALL_SPLITS):

@@ -104,11 +104,12 @@ def extract_match(shared: Extraction, match: Match) -> MatchResult:
     views = tuple(view for view in run.views if view not in store.views(match.id))
     if not views:
         return _already_there(store, match)
-    path, started, waits = match.require_video(), time.perf_counter(), Waits()
+    path = match.require_video()
     stamp = file_stamp(path)
     video = extractor.open(path, threads=run.decode_threads)
     video.require_few_missing(path, max_bad_share=run.max_bad_share)
     _check_engine(shared, video)
+    started, waits = time.perf_counter(), Waits()  # from here, so that the speed is that of this match alone
     num_rows, match_meta = video.num_steps, _match_meta(shared.data_set, match, video)
     require_unchanged(path, stamp)
     with store.writer(
@@ -285,6 +286,7 @@ def _extract_on_ray(
     weights = str(Path(weights).absolute()) if Path(weights).exists() else weights  # tasks have a folder of their own
     setup = _Setup(store_path, extractor.settings, weights, replace(run, ray=None))
     results: dict[str, MatchResult] = {}
+    engines = set[str]()
 
     def finished(result: MatchResult) -> None:
         results[result.match_id] = result
@@ -295,6 +297,10 @@ def _extract_on_ray(
             result = MatchResult(
                 match_id=task.match.id, status="failed", is_done=False, message=result.why, details=result.details
             )
+        else:
+            engines.add(str(result.columns.get("engine", "")))
+            columns = {name: value for name, value in result.columns.items() if name != "engine"}
+            result = replace(result, columns=columns)
         finished(result)
 
     progress.started(len(matches), 0)
@@ -312,9 +318,8 @@ def _extract_on_ray(
         progress=lambda task, value: progress.advanced(task.match.id, *value),
         ended=ended,
     )
-    engines = sorted({str(result.columns["engine"]) for result in results.values() if "engine" in result.columns})
     ordered = [results[match.id] for match in matches]
-    return _summary(store_path, extractor.settings, ", ".join(engines) or "none used", ordered, started)
+    return _summary(store_path, extractor.settings, ", ".join(sorted(engines)) or "none used", ordered, started)
 
 
 def _task(setup: _Setup, data_set: DataSet, match: Match) -> _Task:

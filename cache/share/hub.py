@@ -307,6 +307,8 @@ class HubPlace:
                 raise _Missing(error, is_repository=True) from None
             raise _explain(error, self.url) from None
         except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+                raise  # this machine's disk, not the hub
             raise _explain(error, self.url) from None
 
 

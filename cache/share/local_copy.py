@@ -74,15 +74,15 @@ def local_copy(url: str, selection: Selection, *, root: Path | None = None, prog
 
 def _refresh(url: str, selection: Selection, entry: Path, progress: Progress) -> Path:
     is_complete = _is_complete(entry, selection)
-    source = PlaceSource(open_place(url, patient=not is_complete))
     try:
-        manifests = source.offered()[0]
+        manifests = PlaceSource(open_place(url, patient=not is_complete)).offered()[0]
     except Unreachable as error:
         if not is_complete:
             raise
         progress.note(f"{url} does not answer ({error.got}): the copy on this machine is used, {entry / _STORE}")
         return entry / _STORE
     _remove_gone(entry / _STORE, {each.match_id for each in manifests})
+    source = PlaceSource(open_place(url), offered=manifests)
     summary = receive(source, entry / _STORE, selection, replace=True, progress=progress)
     wrong = [result for result in summary.results if not result.is_done]
     if wrong:

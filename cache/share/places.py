@@ -239,7 +239,6 @@ class ObjectPlace:
             with self._marked(manifest, take_over=upload.overwrite):
                 others = self._others(upload)
                 if set(others) - set(upload.outdated):
-                    self._delete(_mark(manifest))
                     raise changed_meanwhile(manifest.match_id)
                 if upload.overwrite:
                     self._clear(upload, others)
@@ -270,7 +269,14 @@ class ObjectPlace:
                     cure="wait for them; if they have given up: --replace",
                 )
             self.write(path, document)
-        yield
+        try:
+            yield
+        except Exception:
+            with suppress(InputError):
+                theirs = self._read_mark(manifest)
+                if theirs and theirs["manifest"] == manifest.name:  # nobody has taken over
+                    self._delete(path)
+            raise
         self._delete(path)
 
     def _require_mark(self, manifest: MatchManifest) -> None:

@@ -4,6 +4,7 @@ What arrives is trusted in nothing: sizes and hashes have to be those of the man
 `bas cache verify` has to pass before a match appears, by one rename.
 """
 
+import hashlib
 import os
 import shutil
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import InputError, named_values
-from ...files import MatchBusy, disk_errors, sync_folder, write_atomic
+from ...files import MatchBusy, disk_errors, file_sha256, sync_path, write_atomic
 from ...workers import SILENT, MatchResult, Progress, Summary, failed
 from ..layout import METADATA, PARTIAL, canonical_json, inside, partial_name
 from ..match import read_match
@@ -158,7 +159,7 @@ def receive(
     _require_room(out, num_bytes)
     traffic.plan(sum(plan.outline is not None for plan in plans), num_bytes)
 
-    def carry_out(plan: _Plan) -> MatchResult:
+    def carry_out(plan: Plan) -> MatchResult:
         result = plan.result
         if plan.outline is None:
             return result
@@ -190,15 +191,6 @@ def require_jobs(jobs: int) -> None:
         raise InputError("--jobs is not usable", got=jobs, wanted="a whole number >= 1")
 
 
-def ended(
-    status: str, match: MatchManifest, views: Iterable[str] = (), num_bytes: int = 0, *, message: str = ""
-) -> MatchResult:
-    """How a match ends where all goes well, or where it is left alone."""
-    columns = {"split": match.split or "", "views": " ".join(views), "MB": num_bytes / 1e6 if num_bytes else ""}
-    is_done = status != "differs"
-    return MatchResult(match_id=match.match_id, status=status, is_done=is_done, message=message, columns=columns)
-
-
 def take(source: Source, selection: Selection) -> tuple[list[MatchManifest], tuple[MatchResult, ...]]:
     """Matches that are asked for, and those among them that cannot be shared.
 
@@ -220,41 +212,71 @@ def take(source: Source, selection: Selection) -> tuple[list[MatchManifest], tup
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What is to be done for one match."""
 
     result: MatchResult
     """As it ends where all goes well."""
     outline: MatchManifest | None = None
     """What travels; None: nothing."""
-    adding: bool = False
-    replacing: bool = False
+
+    @property
+    def is_adding(self) -> bool:
+        """Whether further views of a match travel."""
+        return self.result.status == "views added"
+
+    @property
+    def is_replacing(self) -> bool:
+        """Whether what is there goes."""
+        return self.result.status == "replaced"
 
 
-def _plan(store: FeatureStore, offered: MatchManifest, *, replace: bool) -> _Plan:
-    """Compare what is offered with what the store has; metadata only."""
-    if not store.views(offered.match_id):
-        return _Plan(ended("received", offered, offered.views, offered.num_bytes), offered)
-    try:
-        here = StoreSource(store).outline(offered.match_id)
-        differing = here.differing(offered)
-    except InputError as error:
-        differing = [f"what is here is damaged: {error}"]
+def compare(
+    offered: MatchManifest, there: MatchManifest | None, *, replace: bool, damage: str = "", arrived: str = "received"
+) -> Plan:
+    """What is to be done for a match that is offered, by metadata only.
+
+    Args:
+        offered: of the match.
+        there: what the target has of it; None: nothing, or nothing usable.
+        replace: other content is replaced.
+        damage: why what the target has is not usable; empty where it has nothing.
+        arrived: what a new match ends as.
+    """
+
+    def ends(status: str, travels: MatchManifest | None = None, message: str = "") -> Plan:
+        views, num_bytes = (travels.views, travels.num_bytes) if travels else ((), 0)
+        columns = {"split": offered.split or "", "views": " ".join(views), "MB": num_bytes / 1e6 if num_bytes else ""}
+        is_done = status != "differs"
+        result = MatchResult(
+            match_id=offered.match_id, status=status, is_done=is_done, message=message, columns=columns
+        )
+        return Plan(result, travels)
+
+    if there is None and not damage:
+        return ends(arrived, offered)
+    differing = offered.differing(there) if there else [damage]
     if differing and replace:
-        return _Plan(ended("replaced", offered, offered.views, offered.num_bytes), offered, replacing=True)
+        return ends("replaced", offered)
     if differing:
-        return _Plan(ended("differs", offered, message=f"{', '.join(differing)}; --replace takes the other's"))
-    new = [view for view in offered.views if view not in here.views]
-    if not new:
-        return _Plan(ended("already there", offered))
-    part = offered.only(new)
-    return _Plan(ended("views added", part, part.views, part.num_bytes), part, adding=True)
+        return ends("differs", message=f"not the same there and here: {', '.join(differing)}; --replace replaces it")
+    new = [view for view in offered.views if there and view not in there.views]
+    return ends("views added", offered.only(new)) if new else ends("already there")
+
+
+def _plan(store: FeatureStore, offered: MatchManifest, *, replace: bool) -> Plan:
+    if not store.views(offered.match_id):
+        return compare(offered, None, replace=replace)
+    try:
+        return compare(offered, StoreSource(store).outline(offered.match_id), replace=replace)
+    except InputError as error:
+        return compare(offered, None, replace=replace, damage=f"what is here is damaged: {error}")
 
 
 def _receive(
     source: Source,
     store: FeatureStore,
-    plan: _Plan,
+    plan: Plan,
     outline: MatchManifest,
     traffic: Traffic,
     *,
@@ -276,10 +298,11 @@ def _receive(
 
         def bring(path: str) -> None:
             entry, target = manifest.files[path], folder / TREE / path
-            if target.is_file():  # it was moved here whole
+            if target.is_file() and file_sha256(target) == entry.sha256:
                 return
-            part = folder / _INCOMING / path.replace("/", "-")
+            part = folder / _INCOMING / hashlib.sha256(path.encode()).hexdigest()
             source.fetch(manifest.match_id, path, part, entry, traffic.add)
+            sync_path(part)  # on the disk before it has its name, so that what a crash leaves is whole as well
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
 
@@ -290,16 +313,16 @@ def _receive(
     return plan.result
 
 
-def _begin(folder: Path, manifest: MatchManifest, plan: _Plan) -> dict[str, Any]:
+def _begin(folder: Path, manifest: MatchManifest, plan: Plan) -> dict[str, Any]:
     """Keep the staged files where they are of the same content, else begin empty; the journal."""
-    views = [f"{view} (replaced)" for view in manifest.views] if plan.replacing else list(manifest.views)
+    views = [f"{view} (replaced)" for view in manifest.views] if plan.is_replacing else list(manifest.views)
     fingerprint = {"manifest": manifest.name, "views": views}
     journal = read_journal(folder)
-    if journal is None or journal["fingerprint"] != fingerprint or journal["adding"] != plan.adding:
+    if journal is None or journal["fingerprint"] != fingerprint or journal["adding"] != plan.is_adding:
         shutil.rmtree(folder, ignore_errors=True)
         journal = {
             "match": manifest.match_id,
-            "adding": plan.adding,
+            "adding": plan.is_adding,
             "committing": False,
             "fingerprint": fingerprint,
             "rows_done": 0,
@@ -334,13 +357,13 @@ def _check(folder: Path, store: FeatureStore, manifest: MatchManifest, *, where:
         )
 
 
-def _publish(root: Path, folder: Path, match_id: str, plan: _Plan, journal: dict[str, Any]) -> None:
+def _publish(root: Path, folder: Path, match_id: str, plan: Plan, journal: dict[str, Any]) -> None:
     for parent, _, _ in os.walk(folder / TREE, topdown=False):
-        sync_folder(Path(parent))
+        sync_path(Path(parent))
     write_atomic(folder / JOURNAL, canonical_json({**journal, "committing": True}, where=match_id))
-    if plan.replacing:
+    if plan.is_replacing:
         (root / match_id).rename(folder / _OLD)
-    publish(root, folder, match_id, adding=plan.adding)
+    publish(root, folder, match_id, adding=plan.is_adding)
     shutil.rmtree(folder)
 
 

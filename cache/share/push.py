@@ -1,15 +1,15 @@
 """`bas cache push`: matches of a store to a place that shares it. Different matches may come from many at once."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from ...errors import InputError
-from ...files import disk_errors, read_json, write_atomic
+from ...files import FileLock, disk_errors, read_json, write_atomic
 from ...workers import SILENT, MatchResult, Progress, Summary, failed
-from ..layout import MANIFESTS, METADATA, canonical_json, group_metadata
+from ..layout import MANIFESTS, METADATA, PARTIAL, canonical_json, group_metadata
 from ..reduction import REDUCTION_FILE, write_reduction
 from ..store import FeatureStore
 from .manifest import (
@@ -22,10 +22,11 @@ from .manifest import (
     view_files,
 )
 from .places import Place, Upload, folder_of, is_folder, open_place
-from .pull import Selection, Traffic, ended, receive, require_jobs, require_same_rows, summary_of, take
+from .pull import Plan, Selection, Traffic, compare, receive, require_jobs, require_same_rows, summary_of, take
 from .source import Listing, StoreSource, fetch_reduction, listing, named, read_index, read_manifests, shared_root
 
 _MAX_ROUNDS = 20
+_LOCK_SECONDS = 600.0
 
 
 def push(
@@ -66,13 +67,14 @@ def push(
     settings_key = _settle_root(place, store)
     there = listing(place)
     require_apart({each.match_id for each in offered} | set(there.manifests), where=place.url)
-    plans = [_plan(_with_key(each, settings_key), there, replace=replace) for each in offered]
-    travelling = [plan for plan in plans if plan.offered]
-    traffic.plan(len(travelling), sum(plan.num_bytes for plan in travelling))
+    plans = [_plan(each, there, replace=replace) for each in offered]
+    travelling = [plan for plan in plans if plan.outline]
+    traffic.plan(len(travelling), sum(plan.outline.num_bytes for plan in travelling if plan.outline))
 
-    def send(batch: Sequence[_Plan]) -> list[MatchResult]:
+    def send(batch: Sequence[Plan]) -> list[MatchResult]:
         try:
-            place.publish([_upload(source, store, plan) for plan in batch], traffic.add)
+            uploads = [_upload(source, plan, there, settings_key, replace=replace) for plan in batch]
+            place.publish(uploads, traffic.add)
             results = [plan.result for plan in batch]
         except Exception as error:  # matches that fail do not stop the others
             results = [failed(plan.result.match_id, error) for plan in batch]
@@ -89,34 +91,47 @@ def push(
     return summary_of(results, source.name, place.url, num_megabytes=megabytes, seconds=seconds)
 
 
+def _plan(offered: MatchManifest, listed: Listing, *, replace: bool) -> Plan:
+    there = listed.manifests.get(offered.match_id)
+    damage = "what is there is damaged" if there is None and listed.names_of(offered.match_id) else ""
+    return compare(offered, there, replace=replace, damage=damage, arrived="sent")
+
+
 def write_manifests(path: Path) -> None:
     """Say of every match of a store in a folder what it holds, so that a web server can share it.
 
     Raises:
         InputError: a match is damaged, or the disk refuses.
     """
-    source, folder = StoreSource(FeatureStore.open(path)), path / MANIFESTS
-    said: dict[str, MatchManifest] = {}
+    folder, said = path / MANIFESTS, dict[str, MatchManifest]()
     with disk_errors(folder):
-        for file in folder.glob("*.json") if folder.is_dir() else ():
-            if is_manifest(file.name):
-                try:
-                    record = read_json(file, max_bytes=MAX_DOCUMENT_BYTES)
-                    made = MatchManifest.of_record(record, name=file.name, where=str(path))
-                    said[made.match_id] = made
-                except InputError:
-                    file.unlink(missing_ok=True)
-        kept = {}
-        for outline in source.offered()[0]:
-            old = said.get(outline.match_id)
-            if old is None or old.views != outline.views or old.differing(outline):
-                old = source.whole(outline)
-                write_atomic(folder / old.name, old.document)
-            kept[old.name] = old
-        for old in said.values():  # of matches that are gone or changed
-            if old.name not in kept:
-                (folder / old.name).unlink(missing_ok=True)
-        write_atomic(folder / INDEX, index_document(kept.values()))
+        # one at a time, so that whoever is last has seen what all others brought
+        lock = FileLock.acquire(path / PARTIAL / "manifests.lock", wait_seconds=_LOCK_SECONDS)
+        if lock is None:
+            raise InputError(
+                f"{folder}: in use", got=FileLock.owner(path / PARTIAL / "manifests.lock"), cure="try again"
+            )
+        with lock:
+            for file in folder.glob("*.json") if folder.is_dir() else ():
+                if is_manifest(file.name):
+                    try:
+                        record = read_json(file, max_bytes=MAX_DOCUMENT_BYTES)
+                        made = MatchManifest.of_record(record, name=file.name, where=str(path))
+                        said[made.match_id] = made
+                    except InputError:
+                        file.unlink(missing_ok=True)
+            source, holds = StoreSource(FeatureStore.open(path)), list[MatchManifest]()
+            for outline in source.offered()[0]:
+                old = said.get(outline.match_id)
+                if old is None or old.views != outline.views or old.differing(outline):
+                    old = source.whole(outline)
+                    write_atomic(folder / old.name, old.document)
+                holds.append(old)
+            for name in {each.name for each in said.values()} - {each.name for each in holds}:
+                (folder / name).unlink(missing_ok=True)
+            index, document = folder / INDEX, index_document(holds)
+            if not index.is_file() or index.read_bytes() != document:
+                write_atomic(index, document)
 
 
 def _settle_root(place: Place, store: FeatureStore) -> str:
@@ -178,67 +193,23 @@ def _update_index(place: Place) -> None:
         place.write(f"{MANIFESTS}/{INDEX}", index_document(usable))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be done for one match."""
-
-    result: MatchResult
-    """As it ends where all goes well."""
-    offered: MatchManifest | None = None
-    """Outline of what travels; None: nothing."""
-    there: MatchManifest | None = None
-    """What the place has of the match."""
-    outdated: tuple[str, ...] = ()
-    overwrite: bool = False
-    num_bytes: int = 0
-
-
-def _with_key(outline: MatchManifest, settings_key: str) -> MatchManifest:
-    return replace(outline, settings_key=settings_key)
-
-
-def _plan(offered: MatchManifest, listed: Listing, *, replace: bool) -> _Plan:
-    """Compare what is offered with what the place has; metadata only."""
-    there, names, num_bytes = (
-        listed.manifests.get(offered.match_id),
-        listed.names_of(offered.match_id),
-        offered.num_bytes,
-    )
-    if not names:
-        result = ended("sent", offered, offered.views, num_bytes)
-        return _Plan(result, offered, overwrite=replace, num_bytes=num_bytes)
-    differing = offered.differing(there) if there else ["what is there is damaged"]
-    if differing and replace:
-        result = ended("replaced", offered, offered.views, num_bytes)
-        return _Plan(result, offered, there, names, overwrite=True, num_bytes=num_bytes)
-    if there is None or differing:
-        message = f"it differs there: {', '.join(differing)}; --replace puts yours in its place"
-        return _Plan(ended("differs", offered, message=message))
-    new = [view for view in offered.views if view not in there.views]
-    if not new:
-        return _Plan(ended("already there", offered))
-    num_bytes = sum(offered.files[path].num_bytes for view in new for path in view_files(view))
-    result = ended("views added", offered, new, num_bytes)
-    return _Plan(result, offered.only(new), there, names, num_bytes=num_bytes)
-
-
-def _upload(source: StoreSource, store: FeatureStore, plan: _Plan) -> Upload:
+def _upload(source: StoreSource, plan: Plan, listed: Listing, settings_key: str, *, replace: bool) -> Upload:
     """What is to travel, every file hashed."""
-    assert plan.offered is not None
-    manifest = source.whole(plan.offered)
-    match_id, paths = manifest.match_id, list(manifest.files)
-    if plan.there is not None and not plan.overwrite:
+    assert plan.outline is not None
+    manifest = dataclasses.replace(source.whole(plan.outline), settings_key=settings_key)
+    match_id, paths, there = manifest.match_id, list(manifest.files), listed.manifests.get(manifest.match_id)
+    if plan.is_adding and there is not None:
         paths = [path for view in manifest.views for path in view_files(view)]
-        manifest = plan.there.joined(manifest)
+        manifest = there.joined(manifest)
     # in the order in which they must become visible: values, arrays, groups, the match itself
     paths.sort(key=lambda path: (path.endswith(METADATA), -path.count("/"), path))
     return Upload(
         manifest=manifest,
-        folder=store.path / match_id,
+        folder=source.store().path / match_id,
         paths=tuple(paths),
         groups=tuple(parent.as_posix() for parent in reversed(PurePosixPath(match_id).parents) if parent.name),
-        outdated=plan.outdated,
-        overwrite=plan.overwrite,
+        outdated=listed.names_of(match_id),
+        overwrite=replace and not plan.is_adding,
     )
 
 

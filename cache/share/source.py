@@ -143,10 +143,11 @@ class StoreSource:
 class PlaceSource:
     """A shared store at a place; nothing that it says is trusted."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, offered: list[MatchManifest] | None = None) -> None:
+        """Name the place; nothing is asked yet. `offered` saves asking what it has."""
         self.name, self._place = place.url, place
         self._store: FeatureStore | None = None
-        self._offered: list[MatchManifest] | None = None
+        self._offered = offered
 
     def store(self) -> FeatureStore:
         """What its root says. Raises InputError where there is no store, or it is damaged."""

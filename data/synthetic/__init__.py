@@ -3,6 +3,6 @@
 Figures measured on them say nothing about real football. Deterministic by seed.
 """
 
-from .data_set import Settings, write_data_set, write_match
+from .data_set import SyntheticSettings, write_data_set, write_match
 
-__all__ = ["Settings", "write_data_set", "write_match"]
+__all__ = ["SyntheticSettings", "write_data_set", "write_match"]

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from ...events import SOCCERNET_BALL_CLASSES, Event, Split
-from ...files import read_json, remove_stale, write_json_atomic, write_text_atomic
+from ...files import num_cores, read_json, remove_stale, write_json_atomic, write_text_atomic
 from ...workers import Failure, side_by_side
 from .draw import Painter
 from .look import HEIGHT, WIDTH, draw_look, follow, make_camera
@@ -97,59 +98,6 @@ def _encode(path: Path, frames: Iterable[npt.NDArray[np.uint8]], *, crf: int) ->
         raise
 
 
-@dataclass(frozen=True)
-class Task:
-    """One match to draw."""
-
-    folder: Path
-    seconds: float
-    seed: int
-    variety: float
-    url_local: str
-
-
-def draw_matches(tasks: Sequence[Task], *, jobs: int, drawn: Callable[[Task], None]) -> None:
-    """Draw matches; those under way are given up, and leave nothing, if one fails or the caller stops.
-
-    Args:
-        tasks: any number.
-        jobs: processes side by side, 1 or more; 1 draws in this process.
-        drawn: called with each match as soon as it is written.
-
-    Raises:
-        InputError: a match could not be written.
-    """
-
-    def ended(task: Task, result: Failure | None) -> None:
-        if result is None:
-            drawn(task)
-            return
-        if result.details:  # a fault of ours
-            raise RuntimeError(result.details)
-        cure = "mend that, then run the same command again: what is finished is kept"
-        raise InputError(f"{task.folder}: the match could not be drawn", got=result.why, cure=cure)
-
-    if jobs == 1 or len(tasks) <= 1:
-        for task in tasks:
-            ended(task, _draw(task))
-        return
-    try:
-        side_by_side(_draw, tasks, jobs=jobs, progress=lambda *_: None, ended=ended)
-    finally:
-        for task in tasks:
-            remove_stale(task.folder / VIDEO_NAME)
-
-
-def _draw(task: Task, _tell: Callable[[float], None] | None = None) -> Failure | None:
-    """Write one match; what kept it from being written, where something did."""
-    remove_stale(task.folder / VIDEO_NAME)
-    try:
-        write_match(task.folder, seconds=task.seconds, seed=task.seed, variety=task.variety, url_local=task.url_local)
-    except (OSError, InputError) as error:  # no room, no permission
-        return Failure(str(error))
-    return None
-
-
 RECORD_NAME = "synthetic.json"
 VERSION = 8
 """Goes up when the same settings no longer give the same matches."""
@@ -160,8 +108,6 @@ _TOWNS = (
     *("Thornbury", "Ulverton", "Vexford", "Westmarch", "Yarrowdale", "Zennor"),
 )
 _SURNAMES = ("Albion", "Athletic", "City", "County", "Rangers", "Rovers", "Town", "United", "Wanderers")
-Progress = Callable[[int, int], None]
-"""Called with (matches done, matches in all)."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +127,7 @@ class PlannedMatch:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SyntheticSettings:
     """What decides every byte of a data set."""
 
     minutes: float
@@ -210,7 +156,7 @@ class Settings:
             )
 
 
-def plan(settings: Settings) -> list[PlannedMatch]:
+def plan(settings: SyntheticSettings) -> list[PlannedMatch]:
     """The matches that these settings mean, in the order of their folders in each split."""
     rng = np.random.default_rng((settings.seed, 3))
     splits = _share_out(settings.matches)
@@ -240,7 +186,7 @@ def _seed(seed: int, index: int) -> int:
 
 
 def write_data_set(
-    root: Path, settings: Settings, *, jobs: int = 0, on_progress: Progress | None = None
+    root: Path, settings: SyntheticSettings, *, jobs: int = 0, on_progress: Callable[[int, int], None] | None = None
 ) -> list[PlannedMatch]:
     """Matches in SoccerNet's layout, with splits and `classes.txt`; those that are there already are left alone.
 
@@ -249,7 +195,7 @@ def write_data_set(
         settings: equal ones give equal bytes. Train, valid and test get about 4/7, 1/7 and 2/7 of the matches, none
             of them nothing.
         jobs: matches drawn side by side, each in a process of its own; 0: one per core.
-        on_progress: told before the first and after each match.
+        on_progress: called before the first and after each match with (matches done, matches in all).
 
     Returns:
         The matches.
@@ -259,27 +205,39 @@ def write_data_set(
     """
     if jobs < 0:
         raise InputError("--jobs is not usable", got=jobs, wanted="1 or more, or 0 for one per core")
-    _claim(root, settings)
+    _require_settings(root, settings)
     planned = plan(settings)
-    todo = [
-        Task(root / match.folder, match.seconds, match.seed, settings.variety, match.url_local)
-        for match in planned
-        if not (root / match.folder / LABELS_NAME).exists()
-    ]
+    todo = [match for match in planned if not (root / match.folder / LABELS_NAME).exists()]
     done = len(planned) - len(todo)
+    if on_progress is not None:
+        on_progress(done, len(planned))
 
-    def tell(num_drawn: int) -> None:
+    def ended(match: PlannedMatch, failure: Failure | None) -> None:
         nonlocal done
-        done += num_drawn
+        if failure is not None:
+            cure = "mend that, then run the same command again: what is finished is kept"
+            raise InputError(f"{root / match.folder}: the match could not be drawn", got=failure.why, cure=cure)
+        done += 1
         if on_progress is not None:
             on_progress(done, len(planned))
 
-    tell(0)
-    draw_matches(todo, jobs=jobs or os.cpu_count() or 1, drawn=lambda _: tell(1))
+    try:
+        work = partial(_draw, root, settings.variety)
+        side_by_side(work, todo, jobs=jobs or num_cores(), progress=lambda *_: None, ended=ended)
+    finally:
+        for match in todo:
+            remove_stale(root / match.folder / VIDEO_NAME)
     return planned
 
 
-def _claim(root: Path, settings: Settings) -> None:
+def _draw(root: Path, variety: float, match: PlannedMatch, _report: Callable[[float], None]) -> None:
+    """What a worker process does."""
+    folder = root / match.folder
+    remove_stale(folder / VIDEO_NAME)
+    write_match(folder, seconds=match.seconds, seed=match.seed, variety=variety, url_local=match.url_local)
+
+
+def _require_settings(root: Path, settings: SyntheticSettings) -> None:
     """Record the settings, or see that they are those of the record."""
     record = {"version": VERSION, **asdict(settings)}
     path = root / RECORD_NAME

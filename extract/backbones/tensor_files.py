@@ -126,11 +126,11 @@ def fit_tensors(
         "unexpected": [n for n in found if n not in wanted and not n.startswith(head_prefixes)],
         "of another shape": [f"{n} {got} for {want}" for n, (got, want) in shapes.items() if got != want],
     }
-    told = [f"{len(names)} {fault} ({', '.join(names[:3])})" for fault, names in faults.items() if names]
-    if told:
+    problems = [f"{len(names)} {fault} ({', '.join(names[:3])})" for fault, names in faults.items() if names]
+    if problems:
         raise InputError(
             f"{source}: the weights do not fit the backbone",
-            got="; ".join(told),
+            got="; ".join(problems),
             wanted=f"{len(wanted)} tensors, such as {next(iter(wanted))}",
             cure="check --backbone and --depth against the file",
         )

@@ -76,29 +76,6 @@ class WeightsRecord:
                 raise TypeError(f"{name} is {values[name]!r}"[:80])
         return cls(**values)
 
-    def require(self, asked: Mapping[str, object]) -> None:
-        """Refuse what contradicts the weights.
-
-        Args:
-            asked: settings that the user named, by field name; None means not named.
-
-        Raises:
-            InputError: names each setting that the weights bind to another value.
-        """
-        bound = self.to_json()
-        wrong = {
-            name: value
-            for name, value in asked.items()
-            if value is not None and bound.get(name) is not None and _plain(value) != bound[name]
-        }
-        if wrong:
-            raise InputError(
-                f"the weights {self.weights} were trained with other settings: {', '.join(wrong)}",
-                got=named_values(wrong, wrong),
-                wanted=named_values(wrong, bound),
-                cure="leave these options out to follow the weights, or use other weights",
-            )
-
 
 def load_weights(name: str, depth: int | None, weights: str) -> tuple[nn.Module, WeightsRecord]:
     """Build a backbone and load its weights.
@@ -188,10 +165,6 @@ def tensors_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _existing_file(weights: str, name: str, spec: BackboneSpec) -> Path:
     path = Path(weights).expanduser()
     if not path.is_file():
@@ -247,15 +220,15 @@ def _load_file(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, pat
 def _load_run(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, run: "FinetunedRun") -> WeightsRecord:
     """The backbone in a run's folder, which must be the one that its `run.json` tells of."""
     loaded = replace(_load_file(module, spec, record, run.backbone), weights_sha256=tensors_sha256(module))
-    held, told = loaded.to_json(), run.features.to_json()
+    held, recorded = loaded.to_json(), run.features.to_json()
     names = ["weights_sha256", "dim", "width", "height", "mean", "std"]
     names += ["window", "stride"] if spec.kind == "3d" else []  # a 2-D backbone has no window plan
-    wrong = [name for name in names if held[name] != told[name]]
+    wrong = [name for name in names if held[name] != recorded[name]]
     if wrong:
         raise InputError(
             f"{run.backbone}: not the backbone that the run's own run.json tells of; these differ: {', '.join(wrong)}",
             got=named_values(wrong, held),
-            wanted=named_values(wrong, told),
+            wanted=named_values(wrong, recorded),
             cure="fetch the run's folder again, whole",
         )
     return replace(loaded, weights=run.features.weights)

@@ -23,14 +23,14 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from .demux import Source, open_container, pixel_aspect, read_packets
+from .demux import VideoIndex, open_container, pixel_aspect, read_packets
 from .picture import PictureFormat, PictureMaker, Pixels
 from .timetable import GroupPlan, Int64s
 
 Item = TypeVar("Item")
 _NEVER = 2**62
 _STRICTNESS: dict[str, dict[str, str]] = {"h264": {}}
-"""Decoder options by codec. Most mark damage only when told to stop at it (`explode`); H.264 marks it by itself, and
+"""Decoder options by codec. Most mark damage only when asked to stop at it (`explode`); H.264 marks it by itself, and
 would stop at sound frames, too, where decoding starts at the key frame of an open group."""
 
 
@@ -103,9 +103,9 @@ class Sieve(Generic[Item]):
 class Decoder:
     """One open file with one decoder thread; decodes any stretch of whole groups. For one thread at a time."""
 
-    def __init__(self, source: Source, plan: GroupPlan, picture: PictureFormat) -> None:
-        self._source, self._plan = source, plan
-        self._rank: memoryview = source.table.rank.data
+    def __init__(self, index: VideoIndex, plan: GroupPlan, picture: PictureFormat) -> None:
+        self._index, self._plan = index, plan
+        self._rank: memoryview = index.table.rank.data
         self._group_of: memoryview = plan.group_of.data  # gives plain integers, faster than an array
         self._open()
         self._make_picture = PictureMaker(picture, pixel_aspect=pixel_aspect(self._stream))
@@ -123,7 +123,7 @@ class Decoder:
         self._container.close()
 
     def _open(self) -> None:
-        self._container, self._stream = open_container(self._source.path)
+        self._container, self._stream = open_container(self._index.path)
         self._codec = self._stream.codec_context
         self._codec.thread_count = 1
         self._codec.options = _STRICTNESS.get(self._codec.name, {"err_detect": "explode"})
@@ -158,16 +158,16 @@ class Decoder:
         group, last_rank = int(plan.group_of[first]), max(self._rank[first:last])
         sieve.start_afresh(group)
         for packet in self._packets_from(first):
-            entry = self._source.entry(packet.pts)
+            entry = self._index.entry(packet.pts)
             if entry >= 0 and self._group_of[entry] > group:
                 lost, group = sieve.is_lost(group), self._group_of[entry]
                 if lost:
                     yield from self._drain(sieve)
                     yield from sieve.settle(min(last, int(plan.starts[group])))
                     sieve.start_afresh(group)
-            if entry >= 0 and not self._source.by_order and self._rank[entry] > last_rank:
+            if entry >= 0 and not self._index.by_order and self._rank[entry] > last_rank:
                 break
-            if not sieve.is_lost(group) or (entry >= 0 and plan.is_leading[entry]) or self._source.by_order:
+            if not sieve.is_lost(group) or (entry >= 0 and plan.is_leading[entry]) or self._index.by_order:
                 yield from self._feed(packet, entry, sieve)
         yield from self._drain(sieve)
         yield from sieve.settle(last)
@@ -196,10 +196,10 @@ class Decoder:
         self._codec.flush_buffers()
 
     def _sift(self, frame: VideoFrame, sieve: Sieve[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-        if self._source.by_order:
+        if self._index.by_order:
             entry = sieve.next_entry if sieve.next_entry < len(self._rank) else -1
         else:
-            entry = self._source.entry(frame.pts)
+            entry = self._index.entry(frame.pts)
         if entry >= 0:
             yield from sieve.push(entry, frame, is_corrupt=frame.is_corrupt)
 
@@ -236,7 +236,7 @@ class Decoder:
             self._rewind()
         else:
             try:
-                self._container.seek(int(self._source.table.pts_ticks[start]), stream=self._stream, backward=True)
+                self._container.seek(int(self._index.table.pts_ticks[start]), stream=self._stream, backward=True)
             except av.error.FFmpegError:
                 return
         yield from read_packets(self._container, self._stream)
@@ -248,7 +248,7 @@ class Decoder:
 
     def _rank_of(self, packet: "Packet[VideoStream]") -> int:
         """Place in the file of a packet; -1 for one that is not in the table."""
-        entry = self._source.entry(packet.pts)
+        entry = self._index.entry(packet.pts)
         return self._rank[entry] if entry >= 0 else -1
 
 

@@ -74,13 +74,13 @@ def read_packets(container: InputContainer, stream: VideoStream) -> "Iterator[Pa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A file with its time table."""
+class VideoIndex:
+    """A file and when each of its frames is on screen."""
 
     path: Path
     table: TimeTable
     by_order: bool = False
-    """Frames carry no time and are told apart by counting them (bare H.264 and the like)."""
+    """Frames carry no time and are identified by counting them (bare H.264 and the like)."""
 
     def entry(self, pts_ticks: int | None) -> int:
         """Table index of the frame that starts at a time, -1 where there is none."""
@@ -102,7 +102,7 @@ class _Packets:
     is_shown: bytearray = field(default_factory=bytearray)
 
 
-def read_source(path: Path) -> Source:
+def read_index(path: Path) -> VideoIndex:
     """Read all packets of the file (no decoding, unless they carry no time) into a time table.
 
     Raises:
@@ -125,7 +125,7 @@ def read_source(path: Path) -> Source:
             else:
                 packets, by_order = _decode_times(path), True
         table = _table_of(container, stream, packets, path, by_order=by_order)
-    return Source(path=path, table=table, by_order=by_order)
+    return VideoIndex(path=path, table=table, by_order=by_order)
 
 
 def _decode_times(path: Path) -> _Packets:
@@ -189,7 +189,7 @@ def _promised_end(container: InputContainer, stream: VideoStream, *, num_packets
     """End in ticks that the header gives, where it shows that the file is cut short; else 0.
 
     mp4 and mov count their frames. Matroska has a length per stream as a tag, or one for the file, which is believed
-    only where the video is the only stream; a difference under a second is not told from rounding.
+    only where the video is the only stream; a difference under a second may be rounding.
     """
     time_base = _time_base(stream)
     if stream.frames:

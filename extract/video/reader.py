@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from ...errors import InputError
 from ...files import num_cores
 from .decode import Decoder, Stretch, run_stretches
-from .demux import Source, header_end_seconds, open_container, own_rate, pixel_aspect, read_packets, read_source
+from .demux import VideoIndex, header_end_seconds, open_container, own_rate, pixel_aspect, read_index, read_packets
 from .picture import PictureFormat, Pixels, colour_of, display_size, quarter_turns
 from .timetable import FrameGrid, GroupPlan, Int64s, TimeTable, plan_grid, require_few_bad
 
@@ -108,17 +108,17 @@ class Video:
     """A video on a grid. Holds the time table (some 100 bytes a frame); pictures pass through and are not kept."""
 
     def __init__(
-        self, source: Source, *, info: VideoInfo, grid: FrameGrid, picture: PictureFormat, threads: int
+        self, index: VideoIndex, *, info: VideoInfo, grid: FrameGrid, picture: PictureFormat, threads: int
     ) -> None:
         self.info = info
         self.grid = grid
-        self._source = source
+        self._index = index
         self._picture = picture
         self._threads = threads
-        self._plan = GroupPlan.of(source.table)
-        self._stretch_starts = _stretch_starts(self._plan, source.table.num_frames)
+        self._plan = GroupPlan.of(index.table)
+        self._stretch_starts = _stretch_starts(self._plan, index.table.num_frames)
         self._frame_of_step = np.maximum(grid.frame_of_step, 0)
-        self._is_shown = np.zeros(source.table.num_frames, bool)
+        self._is_shown = np.zeros(index.table.num_frames, bool)
         self._is_shown[self._frame_of_step] = True
 
     @property
@@ -148,7 +148,7 @@ class Video:
     @property
     def table(self) -> TimeTable:
         """Presentation times of the file's frames."""
-        return self._source.table
+        return self._index.table
 
     @property
     def colour(self) -> str:
@@ -176,21 +176,21 @@ class Video:
         if start_step == stop_step:
             return
         good = self._pictures(self._frame_of_step[start_step:stop_step])
-        entry, image = next(good, (self._source.table.num_frames, None))
+        entry, image = next(good, (self._index.table.num_frames, None))
         held, held_entry = None, -1
         frame_of_step, is_covered = self._frame_of_step.data, self.grid.is_covered.data
         for step in range(start_step, stop_step):
             shown = frame_of_step[step]
             while entry <= shown and image is not None:
                 held, held_entry = image, entry
-                entry, image = next(good, (self._source.table.num_frames, None))
+                entry, image = next(good, (self._index.table.num_frames, None))
             if held is None:
                 held = self._nearest_good(shown)
             yield GridFrame(step, held, held_entry == shown and bool(is_covered[step]))
 
     def open_decoder(self) -> Decoder:
         """A decoder for `pictures_at`, with the file open; the caller closes it. For one thread at a time."""
-        return Decoder(self._source, self._plan, self._picture)
+        return Decoder(self._index, self._plan, self._picture)
 
     def pictures_at(self, steps: Int64s, decoder: Decoder) -> Generator[Pixels, None, None]:
         """Pictures of a few steps in this thread: the same bits as `frames`, (height, width, 3) uint8 each.
@@ -220,7 +220,7 @@ class Video:
 
     def _good_pictures(self, entries: Int64s, decoder: Decoder) -> Iterator[Pixels]:
         """A picture for each of `entries` (rising table indices): its own, or what stands in for a damaged one."""
-        starts, num_frames = self._plan.starts, self._source.table.num_frames
+        starts, num_frames = self._plan.starts, self._index.table.num_frames
         after = np.searchsorted(starts, entries, side="right")  # the group after each one's own
         ends = np.append(starts, num_frames)[after]
         cuts = np.flatnonzero(starts[after[1:] - 1] - ends[:-1] >= _MIN_STRETCH_FRAMES) + 1
@@ -246,7 +246,7 @@ class Video:
     def _pictures(self, shown: np.typing.NDArray[np.int64]) -> Iterator[tuple[int, Pixels]]:
         """Good pictures among the frames of `shown` (rising table indices), in order, decoded by several threads."""
         entries = np.unique(shown)
-        edges = [*self._stretch_starts.tolist(), self._source.table.num_frames]
+        edges = [*self._stretch_starts.tolist(), self._index.table.num_frames]
         cuts = np.searchsorted(entries, edges).tolist()
         stretches = [
             Stretch(edges[i], edges[i + 1], entries[cuts[i] : cuts[i + 1]])
@@ -263,7 +263,7 @@ class Video:
     def _nearest_good(self, shown: int) -> Pixels:
         """The last good picture of the grid before frame `shown`, else the first one after it."""
         entries = np.unique(self._frame_of_step)
-        edges = [*self._stretch_starts.tolist(), self._source.table.num_frames]
+        edges = [*self._stretch_starts.tolist(), self._index.table.num_frames]
         home = int(np.searchsorted(self._stretch_starts, shown, side="right")) - 1
         with ExitStack() as stack:
             decoder = stack.enter_context(self.open_decoder())
@@ -278,7 +278,7 @@ class Video:
                 wanted = entries[(entries >= max(edges[index], shown)) & (entries < edges[index + 1])]
                 for _, image in decoder.pictures(edges[index], edges[index + 1], wanted) if wanted.size else ():
                     return image
-        raise _nothing_decodes(self._source.path)
+        raise _nothing_decodes(self._index.path)
 
 
 def _stretch_starts(plan: GroupPlan, num_frames: int) -> np.typing.NDArray[np.int64]:
@@ -304,7 +304,7 @@ def open_video(path: Path, *, fps: Fraction | None, picture: PictureFormat, thre
         InputError: not readable, no video stream, nothing can be decoded.
     """
     info = probe_video(path)
-    source = read_source(path)
-    grid = plan_grid(source.table, fps)
+    index = read_index(path)
+    grid = plan_grid(index.table, fps)
     num_threads = threads if threads > 0 else num_cores()
-    return Video(source, info=info, grid=grid, picture=picture, threads=num_threads)
+    return Video(index, info=info, grid=grid, picture=picture, threads=num_threads)

@@ -92,11 +92,6 @@ class TimeTable:
         """N."""
         return len(self.pts_ticks)
 
-    @property
-    def is_cut_short(self) -> bool:
-        """True where the header promises more than the file holds."""
-        return self.header_end_ticks > self.end_ticks
-
 
 def _num_before_torn_tail(pts_ticks: Int64s, *, frame_ticks: Fraction) -> int:
     """Frames before the first hole among the last 16: at a cut, frames that are shown earlier may come later."""

@@ -247,13 +247,13 @@ KILLED = """
 import os, signal, sys
 from itertools import count
 from pathlib import Path
-from bas.cache import reduce, shard
+from bas.cache import layout, reduce
 calls, last = count(1), int(sys.argv[3])
 def fsync(_handle):
     if next(calls) == last:
         os.kill(os.getpid(), signal.SIGKILL)
 os.fsync = fsync
-reduce.WRITE_ROWS = shard.CHUNK_ROWS  # so that a match is saved many times
+reduce.WRITE_ROWS = layout.CHUNK_ROWS  # so that a match is saved many times
 reduce.reduce_store(Path(sys.argv[1]), Path(sys.argv[2]), asked=reduce.FitSettings(dim=3, quantize=True))
 """
 

@@ -91,10 +91,10 @@ def test_what_comes_between_plan_and_push_is_noticed(
 
     real = module._upload
 
-    def late(*arguments: Any) -> Any:
+    def late(*arguments: Any, **options: Any) -> Any:
         monkeypatch.setattr(module, "_upload", real)
         assert sharing.push(fast.path, bucket.url).complete
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(module, "_upload", late)
     outcome = sharing.push(slow.path, bucket.url)
