@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import Split
-from .targets import Targets, TargetSettings
+from .targets import Targets
 from .training.data import LabelledMatch, Matches, labelled_matches, row_targets, window_index, window_starts
+from .training.settings import TargetSettings
 
 
 class WindowDataset(Dataset[dict[str, Tensor]]):
