@@ -16,7 +16,8 @@ from ..extract.run import extract
 from ..files import FileLock, disk_errors, num_cores, write_text_atomic
 from ..heads.training.loop import choose_device
 from ..workers import SILENT, Failure, Progress, on_ray, ray_cluster, side_by_side
-from .plan import AblateOptions, Inputs, Place, Plan, make_plan, open_inputs, runs_of
+from .options import AblateOptions
+from .plan import Inputs, Place, Plan, make_plan, open_inputs, runs_of
 from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256
 from .table import TABLE, Judged, Row, Table, require_same_settings
 

@@ -1,24 +1,20 @@
 """What `bas ablate` is to do: which recipe on which features, as rows and runs."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..data.sources import DataSet, find_sources
 from ..errors import InputError
-from ..events import Split
 from ..extract.backbones.registry import backbone_spec
 from ..extract.extractor import DEFAULT_BACKBONE
-from ..extract.options import Device
-from ..heads.inputs import INPUTS
 from ..heads.model import build_model
-from ..heads.recipes import RECIPES, SEED_TABLE, named_recipe
+from ..heads.recipes import RECIPES
 from ..heads.training.data import choose_matches, one_pass_at_most
 from ..heads.training.settings import TrainSettings
+from .options import AblateOptions
 from .runs import RunTask, judged_games
 from .table import Row
 
@@ -26,77 +22,6 @@ STORES = "stores"
 _FIXED_COST = 50_000
 """Parameters' worth of work that a window step costs beside those of the head."""
 _NUM_SHOWN = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblateOptions:
-    """What is asked for beside the sources."""
-
-    recipes: tuple[str, ...] = SEED_TABLE
-    """Names in `RECIPES`, in the order of the table."""
-    num_seeds: int = 3
-    """Seeds 0 to num_seeds - 1 of each, >= 1."""
-    split: Split = "test"
-    """Judged; its matches never train."""
-    any_backbone: bool = False
-    """Every recipe on every given store, whatever backbone it is for."""
-    weights: Mapping[str, str] = field(default_factory=dict)
-    """Backbone -> weights to extract with; `""` is for all others; without, those that a backbone is known by."""
-    size: tuple[int, int] | None = None
-    """Width and height to extract at; None: the default of `bas extract`, as the next two."""
-    window: int | None = None
-    hop: int | None = None
-    epochs: int | None = None
-    """In place of every recipe's own, as the next two."""
-    epoch_steps: int | None = None
-    inputs: str | None = None
-    head_options: Mapping[str, Any] = field(default_factory=dict)
-    """`bigru.hidden` -> value, for the recipes with that head."""
-    device: Device = "auto"
-    """Where backbones and heads run."""
-    jobs: int = 0
-    """Runs side by side; 0: chosen for the machine, or the cluster."""
-    ray: str | None = None
-    """Address of a Ray cluster to work on, or `auto`; None: this machine."""
-
-    def __post_init__(self) -> None:
-        if self.num_seeds < 1 or self.jobs < 0:
-            raise InputError("--seeds or --jobs is not usable", got=f"{self.num_seeds}, {self.jobs}", wanted=">= 1")
-        if self.split not in ("test", "valid"):
-            raise InputError("--split is not usable", got=self.split, wanted="test or valid")
-        if self.inputs not in (None, *INPUTS):
-            raise InputError("--inputs is not usable", got=self.inputs, wanted=", ".join(INPUTS))
-        heads = {part for name in self.recipes for part in named_recipe(name).head.split("+")}
-        for path in self.head_options:
-            if path.split(".")[0] not in heads:
-                raise InputError(
-                    "--set names a head that no recipe here has", got=path, wanted=", ".join(sorted(heads))
-                )
-
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        """What has to be extracted."""
-        return tuple(dict.fromkeys(("train", "valid", self.split)))
-
-    def to_json(self) -> dict[str, Any]:
-        """All that a figure depends on beside recipe, seed and split, as plain JSON."""
-        names = ("any_backbone", "weights", "size", "window", "hop", "epochs", "epoch_steps", "inputs")
-        record = {**{name: getattr(self, name) for name in names}, "set": dict(self.head_options)}
-        plain: dict[str, Any] = json.loads(json.dumps(record))
-        return plain
-
-    def settings_of(self, recipe: str) -> TrainSettings:
-        """A recipe with what is asked for in its place; seed 0."""
-        base = named_recipe(recipe)
-        heads = base.head.split("+")
-        mine = {path: value for path, value in self.head_options.items() if path.split(".")[0] in heads}
-        given = {"epochs": self.epochs, "frames_per_epoch": self.epoch_steps, "inputs": self.inputs}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return replace(base, options={**base.options, **mine}, seed=0, **changes)
-
-    def weights_of(self, backbone: str) -> str | None:
-        """What to extract with; None: what the backbone is known by."""
-        return self.weights.get(backbone, self.weights.get(""))
 
 
 @dataclass(frozen=True)
@@ -142,20 +67,6 @@ class Plan:
     def places(self) -> list[Place]:
         """Features that are needed, each once."""
         return list(dict.fromkeys(entry.place for entry in self.entries if entry.place is not None))
-
-
-def recipe_names(text: str) -> tuple[str, ...]:
-    """`seed`, or names with commas between, in the order of `RECIPES`, each once.
-
-    Raises:
-        InputError: none, or no such recipe.
-    """
-    asked = {name.strip() for name in text.split(",") if name.strip()}
-    for name in asked - {"seed"}:
-        named_recipe(name)
-    if not asked:
-        raise InputError("--recipes names none", got=repr(text), wanted="seed, or names of bas train-head --list")
-    return tuple(name for name in RECIPES if name in asked or ("seed" in asked and name in SEED_TABLE))
 
 
 def open_inputs(sources: Sequence[Path], options: AblateOptions) -> Inputs:
@@ -223,11 +134,11 @@ def runs_of(entry: Entry, out: Path, options: AblateOptions) -> tuple[Row, list[
     assert entry.place is not None
     store, settings = FeatureStore.open(entry.place.store), options.settings_of(entry.row.recipe)
     chosen = choose_matches(store, stride=settings.stride)
-    if options.epoch_steps is None:
+    if options.frames_per_epoch is None:
         settings = one_pass_at_most(settings, chosen)
     model = build_model(settings, dim=store.settings.dim, num_classes=len(chosen.classes))
     cost = settings.epochs * settings.frames_per_epoch * (_FIXED_COST + model.num_parameters)
-    row = replace(entry.row, weights=store.settings.weights, epoch_steps=settings.frames_per_epoch)
+    row = replace(entry.row, weights=store.settings.weights, frames_per_epoch=settings.frames_per_epoch)
     return row, [
         RunTask(
             row=row.name,
@@ -255,7 +166,7 @@ def _row(recipe: str, place: Place | None, options: AblateOptions, *, name: str)
         head=known.settings.head,
         weights="",
         published=dict(vars(known.published)) if known.published and is_for_it else None,
-        epoch_steps=0,
+        frames_per_epoch=0,
         num_seeds=options.num_seeds,
     )
 

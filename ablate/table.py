@@ -15,7 +15,7 @@ from ..files import read_json, write_json_atomic, write_text_atomic
 FORMAT, TABLE, SHEET = "bas-ablation-1", "ablation.json", "ablation.csv"
 Status = Literal["done", "failed", "pending"]
 _MEASURES = ("value", "low", "high", "chance")
-_OWN = ("name", "recipe", "about", "backbone", "depth", "head", "weights", "epoch_steps", "num_seeds")
+_OWN = ("name", "recipe", "about", "backbone", "depth", "head", "weights", "frames_per_epoch", "num_seeds")
 """Fields of a row that stand in the file as they are."""
 
 
@@ -70,7 +70,7 @@ class Row:
     weights: str
     published: Mapping[str, Any] | None
     """`map_10`, `map_12` in %, `source`; None where nothing is published, or for another backbone."""
-    epoch_steps: int
+    frames_per_epoch: int
     """Steps of an epoch; 0 while the store is not there."""
     num_seeds: int
     """Asked for."""
@@ -146,7 +146,11 @@ class Row:
         runs = tuple(sorted(map(Judged.from_json, record["runs"]), key=lambda run: run.seed))
         if len({tuple(run.means) for run in runs}) > 1:
             raise ValueError("runs of one row with other means")
-        fields = {"num_seeds": len(runs) + (record["status"] == "pending"), **record}  # the first tables do not hold it
+        older = {
+            "num_seeds": len(runs) + (record["status"] == "pending"),
+            "frames_per_epoch": record.get("epoch_steps"),
+        }
+        fields = {**older, **record}  # tables of earlier versions
         if not (isinstance(fields["name"], str) and isinstance(fields["num_seeds"], int)):
             raise TypeError("name or num_seeds")
         return cls(

@@ -61,7 +61,7 @@ SCORES = Protocol(
             *("ema", "keep", "score_len"),
         )
     }
-    | {"epochs": 2, "epoch_steps": 100 * 8_192, "warmup_epochs": 0.2},
+    | {"epochs": 2, "frames_per_epoch": 100 * 8_192, "warmup_epochs": 0.2},
     heads={
         "fc": {**_SIGMOID, "proj": 0},
         "tcn": {**_SIGMOID, "proj": 64},
@@ -98,7 +98,17 @@ SMALL = Protocol(
     settings={
         name: getattr(_SMALL, name)
         for name in (
-            *("inputs", "proj", "clip_len", "stride", "hop_rows", "batch", "epochs", "epoch_steps", "warmup_epochs"),
+            *(
+                "inputs",
+                "proj",
+                "clip_len",
+                "stride",
+                "hop_rows",
+                "batch",
+                "epochs",
+                "frames_per_epoch",
+                "warmup_epochs",
+            ),
             *("patience", "lr", "weight_decay", "max_grad_norm"),
         )
     },

@@ -52,9 +52,14 @@ def structure(root: Path) -> dict[str, object]:
     comments = sum(bool(re.match(r"\s*#|.*  # (?!type:|noqa)", line)) for text in texts for line in text.splitlines())
     lines = sum(len(text.splitlines()) for text in texts)
     pages = subprocess.run(
-        "git ls-files '*.js' '*.css' '*.html' | xargs cat | wc -l", shell=True, cwd=root, capture_output=True, text=True
+        "git ls-files '*.js' '*.css' '*.html' | xargs cat | wc -l",
+        shell=True,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    tests = [path for path in (root / "tests").rglob("*.py")]
+    tests = list((root / "tests").rglob("*.py"))
     return {
         "files (Python)": len(files),
         "lines (Python)": lines,
@@ -82,7 +87,7 @@ def own_files(root: Path, folder: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     frames = "--frames-per-epoch"
     if frames not in _bas(root, folder, "train-head", "--help", traced=False):
-        frames = "--epoch-steps"
+        frames = "--frames-per-epoch"
     _bas(root, folder, "data", "synthetic", "m", "--minutes", "0.4", "--matches", "3", traced=False)
     video = next((folder / "m").rglob("*.mp4"))
     for name, arguments in {

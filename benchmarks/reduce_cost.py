@@ -31,7 +31,7 @@ from sklearn.decomposition import IncrementalPCA
 from stores import random_store
 
 from bas.ablate.loop import ablate
-from bas.ablate.plan import AblateOptions
+from bas.ablate.options import AblateOptions
 from bas.cache.match import info
 from bas.cache.reduce import READ_ROWS, FitSettings, Ranges, SplitRows, fit, kept_of, reduce_store
 from bas.cache.reduction import Reduction
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--inputs", default="standard")
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--epoch-steps", type=int)
+    parser.add_argument("--frames-per-epoch", type=int)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--levels", action="store_true")
     parser.add_argument("--speed", action="store_true")
@@ -81,7 +81,7 @@ def cost(arguments: argparse.Namespace) -> None:
         any_backbone=True,
         inputs=arguments.inputs,
         epochs=arguments.epochs,
-        epoch_steps=arguments.epoch_steps,
+        frames_per_epoch=arguments.frames_per_epoch,
         jobs=arguments.jobs,
         device="cpu",
     )

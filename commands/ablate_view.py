@@ -209,9 +209,9 @@ def _notes(table: Table) -> Iterator[str]:
             f"AP in % at 1 s, split {table.split}; mean ± standard deviation over seeds; interval: mean ends of the "
             "seeds' 95 % bootstrap intervals; trained in: mean seconds of the epochs, one thread a run on a CPU"
         )
-    shorter = [row for row in table.rows if 0 < row.epoch_steps < RECIPES[row.recipe].settings.frames_per_epoch]
-    if shorter and table.settings.get("epoch_steps") is None:
-        steps = sorted({row.epoch_steps for row in shorter})
+    shorter = [row for row in table.rows if 0 < row.frames_per_epoch < RECIPES[row.recipe].settings.frames_per_epoch]
+    if shorter and table.settings.get("frames_per_epoch") is None:
+        steps = sorted({row.frames_per_epoch for row in shorter})
         text = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         yield f"epochs of {text} steps, shorter than the recipes': {len(shorter)} row(s) see each window once an epoch"
     yield from table.notes

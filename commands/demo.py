@@ -27,7 +27,7 @@ def demo(
 ) -> None:
     """From video to a page to look at, on synthetic matches, offline: draw, extract, train two heads, judge, report."""
     from ..ablate.loop import ablate
-    from ..ablate.plan import AblateOptions
+    from ..ablate.options import AblateOptions
     from ..data.synthetic import SyntheticSettings, write_data_set
     from ..report.make import report
     from ..report.sources import ReportOptions

@@ -1,11 +1,9 @@
 """What commands share: options, and how a result is shown. Nothing imports torch."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -30,31 +28,6 @@ OnlySplit = Annotated[list[str] | None, typer.Option(help="Only this split; may 
 Recipe = Annotated[
     str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
 ]
-Head = Annotated[str | None, typer.Option(help="ed, bigru, tcn+sgp, ed+disp, ...")]
-HeadSettings = Annotated[
-    list[str] | None, typer.Option("--set", help="Setting of a head, as bigru.hidden=96; may be repeated.")
-]
-Projection = Annotated[int | None, typer.Option(help="Project features to this width first; 0: never.")]
-Inputs = Annotated[str | None, typer.Option(help="raw, standard, or scores (for confidences).")]
-Loss = Annotated[str | None, typer.Option(help="ce, focal or bce (a sigmoid per class); default: the head's own.")]
-ClipLen = Annotated[int | None, typer.Option(help="Steps of a training window.")]
-Stride = Annotated[int | None, typer.Option(help="Rows (frames) per step.")]
-Hop = Annotated[int | None, typer.Option(help="Rows (frames) between the starts of windows.")]
-Dilate = Annotated[int | None, typer.Option(help="Steps to each side of an event that carry its label.")]
-Sigma = Annotated[float | None, typer.Option(help="Gaussian soft labels of this width in steps.")]
-MixupAlpha = Annotated[float | None, typer.Option(help="Blend pairs of windows by Beta(alpha, alpha); 0: never.")]
-Epochs = Annotated[int | None, typer.Option(help="At most so many.")]
-EpochSteps = Annotated[int | None, typer.Option(help="Steps (frames seen) of an epoch.")]
-WarmupEpochs = Annotated[float | None, typer.Option(help="The learning rate rises over so many epochs.")]
-Patience = Annotated[int | None, typer.Option(help="Epochs without improvement before it stops; 0: never.")]
-Batch = Annotated[int | None, typer.Option(help="Windows per update.")]
-LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
-WeightDecay = Annotated[float | None, typer.Option(help="Of AdamW.")]
-MaxGradNorm = Annotated[float | None, typer.Option(help="Scale gradients down to this norm; 0: never.")]
-Ema = Annotated[float | None, typer.Option(help="Decay of averaged weights per update; 0: none.")]
-Keep = Annotated[str | None, typer.Option(help="Weights to keep: of the best epoch, or the last.")]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")]
-Seed = Annotated[int | None, typer.Option(help="Of weights, order, augmentation, dropout and mixup.")]
 Classes = Annotated[str | None, typer.Option(help="A,B,...: learn only these; default: all that are labelled.")]
 Valid = Annotated[
     list[str] | None,
@@ -73,8 +46,7 @@ def known_splits(names: Sequence[str] | None) -> tuple[Split, ...]:
     return tuple(split for split in SPLITS if split in (names or ()))
 
 
-@contextmanager
-def local_stores(sources: Sequence[str], *, splits: Sequence[str], views: Sequence[str] = ()) -> Iterator[list[Path]]:
+def local_stores(sources: Sequence[str], *, splits: Sequence[str], views: Sequence[str] = ()) -> list[Path]:
     """Sources as paths on this machine; of shared stores (URLs) what is needed is pulled into the local cache.
 
     Args:
@@ -101,45 +73,21 @@ def local_stores(sources: Sequence[str], *, splits: Sequence[str], views: Sequen
         selection = Selection(splits=tuple(splits), views=tuple(views))
         with ProgressView("pulling", unit="bytes") as progress:
             paths.append(local_copy(source, selection, progress=progress))
-    yield paths
+    return paths
 
 
-_FIELDS = {"hop": "hop_rows", "mixup_alpha": "mixup", "set_": "options"}
-"""Options that are called otherwise than the setting that they change."""
-
-
-def changed(recipe: Settings, options: Mapping[str, Any], **computed: Any) -> Settings:
-    """The recipe with the settings that the command line names.
-
-    Args:
-        recipe: a dataclass.
-        options: parameters of a command; None: not named. Those that are no setting are left alone.
-        computed: settings that take more than a look at one parameter; they come before the parameter.
-    """
-    named = {_FIELDS.get(name, name): value for name, value in options.items()}
-    if named.get("options") is not None:
-        named["options"] = {**recipe.options, **head_options(named["options"])}
-    named |= computed
-    known = {each.name for each in fields(recipe)}
-    return replace(recipe, **{name: value for name, value in named.items() if name in known and value is not None})
-
-
-def head_options(pairs: list[str] | None) -> dict[str, Any]:
-    """Settings of heads from `NAME=VALUE`; a value that is no JSON is text.
+def parse_classes(text: str | None) -> tuple[str, ...] | None:
+    """Class names from `A,B,...`; None where nothing was typed.
 
     Raises:
-        InputError: no `=`.
+        InputError: none, an empty one or one twice.
     """
-    options = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise InputError("--set is not usable", got=pair, wanted="HEAD.FIELD=VALUE, such as bigru.hidden=96")
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
-    return options
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError("--classes is not usable", got=repr(text), wanted="different names, such as PASS,DRIVE")
+    return names
 
 
 @contextmanager

@@ -23,7 +23,7 @@ Panels = Mapping[str, Sequence[str]]
 
 
 def with_options(
-    *, panels: Panels | None = None, names: Mapping[str, str] | None = None
+    *, panels: Panels | Mapping[str, Panels] | None = None, names: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Decorate a command: options take the place of every parameter that is annotated with a settings dataclass.
 
@@ -32,7 +32,8 @@ def with_options(
     what was typed. Every command also gets --config, --quiet and --verbose.
 
     Args:
-        panels: which fields are options, by heading; None: all, under the usual heading.
+        panels: which fields are options, by heading; or that by parameter of the command, where two classes share
+            names of fields; None: all, under the usual heading.
         names: field -> option, such as `kind` -> `--from`, where they differ.
     """
 
@@ -46,7 +47,8 @@ def with_options(
             if cls is None:
                 plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
                 continue
-            added = _options(cls, panels, names or {}, only_given=only_given)
+            own = panels.get(name, panels) if panels else None
+            added = _options(cls, own, names or {}, only_given=only_given)  # type: ignore[arg-type]  # Panels by now
             built[name] = cls, only_given, [each.name for each in added]
             options += added
 
@@ -55,8 +57,16 @@ def with_options(
             typed.pop("config")
             show.configure(quiet=typed.pop("quiet"), verbose=typed.pop("verbose"))
             for name, (cls, only_given, taken) in built.items():
-                values = {field: _value(cls, field, typed.pop(field)) for field in taken}
-                given = {field: value for field, value in values.items() if value is not None}
+                values = {
+                    field: _value(cls, field, typed.pop(field), (names or {}).get(field, f"--{field}"))
+                    for field in taken
+                }
+                # a flag that was left out is not given, nor is an option
+                given = {
+                    field: value
+                    for field, value in values.items()
+                    if value is not None and not (value is False and getattr(cls, field, None) is False)
+                }
                 typed[name] = given if only_given else cls(**given)
             function(**typed)
 
@@ -114,16 +124,14 @@ def _options(
     for name in shown if panels else known:
         field, kind = known[name], _typed(hints[name])
         default = None if field.default is MISSING else field.default
-        if only_given or kind is not hints[name]:
-            text = _default_text(default)
-            option = _option(name, names, docs.get(name, ""), shown.get(name), text)
-            default = None
-            if kind is bool:
-                kind = bool | None
+        text, is_flag = docs.get(name, ""), kind is bool and not default
+        if (only_given or kind is not hints[name]) and not is_flag:
+            shown_default = _default_text(default)
+            text += f" Default: {shown_default}." if shown_default and "default" not in text.lower() else ""
+            default, show_default = None, False
         else:
-            option = _option(name, names, docs.get(name, ""), shown.get(name), default not in (None, False))
-            if kind is bool:  # a flag, without its opposite
-                option = _option(name, names, docs.get(name, ""), shown.get(name), False, is_flag=True)
+            show_default = default not in (None, False)
+        option = _option(name, names, text, shown.get(name), show_default, is_flag=is_flag)
         if default is None and type(None) not in get_args(kind):
             kind = kind | None
         parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
@@ -132,7 +140,7 @@ def _options(
 
 
 def _option(
-    name: str, names: Mapping[str, str], text: str, panel: str | None, default: bool | str, *, is_flag: bool = False
+    name: str, names: Mapping[str, str], text: str, panel: str | None, default: bool, *, is_flag: bool = False
 ) -> Any:
     declared = [names.get(name, f"--{name.replace('_', '-')}")]
     if not is_flag and not declared[0].startswith("--"):
@@ -141,10 +149,10 @@ def _option(
     return typer.Option(*(declared if needs_name else ()), help=text, show_default=default, rich_help_panel=panel)
 
 
-def _default_text(default: object) -> bool | str:
+def _default_text(default: object) -> str:
     """How the default is shown where the option itself has none."""
     if default is None or default == () or default == {}:
-        return False
+        return ""
     if isinstance(default, tuple):
         return ("x" if all(isinstance(each, int) for each in default) else ",").join(map(str, default))
     return str(default)
@@ -166,7 +174,7 @@ def _is_union(hint: Any) -> bool:
     return get_origin(hint) in (typing.Union, types.UnionType)
 
 
-def _value(cls: type, name: str, typed: Any) -> Any:
+def _value(cls: type, name: str, typed: Any, option: str) -> Any:
     """What was typed, in the type of the field."""
     hint = typing.get_type_hints(cls)[name]
     inner = [each for each in get_args(hint) if each is not type(None)] if _is_union(hint) else [hint]
@@ -174,17 +182,17 @@ def _value(cls: type, name: str, typed: Any) -> Any:
         return typed
     if get_origin(inner[0]) is tuple:
         if get_args(inner[0]) == (int, int):
-            return _pair(name, typed)
+            return _pair(option, typed)
         return tuple(part.strip() for part in typed.split(",") if part.strip())
     if isinstance(typed, list) and get_origin(inner[0]) is not list:
-        return named_values_of(typed, option=f"--{name}")
+        return named_values_of(typed, option=option)
     return typed
 
 
-def _pair(name: str, text: str) -> tuple[int, int]:
+def _pair(option: str, text: str) -> tuple[int, int]:
     numbers = text.split("x")
     if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
-        raise InputError(f"--{name} is not usable", got=text, wanted="width x height, such as 398x224")
+        raise InputError(f"{option} is not usable", got=text, wanted="width x height, such as 398x224")
     return int(numbers[0]), int(numbers[1])
 
 

@@ -1,6 +1,6 @@
 """What a person sees of training: a line per epoch, and the tables of a finished run and of all recipes."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.text import Text
@@ -126,6 +126,26 @@ def recipes_view() -> Group:
     )
     columns = ("recipe", "backbone", "published\nmAP-10", "\nmAP-12", "\nby", "about")
     return Group(table(columns, rows), Text(""), *map(Text, notes))
+
+
+def recipes_json() -> dict[str, Any]:
+    """The same as plain JSON: recipes with their settings and what is published, and the names of the heads."""
+    from dataclasses import asdict
+
+    from ..heads.recipes import RECIPES
+    from ..heads.registry import HEADS
+
+    recipes = {
+        name: {
+            "backbone": recipe.backbone,
+            "depth": recipe.depth,
+            "about": recipe.about,
+            "published": None if recipe.published is None else asdict(recipe.published),
+            "settings": recipe.settings.to_json(),
+        }
+        for name, recipe in RECIPES.items()
+    }
+    return {"recipes": recipes, "heads": list(HEADS)}
 
 
 def _backbone(recipe: "Recipe") -> str:

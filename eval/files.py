@@ -82,18 +82,6 @@ def exact_frame(position_ms: int, fps: Fraction) -> int:
     return TimeGrid(fps).frame(position_ms)
 
 
-def parse_classes(text: str) -> tuple[str, ...]:
-    """Class names from `A,B,...`.
-
-    Raises:
-        InputError: none, an empty one or one twice.
-    """
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) < len(names):
-        raise InputError("--classes is not usable", got=repr(text), wanted="different names, such as PASS,DRIVE")
-    return names
-
-
 def find_predictions(root: Path, *, game_id: Callable[[Path], str]) -> dict[str, Path]:
     """Game id -> `results_spotting.json`, at any depth below `root`; `root` may be one such file.
 

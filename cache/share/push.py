@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -12,15 +12,7 @@ from ...workers import SILENT, MatchResult, Progress, Summary, failed
 from ..layout import MANIFESTS, METADATA, PARTIAL, canonical_json, group_metadata
 from ..reduction import REDUCTION_FILE, write_reduction
 from ..store import FeatureStore
-from .manifest import (
-    INDEX,
-    MAX_DOCUMENT_BYTES,
-    MatchManifest,
-    index_document,
-    is_manifest,
-    require_apart,
-    view_files,
-)
+from .manifest import INDEX, MAX_DOCUMENT_BYTES, MatchManifest, index_document, is_manifest, require_apart, view_files
 from .places import Place, Upload, folder_of, is_folder, open_place
 from .pull import Plan, Selection, Traffic, compare, receive, require_jobs, require_same_rows, summary_of, take
 from .source import Listing, StoreSource, fetch_reduction, listing, named, read_index, read_manifests, shared_root
@@ -56,7 +48,7 @@ def push(
     source = StoreSource(store)
     if is_folder(url):
         summary = receive(source, folder_of(url), selection, replace=replace, jobs=jobs, progress=progress)
-        write_manifests(folder_of(url))
+        _write_manifests(folder_of(url), source.hashed)
         return summary
     require_jobs(jobs)
     started, place, traffic = time.monotonic(), open_place(url), Traffic(progress)
@@ -97,41 +89,53 @@ def _plan(offered: MatchManifest, listed: Listing, *, replace: bool) -> Plan:
     return compare(offered, there, replace=replace, damage=damage, arrived="sent")
 
 
-def write_manifests(path: Path) -> None:
+def _write_manifests(path: Path, arrived: Mapping[str, MatchManifest]) -> None:
     """Say of every match of a store in a folder what it holds, so that a web server can share it.
+
+    Args:
+        path: the store.
+        arrived: of matches that have just arrived and been checked, by id: they are not hashed once more.
 
     Raises:
         InputError: a match is damaged, or the disk refuses.
     """
-    folder, said = path / MANIFESTS, dict[str, MatchManifest]()
+    folder, lock_file = path / MANIFESTS, path / PARTIAL / "manifests.lock"
     with disk_errors(folder):
         # one at a time, so that whoever is last has seen what all others brought
-        lock = FileLock.acquire(path / PARTIAL / "manifests.lock", wait_seconds=_LOCK_SECONDS)
+        lock = FileLock.acquire(lock_file, wait_seconds=_LOCK_SECONDS)
         if lock is None:
-            raise InputError(
-                f"{folder}: in use", got=FileLock.owner(path / PARTIAL / "manifests.lock"), cure="try again"
-            )
+            raise InputError(f"{folder}: in use", got=FileLock.owner(lock_file), cure="try again")
         with lock:
-            for file in folder.glob("*.json") if folder.is_dir() else ():
-                if is_manifest(file.name):
-                    try:
-                        record = read_json(file, max_bytes=MAX_DOCUMENT_BYTES)
-                        made = MatchManifest.of_record(record, name=file.name, where=str(path))
-                        said[made.match_id] = made
-                    except InputError:
-                        file.unlink(missing_ok=True)
-            source, holds = StoreSource(FeatureStore.open(path)), list[MatchManifest]()
+            said, source, holds = _said(folder), StoreSource(FeatureStore.open(path)), list[MatchManifest]()
             for outline in source.offered()[0]:
-                old = said.get(outline.match_id)
-                if old is None or old.views != outline.views or old.differing(outline):
-                    old = source.whole(outline)
-                    write_atomic(folder / old.name, old.document)
-                holds.append(old)
+                for known in (said.get(outline.match_id), arrived.get(outline.match_id)):
+                    if known is not None and known.views == outline.views and not known.differing(outline):
+                        made = dataclasses.replace(known, settings_key=outline.settings_key)
+                        break
+                else:
+                    made = source.whole(outline)
+                if not (folder / made.name).is_file():
+                    write_atomic(folder / made.name, made.document)
+                holds.append(made)
             for name in {each.name for each in said.values()} - {each.name for each in holds}:
                 (folder / name).unlink(missing_ok=True)
             index, document = folder / INDEX, index_document(holds)
             if not index.is_file() or index.read_bytes() != document:
                 write_atomic(index, document)
+
+
+def _said(folder: Path) -> dict[str, MatchManifest]:
+    """Manifests in a folder by match id; damaged ones are removed."""
+    said = {}
+    for file in folder.glob("*.json") if folder.is_dir() else ():
+        if is_manifest(file.name):
+            try:
+                record = read_json(file, max_bytes=MAX_DOCUMENT_BYTES)
+                made = MatchManifest.of_record(record, name=file.name, where=str(folder))
+                said[made.match_id] = made
+            except InputError:
+                file.unlink(missing_ok=True)
+    return said
 
 
 def _settle_root(place: Place, store: FeatureStore) -> str:

@@ -41,6 +41,8 @@ class StoreSource:
     def __init__(self, store: FeatureStore) -> None:
         self.name, self._store = str(store.path), store
         """Path, for people."""
+        self.hashed: dict[str, MatchManifest] = {}
+        """What `whole` has hashed, by match id."""
 
     def store(self) -> FeatureStore:
         """What its root says."""
@@ -88,7 +90,8 @@ class StoreSource:
             path: entry if entry.sha256 else FileEntry(entry.num_bytes, self._sha256(outline.match_id, path))
             for path, entry in outline.files.items()
         }
-        return replace(outline, files=files)
+        self.hashed[outline.match_id] = replace(outline, files=files)
+        return self.hashed[outline.match_id]
 
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
         """Copy a match's file. Raises DamagedInTransit where it is not what `entry` says."""

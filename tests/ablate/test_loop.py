@@ -18,7 +18,8 @@ from rich.console import Console
 
 from bas.ablate import loop
 from bas.ablate.loop import Reporter, ablate, default_jobs
-from bas.ablate.plan import AblateOptions, open_inputs, recipe_names
+from bas.ablate.options import AblateOptions, recipe_names
+from bas.ablate.plan import open_inputs
 from bas.ablate.runs import RunTask, carry_out
 from bas.ablate.table import SHEET, TABLE, Judged, Table
 from bas.commands.ablate_view import table_view
@@ -147,8 +148,8 @@ def test_from_videos_to_the_table_and_again(
     assert bas("ablate", *call) == 2
     assert read(out) == record
     assert "regnety_002-fc failed" in " ".join(capsys.readouterr().out.split())
-    assert bas("ablate", *call, "--size", "32x32", "--epoch-steps", 99) == 2
-    assert "these differ: size, epoch_steps" in capsys.readouterr().err
+    assert bas("ablate", *call, "--size", "32x32", "--frames-per-epoch", 99) == 2
+    assert "these differ: size, frames_per_epoch" in capsys.readouterr().err
     assert read(out) == record
 
     (out / ".lock").touch()

@@ -22,7 +22,7 @@ ROW = Row(
     head="ed",
     weights="kinetics",
     published={"map_10": 46.1, "map_12": 42.96, "source": "seed, X3D-S"},
-    epoch_steps=500_000,
+    frames_per_epoch=500_000,
     num_seeds=3,
 )
 

@@ -37,7 +37,7 @@ RECIPE = Row(
     head="fc",
     weights="none",
     published={"map_10": 42.66, "map_12": 37.31, "source": "seed"},
-    epoch_steps=1280,
+    frames_per_epoch=1280,
     num_seeds=1,
 )
 GAMES = {"liga/a": "train", "liga/b": "valid", "liga/c & #c": "test", "liga/d": "test"}
