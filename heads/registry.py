@@ -99,7 +99,8 @@ def default_settings(name: str) -> NeckSettings | HeadSettings:
         InputError: no such head, or a module that cannot be imported or holds no such settings.
     """
     if name in HEADS:
-        return HEADS[name]
+        found = HEADS[name]
+        return found() if isinstance(found, type) else found  # a class put there from outside is as good
     module_name, colon, class_name = name.partition(":")
     if not colon:
         raise InputError(

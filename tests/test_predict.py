@@ -350,8 +350,8 @@ def test_threshold_peaks_and_calibration(predict: Cli, store: Path, run: Path, t
     ("options", "told"),
     [
         (("--threshold", 1.5), "--threshold is not usable"),
-        (("--nms", "hard"), "--nms is not known"),
-        (("--calibrate", "platt"), "--calibrate is not known"),
+        (("--nms", "hard"), "Invalid value for '--nms'"),
+        (("--calibrate", "platt"), "Invalid value for '--calibrate'"),
         (("--split", "challenge"), "no match to predict"),
         (("--split", "finals"), "--split is not known"),
         (("--match", "nobody"), "names no match"),
