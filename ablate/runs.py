@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from ..cache.store import FeatureStore
-from ..data.games import Game as SourceGame
-from ..data.games import StoredPart, choose_games, find_games
+from ..data.games import SourceGame, StoredPart, choose_games, find_games
 from ..errors import InputError
 from ..eval.files import PREDICTIONS_NAME, games_of, read_events
 from ..eval.prediction_folder import RECORD

@@ -11,7 +11,7 @@ from rich.text import Text
 from ..cache.match import StoreInfo, WeightsOrigin
 from ..cache.reduction import describe_fit
 from ..cache.settings import IMPORTED
-from ..cache.verify import Finding
+from ..cache.verify import StoreFinding
 from .show import Cell, cell_text, table
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _settings_table(about: StoreInfo) -> Table:
     return view
 
 
-def findings_view(store: Path, findings: Sequence[Finding]) -> Group:
+def findings_view(store: Path, findings: Sequence[StoreFinding]) -> Group:
     """One paragraph per finding, worst first; one line where all is well."""
     ranks = {"error": 0, "warning": 1, "note": 2}
     styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
