@@ -39,7 +39,7 @@ def test_options_reach_the_run_and_the_next_command_is_named(
     bas: Cli, data: Path, classes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = "--unfreeze 2 --norm batch --augment flip --accumulate 2 --backbone-lr 0.1 --lr 1e-3 --ema 0.5 --stride 1 "
-    more += "--max-grad-norm 1 --keep last --seed 7 --mixup-alpha 0.2 --precision bf16 --checkpointing"
+    more += "--max-grad-norm 1 --keep last --seed 7 --mixup 0.2 --precision bf16 --checkpointing"
     run = tmp_path / "run"
     assert bas("finetune", data, "--out", run, *FRAMES, *QUICK, *more.split(), "--classes", classes) == 0
     told = capsys.readouterr()
@@ -82,11 +82,11 @@ def test_from_follows_the_run(bas: Cli, data: Path, classes: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("--unfreeze abc", "--unfreeze is not usable"),
-        ("--unfreeze -1", "--unfreeze is not usable"),
+        ("--unfreeze abc", "Invalid value for '--unfreeze'"),
+        ("--unfreeze -1", "setting 'unfreeze' is not usable"),
         ("--precision fp16", "fp16 on cpu"),
-        ("--norm layer", "setting 'norm' is not usable"),
-        ("--augment all", "setting 'augment' is not usable"),
+        ("--norm layer", "Invalid value for '--norm'"),
+        ("--augment all", "Invalid value for '--augment'"),
         ("--accumulate 3", "setting 'accumulate' is not usable"),
         ("--backbone-lr 0", "setting 'backbone_lr' is not usable"),
         ("--devices 0", "--devices is not usable"),

@@ -67,7 +67,7 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
     options = (
         "--recipe anchor --set anchor.width=8 --set anchor.lengths_steps=4,6 --proj 3 --inputs standard --stride 1"
     )
-    options += " --dilate 1 --mixup --views hflip,identity --patience 2 --batch 3 --lr 0.001 --weight-decay 0.1"
+    options += " --dilate 1 --mixup 0.2 --views hflip,identity --patience 2 --batch 3 --lr 0.001 --weight-decay 0.1"
     options += " --max-grad-norm 2 --ema 0.5 --keep last --score-len 30 --precision bf16 --seed 7 --classes DRIVE,PASS"
     options += " --valid liga/b --bank mapped"
     assert bas("train-head", store.path, "--out", tmp_path / "run", *options.split(), *TINY[2:]) == 0
@@ -106,17 +106,6 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
     assert record.train_matches == ("liga/a",)
 
 
-@pytest.mark.parametrize(
-    ("options", "alpha"),
-    [("", 0.0), ("--mixup", 0.2), ("--no-mixup", 0.0), ("--mixup-alpha 0.4", 0.4), ("--mixup --mixup-alpha 0.4", 0.4)],
-)
-def test_mixup_with_and_without_a_width(
-    options: str, alpha: float, bas: Cli, store: FeatureStore, tmp_path: Path
-) -> None:
-    assert bas("train-head", store.path, "--out", tmp_path / "run", "--head", "fc", *TINY[2:], *options.split()) == 0
-    assert RunRecord.read(tmp_path / "run").settings.mixup == alpha
-
-
 def test_what_is_seen(bas: Cli, capsys: pytest.CaptureFixture[str], store: FeatureStore, tmp_path: Path) -> None:
     assert bas("train-head", store.path, "--out", tmp_path / "run", *TINY) == 0
     shown = capsys.readouterr()
@@ -145,6 +134,11 @@ def test_recipes_are_listed_without_a_store(bas: Cli, capsys: pytest.CaptureFixt
     shown = " ".join(capsys.readouterr().out.split())
     for word in ("ed-focal", "unet_gru", "46.10", "heads: fc, tcn"):
         assert word in shown
+    assert bas("train-head", "--list", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["recipes"]["ed"]["published"]["map_10"] == 46.1
+    assert record["recipes"]["ed"]["settings"]["head"] == "ed"
+    assert "bigru" in record["heads"]
 
 
 REFUSED = {
@@ -155,8 +149,8 @@ REFUSED = {
     "set name": (("--set", "tcn.size=3"), "no such setting of a head"),
     "set head": (("--set", "bigru.hidden=3"), "setting of a head that is not in 'tcn'"),
     "set value": (("--head", "bigru", "--set", "bigru.hidden=many"), "setting bigru.hidden is not usable"),
-    "loss": (("--loss", "mse"), "setting 'loss' is not usable"),
-    "inputs": (("--inputs", "cooked"), "setting 'inputs' is not usable"),
+    "loss": (("--loss", "mse"), "Invalid value for '--loss'"),
+    "inputs": (("--inputs", "cooked"), "Invalid value for '--inputs'"),
     "views": (("--views", "identity,crop"), "no view 'crop'"),
     "precision": (("--precision", "fp16"), "setting 'precision' is not usable"),
     "classes": (("--classes", "PASS,GOAL"), "the class list does not match"),
