@@ -20,8 +20,8 @@ _OWN = ("name", "recipe", "about", "backbone", "depth", "head", "weights", "fram
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One trained and judged run."""
+class SeedRun:
+    """One recipe trained with one seed, and the scores of its predictions."""
 
     seed: int
     run: str
@@ -42,7 +42,7 @@ class Judged:
         return {name: {each: _number(getattr(score, each)) for each in _MEASURES} for name, score in means.items()}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Judged":
+    def from_json(cls, record: Mapping[str, Any]) -> "SeedRun":
         """What `vars` gave."""
         means = record["means"].items()
         return cls(
@@ -74,14 +74,14 @@ class Row:
     """Steps of an epoch; 0 while the store is not there."""
     num_seeds: int
     """Asked for."""
-    runs: tuple[Judged, ...] = ()
+    runs: tuple[SeedRun, ...] = ()
     """Finished ones, by seed."""
     failures: Mapping[str, str] = field(default_factory=dict)
     """What failed (`seed 2`, or nothing for all of it) -> why."""
 
     @property
     def status(self) -> Status:
-        """`done` where every seed is judged."""
+        """`done` where every seed has its scores."""
         if self.failures:
             return "failed"
         return "done" if len(self.runs) == self.num_seeds else "pending"
@@ -116,7 +116,7 @@ class Row:
         """Mean time to train; None before a run is finished."""
         return statistics.fmean(run.seconds for run in self.runs) if self.runs else None
 
-    def with_run(self, run: Judged) -> "Row":
+    def with_run(self, run: SeedRun) -> "Row":
         """The row with one more finished run."""
         return replace(self, runs=tuple(sorted((*self.runs, run), key=lambda each: each.seed)))
 
@@ -143,7 +143,7 @@ class Row:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Row":
         """What `to_json` gave, with its failures as one."""
-        runs = tuple(sorted(map(Judged.from_json, record["runs"]), key=lambda run: run.seed))
+        runs = tuple(sorted(map(SeedRun.from_json, record["runs"]), key=lambda run: run.seed))
         if len({tuple(run.means) for run in runs}) > 1:
             raise ValueError("runs of one row with other means")
         older = {
@@ -168,13 +168,13 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class AblationTable:
     """All rows, and what they share."""
 
     sources: tuple[str, ...]
     """Data sets and stores, as absolute paths."""
     split: str
-    """Judged."""
+    """Split that was evaluated."""
     settings: Mapping[str, Any]
     """Plain JSON of what was asked for beside recipes and seeds."""
     classes: tuple[str, ...]
@@ -209,7 +209,7 @@ class Table:
         }
 
     @classmethod
-    def read(cls, folder: Path) -> "Table":
+    def read(cls, folder: Path) -> "AblationTable":
         """From the folder that `write` was given, finished or under way.
 
         Raises:
@@ -264,7 +264,7 @@ class Table:
         return [_percent(part.get(name)) for name in self.measures for part in parts]
 
 
-def require_same_settings(folder: Path, table: Table) -> None:
+def require_same_settings(folder: Path, table: AblationTable) -> None:
     """Refuse to go on with a table that was made with other settings; recipes and seeds may be others.
 
     Raises:
@@ -273,7 +273,8 @@ def require_same_settings(folder: Path, table: Table) -> None:
     if not (folder / TABLE).exists():
         return
     mine, theirs = (
-        {"sources": list(each.sources), "split": each.split, **each.settings} for each in (table, Table.read(folder))
+        {"sources": list(each.sources), "split": each.split, **each.settings}
+        for each in (table, AblationTable.read(folder))
     )
     wrong = [name for name in mine if mine[name] != theirs.get(name)]
     if wrong:

@@ -10,9 +10,9 @@ from fractions import Fraction
 import numpy as np
 
 from .metric import DELTAS_SECONDS, NUM_THRESHOLDS, MetricSettings, count, interpolated_precision, match, threshold_bins
-from .mistakes import Matched, Mistake, Sorted, confusion, match_game, sort_out, worst
+from .mistakes import Matched, Mistake, Outcomes, confusion, find_outcomes, match_game, worst
 from .report import EvalSettings, Metric, Report, evaluate
-from .spots import FloatArray, Game, IntArray
+from .spots import FloatArray, GridGame, IntArray
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ClassCurve:
         return NUM_THRESHOLDS - 1 - int(np.argmax(self.f1[::-1]))
 
 
-def curves(games: Sequence[Game], settings: MetricSettings) -> tuple[ClassCurve, ...]:
+def curves(games: Sequence[GridGame], settings: MetricSettings) -> tuple[ClassCurve, ...]:
     """(C,) curves over `games` at the first tolerance of `settings`.
 
     Raises:
@@ -79,7 +79,7 @@ class Lateness:
     """(C, L) the other pairs."""
 
 
-def lateness(games: Sequence[Game], half_width_frames: int, thresholds: Sequence[int]) -> Lateness:
+def lateness(games: Sequence[GridGame], half_width_frames: int, thresholds: Sequence[int]) -> Lateness:
     """Distances of matched pairs.
 
     Args:
@@ -121,7 +121,7 @@ class Figures:
     lateness: Lateness
     matched: tuple[Matched, ...]
     """(G,)"""
-    outcomes: tuple[Sorted, ...]
+    outcomes: tuple[Outcomes, ...]
     """(G,) at `thresholds`."""
     confusion: IntArray
     """(C + 1, C + 1), see `mistakes.confusion`."""
@@ -144,7 +144,7 @@ class Tolerances:
 
 
 def figures(
-    games: Sequence[Game], classes: Sequence[str], settings: EvalSettings, *, warnings: Sequence[str] = ()
+    games: Sequence[GridGame], classes: Sequence[str], settings: EvalSettings, *, warnings: Sequence[str] = ()
 ) -> Figures:
     """Figures of one run.
 
@@ -162,7 +162,7 @@ def figures(
     thresholds = tuple(curve.best for curve in by_class)
     matched = [match_game(game, reach.half_width_frames) for game in games]
     outcomes = [
-        sort_out(game, thresholds, half_width_frames=reach.half_width_frames, wide_frames=reach.wide_frames)
+        find_outcomes(game, thresholds, half_width_frames=reach.half_width_frames, wide_frames=reach.wide_frames)
         for game in matched
     ]
     return Figures(

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..events import PREDICTIONS_BYTES, Event, TimeGrid, parse_event
 from ..files import JSON_BYTES, read_json
-from .spots import Game, IntArray, Spots
+from .spots import GridGame, IntArray, Spots
 
 LabelSource = Path | tuple[Event, ...]
 """Labels of a game: a file, or events that were read elsewhere (a feature store holds them too)."""
@@ -22,7 +22,7 @@ OFFICIAL_HALF_SECONDS = 7200
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedFiles:
     """Label and prediction files of the same games."""
 
     files: Mapping[str, tuple[LabelSource, Path | None]]
@@ -37,22 +37,22 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Clock:
+class SpotTimes:
     """When the spots of a game are, in the file's own milliseconds; cells of the official reader are coarser."""
 
     events_ms: IntArray
-    """(E,) of `Game.events`."""
+    """(E,) of `GridGame.events`."""
     predictions_ms: IntArray
-    """(P,) of `Game.predictions`."""
+    """(P,) of `GridGame.predictions`."""
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedGames:
     """Games ready for the metric, and what was noticed on the way."""
 
-    games: tuple[Game, ...]
+    games: tuple[GridGame, ...]
     """One per half that holds anything, in order of `names`."""
-    clocks: tuple[Clock, ...]
+    clocks: tuple[SpotTimes, ...]
     """Of each game."""
     names: tuple[str, ...]
     """Game ids, with `/2` after the second half's."""
@@ -108,7 +108,7 @@ def find_predictions(root: Path, *, game_id: Callable[[Path], str]) -> dict[str,
     return found
 
 
-def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> Paired:
+def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> PairedFiles:
     """Which predictions belong to which labels: the same id, or ids of which one ends in the other.
 
     Args:
@@ -122,7 +122,7 @@ def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> 
         raise InputError("no labels", wanted="Labels-ball.json in a folder per game")
     if len(labels) == len(predictions) == 1:
         [(game, path)], [found] = labels.items(), predictions.values()
-        return Paired({game: (path, found)}, ())
+        return PairedFiles({game: (path, found)}, ())
     files: dict[str, tuple[LabelSource, Path | None]] = {game: (path, None) for game, path in labels.items()}
     unlabelled = []
     for name, path in predictions.items():
@@ -144,7 +144,7 @@ def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> 
             wanted=f"the games with labels, such as {next(iter(labels))}",
             cure="lay the predictions out as <game id>/results_spotting.json",
         )
-    return Paired(files, tuple(unlabelled))
+    return PairedFiles(files, tuple(unlabelled))
 
 
 def same_tail(one: str, other: str) -> bool:
@@ -168,8 +168,12 @@ def read_events(path: Path, *, key: str) -> list[Event]:
 
 
 def load(
-    paired: Paired, classes: Sequence[str], fps: Fraction, *, to_frame: Callable[[int, Fraction], int] = official_frame
-) -> Loaded:
+    paired: PairedFiles,
+    classes: Sequence[str],
+    fps: Fraction,
+    *,
+    to_frame: Callable[[int, Fraction], int] = official_frame,
+) -> LoadedGames:
     """Read every file and put it on the grid; each half is a game of its own, as in the official reader.
 
     Args:
@@ -197,7 +201,7 @@ def load(
             games.append(game)
             clocks.append(clock)
             names.append(name if half == 1 else f"{name}/2")
-    return Loaded(
+    return LoadedGames(
         games=tuple(games),
         clocks=tuple(clocks),
         names=tuple(names),
@@ -216,7 +220,7 @@ def games_of(
     fps: Fraction,
     *,
     to_frame: Callable[[int, Fraction], int] = official_frame,
-) -> list[tuple[int, Game, Clock]]:
+) -> list[tuple[int, GridGame, SpotTimes]]:
     """One game on the grid, each half by itself: half 1, and half 2 where there is anything in it.
 
     Args:
@@ -240,7 +244,7 @@ def games_of(
 
 def _game(
     events: Sequence[Event], predictions: Sequence[Event], index: Mapping[str, int], frame: Callable[[Event], int]
-) -> tuple[Game, Clock]:
+) -> tuple[GridGame, SpotTimes]:
     def spots(of: Sequence[Event], values: Sequence[float]) -> Spots:
         return Spots.collect(
             [frame(event) for event in of], [index[event.label] for event in of], values, num_classes=len(index)
@@ -250,5 +254,5 @@ def _game(
         return spots(of, [event.position_ms for event in of]).values.astype(np.int64)
 
     found = spots(predictions, [1.0 if event.confidence is None else event.confidence for event in predictions])
-    game = Game(spots(events, [1.0 if event.visible else -1.0 for event in events]), found)
-    return game, Clock(times_ms(events), times_ms(predictions)[found.values >= 0])
+    game = GridGame(spots(events, [1.0 if event.visible else -1.0 for event in events]), found)
+    return game, SpotTimes(times_ms(events), times_ms(predictions)[found.values >= 0])

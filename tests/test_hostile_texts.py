@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bas import errors, events
-from bas.ablate.table import Table as AblationTable
+from bas.ablate.table import AblationTable
 from bas.commands.show import Printable
 from bas.data.labels import SplitSources, assign_splits, find_classes, read_label_file
 from bas.errors import InputError

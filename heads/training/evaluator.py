@@ -11,9 +11,9 @@ from torch import Tensor
 from ...cache.bank import BankMatch, FeatureBank
 from ...eval.calibrate import FittedCalibration, fit_calibration
 from ...eval.metric import MetricSettings, average_map
-from ...eval.peaks import PeakSettings, Tried, candidates_for, choose_peaks, default_peaks, find_spots
+from ...eval.peaks import PeakSettings, PeakTrial, candidates_for, choose_peaks, default_peaks, find_spots
 from ...eval.report import mean_groups
-from ...eval.spots import Game, Spots
+from ...eval.spots import GridGame, Spots
 from ...events import TimeGrid
 from ..model import SpottingModel
 from ..scoring import FloatArray, match_scores
@@ -48,7 +48,7 @@ class PostProcessing:
     """Fitted on the validation spots of these peaks."""
     result: ValidationResult
     """With these peaks, uncalibrated: a little too high, as these matches chose them."""
-    table: tuple[Tried, ...]
+    table: tuple[PeakTrial, ...]
     """Every candidate with its mAP."""
 
 
@@ -83,9 +83,9 @@ class Evaluator:
         games = self._games(scores, chosen.best)
         return PostProcessing(chosen.best, fit_calibration(games), self._measure(games), chosen.table)
 
-    def _games(self, scores: Sequence[FloatArray], peaks: PeakSettings) -> list[Game]:
+    def _games(self, scores: Sequence[FloatArray], peaks: PeakSettings) -> list[GridGame]:
         found = [self._on_grid(find_spots(each, peaks)) for each in scores]
-        return [Game(true, spots) for true, spots in zip(self._events(), found, strict=True)]
+        return [GridGame(true, spots) for true, spots in zip(self._events(), found, strict=True)]
 
     def _on_grid(self, spots: Spots) -> Spots:
         """Spots of rows where `bas predict` puts them, in the cells that the metric counts."""
@@ -95,7 +95,7 @@ class Evaluator:
         cells = [grid.judged.frame(grid.instant_ms(row)) for row in spots.frames.tolist()]
         return replace(spots, frames=np.array(cells, np.int64))
 
-    def _measure(self, games: list[Game]) -> ValidationResult:
+    def _measure(self, games: list[GridGame]) -> ValidationResult:
         measured = average_map(games, MetricSettings.named("at1", fps=TimeGrid(self.fps).judged.fps))
         headline = float(measured.per_class[: self._num_headline].mean())
         per_class = dict(zip(self.classes, map(float, measured.per_class), strict=True))

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...eval.figures import METRIC, Figures, Tolerances
-from ...eval.files import Clock, Loaded
+from ...eval.files import LoadedGames, SpotTimes
 from ...eval.metric import NUM_THRESHOLDS
-from ...eval.mistakes import MISTAKES, Kind, Matched
+from ...eval.mistakes import MISTAKES, Matched, OutcomeKind
 from ...eval.spots import IntArray
 
 FORMAT = "bas-report-1"
@@ -28,13 +28,13 @@ _COLUMNS = {"ms": "<u4", "cls": "<u1", "shown": "<u1", "bin": "<u1", "conf": "<f
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedRun:
     """One run on the page."""
 
     name: str
     about: Mapping[str, str]
     """What is worth knowing, by name."""
-    loaded: Loaded
+    loaded: LoadedGames
     figures: Figures
 
 
@@ -50,7 +50,7 @@ class PageMatch:
 
 
 def page_data(
-    subjects: Sequence[Subject],
+    evaluated: Sequence[EvaluatedRun],
     matches: Sequence[PageMatch],
     classes: Sequence[str],
     *,
@@ -62,8 +62,8 @@ def page_data(
     """The page as plain JSON.
 
     Args:
-        subjects: runs, judged on the same games.
-        matches: one per game of any subject, in order.
+        evaluated: runs, evaluated on the same games.
+        matches: one per game of any run, in order.
         classes: (C,) names.
         title: headline.
         fps: frames per second of the videos' grid and cells per second of the metric.
@@ -71,7 +71,7 @@ def page_data(
         notes: what was noticed while the report was made.
     """
     reach = Tolerances.at(fps)
-    per_event = _share(subjects)
+    per_event = _share(evaluated)
     return {
         "format": FORMAT,
         "title": title,
@@ -80,10 +80,10 @@ def page_data(
         "half_width_frames": reach.half_width_frames,
         "wide_frames": reach.wide_frames,
         "num_thresholds": NUM_THRESHOLDS,
-        "kinds": {kind.name.lower(): int(kind) for kind in Kind},
+        "kinds": {kind.name.lower(): int(kind) for kind in OutcomeKind},
         "classes": list(classes),
-        "matches": [_match(match, subjects) for match in matches],
-        "runs": [_run(subject, [match.name for match in matches], per_event) for subject in subjects],
+        "matches": [_match(match, evaluated) for match in matches],
+        "runs": [_run(subject, [match.name for match in matches], per_event) for subject in evaluated],
         "ablation": _finite(ablation),
         "notes": list(notes),
     }
@@ -98,15 +98,15 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _share(subjects: Sequence[Subject]) -> int:
+def _share(evaluated: Sequence[EvaluatedRun]) -> int:
     """Predictions per event that each run may show."""
-    events = sum(len(game.events.frames) for game in subjects[0].figures.matched)
-    return max(2, min(MAX_PER_EVENT, MAX_IN_ALL // max(events * len(subjects), 1)))
+    events = sum(len(game.events.frames) for game in evaluated[0].figures.matched)
+    return max(2, min(MAX_PER_EVENT, MAX_IN_ALL // max(events * len(evaluated), 1)))
 
 
-def _match(match: PageMatch, subjects: Sequence[Subject]) -> dict[str, Any]:
+def _match(match: PageMatch, evaluated: Sequence[EvaluatedRun]) -> dict[str, Any]:
     """Its events, which are the same for every run that has it."""
-    for subject in subjects:
+    for subject in evaluated:
         if match.name in subject.loaded.names:
             index = subject.loaded.names.index(match.name)
             events, clock = subject.figures.matched[index].events, subject.loaded.clocks[index]
@@ -115,7 +115,7 @@ def _match(match: PageMatch, subjects: Sequence[Subject]) -> dict[str, Any]:
     raise AssertionError(f"{match.name} is of no run")
 
 
-def _run(subject: Subject, names: Sequence[str], per_event: int) -> dict[str, Any]:
+def _run(subject: EvaluatedRun, names: Sequence[str], per_event: int) -> dict[str, Any]:
     figures = subject.figures
     kept = _kept(figures, per_event)
     places = [np.cumsum(each) - 1 for each in kept]  # index among all predictions -> among those that are kept
@@ -148,9 +148,9 @@ def _run(subject: Subject, names: Sequence[str], per_event: int) -> dict[str, An
     }
 
 
-def _times(figures: Figures, kind: Kind) -> int:
+def _times(figures: Figures, kind: OutcomeKind) -> int:
     """How often a mistake was made, over all games."""
-    kinds = [each.event_kinds if kind == Kind.MISSED else each.prediction_kinds for each in figures.outcomes]
+    kinds = [each.event_kinds if kind == OutcomeKind.MISSED else each.prediction_kinds for each in figures.outcomes]
     return sum(int(np.count_nonzero(each == kind)) for each in kinds)
 
 
@@ -171,7 +171,7 @@ def _kept(figures: Figures, per_event: int) -> list[NDArray[np.bool_]]:
     return parts
 
 
-def _predictions(matched: Matched, clock: Clock) -> dict[str, Any]:
+def _predictions(matched: Matched, clock: SpotTimes) -> dict[str, Any]:
     predictions = matched.predictions
     return _pack(
         {

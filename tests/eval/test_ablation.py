@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bas.ablate.table import SHEET, TABLE, Judged, Row, Table, require_same_settings
+from bas.ablate.table import SHEET, TABLE, AblationTable, Row, SeedRun, require_same_settings
 from bas.errors import InputError
 from bas.eval.report import Score
 
@@ -27,18 +27,18 @@ ROW = Row(
 )
 
 
-def judged(seed: int, map_10: float, map_12: float, *, seconds: float = 10.0, low: float | None = 0.1) -> Judged:
+def judged(seed: int, map_10: float, map_12: float, *, seconds: float = 10.0, low: float | None = 0.1) -> SeedRun:
     means: dict[str, dict[str, float | None]] = {
         "mAP-10": {"value": map_10, "low": low, "high": 0.5, "chance": 0.01},
         "mAP-12": {"value": map_12, "low": low, "high": 0.4, "chance": 0.02},
     }
-    return Judged(
+    return SeedRun(
         seed=seed, run=f"runs/ed-{seed}", store="s.zarr", predictions="p", seconds=seconds, parameters=123, means=means
     )
 
 
-def table(*rows: Row, **changes: Any) -> Table:
-    made = Table(
+def table(*rows: Row, **changes: Any) -> AblationTable:
+    made = AblationTable(
         sources=("/data",),
         split="test",
         settings={"epochs": None, "size": [64, 36], "set": {"ed.ks": 9}},
@@ -83,7 +83,7 @@ def test_failures_say_once_why_and_keep_what_is_done() -> None:
 
 def test_scores_without_an_interval_become_null() -> None:
     nothing = float("nan")
-    plain = Judged.plain({"mAP": Score(0.5, nothing, nothing, 0.1, 0.0)})
+    plain = SeedRun.plain({"mAP": Score(0.5, nothing, nothing, 0.1, 0.0)})
     assert plain == {"mAP": {"value": 0.5, "low": None, "high": None, "chance": 0.1}}
 
 
@@ -116,7 +116,7 @@ def test_the_json_file_holds_what_is_agreed(tmp_path: Path) -> None:
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     one = ROW.with_run(judged(2, 0.2, 0.3, low=None)).with_failure("no room", seed=0).with_failure("no room", seed=1)
     table(DONE, one, replace(ROW, published=None)).write(tmp_path)
-    read = Table.read(tmp_path)
+    read = AblationTable.read(tmp_path)
     assert read.to_json() == json.loads((tmp_path / TABLE).read_text())
     assert read.rows[0] == DONE
     assert [row.status for row in read.rows] == ["done", "failed", "pending"]
@@ -129,7 +129,7 @@ def test_rows_without_a_number_of_seeds_keep_their_status(tmp_path: Path) -> Non
     for row in record["rows"]:
         del row["num_seeds"]
     (tmp_path / TABLE).write_text(json.dumps(record))
-    assert [row.status for row in Table.read(tmp_path).rows] == ["done", "pending"]
+    assert [row.status for row in AblationTable.read(tmp_path).rows] == ["done", "pending"]
 
 
 def test_the_sheet_has_a_line_per_row_and_chance(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_damaged_table_says_what_to_do(tmp_path: Path, damage: Callable[[dict[
     record = json.loads((tmp_path / TABLE).read_text())
     damage(record)
     (tmp_path / TABLE).write_text(json.dumps(record))
-    for read in (Table.read, lambda folder: require_same_settings(folder, table(DONE))):
+    for read in (AblationTable.read, lambda folder: require_same_settings(folder, table(DONE))):
         with pytest.raises(InputError, match="damaged") as error:
             read(tmp_path)
         assert "delete the file" in error.value.cure

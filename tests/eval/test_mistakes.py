@@ -3,27 +3,27 @@
 import numpy as np
 import pytest
 
-from bas.eval.mistakes import Kind, Matched, Sorted, confusion, match_game, sort_out, worst
-from bas.eval.spots import Game, Spots
+from bas.eval.mistakes import Matched, OutcomeKind, Outcomes, confusion, find_outcomes, match_game, worst
+from bas.eval.spots import GridGame, Spots
 
 Found = tuple[int, int, float]
 HALF, WIDE = 12, 62
-BELOW, HIT, WRONG, TIMED, MISSED, DOUBLE, FALSE = Kind
+BELOW, HIT, WRONG, TIMED, MISSED, DOUBLE, FALSE = OutcomeKind
 
 
-def game(events: list[Found], predictions: list[Found], *, num_classes: int = 3) -> Game:
+def game(events: list[Found], predictions: list[Found], *, num_classes: int = 3) -> GridGame:
     """From (frame, class, value)."""
 
     def spots(found: list[Found]) -> Spots:
         frames, classes, values = zip(*found, strict=True) if found else ((), (), ())
         return Spots.collect(frames, classes, values, num_classes=num_classes)
 
-    return Game(spots(events), spots(predictions))
+    return GridGame(spots(events), spots(predictions))
 
 
-def sorted_out(each: Game, threshold: int = 20) -> tuple[Matched, Sorted]:
+def sorted_out(each: GridGame, threshold: int = 20) -> tuple[Matched, Outcomes]:
     matched = match_game(each, HALF)
-    return matched, sort_out(matched, [threshold] * each.num_classes, half_width_frames=HALF, wide_frames=WIDE)
+    return matched, find_outcomes(matched, [threshold] * each.num_classes, half_width_frames=HALF, wide_frames=WIDE)
 
 
 def test_each_kind_where_it_belongs() -> None:
@@ -66,7 +66,7 @@ def test_the_surest_left_over_wins_and_of_equal_ones_the_earlier() -> None:
 @pytest.mark.parametrize(
     ("distance", "kind"), [(12, HIT), (13, TIMED), (-12, HIT), (-62, TIMED), (62, TIMED), (63, MISSED)]
 )
-def test_borders_of_the_tolerances_belong_to_them(distance: int, kind: Kind) -> None:
+def test_borders_of_the_tolerances_belong_to_them(distance: int, kind: OutcomeKind) -> None:
     _, outcome = sorted_out(game([(100, 0, 1)], [(100 + distance, 0, 0.9)]))
     assert outcome.event_kinds.tolist() == [kind]
 
@@ -133,7 +133,7 @@ def test_predictions_can_be_left_out_without_changing_pairs() -> None:
     assert before.tolist() == after.tolist()
 
 
-def _random_game(generator: np.random.Generator) -> Game:
+def _random_game(generator: np.random.Generator) -> GridGame:
     events = [
         (int(f), int(c), 1.0) for f, c in zip(generator.integers(0, 900, 40), generator.integers(0, 3, 40), strict=True)
     ]
