@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .cache.store import FeatureStore
-from .data.games import Game, Part, StoredPart, VideoPart, choose_games, find_games
+from .data.games import Part, SourceGame, StoredPart, VideoPart, choose_games, find_games
 from .errors import InputError, named_values
 from .eval.calibrate import FittedCalibration
 from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
@@ -162,7 +162,7 @@ def predict(
     )
 
 
-def _predict_game(shared: _Prediction, game: Game) -> MatchResult:
+def _predict_game(shared: _Prediction, game: SourceGame) -> MatchResult:
     """One game: rows, confidences, peaks, calibration, files."""
     if game.problem:
         raise InputError(game.problem)
@@ -218,7 +218,7 @@ def _events(spots: Spots, classes: Sequence[str], grid: TimeGrid, *, half: int) 
     return tuple(sorted(events, key=lambda event: event.position_ms))
 
 
-def _rows(shared: _Prediction, game: Game, part: Part, *, first_row: int) -> "MatchRows":
+def _rows(shared: _Prediction, game: SourceGame, part: Part, *, first_row: int) -> "MatchRows":
     """Rows of a part, from its store or its video; progress counts on from `first_row`, where the part before ended."""
     from .extract.rows import stored_rows, streamed_rows
 
@@ -250,7 +250,7 @@ def _rows(shared: _Prediction, game: Game, part: Part, *, first_row: int) -> "Ma
     )
 
 
-def _keep_rows(shared: _Prediction, games: Sequence[Game], keep: Path) -> list[Game]:
+def _keep_rows(shared: _Prediction, games: Sequence[SourceGame], keep: Path) -> list[SourceGame]:
     """Extract the videos into a store; the same games with stored parts, and with a problem where that failed."""
     from .extract.run import extract_matches
 
@@ -276,7 +276,9 @@ def _keep_rows(shared: _Prediction, games: Sequence[Game], keep: Path) -> list[G
     return kept
 
 
-def _prepared(ensemble: "Ensemble", games: Sequence[Game], options: PredictOptions, progress: Progress) -> _Prediction:
+def _prepared(
+    ensemble: "Ensemble", games: Sequence[SourceGame], options: PredictOptions, progress: Progress
+) -> _Prediction:
     """What all games share; every store and the backbone's weights are checked before work begins."""
     first = ensemble.first
     parts = [part for game in games for part in game.parts]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..cache.store import FeatureStore
-from ..data.games import Game, StoredPart, choose_games, find_games
+from ..data.games import SourceGame, StoredPart, choose_games, find_games
 from ..errors import InputError
 from ..eval.files import PREDICTIONS_NAME, games_of, read_events
 from ..eval.prediction_folder import RECORD
@@ -175,7 +175,7 @@ def _fps(games: Sequence[LabelledGame]) -> Fraction:
     return part.store.match(part.id).meta.grid.judged.fps
 
 
-def _labelled_game(store: FeatureStore, game: Game) -> LabelledGame:
+def _labelled_game(store: FeatureStore, game: SourceGame) -> LabelledGame:
     parts = tuple(part for part in game.parts if isinstance(part, StoredPart))
     events: list[Event] = []
     for part in parts:

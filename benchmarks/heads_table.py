@@ -29,7 +29,7 @@ from bas.eval.e2e import DELTAS_FRAMES
 from bas.eval.metric import MetricSettings, average_map
 from bas.eval.peaks import PeakSettings, find_spots
 from bas.eval.report import EvalSettings, average_precision, evaluate
-from bas.eval.spots import GridGame, Spots
+from bas.eval.spots import Game, Spots
 from bas.eval.uncertainty import Resampling, chance_games
 from bas.heads.ensemble import Ensemble
 from bas.heads.recipes import RECIPES, default_recipe
@@ -189,12 +189,12 @@ def _run(task: tuple[Path, Path, TrainSettings, Protocol]) -> tuple[str, dict[st
     return settings.head, {**result["scores"], **shown}
 
 
-def judged_games(store: FeatureStore, runs: Sequence[Path], protocol: Protocol) -> list[GridGame]:
+def judged_games(store: FeatureStore, runs: Sequence[Path], protocol: Protocol) -> list[Game]:
     """Events, and spots of the mean of runs, of the matches that are judged; a match keeps its own clock."""
     ensemble, games = Ensemble.load(runs, torch.device("cpu")), []
     for match in judged_matches(store, protocol):
         spots = find_spots(ensemble.scores(open_bank(store, [match.id])), protocol.peaks)
-        games.append(GridGame(match.spots(len(store.classes)), spots))
+        games.append(Game(match.spots(len(store.classes)), spots))
     return games
 
 
@@ -203,7 +203,7 @@ def judged_matches(store: FeatureStore, protocol: Protocol) -> list[LabelledMatc
     return labelled_matches(Matches.of_store(store), ids, store.classes)
 
 
-def measure(games: Sequence[GridGame], classes: Sequence[str], fps: Fraction) -> dict[str, float]:
+def measure(games: Sequence[Game], classes: Sequence[str], fps: Fraction) -> dict[str, float]:
     """AP in %, the headline with its bootstrap interval first."""
     report = evaluate(games, classes, EvalSettings(fps=fps, num_chance_draws=0))
     name, headline = next(iter(report.means.items()))
@@ -228,7 +228,7 @@ def chance(store_path: Path, protocol: Protocol) -> dict[str, float]:
     """The same figures for instants and confidences drawn at random, one a second and class; mean of five draws."""
     store = FeatureStore.open(store_path)
     fps, nothing = judged_matches(store, protocol)[0].fps, Spots.collect([], [], [], num_classes=len(store.classes))
-    games = [GridGame(match.spots(len(store.classes)), nothing) for match in judged_matches(store, protocol)]
+    games = [Game(match.spots(len(store.classes)), nothing) for match in judged_matches(store, protocol)]
     draws = [measure(chance_games(games, fps, draw=draw), store.classes, fps) for draw in range(5)]
     return {name: statistics.mean(draw[name] for draw in draws) for name in draws[0]}
 

@@ -16,7 +16,7 @@ import numpy as np
 from common import interleaved, machine, median_ratio
 
 from bas.eval.metric import DELTAS_SECONDS, MetricSettings, average_map
-from bas.eval.spots import FloatArray, GridGame
+from bas.eval.spots import FloatArray, Game
 
 FPS = 25
 EVENTS_PER_MINUTE = (17.0, 15.0, 2.6, 3.0, 2.1, 1.1, 1.4, 0.6, 0.8, 0.2, 0.1, 0.04)
@@ -56,7 +56,7 @@ def main() -> None:
     results: dict[str, Any] = {}
 
     def ours() -> float:
-        results["ours"] = average_map([GridGame.from_grids(*grid) for grid in grids], settings)
+        results["ours"] = average_map([Game.from_grids(*grid) for grid in grids], settings)
         return 1.0
 
     def package() -> float:

@@ -41,7 +41,7 @@ _MAX_DEPTH = MAX_ID_PARTS + 8
 
 
 @dataclass(frozen=True)
-class Finding:
+class StoreFinding:
     """One thing that `verify` has to say."""
 
     severity: Severity
@@ -58,7 +58,7 @@ class Finding:
         return asdict(self)
 
 
-def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[Finding]:
+def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[StoreFinding]:
     """Check a store, or some matches of it, against its own hashes and settings. Reads every byte; writes nothing.
 
     Args:
@@ -73,12 +73,12 @@ def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[Fi
         store = FeatureStore.open(path)
         known = store.matches()
     except InputError as error:
-        return [Finding("error", "", "", str(error))]
+        return [StoreFinding("error", "", "", str(error))]
     findings = [] if matches is not None else [*_check_folders(path, "", known), *_unfinished(path)]
     findings += _check_reduction(store)
     for match_id in known if matches is None else matches:
         if match_id not in known:
-            findings.append(Finding("error", match_id, "", "the store has no such match"))
+            findings.append(StoreFinding("error", match_id, "", "the store has no such match"))
         else:
             findings += check_match(store, match_id)
     return findings
@@ -93,7 +93,7 @@ def compare_rows(
     view: str,
     tolerance: float,
     lengths: npt.ArrayLike | None = None,
-) -> list[Finding]:
+) -> list[StoreFinding]:
     """Compare stored rows with the same rows made again from the video.
 
     Args:
@@ -110,7 +110,9 @@ def compare_rows(
     """
     made, kept = np.asarray(again, np.float64), np.asarray(stored, np.float64)
     if kept.shape != made.shape:
-        return [Finding("error", match, view, f"made again {made.shape}, stored {kept.shape} from row {first_row}")]
+        return [
+            StoreFinding("error", match, view, f"made again {made.shape}, stored {kept.shape} from row {first_row}")
+        ]
     length = np.linalg.norm(made, axis=1) if lengths is None else np.asarray(lengths, np.float64)
     differing = np.linalg.norm(made - kept, axis=1)
     share = np.divide(differing, length, out=np.where(differing == 0, 0.0, np.inf), where=length > 0)
@@ -119,58 +121,60 @@ def compare_rows(
         return []
     worst = int(wrong[np.argmax(np.nan_to_num(share[wrong], nan=np.inf, posinf=np.inf))])
     message = f"{len(wrong)} of {len(made)} rows differ from the video's; row {first_row + worst} by {share[worst]:.2g}"
-    return [Finding("error", match, view, f"{message} of its length (allowed {tolerance:g})")]
+    return [StoreFinding("error", match, view, f"{message} of its length (allowed {tolerance:g})")]
 
 
-def _check_reduction(store: FeatureStore) -> Iterator[Finding]:
+def _check_reduction(store: FeatureStore) -> Iterator[StoreFinding]:
     try:
         is_wanted = store.reduction is not None
     except InputError as error:
-        yield Finding("error", "", "", str(error))
+        yield StoreFinding("error", "", "", str(error))
         return
     if not is_wanted and (store.path / REDUCTION_FILE).exists():
         yield _stray("", Path(REDUCTION_FILE), "a file that does not belong there")
 
 
-def check_match(store: FeatureStore, match_id: str) -> Iterator[Finding]:
+def check_match(store: FeatureStore, match_id: str) -> Iterator[StoreFinding]:
     """What is wrong with one match of a store."""
     try:
         info = store.match(match_id)
     except InputError as error:
-        yield Finding("error", match_id, "", str(error))
+        yield StoreFinding("error", match_id, "", str(error))
         return
     for name, check in ((PTS, _check_pts), (VALID, _check_valid)):
         try:
             values = read_plain(store.path, f"{match_id}/{name}")
             unhashed = "sha256" not in array_metadata(store.path, f"{match_id}/{name}")["attributes"]
         except InputError as error:
-            yield Finding("error", match_id, "", str(error))
+            yield StoreFinding("error", match_id, "", str(error))
             continue
         if unhashed:
-            yield Finding("warning", match_id, "", f"{name}: no sha256 to check the values against")
+            yield StoreFinding("warning", match_id, "", f"{name}: no sha256 to check the values against")
         if values.shape != (info.num_rows,):
-            yield Finding("error", match_id, "", f"{name}: {len(values)} values, the match has {info.num_rows} rows")
-        yield from (Finding("error", match_id, "", f"{name}: {message}") for message in check(values))
+            yield StoreFinding(
+                "error", match_id, "", f"{name}: {len(values)} values, the match has {info.num_rows} rows"
+            )
+        yield from (StoreFinding("error", match_id, "", f"{name}: {message}") for message in check(values))
     yield from _check_labels(store, info)
     yield from _check_groups(store.path, match_id)
     views = store.views(match_id)
     if not views:
-        yield Finding("error", match_id, "", "no view")
+        yield StoreFinding("error", match_id, "", "no view")
     for view in views:
         yield from _check_view(store, info, view)
     yield from _check_folders(store.path, match_id, [])
 
 
-def _check_groups(root: Path, match_id: str) -> Iterator[Finding]:
+def _check_groups(root: Path, match_id: str) -> Iterator[StoreFinding]:
     """A group says nothing but its attributes: what a Zarr reader would believe (consolidated metadata) is not ours."""
     for relative in (f"{match_id}/{METADATA}", f"{match_id}/{FEATURES}/{METADATA}"):
         try:
             document = read_json(inside(root, relative), max_bytes=METADATA_BYTES)
         except InputError as error:
-            yield Finding("error", match_id, "", str(error))
+            yield StoreFinding("error", match_id, "", str(error))
             continue
         if not isinstance(document, dict) or {**document, "attributes": {}} != group_metadata({}):
-            yield Finding("error", match_id, "", f"{relative}: not a plain group of Zarr v3")
+            yield StoreFinding("error", match_id, "", f"{relative}: not a plain group of Zarr v3")
 
 
 def _check_pts(pts: npt.NDArray[Any]) -> Iterator[str]:
@@ -184,31 +188,31 @@ def _check_valid(valid: npt.NDArray[Any]) -> Iterator[str]:
         yield f"row {int(np.argmax(valid > 1))} is neither 0 nor 1"
 
 
-def _check_labels(store: FeatureStore, info: MatchInfo) -> Iterator[Finding]:
+def _check_labels(store: FeatureStore, info: MatchInfo) -> Iterator[StoreFinding]:
     try:
         events = info.meta.events() or []
     except InputError as error:
-        yield Finding("error", info.id, "", str(error))
+        yield StoreFinding("error", info.id, "", str(error))
         return
     for event in events:
         if info.meta.grid.frame(event.position_ms) >= info.num_rows:
             message = f"label {event.label} at {event.position_ms} ms lies after the end ({1000 * info.seconds:.0f} ms)"
-            yield Finding("error", info.id, "", message)
+            yield StoreFinding("error", info.id, "", message)
         if store.classes and event.label not in store.classes:
-            yield Finding("error", info.id, "", f"label {event.label!r} at {event.position_ms} ms is not a class")
+            yield StoreFinding("error", info.id, "", f"label {event.label!r} at {event.position_ms} ms is not a class")
 
 
-def _check_view(store: FeatureStore, info: MatchInfo, view: str) -> Iterator[Finding]:
+def _check_view(store: FeatureStore, info: MatchInfo, view: str) -> Iterator[StoreFinding]:
     relative = f"{info.id}/{FEATURES}/{view}"
     try:
         rows = open_rows(store.path, relative)
         recorded = array_metadata(store.path, relative)["attributes"].get("sha256")
         digest, not_finite = _read_all(rows)
     except InputError as error:
-        yield Finding("error", info.id, view, str(error))
+        yield StoreFinding("error", info.id, view, str(error))
         return
     if recorded is None:
-        yield Finding("warning", info.id, view, "no sha256 to check the rows against")
+        yield StoreFinding("warning", info.id, view, "no sha256 to check the rows against")
     messages, wanted = [], (info.num_rows, store.settings.dim)
     if rows.shape != wanted:
         messages.append(f"shape {rows.shape}, wanted {wanted}")
@@ -220,7 +224,7 @@ def _check_view(store: FeatureStore, info: MatchInfo, view: str) -> Iterator[Fin
         messages.append(f"row {not_finite} holds NaN or Inf")
     if not _padding_is_zero(rows):
         messages.append("the padding behind the last row is not zero")
-    yield from (Finding("error", info.id, view, message) for message in messages)
+    yield from (StoreFinding("error", info.id, view, message) for message in messages)
 
 
 def _read_all(rows: MappedRows) -> tuple[str, int]:
@@ -242,17 +246,19 @@ def _padding_is_zero(rows: MappedRows) -> bool:
         return not any(file.read(layout.num_chunks * layout.chunk_bytes - layout.data_bytes))
 
 
-def _unfinished(root: Path) -> Iterator[Finding]:
+def _unfinished(root: Path) -> Iterator[StoreFinding]:
     if not (root / PARTIAL).is_dir() or (root / PARTIAL).is_symlink():
         return
     for entry in sorted((root / PARTIAL).iterdir()):
         if entry.is_dir() and not entry.is_symlink():
             journal = read_journal(entry)
             name, rows = (journal["match"], journal["rows_done"]) if journal else ("", 0)
-            yield Finding("note", name, "", f"unfinished work, {rows} rows saved: run the same extraction to go on")
+            yield StoreFinding(
+                "note", name, "", f"unfinished work, {rows} rows saved: run the same extraction to go on"
+            )
 
 
-def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[Finding]:
+def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[StoreFinding]:
     """Files that do not belong there, links, and groups without metadata.
 
     Args:
@@ -265,7 +271,7 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
         parent = todo.pop()
         here = parent.relative_to(root)
         if len(here.parts) > _MAX_DEPTH:
-            yield Finding("error", relative, "", f"{'/'.join(here.parts[:8])}...: folders nested too deep")
+            yield StoreFinding("error", relative, "", f"{'/'.join(here.parts[:8])}...: folders nested too deep")
             continue
         where = "" if here == Path() else here.as_posix()
         arrays = _array_files(root, where) if where and relative else None
@@ -273,7 +279,7 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
         try:
             found = sorted(real_files(parent, deep=arrays is not None), key=lambda each: each[0])
         except InputError as error:
-            yield Finding("error", relative, "", str(error))
+            yield StoreFinding("error", relative, "", str(error))
             continue
         links = [path for path, status in found if stat.S_ISLNK(status.st_mode) and path.is_dir()]
         yield from (_stray(relative, path.relative_to(root), "a link") for path in links)
@@ -287,7 +293,7 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[F
         extra = sorted(files - wanted) if wanted else []
         yield from (_stray(relative, here / name, "a file that does not belong there") for name in extra)
         if METADATA not in files:
-            yield Finding("error", relative, "", f"{here}: a folder without {METADATA}")
+            yield StoreFinding("error", relative, "", f"{here}: a folder without {METADATA}")
 
 
 def _array_files(root: Path, relative: str) -> set[str] | None:
@@ -299,5 +305,5 @@ def _array_files(root: Path, relative: str) -> set[str] | None:
     return {METADATA, "c/" + "/".join("0" * len(metadata["shape"]))}
 
 
-def _stray(match: str, path: Path, what: str) -> Finding:
-    return Finding("error", match, "", f"{path.as_posix()}: {what}")
+def _stray(match: str, path: Path, what: str) -> StoreFinding:
+    return StoreFinding("error", match, "", f"{path.as_posix()}: {what}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..cache.convert.importing import SourceMatch
     from ..cache.match import StoreInfo
-    from ..cache.verify import Finding
+    from ..cache.verify import StoreFinding
 
 
 Url = Annotated[
@@ -283,7 +283,7 @@ def info_view(about: "StoreInfo") -> "Group":
     return Group(matches, "", view)
 
 
-def findings_view(store: Path, findings: "Sequence[Finding]") -> "Group":
+def findings_view(store: Path, findings: "Sequence[StoreFinding]") -> "Group":
     """One paragraph per finding, worst first; one line where there is none."""
     from rich.console import Group
     from rich.text import Text

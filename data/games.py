@@ -41,7 +41,7 @@ Part = StoredPart | VideoPart
 
 
 @dataclass(frozen=True)
-class Game:
+class SourceGame:
     """What one predictions file is about."""
 
     id: str
@@ -51,7 +51,7 @@ class Game:
     """Why it cannot be predicted, where that is known from looking at the folders."""
 
 
-def find_games(sources: Sequence[Path], *, with_labels: bool = False) -> list[Game]:
+def find_games(sources: Sequence[Path], *, with_labels: bool = False) -> list[SourceGame]:
     """Games in stores, data set folders and video files, in order of id.
 
     Args:
@@ -79,11 +79,13 @@ def find_games(sources: Sequence[Path], *, with_labels: bool = False) -> list[Ga
         known = [
             problems[name] for name in dict.fromkeys([shared_id, *(part.id for part in members)]) if name in problems
         ]
-        games.append(Game(shared_id, members, "\n".join(known)))
+        games.append(SourceGame(shared_id, members, "\n".join(known)))
     return games
 
 
-def choose_games(games: Sequence[Game], *, splits: Sequence[Split] = (), names: Sequence[str] = ()) -> list[Game]:
+def choose_games(
+    games: Sequence[SourceGame], *, splits: Sequence[Split] = (), names: Sequence[str] = ()
+) -> list[SourceGame]:
     """Games of some splits, and of some names.
 
     Args:
@@ -100,7 +102,7 @@ def choose_games(games: Sequence[Game], *, splits: Sequence[Split] = (), names: 
         raise InputError(
             "no match to predict", got=f"matches of {', '.join(found)}" if found else "none", wanted=", ".join(splits)
         )
-    chosen: dict[str, Game] = {}
+    chosen: dict[str, SourceGame] = {}
     for name in names:
         hits = [game for game in left if game.id == name] or [game for game in left if name in game.id]
         if len(hits) != 1:
@@ -152,7 +154,7 @@ class LabelSet:
     """Where the labels are."""
 
     files: Mapping[str, Path | tuple[Event, ...]]
-    """Game id -> label file, or its events where they come from a store."""
+    """SourceGame id -> label file, or its events where they come from a store."""
     classes: tuple[str, ...]
     """The data set's class list, in order."""
     problems: tuple[str, ...]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError, reading_record
 from .metric import NUM_THRESHOLDS
-from .spots import FloatArray, GridGame, Spots, check_same_classes
+from .spots import FloatArray, Game, Spots, check_same_classes
 
 _NUM_KNOTS = 20
 _Knots = tuple[tuple[float, ...], tuple[float, ...]]
@@ -93,7 +93,7 @@ class FittedCalibration:
             return cls(scores, values)
 
 
-def fit_calibration(games: Sequence[GridGame]) -> FittedCalibration:
+def fit_calibration(games: Sequence[Game]) -> FittedCalibration:
     """Fit on validation games: the n-th highest of N scores of a class with E events becomes about 1 / (1 + n / E).
 
     From one threshold to the next n grows by about the same share at n = E / 4 and n = 4 E, and by least at n = E:
@@ -137,7 +137,7 @@ def _is_between(numbers: Sequence[float], highest: float) -> bool:
     return all(low < high for low, high in pairwise((0.0, *numbers, highest)))
 
 
-def spread_by_rank(games: Sequence[GridGame]) -> list[GridGame]:
+def spread_by_rank(games: Sequence[Game]) -> list[Game]:
     """Every score becomes 1 - sqrt(share of the class's predictions, over all games, that score higher).
 
     Equal scores stay equal, and the order within a class stays; the best score becomes 1. The square root gives the
@@ -160,5 +160,5 @@ def spread_by_rank(games: Sequence[GridGame]) -> list[GridGame]:
             for class_index, scores in enumerate(pooled)
             if len(scores)
         ]
-        spread.append(GridGame(game.events, game.predictions.with_values(np.concatenate([*values, np.zeros(0)]))))
+        spread.append(Game(game.events, game.predictions.with_values(np.concatenate([*values, np.zeros(0)]))))
     return spread

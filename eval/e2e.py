@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .spots import FloatArray, GridGame, IntArray, check_same_classes
+from .spots import FloatArray, Game, IntArray, check_same_classes
 
 DELTAS_FRAMES = (0, 1, 2, 4)
 """The tolerances that E2E-Spot reports."""
@@ -48,7 +48,7 @@ class Ranked:
         return np.stack([[_all_point(ranked, row) for ranked in self.classes] for row in times]).swapaxes(1, 2)
 
 
-def rank(games: Sequence[GridGame], deltas_frames: Sequence[int], *, block_frames: int | None = None) -> Ranked:
+def rank(games: Sequence[Game], deltas_frames: Sequence[int], *, block_frames: int | None = None) -> Ranked:
     """Match every class of every game.
 
     Args:
@@ -73,7 +73,7 @@ def rank(games: Sequence[GridGame], deltas_frames: Sequence[int], *, block_frame
 
 
 def _rank_class(
-    games: Sequence[GridGame],
+    games: Sequence[Game],
     class_index: int,
     deltas_frames: Sequence[int],
     lengths: Sequence[int],

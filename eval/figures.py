@@ -12,7 +12,7 @@ import numpy as np
 from .metric import DELTAS_SECONDS, NUM_THRESHOLDS, MetricSettings, count, interpolated_precision, match, threshold_bins
 from .mistakes import Matched, Mistake, Outcomes, confusion, find_outcomes, match_game, worst
 from .report import EvalSettings, Metric, Report, evaluate
-from .spots import FloatArray, GridGame, IntArray
+from .spots import FloatArray, Game, IntArray
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ClassCurve:
         return NUM_THRESHOLDS - 1 - int(np.argmax(self.f1[::-1]))
 
 
-def curves(games: Sequence[GridGame], settings: MetricSettings) -> tuple[ClassCurve, ...]:
+def curves(games: Sequence[Game], settings: MetricSettings) -> tuple[ClassCurve, ...]:
     """(C,) curves over `games` at the first tolerance of `settings`.
 
     Raises:
@@ -79,7 +79,7 @@ class Lateness:
     """(C, L) the other pairs."""
 
 
-def lateness(games: Sequence[GridGame], half_width_frames: int, thresholds: Sequence[int]) -> Lateness:
+def lateness(games: Sequence[Game], half_width_frames: int, thresholds: Sequence[int]) -> Lateness:
     """Distances of matched pairs.
 
     Args:
@@ -144,7 +144,7 @@ class Tolerances:
 
 
 def figures(
-    games: Sequence[GridGame], classes: Sequence[str], settings: EvalSettings, *, warnings: Sequence[str] = ()
+    games: Sequence[Game], classes: Sequence[str], settings: EvalSettings, *, warnings: Sequence[str] = ()
 ) -> Figures:
     """Figures of one run.
 

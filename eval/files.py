@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..events import PREDICTIONS_BYTES, Event, TimeGrid, parse_event
 from ..files import JSON_BYTES, read_json
-from .spots import GridGame, IntArray, Spots
+from .spots import Game, IntArray, Spots
 
 LabelSource = Path | tuple[Event, ...]
 """Labels of a game: a file, or events that were read elsewhere (a feature store holds them too)."""
@@ -41,16 +41,16 @@ class SpotTimes:
     """When the spots of a game are, in the file's own milliseconds; cells of the official reader are coarser."""
 
     events_ms: IntArray
-    """(E,) of `GridGame.events`."""
+    """(E,) of `Game.events`."""
     predictions_ms: IntArray
-    """(P,) of `GridGame.predictions`."""
+    """(P,) of `Game.predictions`."""
 
 
 @dataclass(frozen=True)
 class LoadedGames:
     """Games ready for the metric, and what was noticed on the way."""
 
-    games: tuple[GridGame, ...]
+    games: tuple[Game, ...]
     """One per half that holds anything, in order of `names`."""
     clocks: tuple[SpotTimes, ...]
     """Of each game."""
@@ -220,7 +220,7 @@ def games_of(
     fps: Fraction,
     *,
     to_frame: Callable[[int, Fraction], int] = official_frame,
-) -> list[tuple[int, GridGame, SpotTimes]]:
+) -> list[tuple[int, Game, SpotTimes]]:
     """One game on the grid, each half by itself: half 1, and half 2 where there is anything in it.
 
     Args:
@@ -244,7 +244,7 @@ def games_of(
 
 def _game(
     events: Sequence[Event], predictions: Sequence[Event], index: Mapping[str, int], frame: Callable[[Event], int]
-) -> tuple[GridGame, SpotTimes]:
+) -> tuple[Game, SpotTimes]:
     def spots(of: Sequence[Event], values: Sequence[float]) -> Spots:
         return Spots.collect(
             [frame(event) for event in of], [index[event.label] for event in of], values, num_classes=len(index)
@@ -254,5 +254,5 @@ def _game(
         return spots(of, [event.position_ms for event in of]).values.astype(np.int64)
 
     found = spots(predictions, [1.0 if event.confidence is None else event.confidence for event in predictions])
-    game = GridGame(spots(events, [1.0 if event.visible else -1.0 for event in events]), found)
+    game = Game(spots(events, [1.0 if event.visible else -1.0 for event in events]), found)
     return game, SpotTimes(times_ms(events), times_ms(predictions)[found.values >= 0])

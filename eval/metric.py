@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 
 from ..errors import InputError
-from .spots import FloatArray, GridGame, IntArray, check_same_classes
+from .spots import FloatArray, Game, IntArray, check_same_classes
 
 NUM_THRESHOLDS = 200
 THRESHOLDS = np.linspace(0.0, 1.0, NUM_THRESHOLDS)
@@ -109,7 +109,7 @@ class Counts:
         return interpolated_precision(hits, predictions, events[:, None, :])
 
 
-def average_map(games: Sequence[GridGame], settings: MetricSettings) -> MeanAP:
+def average_map(games: Sequence[Game], settings: MetricSettings) -> MeanAP:
     """The official metric over `games`, pooled.
 
     Raises:
@@ -138,7 +138,7 @@ def over_deltas(values: FloatArray) -> FloatArray:
     return averaged
 
 
-def count(games: Sequence[GridGame], settings: MetricSettings, *, block_frames: int | None = None) -> Counts:
+def count(games: Sequence[Game], settings: MetricSettings, *, block_frames: int | None = None) -> Counts:
     """Match every game and count by block.
 
     Args:
@@ -171,7 +171,7 @@ def count(games: Sequence[GridGame], settings: MetricSettings, *, block_frames: 
 
 
 def _count_class(
-    game: GridGame, class_index: int, half_widths_frames: Sequence[int], block_frames: int, num_blocks: int
+    game: Game, class_index: int, half_widths_frames: Sequence[int], block_frames: int, num_blocks: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """True positives and predictions (D, V, B, H) and events (V, B) of one class of one game."""
     event_frames, shown = game.events.of_class(class_index)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .metric import match, threshold_bins
-from .spots import FloatArray, GridGame, IntArray, Spots
+from .spots import FloatArray, Game, IntArray, Spots
 
 
 class OutcomeKind(IntEnum):
@@ -91,7 +91,7 @@ class Matched:
         return Matched(self.events, self.predictions.keep(is_kept), place[self.prediction_of])
 
 
-def match_game(game: GridGame, half_width_frames: int) -> Matched:
+def match_game(game: Game, half_width_frames: int) -> Matched:
     """The official pairs of every class within `half_width_frames`."""
     events, predictions = TimeOrdered.of(game.events), TimeOrdered.of(game.predictions)
     place = np.empty(len(predictions.order), dtype=np.int64)

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..events import TimeGrid
 from ..files import settings_from
 from .metric import MetricSettings, average_map
-from .spots import FloatArray, GridGame, IntArray, Spots
+from .spots import FloatArray, Game, IntArray, Spots
 
 Suppression = Literal["hard", "seed", "soft"]
 """How neighbours are suppressed, the simplest first."""
@@ -204,7 +204,7 @@ def choose_peaks(
         rows = [smooth(scores_tk, sigma_frames) for scores_tk in scores]
         for settings in (each for each in candidates if each.sigma_frames == sigma_frames):
             found = [to_grid(_spots_of_rows(row, settings)) for row in rows]
-            games = [GridGame(true, spots) for true, spots in zip(events, found, strict=True)]
+            games = [Game(true, spots) for true, spots in zip(events, found, strict=True)]
             result = average_map(games, at1)
             tried[settings] = PeakTrial(settings, float(result.per_class[:num_headline].mean()), result.mean)
     table = tuple(tried[settings] for settings in candidates)

@@ -15,7 +15,7 @@ from ..events import SOCCERNET_BALL_CLASSES
 from .calibrate import spread_by_rank
 from .e2e import DELTAS_FRAMES, match_by_score, rank
 from .metric import MetricSettings, average_map, count, match, over_deltas
-from .spots import FloatArray, GridGame, check_same_classes
+from .spots import FloatArray, Game, check_same_classes
 from .uncertainty import Resampling, chance_games
 from .warnings import game_warnings
 
@@ -153,7 +153,7 @@ def _number(value: Any) -> Any:
 
 
 def evaluate(
-    games: Sequence[GridGame], classes: Sequence[str], settings: EvalSettings, *, warnings: Sequence[str] = ()
+    games: Sequence[Game], classes: Sequence[str], settings: EvalSettings, *, warnings: Sequence[str] = ()
 ) -> Report:
     """Score `games` and everything around the score.
 
@@ -219,7 +219,7 @@ def mean_groups(classes: Sequence[str]) -> dict[str, int]:
 
 
 def average_precision(
-    games: Sequence[GridGame], settings: EvalSettings, *, block_frames: int | None = None, resampling: bool = False
+    games: Sequence[Game], settings: EvalSettings, *, block_frames: int | None = None, resampling: bool = False
 ) -> FloatArray:
     """(R, D, C) of the chosen metric; R is 1 without resampling. NaN: a class without events, for `e2e` only."""
     counted = (
@@ -237,7 +237,7 @@ def average_precision(
     return np.concatenate(parts)
 
 
-def _samples(games: Sequence[GridGame], settings: EvalSettings) -> FloatArray:
+def _samples(games: Sequence[Game], settings: EvalSettings) -> FloatArray:
     """(R, C) resampled average precision; R is 0 where there are no intervals."""
     if not settings.resampling.num_resamples or _work_warning(games, settings):
         return np.zeros((0, games[0].num_classes))
@@ -245,14 +245,14 @@ def _samples(games: Sequence[GridGame], settings: EvalSettings) -> FloatArray:
     return _combine(average_precision(games, settings, block_frames=block_frames, resampling=True), settings)
 
 
-def _chance(games: Sequence[GridGame], settings: EvalSettings) -> FloatArray:
+def _chance(games: Sequence[Game], settings: EvalSettings) -> FloatArray:
     """(draws, C) average precision of predictions that know nothing."""
     draws = [chance_games(games, settings.fps, draw=draw) for draw in range(settings.num_chance_draws)]
     values = [_combine(average_precision(drawn, settings), settings) for drawn in draws]
     return np.concatenate([np.zeros((0, games[0].num_classes)), *values])
 
 
-def _work_warning(games: Sequence[GridGame], settings: EvalSettings) -> list[str]:
+def _work_warning(games: Sequence[Game], settings: EvalSettings) -> list[str]:
     work = sum(len(game.predictions.frames) for game in games) * settings.resampling.num_resamples
     if settings.metric != "e2e" or work <= _MAX_E2E_WORK:
         return []
@@ -291,7 +291,7 @@ def _score(point: FloatArray, samples: FloatArray, chance: FloatArray, settings:
     )
 
 
-def _timing_errors(games: Sequence[GridGame], settings: EvalSettings) -> list[FloatArray]:
+def _timing_errors(games: Sequence[Game], settings: EvalSettings) -> list[FloatArray]:
     """(C,) milliseconds by which matched predictions are late, at the tolerance `Report.timing_delta`."""
     errors = []
     for c in range(games[0].num_classes):

@@ -50,7 +50,7 @@ class Spots:
         Args:
             frames: (N,) integers.
             classes: (N,) integers, 0 to num_classes - 1.
-            values: (N,) scores or visibilities; what is not >= 0 is kept here (see `GridGame`).
+            values: (N,) scores or visibilities; what is not >= 0 is kept here (see `Game`).
             num_classes: C.
 
         Raises:
@@ -86,7 +86,7 @@ class Spots:
 
 
 @dataclass(frozen=True)
-class GridGame:
+class Game:
     """Events and predictions of one game, or of one half where each half has its own clock."""
 
     events: Spots
@@ -118,7 +118,7 @@ class GridGame:
         )
 
     @classmethod
-    def from_grids(cls, targets: ArrayLike, detections: ArrayLike) -> "GridGame":
+    def from_grids(cls, targets: ArrayLike, detections: ArrayLike) -> "Game":
         """From the official dense form.
 
         Args:
@@ -144,7 +144,7 @@ def _of_grid(grid_tc: FloatArray, is_spot_tc: NDArray[np.bool_]) -> Spots:
     return Spots(np.nonzero(is_spot_ct)[1], np.ascontiguousarray(grid_tc.T)[is_spot_ct], starts)
 
 
-def check_same_classes(games: Sequence[GridGame]) -> int:
+def check_same_classes(games: Sequence[Game]) -> int:
     """C of all games.
 
     Raises:

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from ..errors import InputError
-from .spots import FloatArray, GridGame, IntArray, Spots
+from .spots import FloatArray, Game, IntArray, Spots
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Resampling:
 
 
 def chance_games(
-    games: Sequence[GridGame], fps: Fraction, *, draw: int, per_second: float = 1.0, seed: int = 0
-) -> list[GridGame]:
+    games: Sequence[Game], fps: Fraction, *, draw: int, per_second: float = 1.0, seed: int = 0
+) -> list[Game]:
     """The same events with predictions that know nothing.
 
     For each class, `per_second` instants per second of the game on average, uniform over its cells, each with a
@@ -79,5 +79,5 @@ def chance_games(
             generator.random(num_spots),
             num_classes=num_classes,
         )
-        chance.append(GridGame(game.events, predictions))
+        chance.append(Game(game.events, predictions))
     return chance

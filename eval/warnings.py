@@ -7,7 +7,7 @@ import numpy as np
 
 from .files import OFFICIAL_HALF_SECONDS, LoadedGames, PairedFiles
 from .metric import NUM_THRESHOLDS, threshold_bins
-from .spots import GridGame
+from .spots import Game
 
 MIN_THRESHOLDS_REACHED = 50
 """Fewer distinct thresholds than this cost a real model more than 0.3 points (154: 0, 32: 0.7, 9: 3, 2: 19)."""
@@ -47,7 +47,7 @@ def file_warnings(paired: PairedFiles, loaded: LoadedGames, classes: Sequence[st
     return warnings
 
 
-def game_warnings(games: Sequence[GridGame], classes: Sequence[str], fps: Fraction, *, is_official: bool) -> list[str]:
+def game_warnings(games: Sequence[Game], classes: Sequence[str], fps: Fraction, *, is_official: bool) -> list[str]:
     """Empty classes, cells used twice, a coarse grid, and scores that the thresholds cannot tell apart.
 
     Args:
@@ -86,7 +86,7 @@ def game_warnings(games: Sequence[GridGame], classes: Sequence[str], fps: Fracti
     return warnings + (_score_warnings(games, classes) if is_official else [])
 
 
-def _score_warnings(games: Sequence[GridGame], classes: Sequence[str]) -> list[str]:
+def _score_warnings(games: Sequence[Game], classes: Sequence[str]) -> list[str]:
     warnings, crowded, num_above = [], [], 0
     for c, label in enumerate(classes):
         scores = np.concatenate([game.predictions.of_class(c)[1] for game in games])

@@ -18,7 +18,7 @@ from ..cache.layout import CHUNK_ROWS, DTYPES, ShardLayout
 from ..cache.reduction import Reduction, RowEncoder
 from ..cache.settings import FeatureSettings
 from ..cache.store import FeatureStore
-from ..cache.verify import Finding, compare_rows
+from ..cache.verify import StoreFinding, compare_rows
 from ..cache.writer import cast_rows
 from ..data.games import StoredPart, VideoPart
 from ..data.sources import DataSet, Match
@@ -44,7 +44,7 @@ def extract_again(
     weights: str | None,
     num_places: int,
     matches: Sequence[str] | None = None,
-) -> list[Finding]:
+) -> list[StoreFinding]:
     """Compare stored rows with rows made anew, at places spread over each match.
 
     Args:
@@ -61,25 +61,29 @@ def extract_again(
     full = store.reduction.source if store.reduction else store.settings
     extractor = Extractor.like(full, weights=weights)
     videos = {match.id: match for match in data_set.matches}
-    findings: list[Finding] = []
+    findings: list[StoreFinding] = []
     for match_id in store.matches() if matches is None else matches:
         if match_id not in videos:
-            findings.append(Finding("warning", match_id, "", "no video at hand: its rows were not extracted again"))
+            findings.append(
+                StoreFinding("warning", match_id, "", "no video at hand: its rows were not extracted again")
+            )
         else:
             findings += _compare_match(store, videos[match_id], extractor, num_places)
     return findings
 
 
-def _compare_match(store: FeatureStore, match: Match, extractor: Extractor, num_places: int) -> Iterator[Finding]:
+def _compare_match(store: FeatureStore, match: Match, extractor: Extractor, num_places: int) -> Iterator[StoreFinding]:
     path, stored = match.require_video(), store.match(match.id)
     wanted_sha256 = stored.meta.video.get("sha256")
     if wanted_sha256 not in (None, file_sha256(path)):
-        yield Finding("error", match.id, "", f"{path.name} is not the video that the features were made from (SHA-256)")
+        yield StoreFinding(
+            "error", match.id, "", f"{path.name} is not the video that the features were made from (SHA-256)"
+        )
         return
     video = extractor.open(path)
     if video.num_steps != stored.num_rows:
         message = f"the video has {video.num_steps} frames, the store {stored.num_rows} rows"
-        yield Finding("error", match.id, "", message)
+        yield StoreFinding("error", match.id, "", message)
         return
     for view in (view for view in VIEWS if view in store.views(match.id)):
         for place in np.unique(np.linspace(0, max(0, video.num_steps - CHUNK_ROWS), num_places).astype(int)):
@@ -90,7 +94,7 @@ def _compare_match(store: FeatureStore, match: Match, extractor: Extractor, num_
                         break
 
 
-def _compare_block(store: FeatureStore, match_id: str, view: View, block: RowBlock) -> list[Finding]:
+def _compare_block(store: FeatureStore, match_id: str, view: View, block: RowBlock) -> list[StoreFinding]:
     """Rows made again against those of the store, both as heads see them.
 
     A projection makes no difference longer, but it does make rows shorter: what is allowed is a share of the full row's

@@ -15,14 +15,14 @@ from .annotations import Annotated, Annotations, holds_annotations, read_annotat
 from .importing import (
     FindFolders,
     ImportOptions,
-    Source,
+    ImportSource,
     SourceMatch,
     SourceRows,
     files_below,
     name_list,
     with_last_label,
 )
-from .tables import SUFFIXES, Table, open_table, table_names
+from .tables import SUFFIXES, FeatureTable, open_table, table_names
 
 _HDF5 = frozenset({".h5", ".hdf5"})
 _TOLERANCE = Fraction(5, 100)
@@ -70,7 +70,7 @@ def is_here(names: Collection[str]) -> bool:
     return any(Path(name).suffix.lower() in SUFFIXES for name in names)
 
 
-def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_fps: str | None) -> Source:  # noqa: ARG001
+def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_fps: str | None) -> ImportSource:  # noqa: ARG001
     """Find every table below a root.
 
     Raises:
@@ -110,7 +110,7 @@ def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_f
             },
         )
 
-    return Source(
+    return ImportSource(
         kind="features",
         matches=matches,
         load=load,
@@ -181,7 +181,7 @@ def _annotations(root: Path, options: ImportOptions) -> Annotations | None:
     return read_annotations(path, instant=options.instant or "centre")
 
 
-def _rows_of_duration(match_id: str, table: Table, rate: Rate, seconds: float) -> int:
+def _rows_of_duration(match_id: str, table: FeatureTable, rate: Rate, seconds: float) -> int:
     """T: up to the end of the video, where the last frames filled no row of their own.
 
     Raises:

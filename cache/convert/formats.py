@@ -9,7 +9,7 @@ from ...workers import SILENT, Progress, Summary
 from ..layout import METADATA
 from ..store import FeatureStore
 from . import flat, halves, scores
-from .importing import FindFolders, ImportOptions, Kind, Source, files_below, import_matches
+from .importing import FindFolders, ImportOptions, ImportSource, Kind, files_below, import_matches
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Format:
     """What it looks like, for errors."""
     is_here: Callable[[Collection[str]], bool]
     """Whether files of these names are of the kind."""
-    find: Callable[[Path, ImportOptions, FindFolders, str | None], Source]
+    find: Callable[[Path, ImportOptions, FindFolders, str | None], ImportSource]
     """(root, options, finder of match folders, rows a second of the store or None) -> what is there."""
     options: frozenset[str]
     """Fields of `ImportOptions` that it takes, beside kind, model and fps."""

@@ -10,7 +10,7 @@ from .importing import (
     DERIVED,
     FindFolders,
     ImportOptions,
-    Source,
+    ImportSource,
     SourceMatch,
     SourceRows,
     events_of_rows,
@@ -39,7 +39,7 @@ def is_here(names: Collection[str]) -> bool:
     return any(map(_name_of, names))
 
 
-def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_fps: str | None) -> Source:
+def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_fps: str | None) -> ImportSource:
     """Find every folder with `1_NAME.*` and `2_NAME.*`.
 
     Raises:
@@ -87,7 +87,7 @@ def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_f
             about={} if named is None else {"half2_later_ms": float(1000 * (named - grid.seconds(start)))},
         )
 
-    return Source(
+    return ImportSource(
         kind="features", matches=matches, load=load, classes=classes, fps=fps, model=None if stored_fps else features
     )
 

@@ -27,7 +27,7 @@ from ..rows import array_metadata
 from ..settings import FeatureSettings
 from ..store import FeatureStore
 from ..writer import cast_rows
-from .tables import Table
+from .tables import FeatureTable
 
 Kind = Literal["soccernet", "flat", "scores"]
 Instant = Literal["start", "centre", "end"]
@@ -109,7 +109,7 @@ class ImportOptions:
 class SourceRows:
     """Tables of one match, placed one after another on the match's clock (where two overlap the later one wins)."""
 
-    parts: Sequence[tuple[int, Table]]
+    parts: Sequence[tuple[int, FeatureTable]]
     """(row of the match at which its first row stands, table); all of the same C, at least one."""
     num_rows: int
     """T; what lies behind it is left out, rows without a table are 0 and not valid."""
@@ -182,7 +182,7 @@ class SourceMatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ImportSource:
     """What a format found below a root."""
 
     kind: Literal["features", "scores"]
@@ -205,7 +205,9 @@ FindFolders = Callable[[Path, Collection[str], Path | None, Collection[str]], tu
 classes."""
 
 
-def import_matches(source: Source, store_path: Path, options: ImportOptions, *, progress: Progress = SILENT) -> Summary:
+def import_matches(
+    source: ImportSource, store_path: Path, options: ImportOptions, *, progress: Progress = SILENT
+) -> Summary:
     """Import every match into a store; those that are there are left alone, those that were cut off go on.
 
     Args:
@@ -303,7 +305,7 @@ def name_list(names: Collection[Any], most: int = 6) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _common_channels(source: Source, grid: TimeGrid) -> int:
+def _common_channels(source: ImportSource, grid: TimeGrid) -> int:
     """C of all matches that can be used."""
     channels: dict[int, str] = {}
     lengths: set[int] = set()

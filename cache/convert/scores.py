@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
-from .importing import DERIVED, FindFolders, ImportOptions, Source, SourceMatch, SourceRows
+from .importing import DERIVED, FindFolders, ImportOptions, ImportSource, SourceMatch, SourceRows
 from .offsets import FRAMES_KEY, Offsets, read_offsets
-from .tables import MAX_ROWS, Table, read_npz
+from .tables import MAX_ROWS, FeatureTable, read_npz
 
 WHOLE_NAME = "scores.npz"
 HALF_NAMES = ("1_scores.npz", "2_scores.npz")
@@ -46,7 +46,7 @@ def is_here(names: Collection[str]) -> bool:
     return not _NAMES.isdisjoint(names)
 
 
-def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_fps: str | None) -> Source:  # noqa: ARG001
+def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_fps: str | None) -> ImportSource:  # noqa: ARG001
     """Find every folder of score files below a root. Raises InputError where there is none."""
     matches, classes = find_folders(root, _NAMES, options.split_file, ("Labels-ball.json",))
     offsets = read_offsets(root, options.offsets, [match.id for match in matches])
@@ -54,7 +54,7 @@ def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_f
     def load(match: SourceMatch) -> SourceRows:
         return load_scores(match, offsets)
 
-    return Source(kind="scores", matches=matches, load=load, classes=classes, fps=options.fps)
+    return ImportSource(kind="scores", matches=matches, load=load, classes=classes, fps=options.fps)
 
 
 def load_scores(match: SourceMatch, offsets: Offsets) -> SourceRows:
@@ -116,7 +116,7 @@ def _placed(parts: list[tuple[int, Scores]], num_frames: int, offset: int | None
         valid[first_row + scores.frames] = True
     paths = [scores.path for _, scores in parts]
     return SourceRows(
-        parts=((0, Table(str(paths[0].parent), rows)),),
+        parts=((0, FeatureTable(str(paths[0].parent), rows)),),
         num_rows=num_frames,
         is_valid=valid,
         paths=paths,

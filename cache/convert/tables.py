@@ -33,7 +33,7 @@ _MAX_NODES, _MAX_DEPTH = 100_000, 8
 
 
 @dataclass(frozen=True)
-class Table:
+class FeatureTable:
     """A table of features: checked, not read yet."""
 
     where: str
@@ -61,7 +61,7 @@ class Table:
             raise _damaged(self.where, error) from None
 
 
-def open_table(path: Path, *, dataset: str | None = None, transpose: bool = False) -> Table:
+def open_table(path: Path, *, dataset: str | None = None, transpose: bool = False) -> FeatureTable:
     """Open the table in a file.
 
     Args:
@@ -120,14 +120,14 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
         raise _damaged(str(path), error) from None
 
 
-def _checked(where: str, values: Any, *, transpose: bool) -> Table:
+def _checked(where: str, values: Any, *, transpose: bool) -> FeatureTable:
     """The table, where its type and shape are those of features."""
     shape, dtype = values.shape, values.dtype
     if f"{dtype.kind}{dtype.itemsize}" not in _DTYPES:
         raise InputError(f"{where}: not features", got=f"dtype {dtype}", wanted="float16, float32, float64 or uint8")
     if len(shape) != 2 or min(shape) < 1:
         raise InputError(f"{where}: not a table of features", got=f"shape {shape}", wanted="(rows, channels)")
-    table = Table(where, values, transpose)
+    table = FeatureTable(where, values, transpose)
     num_rows, num_channels = table.shape
     if num_rows > MAX_ROWS or num_channels > _MAX_CHANNELS or num_rows * num_channels * dtype.itemsize > _MAX_BYTES:
         raise InputError(
@@ -139,7 +139,7 @@ def _checked(where: str, values: Any, *, transpose: bool) -> Table:
     return table
 
 
-def _open_npz(path: Path, dataset: str | None, *, transpose: bool) -> Table:
+def _open_npz(path: Path, dataset: str | None, *, transpose: bool) -> FeatureTable:
     with zipfile.ZipFile(path) as archive:
         shapes = {name: _check_member(archive, name, str(path)) for name in archive.namelist() if name[-4:] == ".npy"}
     tables = [name.removesuffix(".npy") for name, shape in shapes.items() if len(shape) == 2]
@@ -162,7 +162,7 @@ def _check_member(archive: zipfile.ZipFile, name: str, where: str) -> tuple[int,
     return tuple(shape)
 
 
-def _open_hdf5(path: Path, dataset: str | None, *, transpose: bool) -> Table:
+def _open_hdf5(path: Path, dataset: str | None, *, transpose: bool) -> FeatureTable:
     import h5py
 
     file = h5py.File(path, "r")  # closed with the last data set that refers to it

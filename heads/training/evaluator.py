@@ -13,7 +13,7 @@ from ...eval.calibrate import FittedCalibration, fit_calibration
 from ...eval.metric import MetricSettings, average_map
 from ...eval.peaks import PeakSettings, PeakTrial, candidates_for, choose_peaks, default_peaks, find_spots
 from ...eval.report import mean_groups
-from ...eval.spots import GridGame, Spots
+from ...eval.spots import Game, Spots
 from ...events import TimeGrid
 from ..model import SpottingModel
 from ..scoring import FloatArray, match_scores
@@ -83,9 +83,9 @@ class Evaluator:
         games = self._games(scores, chosen.best)
         return PostProcessing(chosen.best, fit_calibration(games), self._measure(games), chosen.table)
 
-    def _games(self, scores: Sequence[FloatArray], peaks: PeakSettings) -> list[GridGame]:
+    def _games(self, scores: Sequence[FloatArray], peaks: PeakSettings) -> list[Game]:
         found = [self._on_grid(find_spots(each, peaks)) for each in scores]
-        return [GridGame(true, spots) for true, spots in zip(self._events(), found, strict=True)]
+        return [Game(true, spots) for true, spots in zip(self._events(), found, strict=True)]
 
     def _on_grid(self, spots: Spots) -> Spots:
         """Spots of rows where `bas predict` puts them, in the cells that the metric counts."""
@@ -95,7 +95,7 @@ class Evaluator:
         cells = [grid.judged.frame(grid.instant_ms(row)) for row in spots.frames.tolist()]
         return replace(spots, frames=np.array(cells, np.int64))
 
-    def _measure(self, games: list[GridGame]) -> ValidationResult:
+    def _measure(self, games: list[Game]) -> ValidationResult:
         measured = average_map(games, MetricSettings.named("at1", fps=TimeGrid(self.fps).judged.fps))
         headline = float(measured.per_class[: self._num_headline].mean())
         per_class = dict(zip(self.classes, map(float, measured.per_class), strict=True))

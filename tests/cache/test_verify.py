@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from bas.cache.rows import first_not_finite
-from bas.cache.verify import Finding, compare_rows, verify
+from bas.cache.verify import StoreFinding, compare_rows, verify
 
 LONG_ID = "england_efl/2019-2020/2019-10-01 - Reading - Fulham"
 
@@ -161,7 +161,7 @@ def test_rows_made_again(maker: Any) -> None:
     maker.match()
     rows, stored = maker.rows(600), maker.store().rows("a")
 
-    def compare(again: Any, first_row: int = 100) -> list[Finding]:
+    def compare(again: Any, first_row: int = 100) -> list[StoreFinding]:
         kept = stored[first_row : first_row + len(again)]
         return compare_rows(kept, again, first_row=first_row, match="a", view="identity", tolerance=0.01)
 

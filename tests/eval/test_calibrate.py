@@ -13,25 +13,25 @@ from bas.errors import InputError
 from bas.eval.calibrate import FittedCalibration, fit_calibration
 from bas.eval.metric import MetricSettings, average_map
 from bas.eval.peaks import PeakSettings, find_spots
-from bas.eval.spots import FloatArray, GridGame, Spots
+from bas.eval.spots import FloatArray, Game, Spots
 
 AT1 = MetricSettings.named("at1", fps=Fraction(25))
 RealGames = dict[str, list[tuple[FloatArray, Spots]]]
 SCORES = st.lists(st.floats(2**-13, 1.0, width=32) | st.sampled_from([0.25, 0.5, 1.0]), max_size=60)
 
 
-def game(scores: list[float], num_events: int) -> GridGame:
+def game(scores: list[float], num_events: int) -> Game:
     """One class; the events lie away from the predictions."""
     frames = np.arange(len(scores))
     events = Spots.collect(10_000 + np.arange(num_events), [0] * num_events, [1.0] * num_events, num_classes=1)
-    return GridGame(events, Spots.collect(frames, [0] * len(scores), scores, num_classes=1))
+    return Game(events, Spots.collect(frames, [0] * len(scores), scores, num_classes=1))
 
 
 def mapped(calibration: FittedCalibration, scores: list[float]) -> FloatArray:
     return calibration.apply(game(scores, 0).predictions).values
 
 
-def detector(generator: np.random.Generator, *, num_events: int, num_false: int) -> GridGame:
+def detector(generator: np.random.Generator, *, num_events: int, num_false: int) -> Game:
     """Three classes of `num_events` events, all found; `num_false` false alarms with lower scores on the whole."""
     frames = np.arange(num_events + num_false) * 60
     is_true = np.zeros(len(frames), dtype=bool)
@@ -41,15 +41,15 @@ def detector(generator: np.random.Generator, *, num_events: int, num_false: int)
         scores = np.where(is_true, generator.beta(3, 2, len(frames)), generator.beta(1, 4, len(frames)))
         parts += list(zip(frames.tolist(), [c] * len(frames), scores.tolist(), strict=True))
         events += [(frame, c, 1.0) for frame in frames[is_true].tolist()]
-    return GridGame(*(Spots.collect(*map(list, zip(*each, strict=True)), num_classes=3) for each in (events, parts)))
+    return Game(*(Spots.collect(*map(list, zip(*each, strict=True)), num_classes=3) for each in (events, parts)))
 
 
-def distorted(games: list[GridGame], factor: float, power: float) -> list[GridGame]:
-    return [GridGame(g.events, g.predictions.with_values(factor * g.predictions.values**power)) for g in games]
+def distorted(games: list[Game], factor: float, power: float) -> list[Game]:
+    return [Game(g.events, g.predictions.with_values(factor * g.predictions.values**power)) for g in games]
 
 
-def calibrated(games: list[GridGame], calibration: FittedCalibration) -> list[GridGame]:
-    return [GridGame(each.events, calibration.apply(each.predictions)) for each in games]
+def calibrated(games: list[Game], calibration: FittedCalibration) -> list[Game]:
+    return [Game(each.events, calibration.apply(each.predictions)) for each in games]
 
 
 @settings(max_examples=300, deadline=None)
@@ -123,7 +123,7 @@ def test_a_class_without_spots_or_events_is_sensible() -> None:
 def test_classes_are_fitted_apart() -> None:
     events = Spots.collect([1, 2], [0, 1], [1.0, 1.0], num_classes=2)
     scores = Spots.collect([1, 2, 3, 4], [0, 0, 1, 1], [0.1, 0.2, 0.7, 0.9], num_classes=2)
-    values = fit_calibration([GridGame(events, scores)]).apply(scores)
+    values = fit_calibration([Game(events, scores)]).apply(scores)
     assert values.values[:2].tolist() == values.values[2:].tolist()
     assert (values.frames.tolist(), values.starts.tolist()) == (scores.frames.tolist(), scores.starts.tolist())
 
@@ -177,7 +177,7 @@ def test_damaged_calibrations_are_refused(change: dict[str, Any]) -> None:
 def test_real_scores_squeezed_a_hundred_times_are_repaired_on_a_game_not_fitted_on(real_games: RealGames) -> None:
     chosen = PeakSettings()
     *training, held = [
-        [GridGame(events, find_spots(scores, chosen)) for scores, events in halves] for halves in real_games.values()
+        [Game(events, find_spots(scores, chosen)) for scores, events in halves] for halves in real_games.values()
     ]
     squeezed = distorted(held, 0.01, 1)
     calibration = fit_calibration(distorted(training[0], 0.01, 1))

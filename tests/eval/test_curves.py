@@ -7,7 +7,7 @@ import pytest
 
 from bas.eval.figures import curves, lateness
 from bas.eval.metric import MetricSettings, average_map
-from bas.eval.spots import GridGame, Spots
+from bas.eval.spots import Game, Spots
 
 AT1 = MetricSettings.named("at1", fps=Fraction(25))
 
@@ -18,7 +18,7 @@ def spots(*found: tuple[int, int, float]) -> Spots:
     return Spots.collect(frames, classes, values, num_classes=2)
 
 
-GAME = GridGame(
+GAME = Game(
     spots((100, 0, 1), (200, 0, 1), (300, 0, -1)),
     spots((103, 0, 0.9), (150, 0, 0.8), (195, 0, 0.5), (290, 0, 0.1), (500, 1, 0.7)),
 )
@@ -52,7 +52,7 @@ def test_average_precision_is_that_of_the_metric() -> None:
         events = Spots.collect(frames, generator.integers(0, 2, 80), np.ones(80), num_classes=2)
         late = frames + generator.integers(-15, 16, 80)
         found = Spots.collect(late, generator.integers(0, 2, 80), generator.random(80), num_classes=2)
-        games.append(GridGame(events, found))
+        games.append(Game(events, found))
     found_here = [curve.average_precision for curve in curves(games, AT1)]
     assert found_here == pytest.approx(average_map(games, AT1).per_class.tolist(), abs=1e-12)
 

@@ -13,7 +13,7 @@ from bas.errors import InputError
 from bas.eval.calibrate import spread_by_rank
 from bas.eval.e2e import rank
 from bas.eval.metric import THRESHOLDS, MetricSettings, average_map, count, threshold_bins
-from bas.eval.spots import GridGame, Spots
+from bas.eval.spots import Game, Spots
 from bas.eval.uncertainty import Resampling, chance_games
 from bas.eval.warnings import game_warnings
 from bas.events import SOCCERNET_BALL_CLASSES
@@ -22,15 +22,15 @@ FPS = Fraction(25)
 AT1 = MetricSettings.named("at1", fps=FPS)
 
 
-def one_class(events: list[int], predictions: list[tuple[int, float]]) -> GridGame:
+def one_class(events: list[int], predictions: list[tuple[int, float]]) -> Game:
     frames, scores = [frame for frame, _ in predictions], [score for _, score in predictions]
-    return GridGame(
+    return Game(
         Spots.collect(events, [0] * len(events), [1.0] * len(events), num_classes=1),
         Spots.collect(frames, [0] * len(frames), scores, num_classes=1),
     )
 
 
-def detector(*, seed: int, jitter_frames: float = 0.0, scale: float = 1.0) -> GridGame:
+def detector(*, seed: int, jitter_frames: float = 0.0, scale: float = 1.0) -> Game:
     """200 events, all found, and 200 false alarms with lower scores on the whole."""
     generator = np.random.default_rng(seed)
     events = np.arange(200) * 60 + 100
@@ -101,9 +101,9 @@ def test_jitter_of_6_frames_costs_many_points_and_3_none() -> None:
 
 def test_minus_1_is_no_prediction_and_0_is_one() -> None:
     detections = np.full((50, 1), -1.0)
-    assert len(GridGame.from_grids(np.zeros((50, 1)), detections).predictions.frames) == 0
+    assert len(Game.from_grids(np.zeros((50, 1)), detections).predictions.frames) == 0
     detections[7] = 0.0
-    assert GridGame.from_grids(np.zeros((50, 1)), detections).predictions.frames.tolist() == [7]
+    assert Game.from_grids(np.zeros((50, 1)), detections).predictions.frames.tolist() == [7]
 
 
 def test_the_last_on_a_cell_wins_also_with_no_prediction() -> None:
@@ -189,7 +189,7 @@ def test_settings_and_shapes_are_checked() -> None:
     with pytest.raises(InputError, match="frame rate"):
         MetricSettings((Fraction(1),), Fraction(0))
     with pytest.raises(InputError, match="differ"):
-        GridGame.from_grids(np.zeros((5, 2)), np.zeros((4, 2)))
+        Game.from_grids(np.zeros((5, 2)), np.zeros((4, 2)))
     with pytest.raises(InputError, match="out of range"):
         Spots.collect([1], [2], [0.5], num_classes=2)
     with pytest.raises(InputError, match="numbers of classes"):

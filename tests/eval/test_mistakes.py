@@ -4,24 +4,24 @@ import numpy as np
 import pytest
 
 from bas.eval.mistakes import Matched, OutcomeKind, Outcomes, confusion, find_outcomes, match_game, worst
-from bas.eval.spots import GridGame, Spots
+from bas.eval.spots import Game, Spots
 
 Found = tuple[int, int, float]
 HALF, WIDE = 12, 62
 BELOW, HIT, WRONG, TIMED, MISSED, DOUBLE, FALSE = OutcomeKind
 
 
-def game(events: list[Found], predictions: list[Found], *, num_classes: int = 3) -> GridGame:
+def game(events: list[Found], predictions: list[Found], *, num_classes: int = 3) -> Game:
     """From (frame, class, value)."""
 
     def spots(found: list[Found]) -> Spots:
         frames, classes, values = zip(*found, strict=True) if found else ((), (), ())
         return Spots.collect(frames, classes, values, num_classes=num_classes)
 
-    return GridGame(spots(events), spots(predictions))
+    return Game(spots(events), spots(predictions))
 
 
-def sorted_out(each: GridGame, threshold: int = 20) -> tuple[Matched, Outcomes]:
+def sorted_out(each: Game, threshold: int = 20) -> tuple[Matched, Outcomes]:
     matched = match_game(each, HALF)
     return matched, find_outcomes(matched, [threshold] * each.num_classes, half_width_frames=HALF, wide_frames=WIDE)
 
@@ -133,7 +133,7 @@ def test_predictions_can_be_left_out_without_changing_pairs() -> None:
     assert before.tolist() == after.tolist()
 
 
-def _random_game(generator: np.random.Generator) -> GridGame:
+def _random_game(generator: np.random.Generator) -> Game:
     events = [
         (int(f), int(c), 1.0) for f, c in zip(generator.integers(0, 900, 40), generator.integers(0, 3, 40), strict=True)
     ]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bas.errors import InputError
 from bas.eval.metric import DELTAS_SECONDS, MeanAP, MetricSettings, average_map
-from bas.eval.spots import FloatArray, GridGame
+from bas.eval.spots import FloatArray, Game
 
 Grids = tuple[FloatArray, FloatArray]
 """Events (T, C): 0, 1, -1; scores (T, C): -1 for none."""
@@ -66,7 +66,7 @@ KINDS = ("uniform", "ties", "equal", "edges", "outside", "small", "thresholds")
 
 
 def ours(games: Sequence[Grids], fps: Fraction, metric: str) -> MeanAP:
-    return average_map([GridGame.from_grids(*grids) for grids in games], MetricSettings.named(metric, fps=fps))
+    return average_map([Game.from_grids(*grids) for grids in games], MetricSettings.named(metric, fps=fps))
 
 
 def assert_equal(result: MeanAP, wanted: Sequence[Any]) -> None:

@@ -23,7 +23,7 @@ from bas.eval.peaks import (
     find_spots,
     smooth,
 )
-from bas.eval.spots import FloatArray, GridGame, Spots
+from bas.eval.spots import FloatArray, Game, Spots
 
 FPS = Fraction(25)
 AT1 = MetricSettings.named("at1", fps=FPS)
@@ -258,7 +258,7 @@ def test_the_choice_is_the_best_of_its_table_and_the_simplest_of_equals() -> Non
     assert choice.best.sigma_frames >= 2
     assert min(row.headline for row in choice.table) < best - 0.1
     for row in choice.table[::9]:
-        games = [GridGame(true, find_spots(match, row.settings)) for match, true in matches_of(scores, events)]
+        games = [Game(true, find_spots(match, row.settings)) for match, true in matches_of(scores, events)]
         result = average_map(games, AT1)
         assert row.overall == result.mean
         assert row.headline == result.per_class[:2].mean()
@@ -325,5 +325,5 @@ def test_the_authors_own_settings_give_the_published_scores(shared_data: Path, r
     chosen = PeakSettings("hard", theirs["distance"] - 1, theirs["gauss_sigma"], theirs["height"])
     assert len(real_games) == 5
     for game, halves in real_games.items():
-        ours = average_map([GridGame(events, find_spots(scores, chosen)) for scores, events in halves], AT1)
+        ours = average_map([Game(events, find_spots(scores, chosen)) for scores, events in halves], AT1)
         assert ours.mean == pytest.approx(document["games"][game]["published_mAP_at1"], abs=5e-4)

@@ -12,10 +12,10 @@ import pytest
 
 from bas.cache import store as store_module
 from bas.cache.convert import importing
-from bas.cache.convert.importing import DERIVED, ImportOptions, Source, SourceMatch, SourceRows, import_matches
+from bas.cache.convert.importing import DERIVED, ImportOptions, ImportSource, SourceMatch, SourceRows, import_matches
 from bas.cache.convert.offsets import OFFSETS_NAME
 from bas.cache.convert.scores import HALF_NAMES, WHOLE_NAME
-from bas.cache.convert.tables import Table
+from bas.cache.convert.tables import FeatureTable
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.cache.writer import MatchWriter
@@ -60,11 +60,11 @@ def run(tmp_path: Path) -> Callable[..., Summary]:
             path = tmp_path / f"{match.id.replace('/', '-')}.bin"
             path.write_bytes(rows.tobytes())
             return SourceRows(
-                parts=((0, Table(match.id, rows)),), num_rows=len(rows), is_valid=valid, paths=[path], **more
+                parts=((0, FeatureTable(match.id, rows)),), num_rows=len(rows), is_valid=valid, paths=[path], **more
             )
 
         matches = [SourceMatch(name, tmp_path, "train", events) for name in sources]
-        source = Source(kind="scores", matches=matches, load=load, classes=classes, fps=fps)
+        source = ImportSource(kind="scores", matches=matches, load=load, classes=classes, fps=fps)
         return import_matches(source, store, ImportOptions(model=model, fps=fps))
 
     return run

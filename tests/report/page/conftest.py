@@ -13,7 +13,7 @@ import pytest
 from bas.eval.figures import METRIC, figures
 from bas.eval.files import LoadedGames, SpotTimes
 from bas.eval.report import EvalSettings
-from bas.eval.spots import GridGame, Spots
+from bas.eval.spots import Game, Spots
 from bas.eval.uncertainty import Resampling
 from bas.report.page.data import EvaluatedRun, PageMatch, page_data
 from bas.report.page.file import write_page
@@ -42,7 +42,7 @@ def make_subject(
     resamples: int = 20,
 ) -> EvaluatedRun:
     """A run from (events, predictions) of every match; frames are 40 ms."""
-    made = [GridGame(*(collect(found, len(classes)) for found in both)) for both in games.values()]
+    made = [Game(*(collect(found, len(classes)) for found in both)) for both in games.values()]
     loaded = LoadedGames(
         games=tuple(made),
         clocks=tuple(SpotTimes(40 * game.events.frames, 40 * game.predictions.frames) for game in made),
