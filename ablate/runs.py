@@ -15,8 +15,7 @@ from ..data.games import SourceGame, StoredPart, choose_games, find_games
 from ..errors import InputError
 from ..eval.files import PREDICTIONS_NAME, games_of, read_events
 from ..eval.prediction_folder import RECORD
-from ..eval.report import EvalSettings, Report, evaluate
-from ..eval.uncertainty import Resampling
+from ..eval.report import EvalSettings, Report, Resampling, evaluate
 from ..events import Event, Split
 from ..extract.options import Device
 from ..files import read_json, write_json_atomic

@@ -80,4 +80,6 @@ def page_view(made: "ReportResult") -> "Group":
     lines += [Text(f"note: {each}") for each in made.notes]
     videos = f"{made.num_videos} of {len(made.matches)} matches with video"
     view = table(("run", "", "AP", "interval", "chance", "events", "found"), rows)
+    for column in view.columns[2:]:
+        column.justify = "right"
     return Group(view, Text(), *lines, Text(f"{made.page} ({videos}); open it in a browser"))

@@ -158,6 +158,7 @@ def figures(
         InputError: no game, or games with another number of classes.
     """
     report = evaluate(games, classes, settings, warnings=warnings)
+    # each class is shown at the threshold of its best F1: the metric itself has none, it looks at all 200
     by_class, reach = curves(games, settings.official), Tolerances.at(settings.fps)
     thresholds = tuple(curve.best for curve in by_class)
     matched = [match_game(game, reach.half_width_frames) for game in games]

@@ -23,8 +23,7 @@ from ..files import disk_errors
 from ..heads.training.checkpoint import BEST
 from ..predict import PredictOptions, predict
 from ..workers import SILENT, Progress
-from .page.data import EvaluatedRun, PageMatch, page_data
-from .page.file import require_own_page, write_page
+from .page.data import EvaluatedRun, PageMatch, page_data, require_own_page, write_page
 from .sources import DEFAULT_FPS, ReportOptions, ReportSource, about_predictions, find_sources, read_record
 
 

@@ -27,7 +27,7 @@ from bas.errors import InputError
 from bas.eval.files import load, pair
 from bas.events import read_labels
 from bas.files import read_json
-from bas.report.page.file import page_text
+from bas.report.page.data import page_text
 
 QUICK = hypothesis_settings(max_examples=150, deadline=None, derandomize=True, database=None)
 LABEL = {"gameTime": "1 - 00:04", "label": "PASS", "position": "4000", "team": "home", "visibility": "visible"}

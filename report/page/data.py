@@ -1,22 +1,28 @@
-"""What a report page holds, as one JSON object: figures as numbers, spots as packed columns.
+"""Fills the page template with a report's data, one JSON object: figures as numbers, spots as packed columns.
 
 Legend: E events and P predictions of a match in order of time, C classes, H thresholds.
 """
 
 import base64
+import html
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...errors import InputError
 from ...eval.figures import METRIC, Figures, Tolerances
 from ...eval.files import LoadedGames, SpotTimes
 from ...eval.metric import NUM_THRESHOLDS
 from ...eval.mistakes import MISTAKES, Matched, OutcomeKind
-from ...eval.spots import IntArray
+from ...eval.report import finite
+from ...files import write_text_atomic
 
 FORMAT = "bas-report-1"
 MAX_PER_EVENT = 20
@@ -84,18 +90,9 @@ def page_data(
         "classes": list(classes),
         "matches": [_match(match, evaluated) for match in matches],
         "runs": [_run(subject, [match.name for match in matches], per_event) for subject in evaluated],
-        "ablation": _finite(ablation),
+        "ablation": finite(ablation),
         "notes": list(notes),
     }
-
-
-def _finite(value: Any) -> Any:
-    """The same JSON with null for what is no number."""
-    if isinstance(value, Mapping):
-        return {str(name): _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _share(evaluated: Sequence[EvaluatedRun]) -> int:
@@ -120,7 +117,8 @@ def _run(subject: EvaluatedRun, names: Sequence[str], per_event: int) -> dict[st
     kept = _kept(figures, per_event)
     places = [np.cumsum(each) - 1 for each in kept]  # index among all predictions -> among those that are kept
     where = [names.index(name) for name in subject.loaded.names]
-    matches: list[dict[str, Any]] = [{"predictions": _pack_nothing()} for _ in names]
+    nothing = _pack({"ms": (), "cls": (), "bin": (), "conf": ()}) | {"taken": ""}  # a match that only others have
+    matches: list[dict[str, Any]] = [{"predictions": nothing} for _ in names]
     for place, matched, clock, is_kept in zip(where, figures.matched, subject.loaded.clocks, kept, strict=True):
         matches[place] = {"predictions": _predictions(matched.keep(is_kept), clock)}
     return {
@@ -188,11 +186,69 @@ def _pack(columns: Mapping[str, ArrayLike]) -> dict[str, Any]:
     return {"count": len(np.asarray(columns["ms"]))} | {name: _packed(name, values) for name, values in columns.items()}
 
 
-def _pack_nothing() -> dict[str, Any]:
-    nothing: IntArray = np.zeros(0, dtype=np.int64)
-    return _pack({"ms": nothing, "cls": nothing, "bin": nothing, "conf": nothing}) | {"taken": ""}
-
-
 def _packed(name: str, values: ArrayLike) -> str:
     """Base64 of the values in the column's type, little-endian."""
     return base64.b64encode(np.asarray(values).astype(_COLUMNS[name]).tobytes()).decode()
+
+
+PAGE = "index.html"
+_TEMPLATE = Path(__file__).parent
+_SCRIPTS = ("dom", "data", "summary", "charts", "mistakes", "lanes", "timeline", "player", "main")
+"""In order: all become one module script."""
+_MARK = "<!-- bas report -->"
+_HEAD_CHARACTERS = 400
+
+
+def page_text(data: Mapping[str, Any]) -> str:
+    """The page as HTML.
+
+    Args:
+        data: as `page_data` makes it. Names in it may hold anything: the page shows them as text only.
+    """
+    parts = {
+        "mark": _MARK,
+        "title": html.escape(str(data["title"])),
+        "style": _template("page.css"),
+        "data": _safe_json(data),
+        "script": "\n".join(_template(f"{name}.js") for name in _SCRIPTS),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template("index.html"))
+
+
+def write_page(folder: Path, data: Mapping[str, Any]) -> Path:
+    """Write `index.html` whole or not at all; a page of ours is replaced.
+
+    Raises:
+        InputError: there is an `index.html` that is not ours.
+        OSError: as the file system says.
+    """
+    require_own_page(folder)
+    path = folder / PAGE
+    write_text_atomic(path, page_text(data))
+    return path
+
+
+def require_own_page(folder: Path) -> None:
+    """Refuse a folder whose `index.html` was not made here.
+
+    Raises:
+        InputError: it would be overwritten.
+    """
+    path = folder / PAGE
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        is_own = _MARK in file.read(_HEAD_CHARACTERS)
+    if not is_own:
+        raise InputError(
+            f"{path}: would be overwritten", got="a page that `bas report` did not make", cure="name another --out"
+        )
+
+
+def _safe_json(data: Mapping[str, Any]) -> str:
+    """JSON that cannot end the script element that holds it."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _template(name: str) -> str:
+    return (_TEMPLATE / name).read_text(encoding="utf-8")

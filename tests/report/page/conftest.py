@@ -12,11 +12,9 @@ import pytest
 
 from bas.eval.figures import METRIC, figures
 from bas.eval.files import LoadedGames, SpotTimes
-from bas.eval.report import EvalSettings
+from bas.eval.report import EvalSettings, Resampling
 from bas.eval.spots import Game, Spots
-from bas.eval.uncertainty import Resampling
-from bas.report.page.data import EvaluatedRun, PageMatch, page_data
-from bas.report.page.file import write_page
+from bas.report.page.data import EvaluatedRun, PageMatch, page_data, write_page
 
 FPS = Fraction(25)
 CHROMIUM = Path("/usr/bin/chromium")

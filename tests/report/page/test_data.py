@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.report.page import file
+from bas.report.page import data as file
 from bas.report.page.data import MIN_PER_CLASS, EvaluatedRun
 
 Found = list[tuple[int, int, float]]
