@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError, reading_record
-from ..eval.report import Score
+from ..eval.report import Score, finite
 from ..files import read_json, write_json_atomic, write_text_atomic
 
 FORMAT, TABLE, SHEET = "bas-ablation-1", "ablation.json", "ablation.csv"
@@ -39,7 +39,7 @@ class SeedRun:
     @staticmethod
     def plain(means: Mapping[str, Score]) -> dict[str, dict[str, float | None]]:
         """Scores of a report as `means` holds them."""
-        return {name: {each: _number(getattr(score, each)) for each in _MEASURES} for name, score in means.items()}
+        return {name: {each: finite(getattr(score, each)) for each in _MEASURES} for name, score in means.items()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "SeedRun":
@@ -52,7 +52,10 @@ class SeedRun:
             predictions=str(record["predictions"]),
             seconds=float(record["seconds"]),
             parameters=int(record["parameters"]),
-            means={name: {each: _read_number(score[each]) for each in _MEASURES} for name, score in means},
+            means={
+                name: {each: None if score[each] is None else float(score[each]) for each in _MEASURES}
+                for name, score in means
+            },
         )
 
 
@@ -100,11 +103,9 @@ class Row:
 
     def sd(self) -> dict[str, float] | None:
         """Standard deviation over seeds by name of the mean; None for fewer than two."""
-        return (
-            {name: statistics.stdev(values) for name, values in self._values("value").items()}
-            if len(self.runs) > 1
-            else None
-        )
+        if len(self.runs) < 2:
+            return None
+        return {name: statistics.stdev(values) for name, values in self._values("value").items()}
 
     @property
     def parameters(self) -> int | None:
@@ -247,10 +248,11 @@ class AblationTable:
         writer.writerow([*first, *columns, *published, "parameters", "seconds", "status", "error"])
         for row in self.rows:
             by = row.published or {}
+            parts = (row.over_seeds("value"), row.sd() or {}, row.over_seeds("low"), row.over_seeds("high"))
             writer.writerow(
                 [
                     *(row.name, row.recipe, row.backbone, row.depth, row.weights, row.head, len(row.runs)),
-                    *self._figures(row),
+                    *(_percent(part.get(name)) for name in self.measures for part in parts),
                     *(by.get("map_10"), by.get("map_12"), by.get("source")),
                     *(row.parameters, row.seconds, row.status, row.error),
                 ]
@@ -258,10 +260,6 @@ class AblationTable:
         chance = [cell for name in self.measures for cell in (_percent(self.chance.get(name)), "", "", "")]
         writer.writerow(["chance", *[""] * (len(first) - 1), *chance, *[""] * (len(published) + 4)])
         return text.getvalue()
-
-    def _figures(self, row: Row) -> list[str]:
-        parts = (row.over_seeds("value"), row.sd() or {}, row.over_seeds("low"), row.over_seeds("high"))
-        return [_percent(part.get(name)) for name in self.measures for part in parts]
 
 
 def require_same_settings(folder: Path, table: AblationTable) -> None:
@@ -292,14 +290,6 @@ def _shown(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value)) or "none"
     return "default" if value is None else str(value)
-
-
-def _number(value: float) -> float | None:
-    return value if value == value else None
-
-
-def _read_number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _percent(value: float | None) -> str:

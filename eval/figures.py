@@ -1,4 +1,4 @@
-"""Precision and recall of every class at every threshold of the official metric, and when its hits come.
+"""Hits and predictions of every class at every threshold of the official metric, and how late its hits come.
 
 Legend: C classes, H thresholds, W largest distance in cells that still matches, L = 2 W + 1 distances.
 """
@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from .metric import DELTAS_SECONDS, NUM_THRESHOLDS, MetricSettings, count, interpolated_precision, match, threshold_bins
+from .metric import DELTAS_SECONDS, NUM_THRESHOLDS, MetricSettings, count, match, threshold_bins
 from .mistakes import Matched, Mistake, Outcomes, confusion, find_outcomes, match_game, worst
 from .report import EvalSettings, Metric, Report, evaluate
 from .spots import FloatArray, Game, IntArray
@@ -24,18 +24,6 @@ class ClassCurve:
     kept: IntArray
     """(H,) predictions that reach it."""
     num_events: int
-    average_precision: float
-    """0 to 1, as in the table."""
-
-    @property
-    def precision(self) -> FloatArray:
-        """(H,) 0 to 1; 0 where no prediction reaches the threshold."""
-        return np.divide(self.hits, self.kept, out=np.zeros(len(self.kept)), where=self.kept > 0)
-
-    @property
-    def recall(self) -> FloatArray:
-        """(H,) 0 to 1; 0 for a class without events."""
-        return self.hits / max(self.num_events, 1)
 
     @property
     def f1(self) -> FloatArray:
@@ -56,11 +44,9 @@ def curves(games: Sequence[Game], settings: MetricSettings) -> tuple[ClassCurve,
     """
     counts = count(games, settings)
     hits_ch, kept_ch = counts.true_positives[0, 0].sum(axis=0), counts.predictions[0, 0].sum(axis=0)
-    events_c = counts.events[0].sum(axis=0)
-    values_c = interpolated_precision(hits_ch, kept_ch, events_c)
     return tuple(
-        ClassCurve(_reaching(hits), _reaching(kept), int(events), float(value))
-        for hits, kept, events, value in zip(hits_ch, kept_ch, events_c, values_c, strict=True)
+        ClassCurve(_reaching(hits), _reaching(kept), int(events))
+        for hits, kept, events in zip(hits_ch, kept_ch, counts.events[0].sum(axis=0), strict=True)
     )
 
 

@@ -225,8 +225,8 @@ def match(event_frames: IntArray, frames: IntArray, scores: FloatArray, half_wid
 
 def threshold_bins(scores: FloatArray) -> IntArray:
     """(P,) index of the highest of the 200 thresholds that each score (>= 0) reaches."""
-    # A threshold of linspace is not exactly i / 199, so the product may be one off in either direction: compare with the
-    # thresholds themselves, as the package does (a score that equals one reaches it).
+    # A threshold of linspace is not exactly i / 199, so the product may be one off in either direction: compare with
+    # the thresholds themselves, as the package does (a score that equals one reaches it).
     guess = (np.minimum(scores, 1.0) * (NUM_THRESHOLDS - 1)).astype(np.int64)
     guess -= THRESHOLDS[guess] > scores
     guess += THRESHOLDS[np.minimum(guess + 1, NUM_THRESHOLDS - 1)] <= scores

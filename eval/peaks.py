@@ -147,13 +147,6 @@ class PeakChoice:
     table: tuple[PeakTrial, ...]
     """In the order of the candidates."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "best": self.best.to_json(),
-            "table": [vars(row) | {"settings": row.settings.to_json()} for row in self.table],
-        }
-
 
 def find_spots(scores_tk: ArrayLike, settings: PeakSettings) -> Spots:
     """Spots of one match.

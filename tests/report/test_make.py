@@ -136,9 +136,9 @@ def test_a_run_is_predicted_evaluated_and_shown(
     assert page["runs"][0]["name"] == "fc"
     assert {"head", "parameters", "features", "peaks"} <= set(page["runs"][0]["about"])
     assert bas("eval", data, run / "predictions" / "test", "--split", "test", "--json") == 0
-    judged = json.loads(capsys.readouterr().out)
-    assert means(page) == judged["means"]["mAP"]["value"] > 0.3
-    assert page["runs"][0]["report"]["classes"] == judged["classes"]
+    report_json = json.loads(capsys.readouterr().out)
+    assert means(page) == report_json["means"]["mAP"]["value"] > 0.3
+    assert page["runs"][0]["report"]["classes"] == report_json["classes"]
 
 
 def test_predictions_that_are_there_are_used_again(run: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_splits(run: Path, tmp_path: Path) -> None:
     assert "--split" in error.value.cure
 
 
-def test_predictions_are_judged_on_the_games_that_they_hold(
+def test_predictions_are_evaluated_on_the_games_that_they_hold(
     bas: Cli, run: Path, store: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "found"
@@ -205,7 +205,7 @@ def test_predictions_are_judged_on_the_games_that_they_hold(
     assert any("NO PREDICTIONS for 1 of 2" in each for each in one.runs[0].figures.report.warnings)
 
 
-def test_results_of_another_system_are_judged_too(data: Path, tmp_path: Path) -> None:
+def test_results_of_another_system_are_evaluated_too(data: Path, tmp_path: Path) -> None:
     for seed, game in ((2, "liga/c & #c"), (3, "liga/d")):
         found = [Event(event.position_ms + 120, event.label, confidence=0.7) for event in events_of(seed)]
         write_predictions(tmp_path / "theirs" / game / "results_spotting.json", found, url_local=game)
@@ -226,7 +226,7 @@ def test_runs_side_by_side_have_different_names(trained: Path, store: Path, tmp_
     assert means(page, 0) == means(page, 1)
 
 
-def judged(*, run: str, store: object, predictions: str) -> Row:
+def row_of(*, run: str, store: object, predictions: str) -> Row:
     """A row with one seed."""
     means = {"mAP": {"value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1}}
     places = {"run": run, "store": str(store), "predictions": predictions}
@@ -242,7 +242,7 @@ def test_an_ablation_brings_its_table_runs_and_videos(run: Path, store: Path, da
     shutil.copytree(run, folder / "runs" / "fc-0")
     report([folder / "runs" / "fc-0"], tmp_path / "first")  # so that it is predicted, as bas ablate does
     failed = replace(RECIPE, name="ed", recipe="ed").with_failure("no store of x3d_m")
-    row = judged(run="runs/fc-0", store=store, predictions="runs/fc-0/predictions/test")
+    row = row_of(run="runs/fc-0", store=store, predictions="runs/fc-0/predictions/test")
     table = ablation(row, failed, split="test", sources=(data.as_posix(), store.as_posix(), "/nowhere"))
     table.write(folder)
     made = report([folder], tmp_path / "page")
@@ -327,7 +327,7 @@ def test_damaged_folders_are_told_apart(bas: Cli, run: Path, store: Path, data: 
 
 
 def test_one_page_has_one_split(run: Path, tmp_path: Path) -> None:
-    row = judged(run=str(run), store="s", predictions="p")
+    row = row_of(run=str(run), store="s", predictions="p")
     ablation(row, split="valid", sources=()).write(tmp_path / "ablation")
     with pytest.raises(InputError, match="different splits") as error:
         report([run, tmp_path / "ablation"], tmp_path / "page")

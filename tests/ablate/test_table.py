@@ -27,7 +27,7 @@ ROW = Row(
 )
 
 
-def judged(seed: int, map_10: float, map_12: float, *, seconds: float = 10.0, low: float | None = 0.1) -> SeedRun:
+def seed_run(seed: int, map_10: float, map_12: float, *, seconds: float = 10.0, low: float | None = 0.1) -> SeedRun:
     means: dict[str, dict[str, float | None]] = {
         "mAP-10": {"value": map_10, "low": low, "high": 0.5, "chance": 0.01},
         "mAP-12": {"value": map_12, "low": low, "high": 0.4, "chance": 0.02},
@@ -50,7 +50,7 @@ def table(*rows: Row, **changes: Any) -> AblationTable:
     return replace(made, **changes)
 
 
-DONE = ROW.with_run(judged(1, 0.4, 0.3)).with_run(judged(2, 0.6, 0.35, seconds=40)).with_run(judged(0, 0.2, 0.25))
+DONE = ROW.with_run(seed_run(1, 0.4, 0.3)).with_run(seed_run(2, 0.6, 0.35, seconds=40)).with_run(seed_run(0, 0.2, 0.25))
 
 
 def test_mean_deviation_and_interval_over_seeds() -> None:
@@ -64,7 +64,7 @@ def test_mean_deviation_and_interval_over_seeds() -> None:
 
 
 def test_one_seed_has_no_deviation_and_none_has_nothing() -> None:
-    one = ROW.with_run(judged(0, 0.2, 0.3, low=None))
+    one = ROW.with_run(seed_run(0, 0.2, 0.3, low=None))
     assert one.sd() is None
     assert one.over_seeds("low") == {}
     assert one.status == "pending"
@@ -72,7 +72,7 @@ def test_one_seed_has_no_deviation_and_none_has_nothing() -> None:
 
 
 def test_failures_say_once_why_and_keep_what_is_done() -> None:
-    row = ROW.with_run(judged(0, 0.2, 0.3)).with_failure("no room", seed=1).with_failure("no room", seed=2)
+    row = ROW.with_run(seed_run(0, 0.2, 0.3)).with_failure("no room", seed=1).with_failure("no room", seed=2)
     assert row.status == "failed"
     assert row.error == "seed 1, seed 2: no room"
     assert row.over_seeds("value") == pytest.approx({"mAP-10": 0.2, "mAP-12": 0.3})
@@ -114,7 +114,7 @@ def test_the_json_file_holds_what_is_agreed(tmp_path: Path) -> None:
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
-    one = ROW.with_run(judged(2, 0.2, 0.3, low=None)).with_failure("no room", seed=0).with_failure("no room", seed=1)
+    one = ROW.with_run(seed_run(2, 0.2, 0.3, low=None)).with_failure("no room", seed=0).with_failure("no room", seed=1)
     table(DONE, one, replace(ROW, published=None)).write(tmp_path)
     read = AblationTable.read(tmp_path)
     assert read.to_json() == json.loads((tmp_path / TABLE).read_text())
