@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WIDTH_PIPED = 200
 """Columns of the table in a file or pipe."""
-_WIDE = 150
+_WIDE = 140
 """Columns of a terminal from which on all of the table is shown."""
 
 PANELS = {
@@ -103,40 +103,28 @@ def table_view(ablation: "AblationTable", *, width: int | None = None) -> "Rende
     from ..heads.recipes import RECIPES
 
     is_wide = (width or shutil.get_terminal_size((WIDTH_PIPED, 0)).columns) >= _WIDE
-    with_published = any(RECIPES[row.recipe].published for row in ablation.rows)
-    rows = [list(_cells(row, ablation, is_wide=is_wide, with_published=with_published)) for row in ablation.rows]
-    titles = ["recipe", *(["backbone", "head"] if is_wide else []), "seeds"]
-    chance = ["chance", *[""] * (len(titles) - 1)]
-    for number, name in enumerate(ablation.measures):
-        titles += [name, "interval"] if number == 0 else [name]
-        chance += [_percent(ablation.chance.get(name)), ""] if number == 0 else [_percent(ablation.chance.get(name))]
-    titles += ["published\nmAP-10", "\nmAP-12"] * with_published
-    titles += [*["\nby"] * with_published, "parameters", "trained in"] if is_wide else []
-    chance += [""] * (len(titles) - len(chance))
-    notes = [*_notes(ablation), *([] if is_wide else [f"a wider terminal shows more; {SHEET} holds all"])]
-    failed = [Text(f"{row.name} failed: {row.error}", "red") for row in ablation.rows if row.status == "failed"]
-    return Group(table(titles, [*rows, chance]), Text(), *(Text(note, "dim") for note in notes), *failed)
-
-
-def _cells(row: "Row", ablation: "AblationTable", *, is_wide: bool, with_published: bool) -> Iterator[str]:
-    yield row.name
+    rows = ablation.rows
+    columns: dict[str, Sequence[str]] = {"recipe": [row.name for row in rows]}
     if is_wide:
-        yield row.backbone if row.depth is None else f"{row.backbone}, {row.depth} blocks"
-        yield row.head
-    yield f"{len(row.runs)}/{row.num_seeds}"
+        depths = ["" if row.depth is None else f", {row.depth} blocks" for row in rows]
+        columns["backbone"] = [row.backbone + depth for row, depth in zip(rows, depths, strict=True)]
+        columns["head"] = [row.head for row in rows]
+    columns["seeds"] = [f"{len(row.runs)}/{row.num_seeds}" for row in rows]
     for number, name in enumerate(ablation.measures):
-        yield _mean(row, name)
+        columns[name] = [_mean(row, name) for row in rows]
         if number == 0:
-            yield _interval(row, name)
-    map_10, map_12, source = _published(row)
-    if with_published:
-        yield map_10
-        yield map_12
-    if with_published and is_wide:
-        yield source
+            columns["interval"] = [_interval(row, name) for row in rows]
+    if any(RECIPES[row.recipe].published for row in rows):
+        map_10, map_12, source = zip(*map(_published, rows), strict=True)
+        columns |= {"published\nmAP-10": map_10, "\nmAP-12": map_12, **({"\nby": source} if is_wide else {})}
     if is_wide:
-        yield "-" if row.parameters is None else f"{row.parameters:,}"
-        yield _time(row.seconds)
+        columns["parameters"] = ["-" if row.parameters is None else f"{row.parameters:,}" for row in rows]
+        columns["trained in"] = [_time(row.seconds) for row in rows]
+    chance = {"recipe": "chance", **{name: _percent(ablation.chance.get(name)) for name in ablation.measures}}
+    view = table(list(columns), [*zip(*columns.values(), strict=True), [chance.get(title, "") for title in columns]])
+    notes = [*_notes(ablation), *([] if is_wide else [f"a wider terminal shows more; {SHEET} holds all"])]
+    failed = [Text(f"{row.name} failed: {row.error}", "red") for row in rows if row.status == "failed"]
+    return Group(view, Text(), *(Text(note, "dim") for note in notes), *failed)
 
 
 def _mean(row: "Row", measure: str) -> str:

@@ -105,16 +105,8 @@ def test_from_videos_to_the_table_and_again(
     for seed, split in enumerate(SPLITS):
         write_match(data / split / f"game-{split}", seconds=8, seed=seed)
     call = [data, "--out", out, "--recipes", "tcn,fc,regnety_002-fc", "--seeds", 2, "--epochs", 1, *SMALL_VIDEO]
-    call += [
-        "--weights",
-        "none",
-        "--weights",
-        f"regnety_002={tmp_path / 'nowhere.pth'}",
-        "--device",
-        "cpu",
-        "--jobs",
-        1,
-    ]
+    call += ["--weights", "none", "--weights", f"regnety_002={tmp_path / 'nowhere.pth'}", "--device", "cpu"]
+    call += ["--jobs", 1]
     assert bas("ablate", *call, "--json") == 2
     printed = capsys.readouterr()
     record = read(out)
@@ -139,9 +131,8 @@ def test_from_videos_to_the_table_and_again(
         options = ("--split", "test", "--classes", classes, "--json")
         assert bas("eval", data, out / run["predictions"], *options) == 0
         means = json.loads(capsys.readouterr().out)["means"]
-        assert {name: each["value"] for name, each in means.items()} == {n: m["value"] for n, m in run["means"].items()}
-        assert {name: each["low"] for name, each in means.items()} == {n: m["low"] for n, m in run["means"].items()}
-        assert {name: each["high"] for name, each in means.items()} == {n: m["high"] for n, m in run["means"].items()}
+        for part in ("value", "low", "high"):
+            assert {n: m[part] for n, m in means.items()} == {n: m[part] for n, m in run["means"].items()}
     with (out / SHEET).open(newline="") as file:
         assert [line["row"] for line in csv.DictReader(file)] == ["regnety_002-fc", "tcn", "fc", "chance"]
 

@@ -53,21 +53,14 @@ def table(*rows: Row, **changes: Any) -> AblationTable:
 DONE = ROW.with_run(seed_run(1, 0.4, 0.3)).with_run(seed_run(2, 0.6, 0.35, seconds=40)).with_run(seed_run(0, 0.2, 0.25))
 
 
-def test_mean_deviation_and_interval_over_seeds() -> None:
+def test_what_is_computed_over_seeds() -> None:
     assert [run.seed for run in DONE.runs] == [0, 1, 2]
     assert DONE.over_seeds("value") == pytest.approx({"mAP-10": 0.4, "mAP-12": 0.3})
     assert DONE.sd() == pytest.approx({"mAP-10": 0.2, "mAP-12": 0.05})
     assert DONE.over_seeds("low") == pytest.approx({"mAP-10": 0.1, "mAP-12": 0.1})
-    assert DONE.seconds == pytest.approx(20)
-    assert DONE.parameters == 123
-    assert DONE.status == "done"
-
-
-def test_one_seed_has_no_deviation_and_none_has_nothing() -> None:
+    assert (DONE.seconds, DONE.parameters, DONE.status) == (pytest.approx(20), 123, "done")
     one = ROW.with_run(seed_run(0, 0.2, 0.3, low=None))
-    assert one.sd() is None
-    assert one.over_seeds("low") == {}
-    assert one.status == "pending"
+    assert (one.sd(), one.over_seeds("low"), one.status) == (None, {}, "pending")
     assert (ROW.over_seeds("value"), ROW.seconds, ROW.parameters) == ({}, None, None)
 
 

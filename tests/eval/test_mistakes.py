@@ -52,15 +52,33 @@ def test_a_lower_threshold_finds_more_and_never_another_pair() -> None:
     assert sorted_out(each, threshold=100)[1].prediction_kinds.tolist() == [BELOW, BELOW, HIT]
 
 
-def test_a_left_over_prediction_serves_one_event_the_earlier_one() -> None:
-    _, outcome = sorted_out(game([(100, 0, 1), (104, 0, 1)], [(102, 1, 0.9)]))
-    assert outcome.event_kinds.tolist() == [WRONG, MISSED]
+LEFT_OVER = {
+    "one serves one event, the earlier": ([(100, 0, 1), (104, 0, 1)], [(102, 1, 0.9)], [WRONG, MISSED], [WRONG], [0]),
+    "the surest wins, of equal ones the earlier": (
+        *([(100, 0, 1)], [(98, 1, 0.5), (99, 2, 0.7), (101, 1, 0.7)]),
+        *([WRONG], [FALSE, WRONG, FALSE], [-1, 0, -1]),
+    ),
+    "doubles belong to the nearest found event": (
+        *([(100, 0, 1), (120, 0, 1)], [(100, 0, 0.9), (109, 0, 0.3), (111, 0, 0.3), (120, 0, 0.9), (133, 0, 0.3)]),
+        *([HIT, HIT], [HIT, DOUBLE, DOUBLE, HIT, FALSE], [0, 0, 1, 1, -1]),
+    ),
+}
 
 
-def test_the_surest_left_over_wins_and_of_equal_ones_the_earlier() -> None:
-    _, outcome = sorted_out(game([(100, 0, 1)], [(98, 1, 0.5), (99, 2, 0.7), (101, 1, 0.7)]))
-    assert outcome.event_partners.tolist() == [1]
-    assert outcome.prediction_kinds.tolist() == [FALSE, WRONG, FALSE]
+@pytest.mark.parametrize(
+    ("events", "predictions", "event_kinds", "prediction_kinds", "events_of"), LEFT_OVER.values(), ids=LEFT_OVER
+)
+def test_predictions_that_are_left_over(
+    events: list[Found],
+    predictions: list[Found],
+    event_kinds: list[OutcomeKind],
+    prediction_kinds: list[OutcomeKind],
+    events_of: list[int],
+) -> None:
+    _, outcome = sorted_out(game(events, predictions))
+    assert outcome.event_kinds.tolist() == event_kinds
+    assert outcome.prediction_kinds.tolist() == prediction_kinds
+    assert outcome.prediction_partners.tolist() == events_of
 
 
 @pytest.mark.parametrize(
@@ -69,13 +87,6 @@ def test_the_surest_left_over_wins_and_of_equal_ones_the_earlier() -> None:
 def test_borders_of_the_tolerances_belong_to_them(distance: int, kind: OutcomeKind) -> None:
     _, outcome = sorted_out(game([(100, 0, 1)], [(100 + distance, 0, 0.9)]))
     assert outcome.event_kinds.tolist() == [kind]
-
-
-def test_doubles_belong_to_the_nearest_found_event() -> None:
-    events = [(100, 0, 1.0), (120, 0, 1.0)]
-    _, outcome = sorted_out(game(events, [(100, 0, 0.9), (109, 0, 0.3), (111, 0, 0.3), (120, 0, 0.9), (133, 0, 0.3)]))
-    assert outcome.prediction_kinds.tolist() == [HIT, DOUBLE, DOUBLE, HIT, FALSE]
-    assert outcome.prediction_partners.tolist() == [0, 0, 1, 1, -1]
 
 
 def test_empty_sides_are_fine() -> None:

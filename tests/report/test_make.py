@@ -124,9 +124,9 @@ def test_a_run_is_predicted_evaluated_and_shown(
     bas: Cli, capsys: pytest.CaptureFixture[str], run: Path, data: Path, tmp_path: Path
 ) -> None:
     assert bas("report", run, "--videos", data, "--out", tmp_path / "page", "--title", "Ours & <others>") == 0
-    told = capsys.readouterr().out
-    assert str(tmp_path / "page" / "index.html") in told.replace("\n", "")
-    assert "2 of 2 matches with video" in " ".join(told.split())
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "page" / "index.html") in printed.replace("\n", "")
+    assert "2 of 2 matches with video" in " ".join(printed.split())
     page = page_of(tmp_path / "page")
     assert page["title"] == "Ours & <others>"
     assert [match["name"] for match in page["matches"]] == ["liga/c & #c", "liga/d"]
@@ -304,7 +304,7 @@ def test_what_cannot_be_reported_on_ends_with_code_2(
     assert json.loads(capsys.readouterr().out)["runs"][0]["name"] == "fc"
 
 
-def test_damaged_folders_are_told_apart(bas: Cli, run: Path, store: Path, data: Path, tmp_path: Path) -> None:
+def test_damaged_folders_are_refused(bas: Cli, run: Path, store: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     assert bas("predict", store, "--run", run, "--split", "test", "--out", out) == 0
     record = json.loads((out / "prediction.json").read_text())
