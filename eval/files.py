@@ -52,7 +52,7 @@ class LoadedGames:
 
     games: tuple[Game, ...]
     """One per half that holds anything, in order of `names`."""
-    clocks: tuple[SpotTimes, ...]
+    times: tuple[SpotTimes, ...]
     """Of each game."""
     names: tuple[str, ...]
     """Game ids, with `/2` after the second half's."""
@@ -187,7 +187,7 @@ def load(
     """
     index = {label: position for position, label in enumerate(classes)}
     foreign: dict[str, Counter[str]] = {"annotations": Counter(), "predictions": Counter()}
-    games, clocks, names, one_sided, num_beyond, num_unscored = [], [], [], [], 0, 0
+    games, times, names, one_sided, num_beyond, num_unscored = [], [], [], [], 0, 0
     for name, (labels, predictions) in paired.files.items():
         both = {"annotations": read_events(labels, key="annotations") if isinstance(labels, Path) else [*labels]}
         both["predictions"] = read_events(predictions, key="predictions") if predictions else []
@@ -197,13 +197,15 @@ def load(
         num_unscored += sum(event.confidence is None for event in both["predictions"])
         if all(both.values()) and len({any(event.half == 2 for event in events) for events in both.values()}) == 2:
             one_sided.append(name)
-        for half, game, clock in games_of(both["annotations"], both["predictions"], classes, fps, to_frame=to_frame):
+        for half, game, spot_times in games_of(
+            both["annotations"], both["predictions"], classes, fps, to_frame=to_frame
+        ):
             games.append(game)
-            clocks.append(clock)
+            times.append(spot_times)
             names.append(name if half == 1 else f"{name}/2")
     return LoadedGames(
         games=tuple(games),
-        clocks=tuple(clocks),
+        times=tuple(times),
         names=tuple(names),
         foreign_events=foreign["annotations"],
         foreign_predictions=foreign["predictions"],
@@ -237,8 +239,8 @@ def games_of(
             [event for event in both if event.half == half and event.label in index] for both in (events, predictions)
         ]
         if half == 1 or any(parts):
-            game, clock = _game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps))
-            games.append((half, game, clock))
+            game, spot_times = _game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps))
+            games.append((half, game, spot_times))
     return games
 
 

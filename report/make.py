@@ -187,8 +187,8 @@ def _paired(sources: Sequence[ReportSource], labels: LabelSet) -> list[PairedFil
 def _matches(
     evaluated: Sequence[EvaluatedRun], sources: Sequence[ReportSource], options: ReportOptions, out: Path
 ) -> tuple[list[PageMatch], list[str]]:
-    """Every match of any subject with its length and video, and what is to be said about videos."""
-    names = list(dict.fromkeys(name for subject in evaluated for name in subject.loaded.names))
+    """Every match of any run with its length and video, and what is to be said about videos."""
+    names = list(dict.fromkeys(name for run in evaluated for name in run.loaded.names))
     seconds = _lengths(sources)
     videos, notes = _videos(sources, options)
     places = {name: _of_tail(videos, name) for name in names}

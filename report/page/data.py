@@ -56,7 +56,7 @@ class PageMatch:
 
 
 def page_data(
-    evaluated: Sequence[EvaluatedRun],
+    runs: Sequence[EvaluatedRun],
     matches: Sequence[PageMatch],
     classes: Sequence[str],
     *,
@@ -68,7 +68,7 @@ def page_data(
     """The page as plain JSON.
 
     Args:
-        evaluated: runs, evaluated on the same games.
+        runs: runs, evaluated on the same games.
         matches: one per game of any run, in order.
         classes: (C,) names.
         title: headline.
@@ -77,7 +77,7 @@ def page_data(
         notes: what was noticed while the report was made.
     """
     reach = Tolerances.at(fps)
-    per_event = _share(evaluated)
+    per_event = _share(runs)
     return {
         "format": FORMAT,
         "title": title,
@@ -88,42 +88,42 @@ def page_data(
         "num_thresholds": NUM_THRESHOLDS,
         "kinds": {kind.name.lower(): int(kind) for kind in OutcomeKind},
         "classes": list(classes),
-        "matches": [_match(match, evaluated) for match in matches],
-        "runs": [_run(subject, [match.name for match in matches], per_event) for subject in evaluated],
+        "matches": [_match(match, runs) for match in matches],
+        "runs": [_run(run, [match.name for match in matches], per_event) for run in runs],
         "ablation": finite(ablation),
         "notes": list(notes),
     }
 
 
-def _share(evaluated: Sequence[EvaluatedRun]) -> int:
+def _share(runs: Sequence[EvaluatedRun]) -> int:
     """Predictions per event that each run may show."""
-    events = sum(len(game.events.frames) for game in evaluated[0].figures.matched)
-    return max(2, min(MAX_PER_EVENT, MAX_IN_ALL // max(events * len(evaluated), 1)))
+    events = sum(len(game.events.frames) for game in runs[0].figures.matched)
+    return max(2, min(MAX_PER_EVENT, MAX_IN_ALL // max(events * len(runs), 1)))
 
 
-def _match(match: PageMatch, evaluated: Sequence[EvaluatedRun]) -> dict[str, Any]:
+def _match(match: PageMatch, runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
     """Its events, which are the same for every run that has it."""
-    for subject in evaluated:
-        if match.name in subject.loaded.names:
-            index = subject.loaded.names.index(match.name)
-            events, clock = subject.figures.matched[index].events, subject.loaded.clocks[index]
-            columns = {"ms": clock.events_ms[events.order], "cls": events.classes, "shown": events.values > 0}
+    for run in runs:
+        if match.name in run.loaded.names:
+            index = run.loaded.names.index(match.name)
+            events, times = run.figures.matched[index].events, run.loaded.times[index]
+            columns = {"ms": times.events_ms[events.order], "cls": events.classes, "shown": events.values > 0}
             return {"name": match.name, "seconds": match.seconds, "video": match.video, "events": _pack(columns)}
     raise AssertionError(f"{match.name} is of no run")
 
 
-def _run(subject: EvaluatedRun, names: Sequence[str], per_event: int) -> dict[str, Any]:
-    figures = subject.figures
+def _run(run: EvaluatedRun, names: Sequence[str], per_event: int) -> dict[str, Any]:
+    figures = run.figures
     kept = _kept(figures, per_event)
     places = [np.cumsum(each) - 1 for each in kept]  # index among all predictions -> among those that are kept
-    where = [names.index(name) for name in subject.loaded.names]
+    where = [names.index(name) for name in run.loaded.names]
     nothing = _pack({"ms": (), "cls": (), "bin": (), "conf": ()}) | {"taken": ""}  # a match that only others have
     matches: list[dict[str, Any]] = [{"predictions": nothing} for _ in names]
-    for place, matched, clock, is_kept in zip(where, figures.matched, subject.loaded.clocks, kept, strict=True):
-        matches[place] = {"predictions": _predictions(matched.keep(is_kept), clock)}
+    for place, matched, times, is_kept in zip(where, figures.matched, run.loaded.times, kept, strict=True):
+        matches[place] = {"predictions": _predictions(matched.keep(is_kept), times)}
     return {
-        "name": subject.name,
-        "about": dict(subject.about),
+        "name": run.name,
+        "about": dict(run.about),
         "report": figures.report.to_json(),
         "curves": [
             {"hits": curve.hits.tolist(), "kept": curve.kept.tolist(), "events": curve.num_events, "best": curve.best}
@@ -169,11 +169,11 @@ def _kept(figures: Figures, per_event: int) -> list[NDArray[np.bool_]]:
     return parts
 
 
-def _predictions(matched: Matched, clock: SpotTimes) -> dict[str, Any]:
+def _predictions(matched: Matched, times: SpotTimes) -> dict[str, Any]:
     predictions = matched.predictions
     return _pack(
         {
-            "ms": clock.predictions_ms[predictions.order],
+            "ms": times.predictions_ms[predictions.order],
             "cls": predictions.classes,
             "bin": matched.bins,
             "conf": predictions.values,

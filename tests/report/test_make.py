@@ -277,8 +277,8 @@ def test_instants_on_the_page_are_those_of_the_files(tmp_path: Path) -> None:
     found = [Event(t, "A", confidence=0.5) for t in ms[::-1]]
     write_predictions(tmp_path / "found" / "m" / "results_spotting.json", found, url_local="m")
     made = report([tmp_path / "found"], tmp_path / "page", ReportOptions(labels=tmp_path / "data"))
-    [clock] = made.runs[0].loaded.clocks
-    assert clock.events_ms.tolist() == clock.predictions_ms.tolist() == ms
+    [times] = made.runs[0].loaded.times
+    assert times.events_ms.tolist() == times.predictions_ms.tolist() == ms
 
 
 def test_what_cannot_be_reported_on_ends_with_code_2(

@@ -43,7 +43,7 @@ def make_subject(
     made = [Game(*(collect(found, len(classes)) for found in both)) for both in games.values()]
     loaded = LoadedGames(
         games=tuple(made),
-        clocks=tuple(SpotTimes(40 * game.events.frames, 40 * game.predictions.frames) for game in made),
+        times=tuple(SpotTimes(40 * game.events.frames, 40 * game.predictions.frames) for game in made),
         names=tuple(games),
         foreign_events={},
         foreign_predictions={},
