@@ -175,6 +175,7 @@ def _stores_of(name: str, inputs: AblationSources, out: Path, options: AblateOpt
     """Where the features of a recipe are, or will be; none where nobody has them."""
     recipe = RECIPES[name]
     given = [BackboneStore(store.path, store.settings.backbone, store.settings.depth, True) for store in inputs.stores]
+    # a recipe for any backbone takes every store; without stores it gets features of the default backbone below
     if options.any_backbone or (recipe.backbone is None and given):
         return tuple(given)
     backbone = recipe.backbone or DEFAULT_BACKBONE

@@ -100,6 +100,7 @@ def run_seed(task: RunTask, on_progress: Callable[[float], None] = lambda _: Non
     store = FeatureStore.open(task.store)
     record = train(store, task.run, task.settings, device=task.device, progress=TrainingProgress(advanced=advanced))
     games = labelled_games(store, task.split)
+    # scores of an earlier call count only for these weights and labels: labels in a store may be corrected meanwhile
     made_with = {
         "weights_sha256": hashlib.sha256((task.run / BEST).read_bytes()).hexdigest(),
         "labels_sha256": labels_sha256(games),

@@ -195,6 +195,7 @@ def load(
             foreign[key].update(event.label for event in events if event.label not in index)
             num_beyond += sum(event.position_ms >= 1000 * OFFICIAL_HALF_SECONDS for event in events)
         num_unscored += sum(event.confidence is None for event in both["predictions"])
+        # two halves against one: the clocks differ, so every instant of the second half is wrong; the score is just low
         if all(both.values()) and len({any(event.half == 2 for event in events) for events in both.values()}) == 2:
             one_sided.append(name)
         for half, game, spot_times in games_of(

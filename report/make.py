@@ -220,7 +220,7 @@ def _videos(sources: Sequence[ReportSource], options: ReportOptions) -> tuple[di
 def _lengths(sources: Sequence[ReportSource]) -> dict[str, float]:
     """Match name -> seconds, from what the predictions say of their rows."""
     found: dict[str, float] = {}
-    for source in sources:
+    for source in sources:  # runs may have been predicted from stores of different length: the page shows the longest
         for game, about in read_record(source.predictions).get("games", {}).items():
             for number, part in enumerate((about or {}).get("parts", ()), 1):
                 name = game if number == 1 else f"{game}/{number}"

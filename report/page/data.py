@@ -157,6 +157,7 @@ def _kept(figures: Figures, per_event: int) -> list[NDArray[np.bool_]]:
     scores = np.concatenate([game.predictions.values for game in figures.matched])
     classes = np.concatenate([game.predictions.classes for game in figures.matched])
     bins = np.concatenate([game.bins for game in figures.matched])
+    # all that reach their threshold stay (the tables count them), then the surest of each class, then those of pairs
     is_kept = bins >= np.array(figures.thresholds)[classes]
     for c, curve in enumerate(figures.curves):
         of_class = np.nonzero(classes == c)[0]
