@@ -10,9 +10,8 @@ from .cache.store import FeatureStore
 from .data.games import find_labels, game_of_folder
 from .errors import InputError
 from .eval.files import exact_frame, find_predictions, load, official_frame, pair
-from .eval.report import Calibration, EvalSettings, Metric, Report
+from .eval.report import Calibration, EvalSettings, Metric, Report, Resampling
 from .eval.report import evaluate as evaluate_games
-from .eval.uncertainty import Resampling
 from .eval.warnings import file_warnings
 from .events import Split, TimeGrid
 

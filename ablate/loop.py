@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..cache.layout import METADATA
@@ -10,45 +10,36 @@ from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import SOCCERNET_BALL_CLASSES
 from ..extract.backbones.registry import backbone_spec
-from ..extract.options import Device, ExtractOptions
-from ..extract.options import ExtractRunOptions as ExtractRun
+from ..extract.options import Device, ExtractOptions, ExtractRunOptions
 from ..extract.run import extract
 from ..files import FileLock, disk_errors, num_cores, write_text_atomic
 from ..heads.training.loop import choose_device
 from ..workers import SILENT, Failure, Progress, on_ray, ray_cluster, side_by_side
 from .options import AblateOptions
-from .plan import Inputs, Place, Plan, make_plan, open_inputs, runs_of
-from .runs import RunTask, carry_out, carry_out_alone, chance_of, judged_games, labels_sha256
-from .table import TABLE, Judged, Row, Table, require_same_settings
+from .plan import AblationPlan, AblationSources, BackboneStore, make_plan, open_sources, runs_of
+from .runs import RunTask, chance_scores, labelled_games, labels_sha256, run_seed, run_seed_single_threaded
+from .table import TABLE, AblationTable, Row, SeedRun, require_same_settings
 
 MAX_JOBS_ON_GPU = 4
 """Small heads leave a GPU idle between kernels, so several runs share it; each holds a bank of its own there."""
+_NUM_SHOWN = 4
+ProgressView = Callable[..., AbstractContextManager[Progress]]
+"""Called with what is done (`extracting`) and `unit=`; entered, it gives the progress callbacks."""
 
 
-@dataclass(frozen=True)
-class Reporter:
-    """What the command line wants to hear; every field may be left out."""
-
-    note: Callable[[str], None] = lambda _: None
-    """Called with what is worth knowing before the work."""
-    extracting: Callable[[Place], AbstractContextManager[Progress]] = lambda _: nullcontext(SILENT)
-    """Called before every extraction; gives its progress callbacks."""
-    begun: Callable[[Sequence[RunTask], int], None] = lambda *_: None
-    """Called once, with the runs that are left and how many go side by side."""
-    progress: Callable[[RunTask, float], None] = lambda *_: None
-    """Called with the share of a run that is done, about twice a second."""
-    ended: Callable[[RunTask, Judged | Failure], None] = lambda *_: None
-    """Called after every run that this call worked on."""
-
-
-def ablate(sources: Sequence[Path], out: Path, options: AblateOptions, report: Reporter | None = None) -> Table:
-    """Train recipes on several seeds and judge them; go on where `out` holds a part of it.
+def ablate(
+    sources: Sequence[Path],
+    out: Path,
+    options: AblateOptions,
+    progress_view: ProgressView = lambda *_, **__: nullcontext(SILENT),
+) -> AblationTable:
+    """Train recipes on several seeds and evaluate them; go on where `out` holds a part of it.
 
     Args:
         sources: data set folders, from which missing features are extracted, and feature stores.
         out: folder for `ablation.json`, `ablation.csv`, the runs with their predictions, and the stores.
         options: all else.
-        report: hears how it goes.
+        progress_view: makes the progress callbacks of each extraction, and those of all trainings together.
 
     Returns:
         The table; rows that failed say why.
@@ -56,45 +47,67 @@ def ablate(sources: Sequence[Path], out: Path, options: AblateOptions, report: R
     Raises:
         InputError: the sources cannot be used, or `out` holds something else.
     """
-    report = report or Reporter()
     if options.ray is None:
-        choose_device(options.device)  # what is not there is better said before hours of work
-    inputs = open_inputs(sources, options)
+        choose_device(options.device)  # a device that is not there is better named before hours of work
+    inputs = open_sources(sources, options)
     out = out.absolute()  # workers of a cluster have a working folder of their own
     with ray_cluster(options.ray) if options.ray else nullcontext(), _owned(out):
-        board = _Board.begin(inputs, out, options)
+        writer = TableWriter.begin(inputs, out, options)
         tasks: list[RunTask] = []
-        for place in board.plan.places:
-            problem = None if place.is_given else _extract_missing(place, inputs, options, report)
-            if problem:
-                report.note(f"{place.store}: not extracted: {problem.why}")
-            tasks += board.settle(place, options, problem)
-        for note in board.table.notes:
-            report.note(note)
+        for store in writer.plan.stores:
+            problem = None if store.is_given else _extract_missing(store, inputs, options, progress_view)
+            tasks += writer.add_features(store, options, problem)
+        left = [task for task in tasks if not writer.add_finished(task)]
+        with progress_view("training", unit="%") as progress:
+            for note in writer.table.notes:
+                progress.note(f"note: {note}")
+            if left:
+                _train(left, writer, options, progress)
+    return writer.table
 
-        left = [task for task in tasks if not board.enter_known(task)]
-        jobs = options.jobs or (len(left) if options.ray else default_jobs(options.device, len(left)))
-        report.begun(left, jobs)
 
-        def ended(task: RunTask, result: Judged | Failure) -> None:
-            board.enter(task, result)
-            report.ended(task, result)
+def _train(tasks: Sequence[RunTask], writer: "TableWriter", options: AblateOptions, progress: Progress) -> None:
+    """Train and evaluate the runs side by side; each goes into the table as it ends."""
+    jobs = options.jobs or (len(tasks) if options.ray else default_jobs(options.device, len(tasks)))
+    progress.note(f"{len(tasks)} run{'s' if len(tasks) > 1 else ''}, {jobs} side by side")
+    total = sum(task.cost for task in tasks)
+    shares: dict[str, float] = {}  # of the runs that have begun; 1 where training has ended
+    num_ended = 0
 
-        longest_first = sorted(left, key=lambda task: -task.cost)
-        if options.ray is None:
-            side_by_side(carry_out_alone, longest_first, jobs=jobs, progress=report.progress, ended=ended)
-        else:
-            on_ray(
-                carry_out_alone,
-                longest_first,
-                address=options.ray,
-                device=options.device,
-                gpu_share=1 / MAX_JOBS_ON_GPU,
-                jobs=options.jobs,
-                progress=report.progress,
-                ended=ended,
-            )
-    return board.table
+    def advanced(task: RunTask, share: float) -> None:
+        shares[task.name] = share
+        done = sum(task.cost * shares.get(task.name, 0.0) for task in tasks) / total
+        under_way = [f"{name} {share:.0%}" for name, share in shares.items() if share < 1]
+        progress.advanced("", 100 * done, 100.0, ", ".join(under_way[:_NUM_SHOWN]))
+
+    def ended(task: RunTask, result: SeedRun | Failure) -> None:
+        nonlocal num_ended
+        num_ended += 1
+        writer.add_run(task, result)
+        progress.note(f"{num_ended}/{len(tasks)} {task.name}: {_result_text(result)}")
+        advanced(task, 1.0)
+
+    longest_first = sorted(tasks, key=lambda task: -task.cost)
+    if options.ray is None:
+        side_by_side(run_seed_single_threaded, longest_first, jobs=jobs, progress=advanced, ended=ended)
+    else:
+        on_ray(
+            run_seed_single_threaded,
+            longest_first,
+            address=options.ray,
+            device=options.device,
+            gpu_share=1 / MAX_JOBS_ON_GPU,
+            jobs=options.jobs,
+            progress=advanced,
+            ended=ended,
+        )
+
+
+def _result_text(result: SeedRun | Failure) -> str:
+    if isinstance(result, Failure):
+        return f"failed: {result.why}"
+    means = [f"{name} {100 * (score['value'] or 0.0):.1f}" for name, score in result.means.items()]
+    return f"{', '.join(means)}, trained in {result.seconds:,.1f} s"
 
 
 def default_jobs(device: Device, num_runs: int) -> int:
@@ -105,30 +118,35 @@ def default_jobs(device: Device, num_runs: int) -> int:
     return max(1, min(cores, num_runs))
 
 
-def _extract_missing(place: Place, inputs: Inputs, options: AblateOptions, report: Reporter) -> Failure | None:
+def _extract_missing(
+    store: BackboneStore, inputs: AblationSources, options: AblateOptions, progress_view: ProgressView
+) -> Failure | None:
     """Bring the features of all matches that are needed into a store; why that failed, where it did."""
     data_set = inputs.data_set
     assert data_set is not None
     wanted = {match.id for match in data_set.matches if match.split in options.splits}
-    if (place.store / METADATA).exists():
-        stored = FeatureStore.open(place.store)
+    if (store.path / METADATA).exists():
+        stored = FeatureStore.open(store.path)
         if wanted <= set(stored.matches()):
             return _other_settings(stored, options)
-    is_3d = backbone_spec(place.backbone).kind == "3d"
+    is_3d = backbone_spec(store.backbone).kind == "3d"
     asked = ExtractOptions(
-        backbone=place.backbone,
-        depth=place.depth,
-        weights=options.weights_of(place.backbone),
+        backbone=store.backbone,
+        depth=store.depth,
+        weights=options.weights_of(store.backbone),
         size=options.size,
         window=options.window if is_3d else None,
         hop=options.hop if is_3d else None,
     )
-    run = ExtractRun(device=options.device, ray=options.ray)
-    try:
-        with report.extracting(place) as progress:
-            summary = extract(data_set, place.store, asked, run, split=options.splits, progress=progress)
-    except Exception as error:  # whatever it is: the rows of other backbones go on
-        return Failure.of(error)
+    run = ExtractRunOptions(device=options.device, ray=options.ray)
+    with progress_view("extracting") as progress:
+        progress.note(f"extracting {store.path}")
+        try:
+            summary = extract(data_set, store.path, asked, run, split=options.splits, progress=progress)
+        except Exception as error:  # whatever it is: the rows of other backbones go on
+            failure = Failure.of(error)
+            progress.note(f"{store.path}: not extracted: {failure.why}")
+            return failure
     failed = [result for result in summary.results if not result.is_done]
     if not failed:
         return None
@@ -145,18 +163,18 @@ def _other_settings(store: FeatureStore, options: AblateOptions) -> Failure | No
     return Failure(f"{store.path}: extracted with other settings: {', '.join(wrong)}") if wrong else None
 
 
-class _Board:
-    """The table as it grows; on the disk after every change."""
+class TableWriter:
+    """The table as it grows; written to the disk after every change, so that an end by force loses no run."""
 
-    def __init__(self, out: Path, plan: Plan, table: Table) -> None:
+    def __init__(self, out: Path, plan: AblationPlan, table: AblationTable) -> None:
         self.plan = plan
         self.table = table
         self._out = out
         self._labels_sha256 = ""
 
     @classmethod
-    def begin(cls, inputs: Inputs, out: Path, options: AblateOptions) -> "_Board":
-        """The table before anything is done.
+    def begin(cls, inputs: AblationSources, out: Path, options: AblateOptions) -> "TableWriter":
+        """Write the table before anything is done.
 
         Raises:
             InputError: `out` holds a table that was made with other settings.
@@ -166,8 +184,8 @@ class _Board:
         if inputs.classes != SOCCERNET_BALL_CLASSES and any(entry.row.published for entry in plan.entries):
             notes += ("published figures are SoccerNet's: on other data they are no measure",)
         if options.split == "valid":
-            notes += ("judged on the matches that choose epoch and peaks: the figures flatter",)
-        table = Table(
+            notes += ("evaluated on the matches that choose epoch and peaks: the figures are too high",)
+        table = AblationTable(
             sources=tuple(map(str, inputs.paths)),
             split=options.split,
             settings=options.to_json(),
@@ -177,17 +195,17 @@ class _Board:
             notes=notes,
         )
         require_same_settings(out, table)
-        board = cls(out, plan, table)
-        board._write()
-        return board
+        writer = cls(out, plan, table)
+        writer._write()
+        return writer
 
-    def settle(self, place: Place, options: AblateOptions, problem: Failure | None) -> list[RunTask]:
-        """Note of features that they are there, or why they are not; the runs on them."""
+    def add_features(self, store: BackboneStore, options: AblateOptions, problem: Failure | None) -> list[RunTask]:
+        """Note in the rows of a store that it is there, or why it is not; returns the runs on it."""
         tasks = []
-        if not place.is_given:
-            self._keep_details(place.store, problem)
+        if not store.is_given:
+            self._keep_traceback(store.path, problem)
         for entry in self.plan.entries:
-            if entry.place != place:
+            if entry.store != store:
                 continue
             if problem:
                 self._put(entry.row.with_failure(problem.why))
@@ -200,45 +218,45 @@ class _Board:
                 self._put(row)
                 tasks += runs
         if not problem:
-            self._judge_alike(place, options)
+            self._add_chance(store, options)
         self._write()
         return tasks
 
-    def enter_known(self, task: RunTask) -> bool:
-        """Enter a run that was finished another time; False where there is work left."""
-        if not task.is_trained or not task.judged.is_file():
+    def add_finished(self, task: RunTask) -> bool:
+        """Add a run that was finished another time; False where there is work left."""
+        if not task.is_trained or not task.scores.is_file():
             return False
         try:
-            self.enter(task, carry_out(task))
+            self.add_run(task, run_seed(task))  # reads what is there; evaluates again where the labels have changed
         except InputError as error:
-            self.enter(task, Failure(str(error)))
+            self.add_run(task, Failure(str(error)))
         return True
 
-    def enter(self, task: RunTask, result: Judged | Failure) -> None:
-        """Enter how a run ended."""
+    def add_run(self, task: RunTask, result: SeedRun | Failure) -> None:
+        """Add how a run ended."""
         row = next(row for row in self.table.rows if row.name == task.row)
-        if isinstance(result, Judged):
+        if isinstance(result, SeedRun):
             self._put(row.with_run(result))
         else:
             self._put(row.with_failure(result.why, seed=task.settings.seed))
-        self._keep_details(task.run, result if isinstance(result, Failure) else None)
+        self._keep_traceback(task.run, result if isinstance(result, Failure) else None)
         self._write()
 
-    def _judge_alike(self, place: Place, options: AblateOptions) -> None:
-        """The chance row, from the labels of the first features; a note where others are judged by other labels."""
-        store = FeatureStore.open(place.store)
-        games = judged_games(store, options.split)
+    def _add_chance(self, store: BackboneStore, options: AblateOptions) -> None:
+        """Fill the chance row from the labels of the first store; note where those of another store differ."""
+        features = FeatureStore.open(store.path)
+        games = labelled_games(features, options.split)
         sha256 = labels_sha256(games)
         if not self._labels_sha256:
             self._labels_sha256 = sha256
-            self.table = replace(self.table, chance=chance_of(games, store.classes))
+            self.table = replace(self.table, chance=chance_scores(games, features.classes))
         elif sha256 != self._labels_sha256:
-            note = f"{place.store}: judged by other matches or labels than the first, so its rows do not compare"
+            note = f"{store.path}: evaluated on other matches or labels than the first, so its rows do not compare"
             self.table = replace(self.table, notes=(*self.table.notes, note))
 
-    def _keep_details(self, place: Path, problem: Failure | None) -> None:
-        """The traceback of a fault of ours, beside what it kept from being made."""
-        file = place.with_name(f"{place.name}.traceback.txt")
+    def _keep_traceback(self, path: Path, problem: Failure | None) -> None:
+        """Write the traceback of an unexpected error beside what it kept from being made; else remove an old one."""
+        file = path.with_name(f"{path.name}.traceback.txt")
         with disk_errors(self._out):
             if problem is not None and problem.details:
                 write_text_atomic(file, problem.details)

@@ -21,7 +21,7 @@ class AblateOptions:
     num_seeds: int = 3
     """Train each recipe with seeds 0 to N - 1."""
     split: Split = "test"
-    """Split whose matches judge (test or valid); they never train."""
+    """Split to evaluate on (test or valid); its matches never train."""
     any_backbone: bool = False
     """Train every recipe on every store, whatever backbone it is for."""
     weights: Mapping[str, str] = field(default_factory=dict)

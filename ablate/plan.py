@@ -15,7 +15,7 @@ from ..heads.recipes import RECIPES
 from ..heads.training.data import choose_matches, one_pass_at_most
 from ..heads.training.settings import TrainSettings
 from .options import AblateOptions
-from .runs import RunTask, judged_games
+from .runs import RunTask, labelled_games
 from .table import Row
 
 STORES = "stores"
@@ -25,10 +25,10 @@ _NUM_SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Place:
-    """Features of one backbone."""
+class BackboneStore:
+    """A feature store of one backbone, given or still to be extracted."""
 
-    store: Path
+    path: Path
     backbone: str
     depth: int | None
     is_given: bool
@@ -36,7 +36,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class AblationSources:
     """The sources, opened and checked."""
 
     paths: tuple[Path, ...]
@@ -48,29 +48,29 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PlannedRow:
     """A row and the features that it needs; None: there are none, which the row says."""
 
     row: Row
-    place: Place | None
+    store: BackboneStore | None
 
 
 @dataclass(frozen=True)
-class Plan:
+class AblationPlan:
     """All rows, in the order of the table."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[PlannedRow, ...]
     notes: tuple[str, ...]
     """What is worth knowing about it."""
 
     @property
-    def places(self) -> list[Place]:
+    def stores(self) -> list[BackboneStore]:
         """Features that are needed, each once."""
-        return list(dict.fromkeys(entry.place for entry in self.entries if entry.place is not None))
+        return list(dict.fromkeys(entry.store for entry in self.entries if entry.store is not None))
 
 
-def open_inputs(sources: Sequence[Path], options: AblateOptions) -> Inputs:
-    """Open the sources, and see whether they have what training and judging need.
+def open_sources(sources: Sequence[Path], options: AblateOptions) -> AblationSources:
+    """Open the sources, and see whether they have what training and evaluation need.
 
     Raises:
         InputError: they have not, or they do not go together.
@@ -91,16 +91,16 @@ def open_inputs(sources: Sequence[Path], options: AblateOptions) -> Inputs:
         choose_matches(store)
         if not any(store.match(each).meta.split == options.split for each in store.matches()):
             raise InputError(f"{store.path}: no match in the split {options.split!r}", cure="choose another --split")
-        judged_games(store, options.split)
+        labelled_games(store, options.split)
     _require_names(stores)
     lists = {tuple(store.classes) for store in stores} | ({data_set.classes} if data_set else set())
     if len(lists) != 1:
         got = "; ".join(", ".join(each) for each in lists) or "no source"
         raise InputError("sources need one class list in common", got=got, wanted="the same classes in each")
-    return Inputs(tuple(source.resolve() for source in sources), stores, data_set, lists.pop())
+    return AblationSources(tuple(source.resolve() for source in sources), stores, data_set, lists.pop())
 
 
-def make_plan(inputs: Inputs, out: Path, options: AblateOptions) -> Plan:
+def make_plan(inputs: AblationSources, out: Path, options: AblateOptions) -> AblationPlan:
     """Which recipe runs on which features.
 
     Args:
@@ -108,31 +108,31 @@ def make_plan(inputs: Inputs, out: Path, options: AblateOptions) -> Plan:
         out: the ablation's folder; features that are extracted lie below it.
         options: what is asked for.
     """
-    found: dict[str, tuple[Place, ...]] = {name: _places(name, inputs, out, options) for name in options.recipes}
-    notes = list(_drop_twins(found, options)) if options.any_backbone else []
+    found = {name: _stores_of(name, inputs, out, options) for name in options.recipes}
+    notes = list(_drop_duplicates(found, options)) if options.any_backbone else []
     entries = []
-    for name, places in found.items():
-        if not places:
+    for name, stores in found.items():
+        if not stores:
             why = f"no store of {_backbone_text(name)}; give the data set, or --any-backbone"
-            entries.append(Entry(_row(name, None, options, name=name).with_failure(why), None))
-        for place in places:
-            row_name = name if len(places) == 1 else f"{name}@{place.store.stem}"
-            entries.append(Entry(_row(name, place, options, name=row_name), place))
-    used = {place.store for places in found.values() for place in places}
+            entries.append(PlannedRow(_row(name, None, options, name=name).with_failure(why), None))
+        for store in stores:
+            row_name = name if len(stores) == 1 else f"{name}@{store.path.stem}"
+            entries.append(PlannedRow(_row(name, store, options, name=row_name), store))
+    used = {store.path for stores in found.values() for store in stores}
     notes += [
         f"{store.path}: not used, no recipe is for its backbone" for store in inputs.stores if store.path not in used
     ]
-    return Plan(tuple(entry for entry in entries), tuple(notes))
+    return AblationPlan(tuple(entries), tuple(notes))
 
 
-def runs_of(entry: Entry, out: Path, options: AblateOptions) -> tuple[Row, list[RunTask]]:
+def runs_of(entry: PlannedRow, out: Path, options: AblateOptions) -> tuple[Row, list[RunTask]]:
     """The row with what its store says, and one run per seed.
 
     Raises:
         InputError: the recipe cannot be trained on these features.
     """
-    assert entry.place is not None
-    store, settings = FeatureStore.open(entry.place.store), options.settings_of(entry.row.recipe)
+    assert entry.store is not None
+    store, settings = FeatureStore.open(entry.store.path), options.settings_of(entry.row.recipe)
     chosen = choose_matches(store, stride=settings.stride)
     if options.frames_per_epoch is None:
         settings = one_pass_at_most(settings, chosen)
@@ -153,9 +153,9 @@ def runs_of(entry: Entry, out: Path, options: AblateOptions) -> tuple[Row, list[
     ]
 
 
-def _row(recipe: str, place: Place | None, options: AblateOptions, *, name: str) -> Row:
+def _row(recipe: str, store: BackboneStore | None, options: AblateOptions, *, name: str) -> Row:
     known = RECIPES[recipe]
-    backbone, depth = (place.backbone, place.depth) if place else (known.backbone or "", known.depth)
+    backbone, depth = (store.backbone, store.depth) if store else (known.backbone or "", known.depth)
     is_for_it = (known.backbone, known.depth) == (backbone, depth)
     return Row(
         name=name,
@@ -171,39 +171,42 @@ def _row(recipe: str, place: Place | None, options: AblateOptions, *, name: str)
     )
 
 
-def _places(name: str, inputs: Inputs, out: Path, options: AblateOptions) -> tuple[Place, ...]:
+def _stores_of(name: str, inputs: AblationSources, out: Path, options: AblateOptions) -> tuple[BackboneStore, ...]:
     """Where the features of a recipe are, or will be; none where nobody has them."""
     recipe = RECIPES[name]
-    given = [Place(store.path, store.settings.backbone, store.settings.depth, True) for store in inputs.stores]
+    given = [BackboneStore(store.path, store.settings.backbone, store.settings.depth, True) for store in inputs.stores]
+    # a recipe for any backbone takes every store; without stores it gets features of the default backbone below
     if options.any_backbone or (recipe.backbone is None and given):
         return tuple(given)
     backbone = recipe.backbone or DEFAULT_BACKBONE
     depth = backbone_spec(backbone).depth(recipe.depth)
-    fitting = [place for place in given if (place.backbone, place.depth) == (backbone, depth)]
+    fitting = [store for store in given if (store.backbone, store.depth) == (backbone, depth)]
     if fitting or inputs.data_set is None:
         return tuple(fitting)
     is_default = depth == backbone_spec(backbone).depth(None)
-    return (Place(out / STORES / f"{backbone}{'' if is_default else f'-{depth}'}.zarr", backbone, depth, False),)
+    return (
+        BackboneStore(out / STORES / f"{backbone}{'' if is_default else f'-{depth}'}.zarr", backbone, depth, False),
+    )
 
 
-def _drop_twins(found: dict[str, tuple[Place, ...]], options: AblateOptions) -> Iterator[str]:
-    """Recipes that differ by their backbone only are one on any backbone: keep the one that names it, or the head."""
-    for place in dict.fromkeys(place for places in found.values() for place in places):
+def _drop_duplicates(found: dict[str, tuple[BackboneStore, ...]], options: AblateOptions) -> Iterator[str]:
+    """Leave out recipes that differ by their backbone only: keep the one of this backbone, or named like its head."""
+    for store in dict.fromkeys(store for stores in found.values() for store in stores):
 
-        def rank(name: str, place: Place = place) -> tuple[bool, bool]:
+        def rank(name: str, store: BackboneStore = store) -> tuple[bool, bool]:
             recipe = RECIPES[name]
-            return (recipe.backbone, recipe.depth) != (place.backbone, place.depth), name != recipe.settings.head
+            return (recipe.backbone, recipe.depth) != (store.backbone, store.depth), name != recipe.settings.head
 
         kept: list[tuple[str, TrainSettings]] = []
-        for name in sorted((name for name in found if place in found[name]), key=rank):
+        for name in sorted((name for name in found if store in found[name]), key=rank):
             settings = options.settings_of(name)
             twin = next((other for other, theirs in kept if theirs == settings), None)
             if twin is None:
                 kept.append((name, settings))
             else:
-                found[name] = tuple(each for each in found[name] if each != place)
-                yield f"{name} on {place.store.name} is {twin}: they differ by their backbone only"
-    for name in [name for name, places in found.items() if not places]:
+                found[name] = tuple(each for each in found[name] if each != store)
+                yield f"{name} on {store.path.name} is {twin}: they differ by their backbone only"
+    for name in [name for name, stores in found.items() if not stores]:
         del found[name]
 
 

@@ -1,4 +1,4 @@
-"""One run of `bas ablate`: train, predict the judged split, score. Goes on where it stopped, does nothing twice."""
+"""One run of `bas ablate`: train, predict the evaluated split, score. Goes on where it stopped, does nothing twice."""
 
 import hashlib
 import json
@@ -15,8 +15,7 @@ from ..data.games import SourceGame, StoredPart, choose_games, find_games
 from ..errors import InputError
 from ..eval.files import PREDICTIONS_NAME, games_of, read_events
 from ..eval.prediction_folder import RECORD
-from ..eval.report import EvalSettings, Report, evaluate
-from ..eval.uncertainty import Resampling
+from ..eval.report import EvalSettings, Report, Resampling, evaluate
 from ..events import Event, Split
 from ..extract.options import Device
 from ..files import read_json, write_json_atomic
@@ -24,7 +23,7 @@ from ..heads.training.checkpoint import BEST, RUN, RunRecord
 from ..heads.training.loop import EpochProgress, TrainingProgress, train
 from ..heads.training.settings import TrainSettings
 from ..predict import PredictOptions, predict
-from .table import Judged
+from .table import SeedRun
 
 FORMAT = "bas-judged-1"
 
@@ -41,7 +40,7 @@ class RunTask:
     out: Path
     """The ablation's folder."""
     split: Split
-    """Judged."""
+    """Split that is evaluated."""
     device: Device
     cost: float
     """Arithmetic of the whole training, in no particular unit."""
@@ -62,8 +61,8 @@ class RunTask:
         return self.run / "predictions" / self.split
 
     @property
-    def judged(self) -> Path:
-        """The file of its scores."""
+    def scores(self) -> Path:
+        """The file of its scores; its name is from a time when evaluating was called judging."""
         return self.run / f"judged-{self.split}.json"
 
     @property
@@ -76,7 +75,7 @@ class RunTask:
 
 
 @dataclass(frozen=True)
-class JudgedGame:
+class LabelledGame:
     """A game of a store with its labels."""
 
     id: str
@@ -84,23 +83,24 @@ class JudgedGame:
     events: tuple[Event, ...]
 
 
-def carry_out(task: RunTask, tell: Callable[[float], None] = lambda _: None) -> Judged:
+def run_seed(task: RunTask, on_progress: Callable[[float], None] = lambda _: None) -> SeedRun:
     """Train, predict and score one run.
 
     Args:
         task: the run.
-        tell: hears which share of the training is done, 0 to 1.
+        on_progress: called with the share of the training that is done, 0 to 1.
 
     Raises:
-        InputError: it cannot be trained, predicted or judged.
+        InputError: it cannot be trained, predicted or evaluated.
     """
 
-    def look(progress: EpochProgress) -> None:
-        tell((progress.epoch - 1 + progress.step / progress.num_steps) / progress.epochs)
+    def advanced(progress: EpochProgress) -> None:
+        on_progress((progress.epoch - 1 + progress.step / progress.num_steps) / progress.epochs)
 
     store = FeatureStore.open(task.store)
-    record = train(store, task.run, task.settings, device=task.device, progress=TrainingProgress(advanced=look))
-    games = judged_games(store, task.split)
+    record = train(store, task.run, task.settings, device=task.device, progress=TrainingProgress(advanced=advanced))
+    games = labelled_games(store, task.split)
+    # scores of an earlier call count only for these weights and labels: labels in a store may be corrected meanwhile
     made_with = {
         "weights_sha256": hashlib.sha256((task.run / BEST).read_bytes()).hexdigest(),
         "labels_sha256": labels_sha256(games),
@@ -112,9 +112,9 @@ def carry_out(task: RunTask, tell: Callable[[float], None] = lambda _: None) -> 
         for result in prediction.results:
             if not result.is_done:
                 raise InputError(f"{result.match_id}: {result.message}")
-        known = Judged.plain(measured(games, task.predictions, record.classes).means)
-        write_json_atomic(task.judged, {"format": FORMAT, "made_with": made_with, "means": known})
-    return Judged(
+        known = SeedRun.plain(evaluate_predictions(games, task.predictions, record.classes).means)
+        write_json_atomic(task.scores, {"format": FORMAT, "made_with": made_with, "means": known})
+    return SeedRun(
         seed=task.settings.seed,
         run=shown_path(task.run, task.out),
         store=shown_path(task.store, task.out),
@@ -125,28 +125,28 @@ def carry_out(task: RunTask, tell: Callable[[float], None] = lambda _: None) -> 
     )
 
 
-def carry_out_alone(task: RunTask, tell: Callable[[float], None]) -> Judged:
-    """`carry_out` in a process of its own, with one thread: figures do not depend on how many run side by side."""
+def run_seed_single_threaded(task: RunTask, on_progress: Callable[[float], None]) -> SeedRun:
+    """`run_seed` in a process of its own, with one thread: figures do not depend on how many run side by side."""
     torch.set_num_threads(1)
-    return carry_out(task, tell)
+    return run_seed(task, on_progress)
 
 
-def judged_games(store: FeatureStore, split: Split) -> list[JudgedGame]:
+def labelled_games(store: FeatureStore, split: Split) -> list[LabelledGame]:
     """Games of a split with their labels, in order of id.
 
     Raises:
         InputError: none, or one without labels.
     """
-    return [_labelled(store, game) for game in choose_games(find_games([store.path]), splits=(split,))]
+    return [_labelled_game(store, game) for game in choose_games(find_games([store.path]), splits=(split,))]
 
 
-def labels_sha256(games: Sequence[JudgedGame]) -> str:
-    """Tells other labels or other games."""
+def labels_sha256(games: Sequence[LabelledGame]) -> str:
+    """SHA-256 of the labels: scores that were computed by other labels or games are computed again."""
     record = {game.id: [event.to_json() for event in game.events] for game in games}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def measured(games: Sequence[JudgedGame], predictions: Path, classes: Sequence[str]) -> Report:
+def evaluate_predictions(games: Sequence[LabelledGame], predictions: Path, classes: Sequence[str]) -> Report:
     """What `bas eval` says of the predictions in a folder: official metric at 1 s, intervals, chance."""
     fps = _fps(games)
     found = [read_events(predictions / game.id / PREDICTIONS_NAME, key="predictions") for game in games]
@@ -155,7 +155,7 @@ def measured(games: Sequence[JudgedGame], predictions: Path, classes: Sequence[s
     return evaluate(on_grid, classes, EvalSettings(fps=fps))
 
 
-def chance_of(games: Sequence[JudgedGame], classes: Sequence[str]) -> dict[str, float]:
+def chance_scores(games: Sequence[LabelledGame], classes: Sequence[str]) -> dict[str, float]:
     """Name of each mean -> what predictions that know nothing reach, over the whole length of the games, 0 to 1."""
     on_grid = []
     for game in games:
@@ -169,31 +169,31 @@ def chance_of(games: Sequence[JudgedGame], classes: Sequence[str]) -> dict[str, 
     return {name: score.chance for name, score in evaluate(on_grid, classes, settings).means.items()}
 
 
-def _fps(games: Sequence[JudgedGame]) -> Fraction:
-    """Cells a second that the games are judged in."""
+def _fps(games: Sequence[LabelledGame]) -> Fraction:
+    """Cells per second of the metric's grid."""
     part = games[0].parts[0]
     return part.store.match(part.id).meta.grid.judged.fps
 
 
-def _labelled(store: FeatureStore, game: SourceGame) -> JudgedGame:
+def _labelled_game(store: FeatureStore, game: SourceGame) -> LabelledGame:
     parts = tuple(part for part in game.parts if isinstance(part, StoredPart))
     events: list[Event] = []
     for part in parts:
         of_part = store.match(part.id).meta.events()
         if of_part is None:
             raise InputError(
-                f"{store.path}: match {part.id!r} has no labels, so it cannot judge",
+                f"{store.path}: match {part.id!r} has no labels, so nothing can be evaluated on it",
                 cure="put Labels-ball.json beside its video and extract again, or choose another --split",
             )
         events += of_part
-    return JudgedGame(game.id, parts, tuple(events))
+    return LabelledGame(game.id, parts, tuple(events))
 
 
 def _known(task: RunTask, made_with: Mapping[str, str]) -> dict[str, Any] | None:
     """Scores of these weights by these labels from another time."""
-    if not task.judged.is_file() or not (task.predictions / RECORD).is_file():
+    if not task.scores.is_file() or not (task.predictions / RECORD).is_file():
         return None
-    record = read_json(task.judged)
+    record = read_json(task.scores)
     if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("made_with") != made_with:
         return None
     means: dict[str, Any] = record["means"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError, reading_record
-from ..eval.report import Score
+from ..eval.report import Score, finite
 from ..files import read_json, write_json_atomic, write_text_atomic
 
 FORMAT, TABLE, SHEET = "bas-ablation-1", "ablation.json", "ablation.csv"
@@ -20,8 +20,8 @@ _OWN = ("name", "recipe", "about", "backbone", "depth", "head", "weights", "fram
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One trained and judged run."""
+class SeedRun:
+    """One recipe trained with one seed, and the scores of its predictions."""
 
     seed: int
     run: str
@@ -39,10 +39,10 @@ class Judged:
     @staticmethod
     def plain(means: Mapping[str, Score]) -> dict[str, dict[str, float | None]]:
         """Scores of a report as `means` holds them."""
-        return {name: {each: _number(getattr(score, each)) for each in _MEASURES} for name, score in means.items()}
+        return {name: {each: finite(getattr(score, each)) for each in _MEASURES} for name, score in means.items()}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Judged":
+    def from_json(cls, record: Mapping[str, Any]) -> "SeedRun":
         """What `vars` gave."""
         means = record["means"].items()
         return cls(
@@ -52,7 +52,10 @@ class Judged:
             predictions=str(record["predictions"]),
             seconds=float(record["seconds"]),
             parameters=int(record["parameters"]),
-            means={name: {each: _read_number(score[each]) for each in _MEASURES} for name, score in means},
+            means={
+                name: {each: None if score[each] is None else float(score[each]) for each in _MEASURES}
+                for name, score in means
+            },
         )
 
 
@@ -74,14 +77,14 @@ class Row:
     """Steps of an epoch; 0 while the store is not there."""
     num_seeds: int
     """Asked for."""
-    runs: tuple[Judged, ...] = ()
+    runs: tuple[SeedRun, ...] = ()
     """Finished ones, by seed."""
     failures: Mapping[str, str] = field(default_factory=dict)
     """What failed (`seed 2`, or nothing for all of it) -> why."""
 
     @property
     def status(self) -> Status:
-        """`done` where every seed is judged."""
+        """`done` where every seed has its scores."""
         if self.failures:
             return "failed"
         return "done" if len(self.runs) == self.num_seeds else "pending"
@@ -100,11 +103,9 @@ class Row:
 
     def sd(self) -> dict[str, float] | None:
         """Standard deviation over seeds by name of the mean; None for fewer than two."""
-        return (
-            {name: statistics.stdev(values) for name, values in self._values("value").items()}
-            if len(self.runs) > 1
-            else None
-        )
+        if len(self.runs) < 2:
+            return None
+        return {name: statistics.stdev(values) for name, values in self._values("value").items()}
 
     @property
     def parameters(self) -> int | None:
@@ -116,7 +117,7 @@ class Row:
         """Mean time to train; None before a run is finished."""
         return statistics.fmean(run.seconds for run in self.runs) if self.runs else None
 
-    def with_run(self, run: Judged) -> "Row":
+    def with_run(self, run: SeedRun) -> "Row":
         """The row with one more finished run."""
         return replace(self, runs=tuple(sorted((*self.runs, run), key=lambda each: each.seed)))
 
@@ -143,7 +144,7 @@ class Row:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Row":
         """What `to_json` gave, with its failures as one."""
-        runs = tuple(sorted(map(Judged.from_json, record["runs"]), key=lambda run: run.seed))
+        runs = tuple(sorted(map(SeedRun.from_json, record["runs"]), key=lambda run: run.seed))
         if len({tuple(run.means) for run in runs}) > 1:
             raise ValueError("runs of one row with other means")
         older = {
@@ -168,13 +169,13 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class AblationTable:
     """All rows, and what they share."""
 
     sources: tuple[str, ...]
     """Data sets and stores, as absolute paths."""
     split: str
-    """Judged."""
+    """Split that was evaluated."""
     settings: Mapping[str, Any]
     """Plain JSON of what was asked for beside recipes and seeds."""
     classes: tuple[str, ...]
@@ -209,7 +210,7 @@ class Table:
         }
 
     @classmethod
-    def read(cls, folder: Path) -> "Table":
+    def read(cls, folder: Path) -> "AblationTable":
         """From the folder that `write` was given, finished or under way.
 
         Raises:
@@ -247,10 +248,11 @@ class Table:
         writer.writerow([*first, *columns, *published, "parameters", "seconds", "status", "error"])
         for row in self.rows:
             by = row.published or {}
+            parts = (row.over_seeds("value"), row.sd() or {}, row.over_seeds("low"), row.over_seeds("high"))
             writer.writerow(
                 [
                     *(row.name, row.recipe, row.backbone, row.depth, row.weights, row.head, len(row.runs)),
-                    *self._figures(row),
+                    *(_percent(part.get(name)) for name in self.measures for part in parts),
                     *(by.get("map_10"), by.get("map_12"), by.get("source")),
                     *(row.parameters, row.seconds, row.status, row.error),
                 ]
@@ -259,12 +261,8 @@ class Table:
         writer.writerow(["chance", *[""] * (len(first) - 1), *chance, *[""] * (len(published) + 4)])
         return text.getvalue()
 
-    def _figures(self, row: Row) -> list[str]:
-        parts = (row.over_seeds("value"), row.sd() or {}, row.over_seeds("low"), row.over_seeds("high"))
-        return [_percent(part.get(name)) for name in self.measures for part in parts]
 
-
-def require_same_settings(folder: Path, table: Table) -> None:
+def require_same_settings(folder: Path, table: AblationTable) -> None:
     """Refuse to go on with a table that was made with other settings; recipes and seeds may be others.
 
     Raises:
@@ -273,7 +271,8 @@ def require_same_settings(folder: Path, table: Table) -> None:
     if not (folder / TABLE).exists():
         return
     mine, theirs = (
-        {"sources": list(each.sources), "split": each.split, **each.settings} for each in (table, Table.read(folder))
+        {"sources": list(each.sources), "split": each.split, **each.settings}
+        for each in (table, AblationTable.read(folder))
     )
     wrong = [name for name in mine if mine[name] != theirs.get(name)]
     if wrong:
@@ -291,14 +290,6 @@ def _shown(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value)) or "none"
     return "default" if value is None else str(value)
-
-
-def _number(value: float) -> float | None:
-    return value if value == value else None
-
-
-def _read_number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _percent(value: float | None) -> str:

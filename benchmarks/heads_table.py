@@ -28,9 +28,8 @@ from bas.cache.store import FeatureStore
 from bas.eval.e2e import DELTAS_FRAMES
 from bas.eval.metric import MetricSettings, average_map
 from bas.eval.peaks import PeakSettings, find_spots
-from bas.eval.report import EvalSettings, average_precision, evaluate
+from bas.eval.report import EvalSettings, Resampling, average_precision, chance_games, evaluate
 from bas.eval.spots import Game, Spots
-from bas.eval.uncertainty import Resampling, chance_games
 from bas.heads.ensemble import Ensemble
 from bas.heads.recipes import RECIPES, default_recipe
 from bas.heads.training.data import LabelledMatch, Matches, labelled_matches

@@ -1,6 +1,6 @@
 """The commands `bas cache info`, `import`, `export`, `verify` and `pca`. Imports nothing heavy before it is needed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,10 +11,14 @@ from ..events import Split
 from ..workers import Summary
 from .options import AsJson, OnlySplit, Store, known_splits
 from .settings_options import with_options
-from .show import ProgressView, say, show, summary_view
+from .show import Cell, ProgressView, say, show, summary_view, table
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from ..cache.convert.importing import SourceMatch
+    from ..cache.match import StoreInfo
+    from ..cache.verify import StoreFinding
 
 
 Url = Annotated[
@@ -36,7 +40,6 @@ def cache_info(
 ) -> None:
     """Show matches, frames, events and settings of a store; of a shared store no rows travel for it."""
     from ..cache.share.source import source_info
-    from .cache_view import info_view
 
     about = source_info(store)
     show(info_view(about), about.to_json(), as_json=as_json)
@@ -83,7 +86,6 @@ def cache_verify(
 ) -> None:
     """Check hashes, shapes, values and, with --videos, the features themselves; exit code 2 on errors."""
     from ..cache.verify import verify
-    from .cache_view import findings_view
 
     findings = verify(store, matches=match)
     if videos and not any(finding.severity == "error" for finding in findings):
@@ -233,3 +235,65 @@ def _finish(summary: Summary, *lines: str, as_json: bool) -> None:
             say(line)
     if not summary.complete:
         raise typer.Exit(2)
+
+
+def info_view(about: "StoreInfo") -> "Group":
+    """One line per match and their sums, then the settings."""
+    from rich.console import Group
+
+    from ..cache.match import WeightsOrigin
+    from ..cache.reduction import describe_fit
+    from ..cache.settings import IMPORTED
+
+    lines = about.matches
+    rows: list[list[Cell]] = [
+        [
+            line.match,
+            line.split,
+            line.rows,
+            "-" if line.minutes is None else line.minutes,
+            "-" if line.events is None else line.events,
+            " ".join(line.views),
+            line.megabytes,
+            "-" if line.invalid_share is None else f"{line.invalid_share:.2%}",
+        ]
+        for line in lines
+    ]
+    num_rows, minutes = sum(line.rows for line in lines), sum(line.minutes or 0.0 for line in lines)
+    events, megabytes = sum(line.events or 0 for line in lines), sum(line.megabytes for line in lines)
+    total = f"{len(lines)} match{'es' if len(lines) != 1 else ''}"
+    rows.append([total, "", num_rows, minutes, events, "", megabytes, ""])
+    matches = table(("match", "split", "frames", "minutes", "events", "views", "MB", "invalid"), rows)
+    matches.rows[-1].style = "bold"
+
+    settings = {name: value for name, value in about.settings.items() if value is not None}
+    if str(settings["backbone"]).startswith(IMPORTED):  # imported rows have no video size, window or backbone depth
+        shown = ("backbone", "weights", "dim", "fps", "dtype", "reduction")
+        settings = {name: settings[name] for name in shown if name in settings}
+    pairs = {name: " ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in settings.items()}
+    if about.weights_origin is not None:
+        origin = WeightsOrigin.from_json(about.weights_origin, where="weights_origin")
+        pairs["weights from"] = origin.describe()
+    if about.reduction is not None:
+        pairs["reduced"] = "\n".join(describe_fit(about.reduction))
+    pairs |= {"key": about.settings_key, "classes": ", ".join(about.classes)}
+    pairs["software"] = ", ".join(f"{name} {version}" for name, version in about.software.items())
+    view = table(("", ""), pairs.items())
+    view.show_header, view.columns[0].style = False, "bold"
+    return Group(matches, "", view)
+
+
+def findings_view(store: Path, findings: "Sequence[StoreFinding]") -> "Group":
+    """One paragraph per finding, worst first; one line where there is none."""
+    from rich.console import Group
+    from rich.text import Text
+
+    styles = {"error": "bold red", "warning": "yellow", "note": "dim"}  # worst first
+    lines = []
+    for finding in sorted(findings, key=lambda finding: list(styles).index(finding.severity)):
+        place = " ".join(part for part in (finding.match, finding.view) if part)
+        severity = (finding.severity, styles[finding.severity])
+        lines.append(Text.assemble(severity, f" {place}: " if place else " ", finding.message))
+    errors = sum(finding.severity == "error" for finding in findings)
+    lines.append(Text(f"{store}: {errors} error{'s' if errors != 1 else ''}" if errors else f"{store}: all is well"))
+    return Group(*lines)

@@ -1,14 +1,25 @@
 """The commands `bas data check`, `ls`, `synthetic` and `proxy`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import printable
 from .options import AsJson, progress_bar
 from .settings_options import with_options
-from .show import ProgressView, note, show, summary_view
+from .show import Cell, ProgressView, note, show, summary_view, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ..data.check import DataReport, MatchReport
+    from ..data.labels import Finding, Severity
+    from ..data.sources import DataSet
+
+_MAX_PLACES = 10
 
 DataRoot = Annotated[
     Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
@@ -22,11 +33,10 @@ def data_check(
 ) -> None:
     """Open every video, count every event, say what is missing or wrong; exit code 2 on errors."""
     from ..data.check import check_data_set
-    from .data_view import report_view
 
     with progress_bar("reading videos") as on_progress:
         report = check_data_set(root, on_progress=on_progress)
-    show(report_view(report), report.to_json(), as_json=as_json)
+    show(check_view(report), report.to_json(), as_json=as_json)
     if report.errors:
         raise typer.Exit(2)
 
@@ -35,13 +45,26 @@ def data_check(
 def data_ls(root: DataRoot, as_json: AsJson = False) -> None:
     """List the matches without opening a video; tab-separated where the output is not a terminal."""
     from ..data.sources import find_data_set
-    from .data_view import listing_json, listing_lines, listing_view
 
     data_set = find_data_set(root)
+    records = _listing(data_set)
     if as_json or sys.stdout.isatty():
-        show(listing_view(data_set), listing_json(data_set), as_json=as_json)
+        prefix = _common_folder([record["match"] for record in records])
+        rows: list[list[Cell]] = [
+            [
+                record["match"][len(prefix) :],
+                record["split"] or "-",
+                Path(record["video"]).name if record["video"] else "missing",
+                "-" if record["events"] is None else record["events"],
+            ]
+            for record in records
+        ]
+        view = table((_id_heading(prefix), "split", "video", "events"), rows, styles={"missing": "red"})
+        show(view, records, as_json=as_json)
     else:
-        print("\n".join(listing_lines(data_set)))
+        for record in records:  # for scripts
+            cells = [record["match"], record["split"] or "-", record["video"] or "-", record["events"]]
+            print("\t".join("-" if cell is None else printable(str(cell)) for cell in cells))
     num_errors = sum(finding.severity == "error" for finding in data_set.findings)
     note(f"{num_errors} error(s) in the data: bas data check '{root}' says which" if num_errors else "")
 
@@ -97,3 +120,125 @@ def data_proxy(
     show(summary_view(summary), summary.to_json(), as_json=as_json, piped_width=120)
     if not summary.complete:
         raise typer.Exit(2)
+
+
+def _listing(data_set: "DataSet") -> list[dict[str, Any]]:
+    """Id, split, half, video, labels and number of events of each match, as plain JSON; opens no video."""
+    records = []
+    for match in data_set.matches:
+        events = data_set.events(match)
+        video, labels = (None if path is None else str(path) for path in (match.video, match.labels))
+        record = {"match": match.id, "split": match.split, "half": match.half, "video": video, "labels": labels}
+        records.append({**record, "events": None if events is None else len(events)})
+    return records
+
+
+def _id_heading(prefix: str) -> str:
+    return f"match  in {prefix}" if prefix else "match"
+
+
+def _common_folder(ids: Sequence[str]) -> str:
+    """The folder, with its slash, that all ids begin with; empty for one id or none in common."""
+    if len(ids) < 2:
+        return ""
+    folders = [match_id.split("/")[:-1] for match_id in ids]
+    shared = []
+    for names in zip(*folders, strict=False):
+        if len(set(names)) > 1:
+            break
+        shared.append(names[0] + "/")
+    return "".join(shared)
+
+
+def check_view(report: "DataReport") -> "RenderableType":
+    """Tables of matches and events, findings grouped by what to do, and whether the data are ready."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    if report.matches:
+        parts += [_matches_table(report), Text()]
+    if report.counts():
+        parts += [_events_table(report), Text()]
+    for severity in ("error", "note"):
+        parts += _findings(report.findings, severity=severity)
+    num_errors = len(report.errors)
+    num_notes = len(report.findings) - num_errors
+    notes = f", {num_notes} {'note' if num_notes == 1 else 'notes'}" if num_notes else ""
+    if num_errors:
+        parts.append(Text(f"{num_errors} {'error' if num_errors == 1 else 'errors'}{notes}", style="bold red"))
+    else:
+        parts.append(Text.assemble(("ready", "bold green"), f": no errors{notes}"))
+    return Group(*parts)
+
+
+def _matches_table(report: "DataReport") -> "RenderableType":
+    from ..data.check import total_seconds
+
+    prefix = _common_folder([each.match.id for each in report.matches])
+    rows = [[each.match.id[len(prefix) :], each.match.split or "-", *_video_cells(each)] for each in report.matches]
+    if len(rows) > 1:
+        frames = [each.video.num_frames for each in report.matches if each.video]
+        num_frames = sum(number or 0 for number in frames) if frames and None not in frames else "-"
+        minutes = _minutes(float(total_seconds(report.matches))) if frames else "-"
+        events = sum(len(each.events or ()) for each in report.matches)
+        rows.append([f"{len(report.matches)} matches", "", num_frames, "", "", minutes, events])
+    columns = (_id_heading(prefix), "split", "frames", "fps", "size", "minutes", "events")
+    view = table(columns, rows, styles={"missing": "red", "unreadable": "red"})
+    if len(rows) > 1:
+        view.rows[-1].style = "bold"
+    return view
+
+
+def _video_cells(report: "MatchReport") -> list[Cell]:
+    """Frames, frames per second, size, minutes and number of events."""
+    video, events = report.video, "-" if report.events is None else len(report.events)
+    if video is None:
+        return ["-", "-", "unreadable" if report.match.video else "missing", "-", events]
+    fps = str(video.rate) if video.rate.denominator == 1 else f"{float(video.rate):.3f}"
+    size = f"{video.display_width}x{video.display_height}"
+    num_frames = "-" if video.num_frames is None else video.num_frames
+    return [num_frames, fps, size, _minutes(float(video.end_seconds)), events]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}" if seconds >= 60 else f"{seconds / 60:.2f}"
+
+
+def _events_table(report: "DataReport") -> "RenderableType":
+    """Events of each class in each split; a class that is not in the class list is red."""
+    splits, counts = report.splits(), report.counts()
+    rows: list[list[Cell]] = [
+        [label, *(of_class[split] for split in splits), of_class.total()] for label, of_class in counts.items()
+    ]
+    totals = [sum(of_class[split] for of_class in counts.values()) for split in splits]
+    rows.append(["all", *totals, sum(totals)])
+    foreign = {label: "red" for label in counts if label not in report.classes}
+    view = table(("events of class", *(split or "no split" for split in splits), "all"), rows, styles=foreign)
+    view.rows[-1].style = "bold"
+    return view
+
+
+def _findings(findings: "Sequence[Finding]", *, severity: "Severity") -> "list[RenderableType]":
+    """One block per message and cure, with the places where it holds."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..data.labels import ROOT_PLACE
+
+    groups: dict[tuple[str, str], list[str]] = {}
+    for finding in findings:
+        if finding.severity == severity:
+            groups.setdefault((finding.message, finding.cure), []).append(finding.where)
+    grid = Table.grid(padding=(0, 1))
+    for (message, cure), places in groups.items():
+        shown = places[:_MAX_PLACES] if len(places) > _MAX_PLACES + 1 else places
+        inline = f"{places[0]}: " if len(places) == 1 and places[0] != ROOT_PLACE else ""
+        grid.add_row(Text(severity, "bold red" if severity == "error" else "bold cyan"), Text(inline + message))
+        for place in shown if len(places) > 1 else ():
+            grid.add_row("", Text(f"  {place}"))
+        if len(shown) < len(places):
+            grid.add_row("", Text(f"  and {len(places) - len(shown)} more", style="dim"))
+        if cure:
+            grid.add_row("", Text.assemble("cure: ", Text(cure), style="dim"))
+    return [grid, Text()] if groups else []

@@ -7,7 +7,7 @@ import typer
 
 from .options import progress_bar
 from .settings_options import with_options
-from .show import say, show
+from .show import ProgressView, say, show
 
 HEADS = ("demo-fc", "demo")
 SIZE = (160, 90)
@@ -25,24 +25,24 @@ def demo(
     minutes: Annotated[float, typer.Option(help="Minutes of synthetic video, seven matches together.")] = 14.0,
     seed: Annotated[int, typer.Option(help="Seed of the matches: another one gives others.")] = 0,
 ) -> None:
-    """From video to a page to look at, on synthetic matches, offline: draw, extract, train two heads, judge, report."""
+    """From video to a page to look at, offline, on synthetic matches: draw, extract, train, evaluate, report."""
     from ..ablate.loop import ablate
     from ..ablate.options import AblateOptions
     from ..data.synthetic import SyntheticSettings, write_data_set
     from ..report.make import report
     from ..report.sources import ReportOptions
-    from .ablate_view import AblationView, table_view
-    from .report_view import made_view, report_reporter
+    from .ablate import table_view
+    from .report import page_view
 
     matches, ablation = out / "matches", out / "ablation"
     options = AblateOptions(recipes=HEADS, num_seeds=1, weights={"": "none"}, size=SIZE, hop=WINDOW_STEPS)
     with progress_bar("drawing matches") as drawn:
         write_data_set(matches, SyntheticSettings(minutes, seed=seed, variety=VARIETY), on_progress=drawn)
-    with AblationView() as progress:
-        table = ablate([matches], ablation, options, progress)
-    page = report([ablation], out / "report", ReportOptions(title="bas demo"), report_reporter())
+    table = ablate([matches], ablation, options, ProgressView)
+    with ProgressView("predicting") as progress:
+        page = report([ablation], out / "report", ReportOptions(title="bas demo"), progress)
     show(table_view(table))
-    show(made_view(page))
+    show(page_view(page))
     say(f"""
 Synthetic matches and random weights: the figures say nothing about real football. Next:
   bas data check {matches}

@@ -8,7 +8,7 @@ import typer
 from ..eval.report import Calibration, Metric, Report, Score, Timing
 from .options import AsJson, OnlySplit, known_splits
 from .settings_options import with_options
-from .show import show
+from .show import Cell, show, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,29 +53,25 @@ def evaluate(
 def report_view(report: Report) -> "RenderableType":
     """Means first, then one line per class, the tolerances, what the columns mean, and warnings."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", min_width=16)
-    for name in _COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
-    events = sum(row.num_events for row in report.classes)
-    predictions = sum(row.num_predictions for row in report.classes)
-    for number, (name, score) in enumerate(report.means.items()):
-        sums = (f"{events:,}", f"{predictions:,}", *_scores(score), *_times(report.timing))
-        cells = sums if number == len(report.means) - 1 else ("", "", *_scores(score), "", "", "")
-        table.add_row(name, *cells, style="bold")
-    for row in report.classes:
-        table.add_row(
-            Text(row.label),
-            f"{row.num_events:,}",
-            f"{row.num_predictions:,}",
-            *_scores(row.score),
-            *_times(row.timing),
-        )
-    lines: list[Table | Text] = [Text(f"warning: {warning}", "yellow") for warning in report.warnings]
-    return Group(table, Text(""), *(Text(note, "dim") for note in _notes(report)), *lines)
+    num_events = sum(row.num_events for row in report.classes)
+    num_predictions = sum(row.num_predictions for row in report.classes)
+    means: list[list[Cell]] = [
+        [name, None, None, *_scores(score), None, None, None] for name, score in report.means.items()
+    ]
+    means[-1] = [means[-1][0], num_events, num_predictions, *means[-1][3:6], *_times(report.timing)]  # all classes
+    classes: list[list[Cell]] = [
+        [row.label, row.num_events, row.num_predictions, *_scores(row.score), *_times(row.timing)]
+        for row in report.classes
+    ]
+    view = table(("", *_COLUMNS), [*means, *classes])
+    for line in view.rows[: len(means)]:
+        line.style = "bold"
+    for column in view.columns[1:]:
+        column.justify = "right"
+    notes = [Text(note, "dim") for note in _notes(report)]
+    return Group(view, Text(), *notes, *(Text(f"warning: {warning}", "yellow") for warning in report.warnings))
 
 
 def _scores(score: Score) -> tuple[str, str, str]:

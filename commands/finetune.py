@@ -11,7 +11,7 @@ from ..heads.training.settings import FinetuneSettings
 from .options import AsJson, Classes, Recipe, Valid, WithValid, parse_classes
 from .settings_options import with_options
 from .show import ProgressView, say, show
-from .train_head import NAMES, settings_of
+from .train_head import NAMES, run_view, settings_of, training_progress
 from .train_head import PANELS as HEAD_PANELS
 
 PANELS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -61,7 +61,6 @@ def finetune(
     from ..finetune.loop import finetune as run_finetune
     from ..finetune.start import Start, model_of
     from ..heads.ensemble import LoadedRun
-    from .train_view import run_view, training_progress
 
     begun = LoadedRun.load(from_, torch.device("cpu")) if from_ is not None else None
     of_recipe = settings_of(recipe, given if begun is None else {})

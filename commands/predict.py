@@ -1,14 +1,18 @@
 """The command `bas predict`. Nothing here imports torch before it runs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..predict import PredictOptions
+from ..workers import Summary
 from .options import AsJson, known_splits, local_stores
 from .settings_options import with_options
-from .show import ProgressView, show
+from .show import ProgressView, show, summary_view, table
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 PANELS = {
     "Spots": ("nms", "calibrate", "threshold"),
@@ -41,7 +45,6 @@ def predict(
 ) -> None:
     """Find actions in any video with a trained head: SoccerNet's results file and a table per match."""
     from ..predict import predict as run_prediction
-    from .predict_view import prediction_view
 
     splits = known_splits(split)
     options = PredictOptions(splits=splits, matches=tuple(match or ()), **given)
@@ -51,3 +54,32 @@ def predict(
     show(prediction_view(summary), summary.to_json(), as_json=as_json)
     if not summary.complete:
         raise typer.Exit(2)
+
+
+def prediction_view(summary: Summary) -> "Group":
+    """The surest spots, then a line per match, then where everything is."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from ..eval.prediction_folder import RECORD, SPOTS, clock
+
+    best, with_match = summary.record["best"], len(summary.results) > 1
+    num_spots = sum(int(result.columns.get("spots", 0)) for result in summary.results)
+    rows = []
+    for spot in best:
+        half = " (2)" if spot["half"] == 2 and not with_match else ""
+        cells = (clock(spot["ms"]) + half, spot["label"], f"{spot['confidence']:.3f}")
+        rows.append([*([spot["match"]] if with_match else []), *cells])
+    columns = [*(["match"] if with_match else []), "time", "class", "confidence"]
+    note = (
+        f"the surest of each class, {len(best)} of {num_spots:,} spots; all are in {summary.target}/<match>/{SPOTS}; "
+        "--threshold 0.5 writes only surer ones, into another --out"
+    )
+    how = Text(f"{num_spots:,} spots; {RECORD} says how they were made")
+    return Group(
+        *([table(columns, rows)] if best else []),
+        *([Text(note, "dim")] if len(best) < num_spots else []),
+        Text(),
+        summary_view(summary),
+        how,
+    )

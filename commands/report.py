@@ -1,13 +1,20 @@
 """The command `report`. Nothing imports torch before it needs it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import AsJson
 from .settings_options import with_options
-from .show import show
+from .show import ProgressView, show, table
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from ..report.make import ReportResult
+
+_NUM_WARNINGS = 3
 
 
 @with_options()
@@ -21,13 +28,14 @@ def report(
         Path | None, typer.Option(help="Features and labels; default: where the runs say that their store is.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Data set folder whose labels judge; default: those in the store.")
+        Path | None, typer.Option(help="Data set folder with the labels to evaluate by; default: those in the store.")
     ] = None,
     videos: Annotated[
         list[Path] | None, typer.Option(help="Data set folder or video files to play; may be repeated.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Judged matches; default: test; for predictions, the games that they hold.")
+        str | None,
+        typer.Option(help="Matches to evaluate on; default: test; for predictions, the games that they hold."),
     ] = None,
     title: Annotated[str, typer.Option(help="Of the page; default: the runs' names.")] = "",
     as_json: AsJson = False,
@@ -36,7 +44,6 @@ def report(
     from ..extract.options import parse_choice
     from ..report.make import report as run_report
     from ..report.sources import ReportOptions
-    from .report_view import made_json, made_view, report_reporter
 
     options = ReportOptions(
         store=store,
@@ -45,5 +52,34 @@ def report(
         split=parse_choice(split, option="--split") if split is not None else None,
         title=title,
     )
-    made = run_report(runs, out, options, report_reporter())
-    show(made_view(made), made_json(made), as_json=as_json)
+    with ProgressView("predicting") as progress:
+        made = run_report(runs, out, options, progress)
+    show(page_view(made), made.to_json(), as_json=as_json)
+
+
+def page_view(made: "ReportResult") -> "Group":
+    """Means of every run with interval and chance, then warnings and notes, then where the page is."""
+    from rich.console import Group
+    from rich.text import Text
+
+    rows = []
+    for run in made.runs:
+        report = run.figures.report
+        num_events = sum(row.num_events for row in report.classes)
+        num_found = sum(row.num_predictions for row in report.classes)
+        for number, (name, score) in enumerate(report.means.items()):
+            interval = "-" if score.low != score.low else f"{100 * score.low:.1f}-{100 * score.high:.1f}"  # NaN: none
+            chance = "-" if score.chance != score.chance else f"{100 * score.chance:.2f}"
+            counts = (num_events, num_found) if number == 0 else (None, None)
+            first = run.name if number == 0 else ""
+            rows.append([first, name, f"{100 * score.value:.2f}", interval, chance, *counts])
+    warnings = list(dict.fromkeys(each for run in made.runs for each in run.figures.report.warnings))
+    lines = [Text(f"warning: {each}", "yellow") for each in warnings[:_NUM_WARNINGS]]
+    if len(warnings) > _NUM_WARNINGS:
+        lines.append(Text(f"and {len(warnings) - _NUM_WARNINGS} more warnings: they are on the page", "yellow"))
+    lines += [Text(f"note: {each}") for each in made.notes]
+    videos = f"{made.num_videos} of {len(made.matches)} matches with video"
+    view = table(("run", "", "AP", "interval", "chance", "events", "found"), rows)
+    for column in view.columns[2:]:
+        column.justify = "right"
+    return Group(view, Text(), *lines, Text(f"{made.page} ({videos}); open it in a browser"))

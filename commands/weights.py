@@ -1,12 +1,18 @@
 """The command `bas weights`."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .options import AsJson
 from .settings_options import with_options
-from .show import say, show
+from .show import say, show, table
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from ..extract.backbones.registry import BackboneSpec
 
 
 @with_options()
@@ -17,7 +23,6 @@ def weights(
 ) -> None:
     """List the backbones that are known by name: channels, stride, and where their weights come from."""
     from ..extract.backbones.registry import BACKBONES, backbone_spec
-    from .weights_view import weights_json, weights_view
 
     specs = {name: backbone_spec(name) for name in names or BACKBONES}
     if fetch:
@@ -28,3 +33,48 @@ def weights(
             say(f"{name}: {record.source}, file SHA-256 {record.file_sha256 or 'kept by its own loader'}")
     else:
         show(weights_view(specs, with_addresses=bool(names)), weights_json(specs), as_json=as_json)
+
+
+def weights_view(specs: Mapping[str, "BackboneSpec"], *, with_addresses: bool) -> "Group":
+    """One line per backbone, the default depth first; then where the weights come from, where asked for."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from ..files import cache_folder
+
+    rows = [
+        (
+            name,
+            " ".join(str(depth) for depth in spec.outputs if depth is not None),
+            " ".join(str(output.dim) for output in spec.outputs.values()),
+            " ".join(str(output.receptive_field_steps) for output in spec.outputs.values()),
+            str(spec.stride),
+            f"{spec.native_size}x{spec.native_size}",
+            ", ".join(spec.urls),
+        )
+        for name, spec in specs.items()
+    ]
+    view = table(("backbone", "depth", "channels", "sees steps", "stride", "trained at", "weights"), rows)
+    addresses = [f"{name} {weights}: {url}" for name, spec in specs.items() for weights, url in spec.urls.items()]
+    lines = addresses if with_addresses else ["bas weights BACKBONE says where its weights come from"]
+    return Group(view, "", *map(Text, lines), Text(f"cache: {cache_folder() / 'weights'}"))
+
+
+def weights_json(specs: Mapping[str, "BackboneSpec"]) -> list[dict[str, Any]]:
+    """The same as plain JSON."""
+    return [
+        {
+            "backbone": name,
+            "kind": spec.kind,
+            "depths": [
+                {"depth": depth, "channels": output.dim, "receptive_field_steps": output.receptive_field_steps}
+                for depth, output in spec.outputs.items()
+            ],
+            "stride": spec.stride,
+            "trained_at": spec.native_size,
+            "mean": list(spec.mean),
+            "std": list(spec.std),
+            "weights": dict(spec.urls),
+        }
+        for name, spec in specs.items()
+    ]

@@ -110,6 +110,7 @@ def match_by_score(event_frames: IntArray, frames: IntArray, scores: FloatArray,
     first = np.searchsorted(event_frames, frames - delta_frames, side="left")
     stop = np.searchsorted(event_frames, frames + delta_frames, side="right")
     matched = np.full(len(frames), -1, dtype=np.int64)
+    # Best score first, unlike the official metric, where events choose in order of time; stable: of equals the earlier.
     near = np.nonzero(first < stop)[0]
     near = near[np.argsort(-scores[near], kind="stable")]
     is_free = [True] * len(event_frames)

@@ -1,4 +1,4 @@
-"""Precision and recall of every class at every threshold of the official metric, and when its hits come.
+"""Hits and predictions of every class at every threshold of the official metric, and how late its hits come.
 
 Legend: C classes, H thresholds, W largest distance in cells that still matches, L = 2 W + 1 distances.
 """
@@ -9,8 +9,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from .metric import DELTAS_SECONDS, NUM_THRESHOLDS, MetricSettings, count, interpolated_precision, match, threshold_bins
-from .mistakes import Matched, Mistake, Sorted, confusion, match_game, sort_out, worst
+from .metric import DELTAS_SECONDS, NUM_THRESHOLDS, MetricSettings, count, match, threshold_bins
+from .mistakes import Matched, Mistake, Outcomes, confusion, find_outcomes, match_game, worst
 from .report import EvalSettings, Metric, Report, evaluate
 from .spots import FloatArray, Game, IntArray
 
@@ -24,18 +24,6 @@ class ClassCurve:
     kept: IntArray
     """(H,) predictions that reach it."""
     num_events: int
-    average_precision: float
-    """0 to 1, as in the table."""
-
-    @property
-    def precision(self) -> FloatArray:
-        """(H,) 0 to 1; 0 where no prediction reaches the threshold."""
-        return np.divide(self.hits, self.kept, out=np.zeros(len(self.kept)), where=self.kept > 0)
-
-    @property
-    def recall(self) -> FloatArray:
-        """(H,) 0 to 1; 0 for a class without events."""
-        return self.hits / max(self.num_events, 1)
 
     @property
     def f1(self) -> FloatArray:
@@ -56,11 +44,9 @@ def curves(games: Sequence[Game], settings: MetricSettings) -> tuple[ClassCurve,
     """
     counts = count(games, settings)
     hits_ch, kept_ch = counts.true_positives[0, 0].sum(axis=0), counts.predictions[0, 0].sum(axis=0)
-    events_c = counts.events[0].sum(axis=0)
-    values_c = interpolated_precision(hits_ch, kept_ch, events_c)
     return tuple(
-        ClassCurve(_reaching(hits), _reaching(kept), int(events), float(value))
-        for hits, kept, events, value in zip(hits_ch, kept_ch, events_c, values_c, strict=True)
+        ClassCurve(_reaching(hits), _reaching(kept), int(events))
+        for hits, kept, events in zip(hits_ch, kept_ch, counts.events[0].sum(axis=0), strict=True)
     )
 
 
@@ -121,7 +107,7 @@ class Figures:
     lateness: Lateness
     matched: tuple[Matched, ...]
     """(G,)"""
-    outcomes: tuple[Sorted, ...]
+    outcomes: tuple[Outcomes, ...]
     """(G,) at `thresholds`."""
     confusion: IntArray
     """(C + 1, C + 1), see `mistakes.confusion`."""
@@ -158,11 +144,12 @@ def figures(
         InputError: no game, or games with another number of classes.
     """
     report = evaluate(games, classes, settings, warnings=warnings)
+    # each class is shown at the threshold of its best F1: the metric itself has none, it looks at all 200
     by_class, reach = curves(games, settings.official), Tolerances.at(settings.fps)
     thresholds = tuple(curve.best for curve in by_class)
     matched = [match_game(game, reach.half_width_frames) for game in games]
     outcomes = [
-        sort_out(game, thresholds, half_width_frames=reach.half_width_frames, wide_frames=reach.wide_frames)
+        find_outcomes(game, thresholds, half_width_frames=reach.half_width_frames, wide_frames=reach.wide_frames)
         for game in matched
     ]
     return Figures(

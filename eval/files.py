@@ -22,7 +22,7 @@ OFFICIAL_HALF_SECONDS = 7200
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedFiles:
     """Label and prediction files of the same games."""
 
     files: Mapping[str, tuple[LabelSource, Path | None]]
@@ -37,7 +37,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Clock:
+class SpotTimes:
     """When the spots of a game are, in the file's own milliseconds; cells of the official reader are coarser."""
 
     events_ms: IntArray
@@ -47,12 +47,12 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedGames:
     """Games ready for the metric, and what was noticed on the way."""
 
     games: tuple[Game, ...]
     """One per half that holds anything, in order of `names`."""
-    clocks: tuple[Clock, ...]
+    times: tuple[SpotTimes, ...]
     """Of each game."""
     names: tuple[str, ...]
     """Game ids, with `/2` after the second half's."""
@@ -108,7 +108,7 @@ def find_predictions(root: Path, *, game_id: Callable[[Path], str]) -> dict[str,
     return found
 
 
-def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> Paired:
+def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> PairedFiles:
     """Which predictions belong to which labels: the same id, or ids of which one ends in the other.
 
     Args:
@@ -122,7 +122,7 @@ def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> 
         raise InputError("no labels", wanted="Labels-ball.json in a folder per game")
     if len(labels) == len(predictions) == 1:
         [(game, path)], [found] = labels.items(), predictions.values()
-        return Paired({game: (path, found)}, ())
+        return PairedFiles({game: (path, found)}, ())
     files: dict[str, tuple[LabelSource, Path | None]] = {game: (path, None) for game, path in labels.items()}
     unlabelled = []
     for name, path in predictions.items():
@@ -144,7 +144,7 @@ def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> 
             wanted=f"the games with labels, such as {next(iter(labels))}",
             cure="lay the predictions out as <game id>/results_spotting.json",
         )
-    return Paired(files, tuple(unlabelled))
+    return PairedFiles(files, tuple(unlabelled))
 
 
 def same_tail(one: str, other: str) -> bool:
@@ -168,8 +168,12 @@ def read_events(path: Path, *, key: str) -> list[Event]:
 
 
 def load(
-    paired: Paired, classes: Sequence[str], fps: Fraction, *, to_frame: Callable[[int, Fraction], int] = official_frame
-) -> Loaded:
+    paired: PairedFiles,
+    classes: Sequence[str],
+    fps: Fraction,
+    *,
+    to_frame: Callable[[int, Fraction], int] = official_frame,
+) -> LoadedGames:
     """Read every file and put it on the grid; each half is a game of its own, as in the official reader.
 
     Args:
@@ -183,7 +187,7 @@ def load(
     """
     index = {label: position for position, label in enumerate(classes)}
     foreign: dict[str, Counter[str]] = {"annotations": Counter(), "predictions": Counter()}
-    games, clocks, names, one_sided, num_beyond, num_unscored = [], [], [], [], 0, 0
+    games, times, names, one_sided, num_beyond, num_unscored = [], [], [], [], 0, 0
     for name, (labels, predictions) in paired.files.items():
         both = {"annotations": read_events(labels, key="annotations") if isinstance(labels, Path) else [*labels]}
         both["predictions"] = read_events(predictions, key="predictions") if predictions else []
@@ -191,15 +195,18 @@ def load(
             foreign[key].update(event.label for event in events if event.label not in index)
             num_beyond += sum(event.position_ms >= 1000 * OFFICIAL_HALF_SECONDS for event in events)
         num_unscored += sum(event.confidence is None for event in both["predictions"])
+        # two halves against one: the clocks differ, so every instant of the second half is wrong; the score is just low
         if all(both.values()) and len({any(event.half == 2 for event in events) for events in both.values()}) == 2:
             one_sided.append(name)
-        for half, game, clock in games_of(both["annotations"], both["predictions"], classes, fps, to_frame=to_frame):
+        for half, game, spot_times in games_of(
+            both["annotations"], both["predictions"], classes, fps, to_frame=to_frame
+        ):
             games.append(game)
-            clocks.append(clock)
+            times.append(spot_times)
             names.append(name if half == 1 else f"{name}/2")
-    return Loaded(
+    return LoadedGames(
         games=tuple(games),
-        clocks=tuple(clocks),
+        times=tuple(times),
         names=tuple(names),
         foreign_events=foreign["annotations"],
         foreign_predictions=foreign["predictions"],
@@ -216,7 +223,7 @@ def games_of(
     fps: Fraction,
     *,
     to_frame: Callable[[int, Fraction], int] = official_frame,
-) -> list[tuple[int, Game, Clock]]:
+) -> list[tuple[int, Game, SpotTimes]]:
     """One game on the grid, each half by itself: half 1, and half 2 where there is anything in it.
 
     Args:
@@ -233,14 +240,14 @@ def games_of(
             [event for event in both if event.half == half and event.label in index] for both in (events, predictions)
         ]
         if half == 1 or any(parts):
-            game, clock = _game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps))
-            games.append((half, game, clock))
+            game, spot_times = _game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps))
+            games.append((half, game, spot_times))
     return games
 
 
 def _game(
     events: Sequence[Event], predictions: Sequence[Event], index: Mapping[str, int], frame: Callable[[Event], int]
-) -> tuple[Game, Clock]:
+) -> tuple[Game, SpotTimes]:
     def spots(of: Sequence[Event], values: Sequence[float]) -> Spots:
         return Spots.collect(
             [frame(event) for event in of], [index[event.label] for event in of], values, num_classes=len(index)
@@ -251,4 +258,4 @@ def _game(
 
     found = spots(predictions, [1.0 if event.confidence is None else event.confidence for event in predictions])
     game = Game(spots(events, [1.0 if event.visible else -1.0 for event in events]), found)
-    return game, Clock(times_ms(events), times_ms(predictions)[found.values >= 0])
+    return game, SpotTimes(times_ms(events), times_ms(predictions)[found.values >= 0])

@@ -189,6 +189,7 @@ def _count_class(
         for v, chosen in enumerate((np.ones(len(taken), dtype=bool), nearest[taken] > 0, nearest[taken] < 0)):
             inside, where = taken[chosen], block[chosen]
             hits[d, v] = np.bincount(where * NUM_THRESHOLDS + bins[inside], minlength=size)
+            # a matched prediction counts in the block of its event, so that both are drawn together by the bootstrap
             moved = np.bincount(all_bins[inside], minlength=size)
             predictions[d, v] = unmatched[v] + hits[d, v] - moved
     shape = (len(half_widths_frames), 3, num_blocks, NUM_THRESHOLDS)
@@ -216,7 +217,7 @@ def match(event_frames: IntArray, frames: IntArray, scores: FloatArray, half_wid
     near = np.nonzero(first < stop)[0]
     for event, low, high in zip(near.tolist(), first[near].tolist(), stop[near].tolist(), strict=True):
         best = low + int(free[low:high].argmax())
-        if free[best] >= 0:
+        if free[best] >= 0:  # -1: all near it are taken. A score of 0 is a prediction, in the package too
             matched[event] = best
             free[best] = -1.0
     return matched
@@ -224,6 +225,8 @@ def match(event_frames: IntArray, frames: IntArray, scores: FloatArray, half_wid
 
 def threshold_bins(scores: FloatArray) -> IntArray:
     """(P,) index of the highest of the 200 thresholds that each score (>= 0) reaches."""
+    # A threshold of linspace is not exactly i / 199, so the product may be one off in either direction: compare with
+    # the thresholds themselves, as the package does (a score that equals one reaches it).
     guess = (np.minimum(scores, 1.0) * (NUM_THRESHOLDS - 1)).astype(np.int64)
     guess -= THRESHOLDS[guess] > scores
     guess += THRESHOLDS[np.minimum(guess + 1, NUM_THRESHOLDS - 1)] <= scores
@@ -240,6 +243,8 @@ def nearest_shown(event_frames: IntArray, shown: FloatArray, frames: IntArray) -
         shown: (E,) +1 or -1.
         frames: (P,) ascending.
     """
+    # The package marks each cell with the nearest event's visibility, and -1 (as for one that is not shown) where there
+    # is no event at all: predictions of a game without events count among those of unshown ones.
     if not len(event_frames):
         return np.full(len(frames), -1.0)
     borders = np.searchsorted(frames, (event_frames[:-1] + event_frames[1:]) // 2)
@@ -254,11 +259,14 @@ def interpolated_precision(hits: FloatArray, predictions: FloatArray, events: Fl
         predictions: (..., H) all predictions, likewise.
         events: (...) number of events; 0 gives 0.
     """
+    # counts by the highest threshold reached -> counts by threshold: whoever reaches h reaches all below it
     reached = hits[..., ::-1].cumsum(axis=-1)[..., ::-1]
     kept = predictions[..., ::-1].cumsum(axis=-1)[..., ::-1]
     precision = np.divide(reached, kept, out=np.zeros_like(reached), where=kept > 0)
     total = np.broadcast_to(events[..., None], reached.shape)
     recall = np.divide(reached, total, out=np.zeros_like(reached), where=total > 0)
+    # The best precision at any threshold with at least this recall. One event that is never found keeps recall below 1,
+    # so that the eleventh level counts 0: a class with one miss reaches 10 / 11 at most.
     best = [np.where(recall >= level, precision, 0.0).max(axis=-1) for level in RECALL_LEVELS]
     averaged: FloatArray = np.sum(best, axis=0) / len(RECALL_LEVELS)
     return averaged

@@ -17,7 +17,7 @@ from .metric import match, threshold_bins
 from .spots import FloatArray, Game, IntArray, Spots
 
 
-class Kind(IntEnum):
+class OutcomeKind(IntEnum):
     """What became of an event or a prediction."""
 
     BELOW = 0
@@ -37,11 +37,17 @@ class Kind(IntEnum):
 
 
 _Rank = tuple[float, float, int, int]
-MISTAKES = (Kind.MISSED, Kind.WRONG_CLASS, Kind.BADLY_TIMED, Kind.FALSE_ALARM, Kind.DOUBLE)
+MISTAKES = (
+    OutcomeKind.MISSED,
+    OutcomeKind.WRONG_CLASS,
+    OutcomeKind.BADLY_TIMED,
+    OutcomeKind.FALSE_ALARM,
+    OutcomeKind.DOUBLE,
+)
 
 
 @dataclass(frozen=True)
-class Ordered:
+class TimeOrdered:
     """Spots in order of time, then of class."""
 
     frames: IntArray
@@ -54,23 +60,23 @@ class Ordered:
     """(N,) their index in the `Spots`."""
 
     @classmethod
-    def of(cls, spots: Spots) -> "Ordered":
+    def of(cls, spots: Spots) -> "TimeOrdered":
         """All spots of all classes."""
         classes = np.repeat(np.arange(spots.num_classes), spots.counts)
         order = np.lexsort((classes, spots.frames))
         return cls(spots.frames[order], classes[order], spots.values[order], order)
 
-    def keep(self, is_kept: NDArray[np.bool_]) -> "Ordered":
+    def keep(self, is_kept: NDArray[np.bool_]) -> "TimeOrdered":
         """Only the spots where `is_kept` (N,)."""
-        return Ordered(self.frames[is_kept], self.classes[is_kept], self.values[is_kept], self.order[is_kept])
+        return TimeOrdered(self.frames[is_kept], self.classes[is_kept], self.values[is_kept], self.order[is_kept])
 
 
 @dataclass(frozen=True)
 class Matched:
     """A game in order of time, with the official pairs."""
 
-    events: Ordered
-    predictions: Ordered
+    events: TimeOrdered
+    predictions: TimeOrdered
     prediction_of: IntArray
     """(E,) index of the prediction that each event takes, whatever its score; -1 where there is none."""
 
@@ -87,7 +93,7 @@ class Matched:
 
 def match_game(game: Game, half_width_frames: int) -> Matched:
     """The official pairs of every class within `half_width_frames`."""
-    events, predictions = Ordered.of(game.events), Ordered.of(game.predictions)
+    events, predictions = TimeOrdered.of(game.events), TimeOrdered.of(game.predictions)
     place = np.empty(len(predictions.order), dtype=np.int64)
     place[predictions.order] = np.arange(len(place))
     taken = [np.zeros(0, dtype=np.int64)]
@@ -102,20 +108,20 @@ def match_game(game: Game, half_width_frames: int) -> Matched:
 
 
 @dataclass(frozen=True)
-class Sorted:
+class Outcomes:
     """What became of a game at given thresholds."""
 
     event_kinds: IntArray
-    """(E,) of `Kind`: HIT, WRONG_CLASS, BADLY_TIMED or MISSED."""
+    """(E,) of `OutcomeKind`: HIT, WRONG_CLASS, BADLY_TIMED or MISSED."""
     event_partners: IntArray
     """(E,) index of its prediction, or -1."""
     prediction_kinds: IntArray
-    """(P,) of `Kind`, all but MISSED."""
+    """(P,) of `OutcomeKind`, all but MISSED."""
     prediction_partners: IntArray
     """(P,) index of its event, or -1."""
 
 
-def sort_out(matched: Matched, thresholds: Sequence[int], *, half_width_frames: int, wide_frames: int) -> Sorted:
+def find_outcomes(matched: Matched, thresholds: Sequence[int], *, half_width_frames: int, wide_frames: int) -> Outcomes:
     """What became of every event and prediction.
 
     Args:
@@ -126,30 +132,33 @@ def sort_out(matched: Matched, thresholds: Sequence[int], *, half_width_frames: 
     """
     events, predictions = matched.events, matched.predictions
     is_visible = matched.bins >= np.asarray(thresholds)[predictions.classes]
-    event_kinds = np.full(len(events.frames), int(Kind.MISSED), dtype=np.int64)
+    event_kinds = np.full(len(events.frames), int(OutcomeKind.MISSED), dtype=np.int64)
     event_partners = np.full(len(events.frames), -1, dtype=np.int64)
-    kinds = np.where(is_visible, int(Kind.FALSE_ALARM), int(Kind.BELOW)).astype(np.int64)
+    kinds = np.where(is_visible, int(OutcomeKind.FALSE_ALARM), int(OutcomeKind.BELOW)).astype(np.int64)
     partners = np.full(len(kinds), -1, dtype=np.int64)
 
-    def join(event: int, prediction: int, kind: Kind) -> None:
+    def join(event: int, prediction: int, kind: OutcomeKind) -> None:
         event_kinds[event] = kinds[prediction] = kind
         event_partners[event], partners[prediction] = prediction, event
 
     has_hit = (matched.prediction_of >= 0) & np.append(is_visible, False)[matched.prediction_of]
     for event in np.nonzero(has_hit)[0].tolist():
-        join(event, int(matched.prediction_of[event]), Kind.HIT)
+        join(event, int(matched.prediction_of[event]), OutcomeKind.HIT)
     scores = predictions.values.astype(np.float32)  # what a report page holds: both choose alike
-    for kind, reach, own_class in ((Kind.WRONG_CLASS, half_width_frames, False), (Kind.BADLY_TIMED, wide_frames, True)):
+    for kind, reach, own_class in (
+        (OutcomeKind.WRONG_CLASS, half_width_frames, False),
+        (OutcomeKind.BADLY_TIMED, wide_frames, True),
+    ):
         low = np.searchsorted(predictions.frames, events.frames - reach, side="left")
         stop = np.searchsorted(predictions.frames, events.frames + reach, side="right")
-        for event in np.nonzero(event_kinds == Kind.MISSED)[0].tolist():
+        for event in np.nonzero(event_kinds == OutcomeKind.MISSED)[0].tolist():
             near = slice(int(low[event]), int(stop[event]))
             is_own = predictions.classes[near] == events.classes[event]
-            is_free = (kinds[near] == Kind.FALSE_ALARM) & (is_own == own_class)
+            is_free = (kinds[near] == OutcomeKind.FALSE_ALARM) & (is_own == own_class)
             if is_free.any():
                 join(event, near.start + int(np.where(is_free, scores[near], -1).argmax()), kind)
     _find_doubles(matched, event_kinds, kinds, partners, half_width_frames)
-    return Sorted(event_kinds, event_partners, kinds, partners)
+    return Outcomes(event_kinds, event_partners, kinds, partners)
 
 
 def _find_doubles(
@@ -158,8 +167,8 @@ def _find_doubles(
     """Turn false alarms near a found event of their class into doubles of the nearest, of equal ones the earlier."""
     events, predictions = matched.events, matched.predictions
     for c in np.unique(events.classes).tolist():
-        found = np.nonzero((events.classes == c) & (event_kinds == Kind.HIT))[0]
-        left = np.nonzero((predictions.classes == c) & (kinds == Kind.FALSE_ALARM))[0]
+        found = np.nonzero((events.classes == c) & (event_kinds == OutcomeKind.HIT))[0]
+        left = np.nonzero((predictions.classes == c) & (kinds == OutcomeKind.FALSE_ALARM))[0]
         if not len(found):
             continue
         after = np.searchsorted(events.frames[found], predictions.frames[left])
@@ -167,10 +176,10 @@ def _find_doubles(
         distances = np.abs(events.frames[sides] - predictions.frames[left])
         nearest = sides[distances.argmin(axis=0), np.arange(len(left))]
         is_double = distances.min(axis=0, initial=half_width_frames + 1) <= half_width_frames
-        kinds[left[is_double]], partners[left[is_double]] = int(Kind.DOUBLE), nearest[is_double]
+        kinds[left[is_double]], partners[left[is_double]] = int(OutcomeKind.DOUBLE), nearest[is_double]
 
 
-def confusion(matched: Sequence[Matched], outcomes: Sequence[Sorted], num_classes: int) -> IntArray:
+def confusion(matched: Sequence[Matched], outcomes: Sequence[Outcomes], num_classes: int) -> IntArray:
     """(C + 1, C + 1) counts over games: true class by predicted class within the tolerance.
 
     The last column counts events that nothing was found for within the tolerance, the last row predictions that belong
@@ -178,11 +187,13 @@ def confusion(matched: Sequence[Matched], outcomes: Sequence[Sorted], num_classe
     """
     table = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     for game, outcome in zip(matched, outcomes, strict=True):
-        is_paired = np.isin(outcome.event_kinds, (Kind.HIT, Kind.WRONG_CLASS))
+        is_paired = np.isin(outcome.event_kinds, (OutcomeKind.HIT, OutcomeKind.WRONG_CLASS))
         of_prediction = np.append(game.predictions.classes, num_classes)
         columns = np.where(is_paired, of_prediction[outcome.event_partners], num_classes)
         np.add.at(table, (game.events.classes, columns), 1)
-        is_left = np.isin(outcome.prediction_kinds, (Kind.BADLY_TIMED, Kind.DOUBLE, Kind.FALSE_ALARM))
+        is_left = np.isin(
+            outcome.prediction_kinds, (OutcomeKind.BADLY_TIMED, OutcomeKind.DOUBLE, OutcomeKind.FALSE_ALARM)
+        )
         table[num_classes] += np.bincount(game.predictions.classes[is_left], minlength=num_classes + 1)
     return table
 
@@ -191,7 +202,7 @@ def confusion(matched: Sequence[Matched], outcomes: Sequence[Sorted], num_classe
 class Mistake:
     """One event or prediction that came out wrong."""
 
-    kind: Kind
+    kind: OutcomeKind
     game: int
     """Index."""
     event: int
@@ -202,7 +213,7 @@ class Mistake:
     """Of the prediction; for a missed event of the one it takes below the threshold, 0 where there is none."""
 
 
-def worst(matched: Sequence[Matched], outcomes: Sequence[Sorted], *, count: int) -> list[Mistake]:
+def worst(matched: Sequence[Matched], outcomes: Sequence[Outcomes], *, count: int) -> list[Mistake]:
     """Up to `count` mistakes of each kind, worst first: surest where there is a prediction, blindest where none is.
 
     Events that are not shown come after those that are.
@@ -218,11 +229,11 @@ def worst(matched: Sequence[Matched], outcomes: Sequence[Sorted], *, count: int)
     return found
 
 
-def _mistakes(game: int, matched: Matched, outcome: Sorted, kind: Kind) -> list[tuple[_Rank, Mistake]]:
+def _mistakes(game: int, matched: Matched, outcome: Outcomes, kind: OutcomeKind) -> list[tuple[_Rank, Mistake]]:
     """The lowest rank is worst."""
     scores = np.append(matched.predictions.values, 0.0)
     found: list[tuple[_Rank, Mistake]] = []
-    if kind == Kind.MISSED:
+    if kind == OutcomeKind.MISSED:
         for event in np.nonzero(outcome.event_kinds == kind)[0].tolist():
             confidence = float(scores[matched.prediction_of[event]])
             rank = (float(matched.events.values[event] < 0), confidence, game, event)

@@ -20,7 +20,7 @@ from ..files import settings_from
 from .metric import MetricSettings, average_map
 from .spots import FloatArray, Game, IntArray, Spots
 
-Kind = Literal["hard", "seed", "soft"]
+Suppression = Literal["hard", "seed", "soft"]
 """How neighbours are suppressed, the simplest first."""
 Rows = NDArray[np.float32]
 """(K, T) smoothed confidences, one row for each class."""
@@ -49,7 +49,7 @@ class PeakSettings:
       `window_frames` is not used. Theirs is `SEED_PEAKS`.
     """
 
-    kind: Kind = "hard"
+    kind: Suppression = "hard"
     window_frames: int = 12
     """Half width, >= 0; the distance itself is inside. 12 is half a second at 25 fps, as the metric's tolerance."""
     sigma_frames: float = 2.0
@@ -63,8 +63,8 @@ class PeakSettings:
     """`seed` only, >= 1."""
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise InputError("kind of suppression is not known", got=self.kind, wanted=", ".join(get_args(Kind)))
+        if self.kind not in get_args(Suppression):
+            raise InputError("kind of suppression is not known", got=self.kind, wanted=", ".join(get_args(Suppression)))
         for name, least in (("window_frames", 0), ("stride_frames", 1)):
             value = vars(self)[name]
             if type(value) is not int or not least <= value <= _MOST_FRAMES:
@@ -92,7 +92,7 @@ class PeakSettings:
 
 
 SEED_PEAKS = PeakSettings(kind="seed", sigma_frames=0.0, threshold=0.05)
-_TRIED_WINDOWS_FRAMES: dict[Kind, tuple[int, ...]] = {"hard": (8, 12, 16, 20), "soft": (12, 18, 24)}
+_TRIED_WINDOWS_FRAMES: dict[Suppression, tuple[int, ...]] = {"hard": (8, 12, 16, 20), "soft": (12, 18, 24)}
 CANDIDATES: tuple[PeakSettings, ...] = (
     *(
         PeakSettings(kind=kind, window_frames=window_frames, sigma_frames=sigma_frames)
@@ -129,7 +129,7 @@ def candidates_for(fps: Fraction) -> tuple[PeakSettings, ...]:
 
 
 @dataclass(frozen=True)
-class Tried:
+class PeakTrial:
     """One row of the table of a choice: official mAP at 1 s, 0 to 1."""
 
     settings: PeakSettings
@@ -140,19 +140,12 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PeakChoice:
     """Settings with the highest headline; of equals the simplest."""
 
     best: PeakSettings
-    table: tuple[Tried, ...]
+    table: tuple[PeakTrial, ...]
     """In the order of the candidates."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "best": self.best.to_json(),
-            "table": [vars(row) | {"settings": row.settings.to_json()} for row in self.table],
-        }
 
 
 def find_spots(scores_tk: ArrayLike, settings: PeakSettings) -> Spots:
@@ -179,7 +172,7 @@ def choose_peaks(
     num_headline: int,
     candidates: Sequence[PeakSettings] = CANDIDATES,
     to_grid: Callable[[Spots], Spots] = lambda spots: spots,
-) -> Choice:
+) -> PeakChoice:
     """Try settings on validation matches, pooled, by the official mAP at 1 s.
 
     Args:
@@ -199,21 +192,21 @@ def choose_peaks(
     if not 1 <= num_headline <= events[0].num_classes:
         raise InputError("num_headline is not usable", got=num_headline, wanted=f"1 to {events[0].num_classes}")
     at1 = MetricSettings.named("at1", fps=fps)
-    tried: dict[PeakSettings, Tried] = {}
+    tried: dict[PeakSettings, PeakTrial] = {}
     for sigma_frames in {settings.sigma_frames for settings in candidates}:
         rows = [smooth(scores_tk, sigma_frames) for scores_tk in scores]
         for settings in (each for each in candidates if each.sigma_frames == sigma_frames):
             found = [to_grid(_spots_of_rows(row, settings)) for row in rows]
             games = [Game(true, spots) for true, spots in zip(events, found, strict=True)]
             result = average_map(games, at1)
-            tried[settings] = Tried(settings, float(result.per_class[:num_headline].mean()), result.mean)
+            tried[settings] = PeakTrial(settings, float(result.per_class[:num_headline].mean()), result.mean)
     table = tuple(tried[settings] for settings in candidates)
-    return Choice(min(table, key=_worse_or_less_simple).settings, table)
+    return PeakChoice(min(table, key=_worse_or_less_simple).settings, table)
 
 
-def _worse_or_less_simple(row: Tried) -> tuple[float, int, float, int]:
+def _worse_or_less_simple(row: PeakTrial) -> tuple[float, int, float, int]:
     settings = row.settings
-    kind = get_args(Kind).index(settings.kind)
+    kind = get_args(Suppression).index(settings.kind)
     return -round(row.headline, 12), kind, settings.sigma_frames, settings.window_frames
 
 

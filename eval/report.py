@@ -4,7 +4,7 @@ Legend: R resamples, D deltas, C classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -15,8 +15,7 @@ from ..events import SOCCERNET_BALL_CLASSES
 from .calibrate import spread_by_rank
 from .e2e import DELTAS_FRAMES, match_by_score, rank
 from .metric import MetricSettings, average_map, count, match, over_deltas
-from .spots import FloatArray, Game, check_same_classes
-from .uncertainty import Resampling, chance_games
+from .spots import FloatArray, Game, IntArray, Spots, check_same_classes
 from .warnings import game_warnings
 
 Metric = Literal["at1", "at2", "at3", "at4", "at5", "tight", "loose", "e2e"]
@@ -24,6 +23,46 @@ Calibration = Literal["none", "rank"]
 _MAX_E2E_WORK = 100_000_000
 """Resamples times predictions beyond which E2E-Spot's metric comes without intervals (about ten seconds)."""
 _RESAMPLES_AT_ONCE = 20
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How the bootstrap draws."""
+
+    num_resamples: int = 500
+    """>= 0; 0: no intervals."""
+    block_seconds: int = 300
+    """Length of a block, > 0: events within it are kept together, since neighbours depend on each other."""
+    level: float = 0.95
+    """Share of the resamples inside the interval, 0 to 1."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_resamples < 0 or self.block_seconds < 1 or not 0 < self.level < 1:
+            raise InputError("resampling is not usable", got=self, wanted="resamples >= 0, block >= 1 s, level in 0..1")
+
+    def block_frames(self, fps: Fraction) -> int:
+        """Length of a block in cells, at least 1."""
+        return max(1, int(self.block_seconds * fps))
+
+    def weights(self, game_of_block: IntArray) -> FloatArray:
+        """(R, B) how often each block is drawn: games with replacement, then each one's blocks with replacement."""
+        generator = np.random.default_rng(self.seed)
+        blocks = [np.nonzero(game_of_block == game)[0] for game in np.unique(game_of_block)]
+        weights = np.zeros((self.num_resamples, len(game_of_block)))
+        for row in weights:
+            for game in generator.integers(0, len(blocks), len(blocks)):
+                drawn = generator.choice(blocks[game], len(blocks[game]))
+                np.add.at(row, drawn, 1.0)
+        return weights
+
+    def interval(self, samples: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Percentile interval over the first axis, (R, ...) -> two of (...); NaN samples are left out."""
+        outside = (1 - self.level) / 2
+        empty = np.isnan(samples).all(axis=0)
+        filled = np.where(empty, 0.0, samples)
+        low, high = np.nanquantile(filled, [outside, 1 - outside], axis=0)
+        return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
 
 @dataclass(frozen=True)
@@ -36,9 +75,9 @@ class EvalSettings:
     """Cells of the grid per second, > 0."""
     calibrate: Calibration = "none"
     """`rank`: spread the scores over the thresholds first, order kept; reported as such."""
-    resampling: Resampling = field(default_factory=Resampling)
     num_chance_draws: int = 5
     """Draws that the chance row averages, >= 0; 0: no chance row."""
+    resampling: Resampling = field(default_factory=Resampling)
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -120,35 +159,19 @@ class Report:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """One JSON object; NaN becomes null."""
-        settings, resampling = self.settings, self.settings.resampling
-        return {
-            "settings": {
-                "metric": settings.metric,
-                "fps": str(settings.fps),
-                "calibrate": settings.calibrate,
-                "num_chance_draws": settings.num_chance_draws,
-                "resampling": dict(vars(resampling)),
-            },
-            "num_games": self.num_games,
-            "means": {name: _plain(score) for name, score in self.means.items()},
-            "classes": [
-                _plain(row) | {"score": _plain(row.score), "timing": _plain(row.timing)} for row in self.classes
-            ],
-            "per_delta": {name: _number(value) for name, value in self.per_delta.items()},
-            "visible": _number(self.visible),
-            "unshown": _number(self.unshown),
-            "timing": _plain(self.timing),
-            "timing_delta": self.timing_delta,
-            "warnings": list(self.warnings),
-        }
+        """One JSON object; NaN becomes null, the frame rate a text such as `25/2`."""
+        plain: dict[str, Any] = finite(asdict(self))
+        return plain
 
 
-def _plain(record: object) -> dict[str, Any]:
-    return {name: _number(value) for name, value in vars(record).items()}
-
-
-def _number(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same values as plain JSON: null for what is no number, since JSON knows no NaN."""
+    if isinstance(value, Mapping):
+        return {str(name): finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    if isinstance(value, Fraction):
+        return str(value)
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -314,3 +337,33 @@ def timing_of(errors_ms: FloatArray) -> Timing:
     if not len(errors_ms):
         return Timing(0, float("nan"), float("nan"), float("nan"))
     return Timing(len(errors_ms), float(errors_ms.mean()), float(errors_ms.std()), float(np.median(np.abs(errors_ms))))
+
+
+def chance_games(
+    games: Sequence[Game], fps: Fraction, *, draw: int, per_second: float = 1.0, seed: int = 0
+) -> list[Game]:
+    """The same events with predictions that know nothing.
+
+    For each class, `per_second` instants per second of the game on average, uniform over its cells, each with a
+    uniform score in 0..1. A game lasts until its last event or prediction.
+
+    Args:
+        games: whose events are kept.
+        fps: cells per second.
+        draw: number of the draw; each is another random sequence.
+        per_second: density for each class; SoccerNet's real predictions have one every 0.5 to 2 s.
+        seed: of all draws.
+    """
+    chance = []
+    for index, game in enumerate(games):
+        generator = np.random.default_rng([seed, draw, index])
+        num_frames, num_classes = game.num_frames, game.num_classes
+        num_spots = round(float(num_frames / fps) * per_second) * num_classes
+        predictions = Spots.collect(
+            generator.integers(0, max(num_frames, 1), num_spots),
+            np.arange(num_spots) % num_classes,
+            generator.random(num_spots),
+            num_classes=num_classes,
+        )
+        chance.append(Game(game.events, predictions))
+    return chance

@@ -101,6 +101,8 @@ class Game:
                 got=f"{self.events.num_classes} and {self.predictions.num_classes}",
                 wanted="the same number",
             )
+        # In the official dense grid -1 stands for "no prediction here"; NaN is never >= 0 either. This comes after the
+        # last spot on a cell has won: a negative score that comes later in a file erases an earlier prediction.
         is_detection = self.predictions.values >= 0
         if not is_detection.all():
             object.__setattr__(self, "predictions", self.predictions.keep(is_detection))

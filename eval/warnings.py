@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from .files import OFFICIAL_HALF_SECONDS, Loaded, Paired
+from .files import OFFICIAL_HALF_SECONDS, LoadedGames, PairedFiles
 from .metric import NUM_THRESHOLDS, threshold_bins
 from .spots import Game
 
@@ -15,7 +15,7 @@ _LOW_FPS = 5
 _NUM_SHOWN = 3
 
 
-def file_warnings(paired: Paired, loaded: Loaded, classes: Sequence[str]) -> list[str]:
+def file_warnings(paired: PairedFiles, loaded: LoadedGames, classes: Sequence[str]) -> list[str]:
     """Files that are missing, and labels that are not in the class list."""
     warnings = []
     if paired.unpredicted:

@@ -2,8 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,7 @@ from ..data.games import LabelSet, find_labels, game_of_folder, stored_labels
 from ..data.sources import find_sources as find_videos
 from ..errors import InputError
 from ..eval.figures import METRIC, figures
-from ..eval.files import Paired, find_predictions, load, pair, same_tail
+from ..eval.files import PairedFiles, find_predictions, load, pair, same_tail
 from ..eval.report import EvalSettings
 from ..eval.warnings import file_warnings
 from ..events import Split, TimeGrid
@@ -24,83 +23,82 @@ from ..files import disk_errors
 from ..heads.training.checkpoint import BEST
 from ..predict import PredictOptions, predict
 from ..workers import SILENT, Progress
-from .page.data import PageMatch, Subject, page_data
-from .page.file import require_own_page, write_page
-from .sources import DEFAULT_FPS, ReportOptions, Source, about_predictions, find_sources, read_record
+from .page.data import EvaluatedRun, PageMatch, page_data, require_own_page, write_page
+from .sources import DEFAULT_FPS, ReportOptions, ReportSource, about_predictions, find_sources, read_record
 
 
 @dataclass(frozen=True)
-class Reporter:
-    """What the command line wants to hear."""
-
-    predicting: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(SILENT)
-    """Entered for each run that has no predictions yet."""
-    judging: Callable[[str, int, int], None] = lambda *_: None
-    """Called before each run with its name, its number from 1, and the number of runs."""
-
-
-@dataclass(frozen=True)
-class Made:
+class ReportResult:
     """A finished report."""
 
     page: Path
-    subjects: tuple[Subject, ...]
+    runs: tuple[EvaluatedRun, ...]
     num_videos: int
     """Matches that the page can play."""
     matches: tuple[PageMatch, ...]
     notes: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """Where the page is, and the table of every run, as plain JSON."""
+        return {
+            "page": str(self.page),
+            "num_matches": len(self.matches),
+            "num_videos": self.num_videos,
+            "runs": [{"name": run.name, **run.figures.report.to_json()} for run in self.runs],
+            "notes": list(self.notes),
+        }
+
 
 def report(
-    runs: Sequence[Path], out: Path, options: ReportOptions | None = None, reporter: Reporter | None = None
-) -> Made:
-    """Judge runs on the same games and write the page.
+    runs: Sequence[Path], out: Path, options: ReportOptions | None = None, progress: Progress = SILENT
+) -> ReportResult:
+    """Evaluate runs on the same games and write the page.
 
     Args:
         runs: folders of finished runs (predicted here where that was not done), of predictions, or of an ablation.
         out: folder for `index.html`.
         options: all else.
-        reporter: hears how it goes.
+        progress: callbacks of predicting; a note for each run that is evaluated.
 
     Raises:
-        InputError: a folder that is none of these, no labels, or nothing to judge.
+        InputError: a folder that is none of these, no labels, or nothing to evaluate.
     """
-    options, reporter = options or ReportOptions(), reporter or Reporter()
+    options = options or ReportOptions()
     require_own_page(out)
     sources = find_sources(runs, options)
     labels, notes = _labels(sources, options), []
     for number, source in enumerate(sources):
         if source.run is not None:
-            notes += _predicted(source, labels, reporter)
+            notes += _predict_missing(source, labels, progress)
             about = {**source.about, **about_predictions(read_record(source.predictions))}
             sources[number] = replace(source, about=about)
     classes = _common_classes(sources, labels)
     fps = TimeGrid(sources[0].fps).judged.fps if len({source.fps for source in sources}) == 1 else DEFAULT_FPS
     pairs = _paired(sources, labels)
 
-    subjects = []
+    evaluated = []
     for number, (source, paired) in enumerate(zip(sources, pairs, strict=True), 1):
-        reporter.judging(source.name, number, len(sources))
+        progress.note(f"{number}/{len(sources)} {source.name}: evaluating")
         loaded = load(paired, classes, fps)
         warnings = (*labels.problems, *file_warnings(paired, loaded, classes))
         drawn = figures(loaded.games, classes, EvalSettings(metric=METRIC, fps=fps), warnings=warnings)
-        subjects.append(Subject(source.name, source.about, loaded, drawn))
+        evaluated.append(EvaluatedRun(source.name, source.about, loaded, drawn))
 
-    matches, about_videos = _matches(subjects, sources, options, out)
+    matches, about_videos = _matches(evaluated, sources, options, out)
     names = [run.resolve().name for run in runs if (run / TABLE).exists()]
     names += [source.name for source in sources if source.ablation is None]
     title = options.title or ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
     ablation = next((source.ablation.to_json() for source in sources if source.ablation), None)
     notes = [*notes, *about_videos]
-    data = page_data(subjects, matches, classes, title=title, fps=fps, ablation=ablation, notes=notes)
+    data = page_data(evaluated, matches, classes, title=title, fps=fps, ablation=ablation, notes=notes)
     with disk_errors(out):
         page = write_page(out, data)
     num_videos = sum(match.video is not None for match in matches)
-    return Made(page, tuple(subjects), num_videos, tuple(matches), tuple(notes))
+    return ReportResult(page, tuple(evaluated), num_videos, tuple(matches), tuple(notes))
 
 
-def _labels(sources: Sequence[Source], options: ReportOptions) -> LabelSet:
-    """Events of the judged games: those of the split, or all where only predictions are judged.
+def _labels(sources: Sequence[ReportSource], options: ReportOptions) -> LabelSet:
+    """Events of the games to evaluate on: those of the split, or all where only predictions are given.
 
     Raises:
         InputError: no labels can be found.
@@ -111,7 +109,7 @@ def _labels(sources: Sequence[Source], options: ReportOptions) -> LabelSet:
     found = next((source for source in sources if source.store is not None), None)
     if found is None or found.store is None:
         raise InputError(
-            f"{sources[0].name}: no labels to judge by",
+            f"{sources[0].name}: no labels to evaluate by",
             got="neither the run nor the options say where they are",
             wanted="the feature store, or the data set",
             cure="--store STORE or --labels DATA-SET",
@@ -121,7 +119,7 @@ def _labels(sources: Sequence[Source], options: ReportOptions) -> LabelSet:
     return stored_labels(FeatureStore.open(found.store), splits=() if split is None else (split,))
 
 
-def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str]:
+def _predict_missing(source: ReportSource, labels: LabelSet, progress: Progress) -> list[str]:
     """Make the predictions of a run where they are not there yet; what went wrong with single games.
 
     Raises:
@@ -138,13 +136,12 @@ def _predicted(source: Source, labels: LabelSet, reporter: Reporter) -> list[str
         )
     assert source.split is not None
     options = PredictOptions(splits=(cast(Split, source.split),))
-    with reporter.predicting() as told:
-        made = predict([source.store], [source.run], source.predictions, options, progress=told)
-    return [f"{source.name}: {each.match_id}: {each.message}" for each in made.results if not each.is_done]
+    summary = predict([source.store], [source.run], source.predictions, options, progress=progress)
+    return [f"{source.name}: {each.match_id}: {each.message}" for each in summary.results if not each.is_done]
 
 
 def _is_predicted(run: Path, folder: Path, labels: LabelSet) -> bool:
-    """Whether `folder` holds the run's own predictions of every judged game.
+    """Whether `folder` holds the run's own predictions of every game to evaluate on.
 
     Raises:
         InputError: it holds others.
@@ -160,7 +157,7 @@ def _is_predicted(run: Path, folder: Path, labels: LabelSet) -> bool:
     return all(any(same_tail(game, other) for other in done) for game in labels.files)
 
 
-def _common_classes(sources: Sequence[Source], labels: LabelSet) -> tuple[str, ...]:
+def _common_classes(sources: Sequence[ReportSource], labels: LabelSet) -> tuple[str, ...]:
     """The class list of the runs where they agree, else that of the labels.
 
     Raises:
@@ -173,7 +170,7 @@ def _common_classes(sources: Sequence[Source], labels: LabelSet) -> tuple[str, .
     return classes
 
 
-def _paired(sources: Sequence[Source], labels: LabelSet) -> list[Paired]:
+def _paired(sources: Sequence[ReportSource], labels: LabelSet) -> list[PairedFiles]:
     """Labels and predictions of the same games for every source.
 
     Raises:
@@ -181,17 +178,17 @@ def _paired(sources: Sequence[Source], labels: LabelSet) -> list[Paired]:
     """
     found = [find_predictions(each.predictions, game_id=game_of_folder(each.predictions)) for each in sources]
     games = labels.files
-    if all(source.split is None for source in sources):  # then the predictions say what is judged
+    if all(source.split is None for source in sources):  # then the predictions say which games are evaluated
         held = {game for predictions in found for game in predictions}
         games = {game: each for game, each in games.items() if any(same_tail(game, other) for other in held)} or games
     return [pair(games, predictions) for predictions in found]
 
 
 def _matches(
-    subjects: Sequence[Subject], sources: Sequence[Source], options: ReportOptions, out: Path
+    evaluated: Sequence[EvaluatedRun], sources: Sequence[ReportSource], options: ReportOptions, out: Path
 ) -> tuple[list[PageMatch], list[str]]:
-    """Every match of any subject with its length and video, and what is to be said about videos."""
-    names = list(dict.fromkeys(name for subject in subjects for name in subject.loaded.names))
+    """Every match of any run with its length and video, and what is to be said about videos."""
+    names = list(dict.fromkeys(name for run in evaluated for name in run.loaded.names))
     seconds = _lengths(sources)
     videos, notes = _videos(sources, options)
     places = {name: _of_tail(videos, name) for name in names}
@@ -206,7 +203,7 @@ def _matches(
     return matches, notes
 
 
-def _videos(sources: Sequence[Source], options: ReportOptions) -> tuple[dict[str, Path], list[str]]:
+def _videos(sources: Sequence[ReportSource], options: ReportOptions) -> tuple[dict[str, Path], list[str]]:
     """Match name (with `/2` for a second half of its own) -> video file."""
     roots = list(options.videos) or [path for path in (options.labels,) if path is not None and path.is_dir()]
     roots = roots or [path for source in sources[:1] for path in source.videos if not (path / METADATA).exists()]
@@ -220,10 +217,10 @@ def _videos(sources: Sequence[Source], options: ReportOptions) -> tuple[dict[str
     return found, [] if found else [f"{', '.join(map(str, roots))}: no video found"]
 
 
-def _lengths(sources: Sequence[Source]) -> dict[str, float]:
+def _lengths(sources: Sequence[ReportSource]) -> dict[str, float]:
     """Match name -> seconds, from what the predictions say of their rows."""
     found: dict[str, float] = {}
-    for source in sources:
+    for source in sources:  # runs may have been predicted from stores of different length: the page shows the longest
         for game, about in read_record(source.predictions).get("games", {}).items():
             for number, part in enumerate((about or {}).get("parts", ()), 1):
                 name = game if number == 1 else f"{game}/{number}"

@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..ablate.table import TABLE, Table
+from ..ablate.table import TABLE, AblationTable
 from ..cache.layout import METADATA
 from ..errors import InputError, reading_record
 from ..eval.files import PREDICTIONS_NAME
@@ -32,13 +32,13 @@ class ReportOptions:
     videos: tuple[Path, ...] = ()
     """Data set roots or files; empty: the data sets that are known."""
     split: Split | None = None
-    """Judged; None: `test` for runs, an ablation's own, and for predictions the games that they hold."""
+    """Split to evaluate on; None: `test` for runs, an ablation's own, and for predictions the games that they hold."""
     title: str = ""
     """Of the page; empty: the runs' names."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ReportSource:
     """One set of predictions to look at, or a run that makes them."""
 
     name: str
@@ -49,36 +49,36 @@ class Source:
     store: Path | None = None
     """Its features and labels, where that is known; of a finetuned run the data set."""
     split: str | None = None
-    """That it is judged on; None: the games that the predictions hold."""
+    """That it is evaluated on; None: the games that the predictions hold."""
     classes: tuple[str, ...] = ()
     """That it can find; empty where it is not known."""
     fps: Fraction = DEFAULT_FPS
     about: Mapping[str, str] = field(default_factory=dict)
     videos: tuple[Path, ...] = ()
     """Data sets that it was made from."""
-    ablation: Table | None = None
+    ablation: AblationTable | None = None
     """That it is a row of."""
 
 
-def find_sources(paths: Sequence[Path], options: ReportOptions) -> list[Source]:
+def find_sources(paths: Sequence[Path], options: ReportOptions) -> list[ReportSource]:
     """What the folders hold, by different names.
 
     Raises:
-        InputError: a folder that holds nothing to report on, is damaged or unfinished, or sources that are judged on
-            different splits.
+        InputError: a folder that holds nothing to report on, is damaged or unfinished, or sources that are
+            evaluated on different splits.
     """
     sources = _named_apart([source for path in paths for source in _sources(path, options)])
     splits = sorted({source.split for source in sources if source.split is not None})
     if len(splits) > 1:
         raise InputError(
-            "these are judged on different splits", got=", ".join(splits), wanted="one", cure="name it with --split"
+            "these are evaluated on different splits", got=", ".join(splits), wanted="one", cure="name it with --split"
         )
     return sources
 
 
-def _sources(path: Path, options: ReportOptions) -> list[Source]:
+def _sources(path: Path, options: ReportOptions) -> list[ReportSource]:
     if (path / TABLE).is_file():
-        return _of_ablation(path, Table.read(path), options)
+        return _of_ablation(path, AblationTable.read(path), options)
     if (path / RUN).is_file():
         return [_of_run(path, options)]
     if (path / RECORD).is_file() or (path.is_dir() and any(path.rglob(PREDICTIONS_NAME))):
@@ -90,7 +90,7 @@ def _sources(path: Path, options: ReportOptions) -> list[Source]:
     )
 
 
-def _of_run(path: Path, options: ReportOptions, *, split: str = DEFAULT_SPLIT) -> Source:
+def _of_run(path: Path, options: ReportOptions, *, split: str = DEFAULT_SPLIT) -> ReportSource:
     record = RunRecord.read(path)
     if not record.finished:
         raise InputError(
@@ -98,7 +98,7 @@ def _of_run(path: Path, options: ReportOptions, *, split: str = DEFAULT_SPLIT) -
         )
     chosen = options.split or split
     store = options.store or _hinted_store(path, record) or (options.labels if record.is_finetuned else None)
-    return Source(
+    return ReportSource(
         name=path.resolve().name,
         predictions=_within(path, f"{_PREDICTIONS}/{chosen}"),
         run=path,
@@ -138,8 +138,8 @@ def _hinted_store(path: Path, record: RunRecord) -> Path | None:
     return store if record.store_hint and store.is_dir() else None
 
 
-def _of_predictions(path: Path, options: ReportOptions) -> Source:
-    source = Source(name=path.resolve().name, predictions=path, store=options.store, split=options.split)
+def _of_predictions(path: Path, options: ReportOptions) -> ReportSource:
+    source = ReportSource(name=path.resolve().name, predictions=path, store=options.store, split=options.split)
     record = read_record(path)
     if not record:
         return replace(source, about={"made by": f"unknown: no {RECORD}"})
@@ -151,7 +151,7 @@ def _of_predictions(path: Path, options: ReportOptions) -> Source:
     return replace(source, classes=classes, fps=fps, store=store, about=about_predictions(record))
 
 
-def _of_ablation(path: Path, table: Table, options: ReportOptions) -> list[Source]:
+def _of_ablation(path: Path, table: AblationTable, options: ReportOptions) -> list[ReportSource]:
     """The first seed of every recipe that has one."""
     there = [path / source for source in table.sources if (path / source).exists()]
     videos = tuple(source for source in there if not (source / METADATA).exists())  # a feature store has none
@@ -172,7 +172,7 @@ def _of_ablation(path: Path, table: Table, options: ReportOptions) -> list[Sourc
     return found
 
 
-def _named_apart(sources: Sequence[Source]) -> list[Source]:
+def _named_apart(sources: Sequence[ReportSource]) -> list[ReportSource]:
     """With a number behind names that are taken."""
     taken: dict[str, int] = {}
     named = []

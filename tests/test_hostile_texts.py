@@ -20,14 +20,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bas import errors, events
-from bas.ablate.table import Table as AblationTable
+from bas.ablate.table import AblationTable
 from bas.commands.show import Printable
 from bas.data.labels import SplitSources, assign_splits, find_classes, read_label_file
 from bas.errors import InputError
 from bas.eval.files import load, pair
 from bas.events import read_labels
 from bas.files import read_json
-from bas.report.page.file import page_text
+from bas.report.page.data import page_text
 
 QUICK = hypothesis_settings(max_examples=150, deadline=None, derandomize=True, database=None)
 LABEL = {"gameTime": "1 - 00:04", "label": "PASS", "position": "4000", "team": "home", "visibility": "visible"}

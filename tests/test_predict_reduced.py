@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bas.ablate.runs import RunTask, carry_out
+from bas.ablate.runs import RunTask, run_seed
 from bas.cache.reduce import FitSettings, reduce_store
 from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
@@ -176,6 +176,6 @@ def test_extracting_into_it_and_finetuning_from_it_name_the_cure(
 def test_a_run_of_an_ablation_takes_it(small: Path, run: Path, tmp_path: Path) -> None:
     settings = RunRecord.read(run).settings
     task = RunTask(row="tcn", settings=settings, store=small, out=tmp_path, split="test", device="cpu", cost=1.0)
-    judged = carry_out(task)
+    judged = run_seed(task)
     assert judged.means
     assert (task.run / "reduction.safetensors").read_bytes() == (run / "reduction.safetensors").read_bytes()

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...cache.bank import BankMatch, FeatureBank
 from ...eval.calibrate import FittedCalibration, fit_calibration
 from ...eval.metric import MetricSettings, average_map
-from ...eval.peaks import PeakSettings, Tried, candidates_for, choose_peaks, default_peaks, find_spots
+from ...eval.peaks import PeakSettings, PeakTrial, candidates_for, choose_peaks, default_peaks, find_spots
 from ...eval.report import mean_groups
 from ...eval.spots import Game, Spots
 from ...events import TimeGrid
@@ -48,7 +48,7 @@ class PostProcessing:
     """Fitted on the validation spots of these peaks."""
     result: ValidationResult
     """With these peaks, uncalibrated: a little too high, as these matches chose them."""
-    table: tuple[Tried, ...]
+    table: tuple[PeakTrial, ...]
     """Every candidate with its mAP."""
 
 

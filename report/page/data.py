@@ -1,22 +1,28 @@
-"""What a report page holds, as one JSON object: figures as numbers, spots as packed columns.
+"""Fills the page template with a report's data, one JSON object: figures as numbers, spots as packed columns.
 
 Legend: E events and P predictions of a match in order of time, C classes, H thresholds.
 """
 
 import base64
+import html
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...errors import InputError
 from ...eval.figures import METRIC, Figures, Tolerances
-from ...eval.files import Clock, Loaded
+from ...eval.files import LoadedGames, SpotTimes
 from ...eval.metric import NUM_THRESHOLDS
-from ...eval.mistakes import MISTAKES, Kind, Matched
-from ...eval.spots import IntArray
+from ...eval.mistakes import MISTAKES, Matched, OutcomeKind
+from ...eval.report import finite
+from ...files import write_text_atomic
 
 FORMAT = "bas-report-1"
 MAX_PER_EVENT = 20
@@ -28,13 +34,13 @@ _COLUMNS = {"ms": "<u4", "cls": "<u1", "shown": "<u1", "bin": "<u1", "conf": "<f
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedRun:
     """One run on the page."""
 
     name: str
     about: Mapping[str, str]
     """What is worth knowing, by name."""
-    loaded: Loaded
+    loaded: LoadedGames
     figures: Figures
 
 
@@ -50,7 +56,7 @@ class PageMatch:
 
 
 def page_data(
-    subjects: Sequence[Subject],
+    runs: Sequence[EvaluatedRun],
     matches: Sequence[PageMatch],
     classes: Sequence[str],
     *,
@@ -62,8 +68,8 @@ def page_data(
     """The page as plain JSON.
 
     Args:
-        subjects: runs, judged on the same games.
-        matches: one per game of any subject, in order.
+        runs: runs, evaluated on the same games.
+        matches: one per game of any run, in order.
         classes: (C,) names.
         title: headline.
         fps: frames per second of the videos' grid and cells per second of the metric.
@@ -71,7 +77,7 @@ def page_data(
         notes: what was noticed while the report was made.
     """
     reach = Tolerances.at(fps)
-    per_event = _share(subjects)
+    per_event = _share(runs)
     return {
         "format": FORMAT,
         "title": title,
@@ -80,52 +86,44 @@ def page_data(
         "half_width_frames": reach.half_width_frames,
         "wide_frames": reach.wide_frames,
         "num_thresholds": NUM_THRESHOLDS,
-        "kinds": {kind.name.lower(): int(kind) for kind in Kind},
+        "kinds": {kind.name.lower(): int(kind) for kind in OutcomeKind},
         "classes": list(classes),
-        "matches": [_match(match, subjects) for match in matches],
-        "runs": [_run(subject, [match.name for match in matches], per_event) for subject in subjects],
-        "ablation": _finite(ablation),
+        "matches": [_match(match, runs) for match in matches],
+        "runs": [_run(run, [match.name for match in matches], per_event) for run in runs],
+        "ablation": finite(ablation),
         "notes": list(notes),
     }
 
 
-def _finite(value: Any) -> Any:
-    """The same JSON with null for what is no number."""
-    if isinstance(value, Mapping):
-        return {str(name): _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _share(subjects: Sequence[Subject]) -> int:
+def _share(runs: Sequence[EvaluatedRun]) -> int:
     """Predictions per event that each run may show."""
-    events = sum(len(game.events.frames) for game in subjects[0].figures.matched)
-    return max(2, min(MAX_PER_EVENT, MAX_IN_ALL // max(events * len(subjects), 1)))
+    events = sum(len(game.events.frames) for game in runs[0].figures.matched)
+    return max(2, min(MAX_PER_EVENT, MAX_IN_ALL // max(events * len(runs), 1)))
 
 
-def _match(match: PageMatch, subjects: Sequence[Subject]) -> dict[str, Any]:
+def _match(match: PageMatch, runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
     """Its events, which are the same for every run that has it."""
-    for subject in subjects:
-        if match.name in subject.loaded.names:
-            index = subject.loaded.names.index(match.name)
-            events, clock = subject.figures.matched[index].events, subject.loaded.clocks[index]
-            columns = {"ms": clock.events_ms[events.order], "cls": events.classes, "shown": events.values > 0}
+    for run in runs:
+        if match.name in run.loaded.names:
+            index = run.loaded.names.index(match.name)
+            events, times = run.figures.matched[index].events, run.loaded.times[index]
+            columns = {"ms": times.events_ms[events.order], "cls": events.classes, "shown": events.values > 0}
             return {"name": match.name, "seconds": match.seconds, "video": match.video, "events": _pack(columns)}
     raise AssertionError(f"{match.name} is of no run")
 
 
-def _run(subject: Subject, names: Sequence[str], per_event: int) -> dict[str, Any]:
-    figures = subject.figures
+def _run(run: EvaluatedRun, names: Sequence[str], per_event: int) -> dict[str, Any]:
+    figures = run.figures
     kept = _kept(figures, per_event)
     places = [np.cumsum(each) - 1 for each in kept]  # index among all predictions -> among those that are kept
-    where = [names.index(name) for name in subject.loaded.names]
-    matches: list[dict[str, Any]] = [{"predictions": _pack_nothing()} for _ in names]
-    for place, matched, clock, is_kept in zip(where, figures.matched, subject.loaded.clocks, kept, strict=True):
-        matches[place] = {"predictions": _predictions(matched.keep(is_kept), clock)}
+    where = [names.index(name) for name in run.loaded.names]
+    nothing = _pack({"ms": (), "cls": (), "bin": (), "conf": ()}) | {"taken": ""}  # a match that only others have
+    matches: list[dict[str, Any]] = [{"predictions": nothing} for _ in names]
+    for place, matched, times, is_kept in zip(where, figures.matched, run.loaded.times, kept, strict=True):
+        matches[place] = {"predictions": _predictions(matched.keep(is_kept), times)}
     return {
-        "name": subject.name,
-        "about": dict(subject.about),
+        "name": run.name,
+        "about": dict(run.about),
         "report": figures.report.to_json(),
         "curves": [
             {"hits": curve.hits.tolist(), "kept": curve.kept.tolist(), "events": curve.num_events, "best": curve.best}
@@ -148,9 +146,9 @@ def _run(subject: Subject, names: Sequence[str], per_event: int) -> dict[str, An
     }
 
 
-def _times(figures: Figures, kind: Kind) -> int:
+def _times(figures: Figures, kind: OutcomeKind) -> int:
     """How often a mistake was made, over all games."""
-    kinds = [each.event_kinds if kind == Kind.MISSED else each.prediction_kinds for each in figures.outcomes]
+    kinds = [each.event_kinds if kind == OutcomeKind.MISSED else each.prediction_kinds for each in figures.outcomes]
     return sum(int(np.count_nonzero(each == kind)) for each in kinds)
 
 
@@ -159,6 +157,7 @@ def _kept(figures: Figures, per_event: int) -> list[NDArray[np.bool_]]:
     scores = np.concatenate([game.predictions.values for game in figures.matched])
     classes = np.concatenate([game.predictions.classes for game in figures.matched])
     bins = np.concatenate([game.bins for game in figures.matched])
+    # all that reach their threshold stay (the tables count them), then the surest of each class, then those of pairs
     is_kept = bins >= np.array(figures.thresholds)[classes]
     for c, curve in enumerate(figures.curves):
         of_class = np.nonzero(classes == c)[0]
@@ -171,11 +170,11 @@ def _kept(figures: Figures, per_event: int) -> list[NDArray[np.bool_]]:
     return parts
 
 
-def _predictions(matched: Matched, clock: Clock) -> dict[str, Any]:
+def _predictions(matched: Matched, times: SpotTimes) -> dict[str, Any]:
     predictions = matched.predictions
     return _pack(
         {
-            "ms": clock.predictions_ms[predictions.order],
+            "ms": times.predictions_ms[predictions.order],
             "cls": predictions.classes,
             "bin": matched.bins,
             "conf": predictions.values,
@@ -188,11 +187,69 @@ def _pack(columns: Mapping[str, ArrayLike]) -> dict[str, Any]:
     return {"count": len(np.asarray(columns["ms"]))} | {name: _packed(name, values) for name, values in columns.items()}
 
 
-def _pack_nothing() -> dict[str, Any]:
-    nothing: IntArray = np.zeros(0, dtype=np.int64)
-    return _pack({"ms": nothing, "cls": nothing, "bin": nothing, "conf": nothing}) | {"taken": ""}
-
-
 def _packed(name: str, values: ArrayLike) -> str:
     """Base64 of the values in the column's type, little-endian."""
     return base64.b64encode(np.asarray(values).astype(_COLUMNS[name]).tobytes()).decode()
+
+
+PAGE = "index.html"
+_TEMPLATE = Path(__file__).parent
+_SCRIPTS = ("dom", "data", "summary", "charts", "mistakes", "lanes", "timeline", "player", "main")
+"""In order: all become one module script."""
+_MARK = "<!-- bas report -->"
+_HEAD_CHARACTERS = 400
+
+
+def page_text(data: Mapping[str, Any]) -> str:
+    """The page as HTML.
+
+    Args:
+        data: as `page_data` makes it. Names in it may hold anything: the page shows them as text only.
+    """
+    parts = {
+        "mark": _MARK,
+        "title": html.escape(str(data["title"])),
+        "style": _template("page.css"),
+        "data": _safe_json(data),
+        "script": "\n".join(_template(f"{name}.js") for name in _SCRIPTS),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template("index.html"))
+
+
+def write_page(folder: Path, data: Mapping[str, Any]) -> Path:
+    """Write `index.html` whole or not at all; a page of ours is replaced.
+
+    Raises:
+        InputError: there is an `index.html` that is not ours.
+        OSError: as the file system says.
+    """
+    require_own_page(folder)
+    path = folder / PAGE
+    write_text_atomic(path, page_text(data))
+    return path
+
+
+def require_own_page(folder: Path) -> None:
+    """Refuse a folder whose `index.html` was not made here.
+
+    Raises:
+        InputError: it would be overwritten.
+    """
+    path = folder / PAGE
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        is_own = _MARK in file.read(_HEAD_CHARACTERS)
+    if not is_own:
+        raise InputError(
+            f"{path}: would be overwritten", got="a page that `bas report` did not make", cure="name another --out"
+        )
+
+
+def _safe_json(data: Mapping[str, Any]) -> str:
+    """JSON that cannot end the script element that holds it."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _template(name: str) -> str:
+    return (_TEMPLATE / name).read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bas.ablate.options import AblateOptions, recipe_names
-from bas.ablate.plan import Inputs, Plan, make_plan, open_inputs, runs_of
+from bas.ablate.plan import AblationPlan, AblationSources, make_plan, open_sources, runs_of
 from bas.commands.ablate import _weights
 from bas.data.synthetic import write_match
 from bas.errors import InputError
@@ -39,13 +39,13 @@ def options(recipes: str = "seed", **changes: Any) -> AblateOptions:
     return AblateOptions(**(base | changes))
 
 
-def planned(*sources: Path, asked: AblateOptions) -> Plan:
-    return make_plan(open_inputs(sources, asked), Path("out"), asked)
+def planned(*sources: Path, asked: AblateOptions) -> AblationPlan:
+    return make_plan(open_sources(sources, asked), Path("out"), asked)
 
 
-def stores(plan: Plan) -> dict[str, str | None]:
+def stores(plan: AblationPlan) -> dict[str, str | None]:
     """Row -> its store, as text; None where it failed."""
-    return {entry.row.name: None if entry.place is None else str(entry.place.store) for entry in plan.entries}
+    return {entry.row.name: None if entry.store is None else str(entry.store.path) for entry in plan.entries}
 
 
 def test_names_of_recipes_in_the_order_of_the_table() -> None:
@@ -57,7 +57,7 @@ def test_names_of_recipes_in_the_order_of_the_table() -> None:
 def test_a_data_set_needs_each_backbone_once(data: Path) -> None:
     plan = planned(data, asked=options())
     assert [entry.row.name for entry in plan.entries] == list(SEED_TABLE)
-    assert {str(place.store): (place.backbone, place.depth) for place in plan.places} == {
+    assert {str(each.path): (each.backbone, each.depth) for each in plan.stores} == {
         "out/stores/regnety_002.zarr": ("regnety_002", None),
         "out/stores/efficientnet_b0.zarr": ("efficientnet_b0", None),
         "out/stores/i3d.zarr": ("i3d", None),
@@ -65,7 +65,7 @@ def test_a_data_set_needs_each_backbone_once(data: Path) -> None:
         "out/stores/x3d_s.zarr": ("x3d_s", 5),
         "out/stores/x3d_m.zarr": ("x3d_m", 5),
     }
-    assert not any(place.is_given for place in plan.places)
+    assert not any(each.is_given for each in plan.stores)
     assert stores(planned(data, asked=options("small"))) == {"small": "out/stores/x3d_s.zarr"}
 
 
@@ -74,7 +74,7 @@ def test_a_given_store_wins_over_extraction(data: Path, store: Path, pulse_store
     alone = planned(store, asked=asked)
     assert stores(alone) == {"x3d_s4-fc": None, "fc": str(store), "small": str(store)}
     assert alone.entries[0].row.error == "no store of x3d_s with 4 blocks; give the data set, or --any-backbone"
-    given = pulse_store(tmp_path / "given.zarr", classes=open_inputs([data], asked).classes)
+    given = pulse_store(tmp_path / "given.zarr", classes=open_sources([data], asked).classes)
     both = planned(data, given, asked=asked)
     assert stores(both) == {"x3d_s4-fc": "out/stores/x3d_s-4.zarr", "fc": str(given), "small": str(given)}
 
@@ -142,7 +142,7 @@ def test_what_decides_a_figure_is_plain_json() -> None:
 
 def refused(*sources: Path, **changes: Any) -> str:
     with pytest.raises(InputError) as error:
-        open_inputs(sources, options("fc", **changes))
+        open_sources(sources, options("fc", **changes))
     return str(error.value)
 
 
@@ -154,8 +154,8 @@ def test_sources_that_cannot_be_used(data: Path, store: Path, pulse_store: Pulse
     untrained = pulse_store(tmp_path / "untrained.zarr", splits=("valid", "test"))
     assert "no match in the split 'train'" in refused(untrained)
     others = pulse_store(tmp_path / "others.zarr", classes=("PASS", "SHOT"))
-    assert "PASS, DRIVE" in (told := refused(store, others))
-    assert "PASS, SHOT" in told
+    assert "PASS, DRIVE" in (message := refused(store, others))
+    assert "PASS, SHOT" in message
     (tmp_path / "b").mkdir()
     assert "two stores of one name" in refused(store, pulse_store(tmp_path / "b" / "mine.zarr"))
 
@@ -176,8 +176,8 @@ def test_a_data_set_without_labels_is_refused_before_the_work(data: Path, tmp_pa
 
 def test_every_recipe_has_features_to_run_on(data: Path) -> None:
     asked = options(",".join(RECIPES))
-    found: Inputs = open_inputs([data], asked)
-    assert all(entry.place is not None for entry in make_plan(found, Path("out"), asked).entries)
+    found: AblationSources = open_sources([data], asked)
+    assert all(entry.store is not None for entry in make_plan(found, Path("out"), asked).entries)
 
 
 def test_inputs_replace_those_of_every_recipe() -> None:

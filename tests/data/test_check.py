@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bas import cli
 from bas.cli import app
-from bas.commands.data_view import report_view
+from bas.commands.data import check_view
 from bas.data.check import DataReport, check_data_set
 
 
@@ -51,7 +51,7 @@ def messages(report: DataReport, severity: str) -> list[str]:
 def shown(report: DataReport, *, width: int = 100) -> str:
     console = Console(width=width, highlight=False)
     with console.capture() as capture:
-        console.print(report_view(report))
+        console.print(check_view(report))
     return capture.get()
 
 

@@ -13,8 +13,8 @@ from bas.errors import InputError
 from bas.eval.calibrate import spread_by_rank
 from bas.eval.e2e import rank
 from bas.eval.metric import THRESHOLDS, MetricSettings, average_map, count, threshold_bins
+from bas.eval.report import Resampling, chance_games
 from bas.eval.spots import Game, Spots
-from bas.eval.uncertainty import Resampling, chance_games
 from bas.eval.warnings import game_warnings
 from bas.events import SOCCERNET_BALL_CLASSES
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from bas.eval.mistakes import Kind, Matched, Sorted, confusion, match_game, sort_out, worst
+from bas.eval.mistakes import Matched, OutcomeKind, Outcomes, confusion, find_outcomes, match_game, worst
 from bas.eval.spots import Game, Spots
 
 Found = tuple[int, int, float]
 HALF, WIDE = 12, 62
-BELOW, HIT, WRONG, TIMED, MISSED, DOUBLE, FALSE = Kind
+BELOW, HIT, WRONG, TIMED, MISSED, DOUBLE, FALSE = OutcomeKind
 
 
 def game(events: list[Found], predictions: list[Found], *, num_classes: int = 3) -> Game:
@@ -21,9 +21,9 @@ def game(events: list[Found], predictions: list[Found], *, num_classes: int = 3)
     return Game(spots(events), spots(predictions))
 
 
-def sorted_out(each: Game, threshold: int = 20) -> tuple[Matched, Sorted]:
+def sorted_out(each: Game, threshold: int = 20) -> tuple[Matched, Outcomes]:
     matched = match_game(each, HALF)
-    return matched, sort_out(matched, [threshold] * each.num_classes, half_width_frames=HALF, wide_frames=WIDE)
+    return matched, find_outcomes(matched, [threshold] * each.num_classes, half_width_frames=HALF, wide_frames=WIDE)
 
 
 def test_each_kind_where_it_belongs() -> None:
@@ -52,30 +52,41 @@ def test_a_lower_threshold_finds_more_and_never_another_pair() -> None:
     assert sorted_out(each, threshold=100)[1].prediction_kinds.tolist() == [BELOW, BELOW, HIT]
 
 
-def test_a_left_over_prediction_serves_one_event_the_earlier_one() -> None:
-    _, outcome = sorted_out(game([(100, 0, 1), (104, 0, 1)], [(102, 1, 0.9)]))
-    assert outcome.event_kinds.tolist() == [WRONG, MISSED]
+LEFT_OVER = {
+    "one serves one event, the earlier": ([(100, 0, 1), (104, 0, 1)], [(102, 1, 0.9)], [WRONG, MISSED], [WRONG], [0]),
+    "the surest wins, of equal ones the earlier": (
+        *([(100, 0, 1)], [(98, 1, 0.5), (99, 2, 0.7), (101, 1, 0.7)]),
+        *([WRONG], [FALSE, WRONG, FALSE], [-1, 0, -1]),
+    ),
+    "doubles belong to the nearest found event": (
+        *([(100, 0, 1), (120, 0, 1)], [(100, 0, 0.9), (109, 0, 0.3), (111, 0, 0.3), (120, 0, 0.9), (133, 0, 0.3)]),
+        *([HIT, HIT], [HIT, DOUBLE, DOUBLE, HIT, FALSE], [0, 0, 1, 1, -1]),
+    ),
+}
 
 
-def test_the_surest_left_over_wins_and_of_equal_ones_the_earlier() -> None:
-    _, outcome = sorted_out(game([(100, 0, 1)], [(98, 1, 0.5), (99, 2, 0.7), (101, 1, 0.7)]))
-    assert outcome.event_partners.tolist() == [1]
-    assert outcome.prediction_kinds.tolist() == [FALSE, WRONG, FALSE]
+@pytest.mark.parametrize(
+    ("events", "predictions", "event_kinds", "prediction_kinds", "events_of"), LEFT_OVER.values(), ids=LEFT_OVER
+)
+def test_predictions_that_are_left_over(
+    events: list[Found],
+    predictions: list[Found],
+    event_kinds: list[OutcomeKind],
+    prediction_kinds: list[OutcomeKind],
+    events_of: list[int],
+) -> None:
+    _, outcome = sorted_out(game(events, predictions))
+    assert outcome.event_kinds.tolist() == event_kinds
+    assert outcome.prediction_kinds.tolist() == prediction_kinds
+    assert outcome.prediction_partners.tolist() == events_of
 
 
 @pytest.mark.parametrize(
     ("distance", "kind"), [(12, HIT), (13, TIMED), (-12, HIT), (-62, TIMED), (62, TIMED), (63, MISSED)]
 )
-def test_borders_of_the_tolerances_belong_to_them(distance: int, kind: Kind) -> None:
+def test_borders_of_the_tolerances_belong_to_them(distance: int, kind: OutcomeKind) -> None:
     _, outcome = sorted_out(game([(100, 0, 1)], [(100 + distance, 0, 0.9)]))
     assert outcome.event_kinds.tolist() == [kind]
-
-
-def test_doubles_belong_to_the_nearest_found_event() -> None:
-    events = [(100, 0, 1.0), (120, 0, 1.0)]
-    _, outcome = sorted_out(game(events, [(100, 0, 0.9), (109, 0, 0.3), (111, 0, 0.3), (120, 0, 0.9), (133, 0, 0.3)]))
-    assert outcome.prediction_kinds.tolist() == [HIT, DOUBLE, DOUBLE, HIT, FALSE]
-    assert outcome.prediction_partners.tolist() == [0, 0, 1, 1, -1]
 
 
 def test_empty_sides_are_fine() -> None:

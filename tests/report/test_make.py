@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.ablate.table import Judged, Row, Table
+from bas.ablate.table import AblationTable, Row, SeedRun
 from bas.cache.match import MatchMeta
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
@@ -120,13 +120,13 @@ def means(page: dict[str, Any], run: int = 0) -> float:
     return float(page["runs"][run]["report"]["means"]["mAP"]["value"])
 
 
-def test_a_run_is_predicted_judged_and_shown(
+def test_a_run_is_predicted_evaluated_and_shown(
     bas: Cli, capsys: pytest.CaptureFixture[str], run: Path, data: Path, tmp_path: Path
 ) -> None:
     assert bas("report", run, "--videos", data, "--out", tmp_path / "page", "--title", "Ours & <others>") == 0
-    told = capsys.readouterr().out
-    assert str(tmp_path / "page" / "index.html") in told.replace("\n", "")
-    assert "2 of 2 matches with video" in " ".join(told.split())
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "page" / "index.html") in printed.replace("\n", "")
+    assert "2 of 2 matches with video" in " ".join(printed.split())
     page = page_of(tmp_path / "page")
     assert page["title"] == "Ours & <others>"
     assert [match["name"] for match in page["matches"]] == ["liga/c & #c", "liga/d"]
@@ -136,9 +136,9 @@ def test_a_run_is_predicted_judged_and_shown(
     assert page["runs"][0]["name"] == "fc"
     assert {"head", "parameters", "features", "peaks"} <= set(page["runs"][0]["about"])
     assert bas("eval", data, run / "predictions" / "test", "--split", "test", "--json") == 0
-    judged = json.loads(capsys.readouterr().out)
-    assert means(page) == judged["means"]["mAP"]["value"] > 0.3
-    assert page["runs"][0]["report"]["classes"] == judged["classes"]
+    report_json = json.loads(capsys.readouterr().out)
+    assert means(page) == report_json["means"]["mAP"]["value"] > 0.3
+    assert page["runs"][0]["report"]["classes"] == report_json["classes"]
 
 
 def test_predictions_that_are_there_are_used_again(run: Path, tmp_path: Path) -> None:
@@ -166,11 +166,11 @@ def test_where_the_store_is_comes_from_the_run_or_from_the_option(trained: Path,
     (old / "run.json").write_text(json.dumps(record))
     moved = copy_run(trained, tmp_path / "moved", store_hint="../nowhere.zarr")
     for folder in (old, moved):
-        with pytest.raises(InputError, match="no labels to judge by") as error:
+        with pytest.raises(InputError, match="no labels to evaluate by") as error:
             report([folder], tmp_path / "page")
         assert "--store STORE" in error.value.cure
         made = report([folder], tmp_path / "page", ReportOptions(store=store))
-        assert made.subjects[0].loaded.names == ("liga/c & #c", "liga/d")
+        assert made.runs[0].loaded.names == ("liga/c & #c", "liga/d")
 
 
 def test_labels_alone_are_not_enough_to_predict_and_enough_to_judge(trained: Path, data: Path, tmp_path: Path) -> None:
@@ -181,37 +181,37 @@ def test_labels_alone_are_not_enough_to_predict_and_enough_to_judge(trained: Pat
 
 def test_splits(run: Path, tmp_path: Path) -> None:
     made = report([run], tmp_path / "page", ReportOptions(split="valid"))
-    assert made.subjects[0].loaded.names == ("liga/b",)
+    assert made.runs[0].loaded.names == ("liga/b",)
     assert (run / "predictions" / "valid" / "prediction.json").exists()
     with pytest.raises(InputError, match="no labelled match of the split challenge") as error:
         report([run], tmp_path / "page", ReportOptions(split="challenge"))
     assert "--split" in error.value.cure
 
 
-def test_predictions_are_judged_on_the_games_that_they_hold(
+def test_predictions_are_evaluated_on_the_games_that_they_hold(
     bas: Cli, run: Path, store: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "found"
     assert bas("predict", store, "--run", run, "--match", "liga/b", "--match", "liga/d", "--out", out) == 0
     by_labels = report([out], tmp_path / "page", ReportOptions(labels=data))
-    assert by_labels.subjects[0].loaded.names == ("liga/b", "liga/d")
+    assert by_labels.runs[0].loaded.names == ("liga/b", "liga/d")
     assert by_labels.num_videos == 2  # the data set that holds the labels holds the videos
     by_run = report([out], tmp_path / "page")  # prediction.json names the run, which knows the store
-    assert by_run.subjects[0].figures.report == by_labels.subjects[0].figures.report
+    assert by_run.runs[0].figures.report == by_labels.runs[0].figures.report
     assert by_run.num_videos == 0
     assert any("no video for 2 of 2" in note for note in by_run.notes)
     one = report([out], tmp_path / "page", ReportOptions(split="test"))
     assert [match.name for match in one.matches] == ["liga/c & #c", "liga/d"]
-    assert any("NO PREDICTIONS for 1 of 2" in each for each in one.subjects[0].figures.report.warnings)
+    assert any("NO PREDICTIONS for 1 of 2" in each for each in one.runs[0].figures.report.warnings)
 
 
-def test_results_of_another_system_are_judged_too(data: Path, tmp_path: Path) -> None:
+def test_results_of_another_system_are_evaluated_too(data: Path, tmp_path: Path) -> None:
     for seed, game in ((2, "liga/c & #c"), (3, "liga/d")):
         found = [Event(event.position_ms + 120, event.label, confidence=0.7) for event in events_of(seed)]
         write_predictions(tmp_path / "theirs" / game / "results_spotting.json", found, url_local=game)
     made = report([tmp_path / "theirs"], tmp_path / "page", ReportOptions(labels=data))
-    assert made.subjects[0].figures.report.means["mAP"].value == 1
-    assert made.subjects[0].figures.report.timing.mean_ms == pytest.approx(120, abs=5)
+    assert made.runs[0].figures.report.means["mAP"].value == 1
+    assert made.runs[0].figures.report.timing.mean_ms == pytest.approx(120, abs=5)
     page = page_of(tmp_path / "page")
     assert page["runs"][0]["about"] == {"made by": "unknown: no prediction.json"}
     assert page["runs"][0]["mistakes"] == []
@@ -226,15 +226,15 @@ def test_runs_side_by_side_have_different_names(trained: Path, store: Path, tmp_
     assert means(page, 0) == means(page, 1)
 
 
-def judged(*, run: str, store: object, predictions: str) -> Row:
+def row_of(*, run: str, store: object, predictions: str) -> Row:
     """A row with one seed."""
     means = {"mAP": {"value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1}}
     places = {"run": run, "store": str(store), "predictions": predictions}
-    return RECIPE.with_run(Judged(seed=0, seconds=1.5, parameters=10, means=means, **places))
+    return RECIPE.with_run(SeedRun(seed=0, seconds=1.5, parameters=10, means=means, **places))
 
 
-def ablation(*rows: Row, split: str, sources: tuple[str, ...]) -> Table:
-    return Table(sources=sources, split=split, settings={}, classes=CLASSES, rows=rows, chance={"mAP": 0.1})
+def ablation(*rows: Row, split: str, sources: tuple[str, ...]) -> AblationTable:
+    return AblationTable(sources=sources, split=split, settings={}, classes=CLASSES, rows=rows, chance={"mAP": 0.1})
 
 
 def test_an_ablation_brings_its_table_runs_and_videos(run: Path, store: Path, data: Path, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_an_ablation_brings_its_table_runs_and_videos(run: Path, store: Path, da
     shutil.copytree(run, folder / "runs" / "fc-0")
     report([folder / "runs" / "fc-0"], tmp_path / "first")  # so that it is predicted, as bas ablate does
     failed = replace(RECIPE, name="ed", recipe="ed").with_failure("no store of x3d_m")
-    row = judged(run="runs/fc-0", store=store, predictions="runs/fc-0/predictions/test")
+    row = row_of(run="runs/fc-0", store=store, predictions="runs/fc-0/predictions/test")
     table = ablation(row, failed, split="test", sources=(data.as_posix(), store.as_posix(), "/nowhere"))
     table.write(folder)
     made = report([folder], tmp_path / "page")
@@ -266,7 +266,7 @@ def test_halves_have_their_own_clocks_and_videos(tmp_path: Path) -> None:
     made = report([tmp_path / "found"], tmp_path / "page", ReportOptions(labels=tmp_path / "data"))
     assert [match.name for match in made.matches] == ["game", "game/2"]
     assert [match.video for match in made.matches] == ["../data/game/1_720p.mkv", "../data/game/2_720p.mkv"]
-    assert [len(game.events.frames) for game in made.subjects[0].loaded.games] == [1, 2]
+    assert [len(game.events.frames) for game in made.runs[0].loaded.games] == [1, 2]
 
 
 def test_instants_on_the_page_are_those_of_the_files(tmp_path: Path) -> None:
@@ -277,8 +277,8 @@ def test_instants_on_the_page_are_those_of_the_files(tmp_path: Path) -> None:
     found = [Event(t, "A", confidence=0.5) for t in ms[::-1]]
     write_predictions(tmp_path / "found" / "m" / "results_spotting.json", found, url_local="m")
     made = report([tmp_path / "found"], tmp_path / "page", ReportOptions(labels=tmp_path / "data"))
-    [clock] = made.subjects[0].loaded.clocks
-    assert clock.events_ms.tolist() == clock.predictions_ms.tolist() == ms
+    [times] = made.runs[0].loaded.times
+    assert times.events_ms.tolist() == times.predictions_ms.tolist() == ms
 
 
 def test_what_cannot_be_reported_on_ends_with_code_2(
@@ -304,7 +304,7 @@ def test_what_cannot_be_reported_on_ends_with_code_2(
     assert json.loads(capsys.readouterr().out)["runs"][0]["name"] == "fc"
 
 
-def test_damaged_folders_are_told_apart(bas: Cli, run: Path, store: Path, data: Path, tmp_path: Path) -> None:
+def test_damaged_folders_are_refused(bas: Cli, run: Path, store: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     assert bas("predict", store, "--run", run, "--split", "test", "--out", out) == 0
     record = json.loads((out / "prediction.json").read_text())
@@ -327,7 +327,7 @@ def test_damaged_folders_are_told_apart(bas: Cli, run: Path, store: Path, data: 
 
 
 def test_one_page_has_one_split(run: Path, tmp_path: Path) -> None:
-    row = judged(run=str(run), store="s", predictions="p")
+    row = row_of(run=str(run), store="s", predictions="p")
     ablation(row, split="valid", sources=()).write(tmp_path / "ablation")
     with pytest.raises(InputError, match="different splits") as error:
         report([run, tmp_path / "ablation"], tmp_path / "page")

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 
 from bas.eval.figures import METRIC, figures
-from bas.eval.files import Clock, Loaded
-from bas.eval.report import EvalSettings
+from bas.eval.files import LoadedGames, SpotTimes
+from bas.eval.report import EvalSettings, Resampling
 from bas.eval.spots import Game, Spots
-from bas.eval.uncertainty import Resampling
-from bas.report.page.data import PageMatch, Subject, page_data
-from bas.report.page.file import write_page
+from bas.report.page.data import EvaluatedRun, PageMatch, page_data, write_page
 
 FPS = Fraction(25)
 CHROMIUM = Path("/usr/bin/chromium")
@@ -40,12 +38,12 @@ def make_subject(
     *,
     warnings: Sequence[str] = (),
     resamples: int = 20,
-) -> Subject:
+) -> EvaluatedRun:
     """A run from (events, predictions) of every match; frames are 40 ms."""
     made = [Game(*(collect(found, len(classes)) for found in both)) for both in games.values()]
-    loaded = Loaded(
+    loaded = LoadedGames(
         games=tuple(made),
-        clocks=tuple(Clock(40 * game.events.frames, 40 * game.predictions.frames) for game in made),
+        times=tuple(SpotTimes(40 * game.events.frames, 40 * game.predictions.frames) for game in made),
         names=tuple(games),
         foreign_events={},
         foreign_predictions={},
@@ -54,7 +52,7 @@ def make_subject(
         num_unscored=0,
     )
     settings = EvalSettings(METRIC, FPS, resampling=Resampling(resamples), num_chance_draws=1)
-    return Subject(name, {"head": "ed"}, loaded, figures(made, classes, settings, warnings=warnings))
+    return EvaluatedRun(name, {"head": "ed"}, loaded, figures(made, classes, settings, warnings=warnings))
 
 
 @dataclass
@@ -62,22 +60,22 @@ class Pages:
     """Writes pages."""
 
     folder: Path
-    subjects: list[Subject] = field(default_factory=list)
+    evaluated: list[EvaluatedRun] = field(default_factory=list)
 
-    def data(self, subjects: Sequence[Subject], classes: Sequence[str], **more: Any) -> dict[str, Any]:
+    def data(self, evaluated: Sequence[EvaluatedRun], classes: Sequence[str], **more: Any) -> dict[str, Any]:
         """The page's JSON; videos by match name, the rest as `page_data` takes it."""
-        names = dict.fromkeys(name for subject in subjects for name in subject.loaded.names)
+        names = dict.fromkeys(name for subject in evaluated for name in subject.loaded.names)
         videos, seconds = more.pop("videos", {}), more.pop("seconds", {})
         matches = [PageMatch(name, seconds.get(name, 0.0), videos.get(name)) for name in names]
-        return page_data(subjects, matches, classes, title=more.pop("title", "a report"), fps=FPS, **more)
+        return page_data(evaluated, matches, classes, title=more.pop("title", "a report"), fps=FPS, **more)
 
-    def write(self, subjects: Sequence[Subject], classes: Sequence[str], **more: Any) -> Path:
+    def write(self, evaluated: Sequence[EvaluatedRun], classes: Sequence[str], **more: Any) -> Path:
         """The page's file."""
-        return write_page(self.folder, self.data(subjects, classes, **more))
+        return write_page(self.folder, self.data(evaluated, classes, **more))
 
 
 @pytest.fixture(scope="session")
-def subject() -> Callable[..., Subject]:
+def subject() -> Callable[..., EvaluatedRun]:
     """Makes runs."""
     return make_subject
 

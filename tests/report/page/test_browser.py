@@ -10,9 +10,9 @@ import pytest
 
 from bas.data.synthetic import write_match
 from bas.errors import InputError
-from bas.eval.mistakes import Kind, sort_out
+from bas.eval.mistakes import OutcomeKind, find_outcomes
 from bas.events import SOCCERNET_BALL_CLASSES as CLASSES
-from bas.report.page.data import Subject
+from bas.report.page.data import EvaluatedRun
 
 pytestmark = pytest.mark.browser
 Found = list[tuple[int, int, float]]
@@ -63,7 +63,7 @@ def random_game(seed: int, *, num_frames: int, num_events: int, num_found: int) 
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory, subject: Callable[..., Subject], pages_in: Any) -> Path:
+def played(tmp_path_factory: pytest.TempPathFactory, subject: Callable[..., EvaluatedRun], pages_in: Any) -> Path:
     """Two runs on two matches, the first with a video of 12 s; the second makes 0.5 every class's best threshold."""
     folder = tmp_path_factory.mktemp("played")
     write_match(folder / "video", seconds=VIDEO_SECONDS, seed=1)
@@ -74,9 +74,9 @@ def played(tmp_path_factory: pytest.TempPathFactory, subject: Callable[..., Subj
     regular_found: Found = [(frame + 3, c, 0.5) for frame, c, _ in regular]
     first = {"league/one": (events, found), "league/two": ([(50, 0, 1), *regular], regular_found)}
     second = {"league/one": (events, found[:2]), "league/two": ([(50, 0, 1), *regular], regular_found[::3])}
-    subjects = [subject("ed", first, CLASSES, warnings=["one thing", "and another"]), subject("tcn", second, CLASSES)]
+    evaluated = [subject("ed", first, CLASSES, warnings=["one thing", "and another"]), subject("tcn", second, CLASSES)]
     return pages_in(folder / "page").write(  # type: ignore[no-any-return]
-        subjects, CLASSES, videos={"league/one": "../one%20%26%20%27two%27%20%233.mp4"}, seconds={"league/one": 12.0}
+        evaluated, CLASSES, videos={"league/one": "../one%20%26%20%27two%27%20%233.mp4"}, seconds={"league/one": 12.0}
     )
 
 
@@ -234,13 +234,13 @@ def test_runs_are_exchanged_everywhere(open_page: Callable[..., Any], played: Pa
 
 
 def test_every_threshold_sorts_out_as_python_does(
-    open_page: Callable[..., Any], subject: Callable[..., Subject], pages: Any
+    open_page: Callable[..., Any], subject: Callable[..., EvaluatedRun], pages: Any
 ) -> None:
     run = subject("x", {"a": random_game(3, num_frames=9_000, num_events=300, num_found=1500)}, CLASSES)
     window, matched = open_page(pages.write([run], CLASSES)), run.figures.matched[0]
     seen = set()
     for threshold in (0, 3, 40, 110, 199):
-        outcome = sort_out(matched, [threshold] * 12, half_width_frames=12, wide_frames=62)
+        outcome = find_outcomes(matched, [threshold] * 12, half_width_frames=12, wide_frames=62)
         kinds, partners, event_kinds, event_partners = window.call(
             f"""(() => {{
                 const view = basReport.viewOf(0, 0);
@@ -253,7 +253,7 @@ def test_every_threshold_sorts_out_as_python_does(
         assert partners == outcome.prediction_partners.tolist()
         assert event_partners == outcome.event_partners.tolist()
         seen |= {*kinds, *event_kinds}
-    assert seen == {*Kind}
+    assert seen == {*OutcomeKind}
 
 
 def test_the_slider_counts_live_and_comes_back(open_page: Callable[..., Any], played: Path) -> None:
@@ -309,7 +309,7 @@ def test_wheel_drag_and_buttons_move_the_window(open_page: Callable[..., Any], p
 
 
 def test_a_file_that_no_browser_plays_is_told_in_place(
-    open_page: Callable[..., Any], subject: Callable[..., Subject], pages: Any
+    open_page: Callable[..., Any], subject: Callable[..., EvaluatedRun], pages: Any
 ) -> None:
     games: dict[str, tuple[Found, Found]] = {
         name: ([(25, 0, 1.0)], [(26, 0, 0.5)]) for name in ("broken", "gone", "none")
@@ -327,7 +327,7 @@ def test_a_file_that_no_browser_plays_is_told_in_place(
 
 
 def test_names_are_text_and_nothing_else(
-    open_page: Callable[..., Any], subject: Callable[..., Subject], pages: Any
+    open_page: Callable[..., Any], subject: Callable[..., EvaluatedRun], pages: Any
 ) -> None:
     bad = "</script><img src=x onerror=alert(1)>"
     games: dict[str, tuple[Found, Found]] = {f"a/{bad}\u2028": ([(25, 0, 1.0)], [(90, 1, 0.5)])}
@@ -340,7 +340,7 @@ def test_names_are_text_and_nothing_else(
     assert window.page.locator(".bar-name >> nth=1").inner_text() == "<b>two</b>"
 
 
-def test_a_foreign_page_is_not_overwritten_and_an_own_one_is(subject: Callable[..., Subject], pages: Any) -> None:
+def test_a_foreign_page_is_not_overwritten_and_an_own_one_is(subject: Callable[..., EvaluatedRun], pages: Any) -> None:
     run = subject("a", {"m": ([(25, 0, 1.0)], [(26, 0, 0.5)])}, ["HIT"])
     pages.folder.mkdir()
     (pages.folder / "index.html").write_text("<!doctype html><title>my thesis</title>")
@@ -355,7 +355,7 @@ TIMED = "(() => { const began = performance.now(); %s; return performance.now() 
 
 
 @pytest.fixture(scope="module")
-def crowded(tmp_path_factory: pytest.TempPathFactory, subject: Callable[..., Subject], pages_in: Any) -> Path:
+def crowded(tmp_path_factory: pytest.TempPathFactory, subject: Callable[..., EvaluatedRun], pages_in: Any) -> Path:
     """Seven matches of 95 minutes with 12,000 events and 200,000 predictions."""
     games = {
         f"england/2019/match {number}": random_game(number, num_frames=142_500, num_events=1715, num_found=30_000)

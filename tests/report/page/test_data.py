@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.report.page import file
-from bas.report.page.data import MIN_PER_CLASS, Subject
+from bas.report.page import data as file
+from bas.report.page.data import MIN_PER_CLASS, EvaluatedRun
 
 Found = list[tuple[int, int, float]]
 FOLDER = Path(file.__file__).parent
@@ -21,7 +21,7 @@ def column(record: dict[str, Any], name: str, kind: str) -> list[Any]:
     return values
 
 
-def test_columns_come_back_in_order_of_time(subject: Callable[..., Subject], pages: Any) -> None:
+def test_columns_come_back_in_order_of_time(subject: Callable[..., EvaluatedRun], pages: Any) -> None:
     events: Found = [(200, 0, 1), (100, 1, -1)]
     found: Found = [(203, 0, 0.25), (90, 0, 0.125), (101, 1, 0.5)]
     [run] = pages.data([subject("a", {"m": (events, found)}, "AB")], "AB")["runs"]
@@ -38,7 +38,7 @@ def test_columns_come_back_in_order_of_time(subject: Callable[..., Subject], pag
     json.dumps(data, allow_nan=False)
 
 
-def test_only_the_least_sure_are_left_out_and_never_a_pair(subject: Callable[..., Subject], pages: Any) -> None:
+def test_only_the_least_sure_are_left_out_and_never_a_pair(subject: Callable[..., EvaluatedRun], pages: Any) -> None:
     generator = np.random.default_rng(0)
     sure: Found = [(int(frame), 0, 0.5 + frame / 1e6) for frame in range(0, 20_000, 40)]
     unsure: Found = [(int(frame), 0, 0.001 + frame / 1e8) for frame in range(20_007, 60_000, 40)]
@@ -55,7 +55,9 @@ def test_only_the_least_sure_are_left_out_and_never_a_pair(subject: Callable[...
     assert run["curves"][0]["kept"][0] == num_found  # curves have them all
 
 
-def test_matches_that_only_one_run_has_are_empty_for_the_other(subject: Callable[..., Subject], pages: Any) -> None:
+def test_matches_that_only_one_run_has_are_empty_for_the_other(
+    subject: Callable[..., EvaluatedRun], pages: Any
+) -> None:
     one = subject("a", {"m": ([(10, 0, 1)], []), "m/2": ([], [(5, 0, 0.5)])}, "A")
     other = subject("b", {"m": ([(10, 0, 1)], [])}, "A")
     data = pages.data([other, one], "A")
@@ -64,7 +66,7 @@ def test_matches_that_only_one_run_has_are_empty_for_the_other(subject: Callable
     assert [match["predictions"]["count"] for match in data["runs"][1]["matches"]] == [0, 1]
 
 
-def test_numbers_that_are_none_become_null(subject: Callable[..., Subject], pages: Any) -> None:
+def test_numbers_that_are_none_become_null(subject: Callable[..., EvaluatedRun], pages: Any) -> None:
     nothing = subject("a", {"m": ([], [])}, "AB", resamples=0)
     odd = {"rows": [{"mean": {"mAP": float("nan")}, "seconds": float("inf"), "runs": []}], "chance": {}}
     data = pages.data([nothing], "AB", ablation=odd)
@@ -80,7 +82,7 @@ def test_every_file_of_the_template_is_used_and_short() -> None:
         assert len((FOLDER / name).read_text().splitlines()) < 400, name
 
 
-def test_the_script_cannot_be_ended_by_data(subject: Callable[..., Subject], pages: Any) -> None:
+def test_the_script_cannot_be_ended_by_data(subject: Callable[..., EvaluatedRun], pages: Any) -> None:
     run = subject("</script><script>alert(1)</script>", {"m": ([], [])}, "A")
     text = pages.write([run], "A", title="{{data}}</title>").read_text()
     assert text.count("</script>") == 2  # of the template

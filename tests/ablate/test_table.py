@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bas.ablate.table import SHEET, TABLE, Judged, Row, Table, require_same_settings
+from bas.ablate.table import SHEET, TABLE, AblationTable, Row, SeedRun, require_same_settings
 from bas.errors import InputError
 from bas.eval.report import Score
 
@@ -27,18 +27,18 @@ ROW = Row(
 )
 
 
-def judged(seed: int, map_10: float, map_12: float, *, seconds: float = 10.0, low: float | None = 0.1) -> Judged:
+def seed_run(seed: int, map_10: float, map_12: float, *, seconds: float = 10.0, low: float | None = 0.1) -> SeedRun:
     means: dict[str, dict[str, float | None]] = {
         "mAP-10": {"value": map_10, "low": low, "high": 0.5, "chance": 0.01},
         "mAP-12": {"value": map_12, "low": low, "high": 0.4, "chance": 0.02},
     }
-    return Judged(
+    return SeedRun(
         seed=seed, run=f"runs/ed-{seed}", store="s.zarr", predictions="p", seconds=seconds, parameters=123, means=means
     )
 
 
-def table(*rows: Row, **changes: Any) -> Table:
-    made = Table(
+def table(*rows: Row, **changes: Any) -> AblationTable:
+    made = AblationTable(
         sources=("/data",),
         split="test",
         settings={"epochs": None, "size": [64, 36], "set": {"ed.ks": 9}},
@@ -50,29 +50,23 @@ def table(*rows: Row, **changes: Any) -> Table:
     return replace(made, **changes)
 
 
-DONE = ROW.with_run(judged(1, 0.4, 0.3)).with_run(judged(2, 0.6, 0.35, seconds=40)).with_run(judged(0, 0.2, 0.25))
+DONE = ROW.with_run(seed_run(1, 0.4, 0.3)).with_run(seed_run(2, 0.6, 0.35, seconds=40)).with_run(seed_run(0, 0.2, 0.25))
 
 
-def test_mean_deviation_and_interval_over_seeds() -> None:
+def test_what_is_computed_over_seeds() -> None:
     assert [run.seed for run in DONE.runs] == [0, 1, 2]
     assert DONE.over_seeds("value") == pytest.approx({"mAP-10": 0.4, "mAP-12": 0.3})
     assert DONE.sd() == pytest.approx({"mAP-10": 0.2, "mAP-12": 0.05})
     assert DONE.over_seeds("low") == pytest.approx({"mAP-10": 0.1, "mAP-12": 0.1})
     assert DONE.seconds == pytest.approx(20)
-    assert DONE.parameters == 123
-    assert DONE.status == "done"
-
-
-def test_one_seed_has_no_deviation_and_none_has_nothing() -> None:
-    one = ROW.with_run(judged(0, 0.2, 0.3, low=None))
-    assert one.sd() is None
-    assert one.over_seeds("low") == {}
-    assert one.status == "pending"
+    assert (DONE.parameters, DONE.status) == (123, "done")
+    one = ROW.with_run(seed_run(0, 0.2, 0.3, low=None))
+    assert (one.sd(), one.over_seeds("low"), one.status) == (None, {}, "pending")
     assert (ROW.over_seeds("value"), ROW.seconds, ROW.parameters) == ({}, None, None)
 
 
 def test_failures_say_once_why_and_keep_what_is_done() -> None:
-    row = ROW.with_run(judged(0, 0.2, 0.3)).with_failure("no room", seed=1).with_failure("no room", seed=2)
+    row = ROW.with_run(seed_run(0, 0.2, 0.3)).with_failure("no room", seed=1).with_failure("no room", seed=2)
     assert row.status == "failed"
     assert row.error == "seed 1, seed 2: no room"
     assert row.over_seeds("value") == pytest.approx({"mAP-10": 0.2, "mAP-12": 0.3})
@@ -83,7 +77,7 @@ def test_failures_say_once_why_and_keep_what_is_done() -> None:
 
 def test_scores_without_an_interval_become_null() -> None:
     nothing = float("nan")
-    plain = Judged.plain({"mAP": Score(0.5, nothing, nothing, 0.1, 0.0)})
+    plain = SeedRun.plain({"mAP": Score(0.5, nothing, nothing, 0.1, 0.0)})
     assert plain == {"mAP": {"value": 0.5, "low": None, "high": None, "chance": 0.1}}
 
 
@@ -114,9 +108,9 @@ def test_the_json_file_holds_what_is_agreed(tmp_path: Path) -> None:
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
-    one = ROW.with_run(judged(2, 0.2, 0.3, low=None)).with_failure("no room", seed=0).with_failure("no room", seed=1)
+    one = ROW.with_run(seed_run(2, 0.2, 0.3, low=None)).with_failure("no room", seed=0).with_failure("no room", seed=1)
     table(DONE, one, replace(ROW, published=None)).write(tmp_path)
-    read = Table.read(tmp_path)
+    read = AblationTable.read(tmp_path)
     assert read.to_json() == json.loads((tmp_path / TABLE).read_text())
     assert read.rows[0] == DONE
     assert [row.status for row in read.rows] == ["done", "failed", "pending"]
@@ -129,7 +123,7 @@ def test_rows_without_a_number_of_seeds_keep_their_status(tmp_path: Path) -> Non
     for row in record["rows"]:
         del row["num_seeds"]
     (tmp_path / TABLE).write_text(json.dumps(record))
-    assert [row.status for row in Table.read(tmp_path).rows] == ["done", "pending"]
+    assert [row.status for row in AblationTable.read(tmp_path).rows] == ["done", "pending"]
 
 
 def test_the_sheet_has_a_line_per_row_and_chance(tmp_path: Path) -> None:
@@ -181,7 +175,7 @@ def test_a_damaged_table_says_what_to_do(tmp_path: Path, damage: Callable[[dict[
     record = json.loads((tmp_path / TABLE).read_text())
     damage(record)
     (tmp_path / TABLE).write_text(json.dumps(record))
-    for read in (Table.read, lambda folder: require_same_settings(folder, table(DONE))):
+    for read in (AblationTable.read, lambda folder: require_same_settings(folder, table(DONE))):
         with pytest.raises(InputError, match="damaged") as error:
             read(tmp_path)
         assert "delete the file" in error.value.cure
