@@ -132,7 +132,9 @@ def test_planted_arrays_do_not_go_off(mark: Path, tmp_path: Path) -> None:
 def test_scores_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scores.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("frame_indexes.npy", b"")
+        held = io.BytesIO()
+        np.save(held, np.arange(1))
+        file.writestr("frame_indexes.npy", held.getvalue())
         file.writestr("scores.npy", b"")
     data = bytearray(path.read_bytes())
     place = data.rindex(b"PK\x01\x02")  # the directory's entry of the scores says 4 GB

@@ -199,8 +199,8 @@ def test_an_unfinished_run_is_refused_with_its_cure(edited: Callable[..., Path])
     ("changes", "told"),
     [
         ({"format": "bas-run-9"}, "another format"),
-        ({"features": 3}, "damaged"),
-        ({"features": {}}, "do not fit this version"),
+        ({"features": 3}, "settings are not an object"),
+        ({"features": {}}, "settings are not usable"),
         ({"best_epoch": None}, "damaged"),
         ({"train_matches": None}, "damaged"),
     ],
