@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..extract.options import ExtractOptions, ExtractRunOptions, parse_choice, parse_shard
-from .options import AsJson, Ray
+from ..extract.options import ExtractOptions, ExtractRunOptions, parse_shard
+from .options import AsJson, OnlySplit, Ray, known_splits
 from .settings_options import with_options
 from .show import ProgressView, show, summary_view
 
@@ -25,7 +25,7 @@ def extract(
     out: Annotated[Path, typer.Option(help="The store; made where it does not exist, added to where it does.")],
     options: ExtractOptions,
     run: ExtractRunOptions,
-    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
+    split: OnlySplit = None,
     resume: Annotated[bool, typer.Option(help="Go on with matches that were cut off, or begin them anew.")] = True,
     shard: Annotated[
         str, typer.Option(help="i/n: take part i (0 to n-1) of n of the matches; auto: as torchrun, srun, mpirun say.")
@@ -41,11 +41,10 @@ def extract(
     from ..extract.run import extract as run_extract
 
     run = replace(run, resume=resume, shard=parse_shard(shard, os.environ), ray=ray)
-    splits = tuple(parse_choice(name, option="--split") for name in split or ())
     data_set = find_sources(sources)
     data_set.raise_errors()
     with ProgressView("extracting") as progress:
-        summary = run_extract(data_set, out, options, run, split=splits, progress=progress)
+        summary = run_extract(data_set, out, options, run, split=known_splits(split), progress=progress)
     show(summary_view(summary), summary.to_json(), as_json=as_json)
     if not summary.complete:
         raise typer.Exit(2)

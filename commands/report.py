@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..events import Split
 from .options import AsJson
 from .settings_options import with_options
 from .show import ProgressView, show, table
@@ -34,14 +35,13 @@ def report(
         list[Path] | None, typer.Option(help="Data set folder or video files to play; may be repeated.")
     ] = None,
     split: Annotated[
-        str | None,
+        Split | None,
         typer.Option(help="Matches to evaluate on; default: test; for predictions, the games that they hold."),
     ] = None,
     title: Annotated[str, typer.Option(help="Of the page; default: the runs' names.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """One page to look at: table, curves, confusion, worst errors, and a timeline that plays the video at each."""
-    from ..extract.options import parse_choice
     from ..report.make import report as run_report
     from ..report.sources import ReportOptions
 
@@ -49,7 +49,7 @@ def report(
         store=store,
         labels=labels,
         videos=tuple(videos or ()),
-        split=parse_choice(split, option="--split") if split is not None else None,
+        split=split,
         title=title,
     )
     with ProgressView("predicting") as progress:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ..cache.settings import Blend, Fit, Scaler
 from ..errors import InputError
-from ..events import SPLITS
 
 Clips = npt.NDArray[np.uint8]
 View = Literal["identity", "hflip"]
@@ -100,27 +99,6 @@ def known_view(name: str) -> View:
         if view == name:
             return view
     raise InputError("view is not known", got=name, wanted=", ".join(VIEWS))
-
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "--fit": get_args(Fit),
-    "--scaler": get_args(Scaler),
-    "--blend": get_args(Blend),
-    "--engine": get_args(EngineKind),
-    "--device": get_args(Device),
-    "--split": SPLITS,
-}
-
-
-def parse_choice(text: str | None, *, option: str) -> Any:
-    """The text as one of an option's choices; None stays None.
-
-    Raises:
-        InputError: anything else.
-    """
-    if text is not None and text not in _CHOICES[option]:
-        raise InputError(f"{option} is not known", got=text, wanted=", ".join(_CHOICES[option]))
-    return text
 
 
 def parse_pair(text: str, *, option: str, separator: str, example: str) -> tuple[int, int]:
