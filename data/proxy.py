@@ -87,7 +87,7 @@ class CopyReport:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _CopyTask:
     match_id: str
     source: Path
     target: Path
@@ -134,7 +134,7 @@ def write_proxies(
         results[result.match_id] = result
         progress.finished(result)
 
-    def ended(task: _Task, outcome: CopyReport | Failure) -> None:
+    def ended(task: _CopyTask, outcome: CopyReport | Failure) -> None:
         if isinstance(outcome, Failure):
             why, details = outcome.why, outcome.details
             finish(MatchResult(match_id=task.match_id, status="failed", is_done=False, message=why, details=details))
@@ -363,13 +363,13 @@ def psnr_db_of(image: Pixels, other: Pixels) -> float:
     return min(_MAX_PSNR_DB, 10 * math.log10(255**2 / square)) if square else _MAX_PSNR_DB
 
 
-def _task(match: Match, data_set: DataSet, out: Path, settings: ProxySettings, max_bad_share: float) -> _Task:
+def _task(match: Match, data_set: DataSet, out: Path, settings: ProxySettings, max_bad_share: float) -> _CopyTask:
     source = match.require_video()
     target = (out / source.relative_to(data_set.root)).with_suffix(".mp4")
-    return _Task(match.id, source, target, settings, max_bad_share)
+    return _CopyTask(match.id, source, target, settings, max_bad_share)
 
 
-def _copy(task: _Task, report: Callable[[float], None]) -> CopyReport:
+def _copy(task: _CopyTask, report: Callable[[float], None]) -> CopyReport:
     """What a worker process does."""
     remove_stale(task.target)
     return copy_video(task.source, task.target, task.settings, max_bad_share=task.max_bad_share, report=report)
@@ -389,7 +389,7 @@ def _result(match_id: str, status: str, report: CopyReport) -> MatchResult:
     )
 
 
-def _there(task: _Task, entry: Any) -> CopyReport | None:
+def _there(task: _CopyTask, entry: Any) -> CopyReport | None:
     """The report of a copy that is there and of this very source; None where it is to be made."""
     try:
         report = CopyReport(**{field.name: entry[field.name] for field in fields(CopyReport)})

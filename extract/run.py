@@ -261,7 +261,7 @@ class _Setup:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _MatchTask:
     """A match to extract on a cluster."""
 
     setup: _Setup
@@ -292,7 +292,7 @@ def _extract_on_ray(
         results[result.match_id] = result
         progress.finished(result)
 
-    def ended(task: _Task, result: MatchResult | Failure) -> None:
+    def ended(task: _MatchTask, result: MatchResult | Failure) -> None:
         if isinstance(result, Failure):
             result = MatchResult(
                 match_id=task.match.id, status="failed", is_done=False, message=result.why, details=result.details
@@ -322,15 +322,15 @@ def _extract_on_ray(
     return _summary(store_path, extractor.settings, ", ".join(sorted(engines)) or "none used", ordered, started)
 
 
-def _task(setup: _Setup, data_set: DataSet, match: Match) -> _Task:
+def _task(setup: _Setup, data_set: DataSet, match: Match) -> _MatchTask:
     labels = {path: file for path, file in data_set.label_files.items() if path == match.labels}
     match = replace(match, video=match.video and match.video.absolute())
     num_bytes = match.video.stat().st_size if match.video is not None and match.video.is_file() else 0
     alone = replace(data_set, matches=(match,), findings=(), label_files=labels)
-    return _Task(setup, match, num_bytes, alone)
+    return _MatchTask(setup, match, num_bytes, alone)
 
 
-def _extract_task(task: _Task, tell: Callable[[Any], None]) -> MatchResult:
+def _extract_task(task: _MatchTask, tell: Callable[[Any], None]) -> MatchResult:
     """One match, on a worker."""
     shared = _prepared(task.setup)
     shared.data_set = task.data_set
