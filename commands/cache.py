@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..cache.convert.importing import SourceMatch
     from ..cache.match import StoreInfo
+    from ..cache.share.pull import Selection
     from ..cache.verify import StoreFinding
 
 
@@ -181,12 +182,10 @@ def cache_push(
 
     Several people may push different matches at once. Readers see a match whole or not at all.
     """
-    from ..cache.share.pull import Selection
     from ..cache.share.push import push
 
-    selection = Selection(matches=tuple(match or ()), splits=tuple(split or ()), views=tuple(view or ()))
     with ProgressView("pushing", unit="bytes") as progress:
-        summary = push(store, url, selection, replace=replace, jobs=jobs, progress=progress)
+        summary = push(store, url, _selection(match, split, view), replace=replace, jobs=jobs, progress=progress)
     _finish(summary, as_json=as_json)
 
 
@@ -204,11 +203,10 @@ def cache_pull(
     as_json: AsJson = False,
 ) -> None:
     """Bring matches of a shared store here. Only what is missing travels, and all of it is verified; resumes."""
-    from ..cache.share.pull import Selection, pull
+    from ..cache.share.pull import pull
 
-    selection = Selection(matches=tuple(match or ()), splits=tuple(split or ()), views=tuple(view or ()))
     with ProgressView("pulling", unit="bytes") as progress:
-        summary = pull(url, store, selection, replace=replace, jobs=jobs, progress=progress)
+        summary = pull(url, store, _selection(match, split, view), replace=replace, jobs=jobs, progress=progress)
     _finish(summary, as_json=as_json)
 
 
@@ -225,6 +223,13 @@ def cache_merge(
     with ProgressView("merging", unit="bytes") as progress:
         summary = merge(stores, out, replace=replace, progress=progress)
     _finish(summary, as_json=as_json)
+
+
+def _selection(match: Sequence[str] | None, split: Sequence[str] | None, view: Sequence[str] | None) -> "Selection":
+    """What --match, --split and --view choose of a store. Raises InputError for a split that there is not."""
+    from ..cache.share.pull import Selection
+
+    return Selection(matches=tuple(match or ()), splits=known_splits(split), views=tuple(view or ()))
 
 
 def _finish(summary: Summary, *lines: str, as_json: bool) -> None:
