@@ -1,56 +1,106 @@
-"""The command line `bas`: the app, errors, signals. Nothing here imports torch before a command needs it."""
+"""The command line `bas`: the app, errors, signals. A command is imported when it is typed."""
 
+import ast
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from . import __version__
-from .commands import ablate, cache, data, demo, evaluate, extract, finetune, predict, report, train_head, weights
 from .errors import InputError, printable
 
 _HELP = {"help_option_names": ["-h", "--help"]}
-app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_HELP)
-data_app = typer.Typer(no_args_is_help=True, help="Look at data sets, copy them, draw synthetic ones.")
-cache_app = typer.Typer(no_args_is_help=True, help="Look into feature stores, check, share, reduce and convert them.")
-_FEATURES, _HEADS, _RESULTS = "Videos to features", "Training", "Results"
-_COMMANDS: tuple[tuple[typer.Typer, str | None, Callable[..., None], str], ...] = (
-    (app, _FEATURES, extract.extract, "extract SN-BAS-2025 --out x3d_s.zarr --views identity,hflip"),
-    (app, _FEATURES, weights.weights, "weights x3d_s --fetch"),
-    (app, _HEADS, train_head.train_head, "train-head x3d_s.zarr --head ed --out runs/ed"),
-    (app, _HEADS, ablate.ablate, "ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation"),
-    (app, _HEADS, finetune.finetune, "finetune SN-BAS-2025 --backbone x3d_s --head ed --out runs/ed-x3d_s"),
-    (app, _RESULTS, predict.predict, "predict MY-MATCH.mp4 --run runs/ed --out predictions"),
-    (app, _RESULTS, evaluate.evaluate, "eval SN-BAS-2025 predictions --split test --metric at1"),
-    (app, _RESULTS, report.report, "report runs/ed --videos SN-BAS-2025 --out report"),
-    (app, _RESULTS, demo.demo, "demo --minutes 30 --out longer-demo"),
-    (data_app, None, data.data_check, "data check SN-BAS-2025"),
-    (data_app, None, data.data_ls, "data ls SN-BAS-2025 --json"),
-    (data_app, None, data.data_proxy, "data proxy SN-BAS-2025 SN-BAS-2025-small"),
-    (data_app, None, data.data_synthetic, "data synthetic matches --minutes 20 --matches 7"),
-    (cache_app, None, cache.cache_info, "cache info x3d_s.zarr"),
-    (cache_app, None, cache.cache_verify, "cache verify x3d_s.zarr --videos SN-BAS-2025"),
-    (cache_app, None, cache.cache_push, "cache push x3d_s.zarr s3://team/x3d_s.zarr"),
-    (cache_app, None, cache.cache_pull, "cache pull s3://team/x3d_s.zarr x3d_s.zarr --split train"),
-    (cache_app, None, cache.cache_merge, "cache merge mine.zarr yours.zarr --out all.zarr"),
-    (cache_app, None, cache.cache_pca, "cache pca x3d_s.zarr --out small.zarr --dim 64"),
-    (cache_app, None, cache.cache_import, "cache import other-model --out scores.zarr --model NAME"),
-    (cache_app, None, cache.cache_export, "cache export x3d_s.zarr --out features --format h5"),
+_FEATURES, _TRAINING, _RESULTS = "Videos to features", "Training", "Results"
+_GROUPS = {
+    "data": "Look at data sets, copy them, draw synthetic ones.",
+    "cache": "Look into feature stores, check, share, reduce and convert them.",
+}
+_COMMANDS = (
+    ("extract:extract", _FEATURES, "extract SN-BAS-2025 --out x3d_s.zarr --views identity,hflip"),
+    ("weights:weights", _FEATURES, "weights x3d_s --fetch"),
+    ("train_head:train_head", _TRAINING, "train-head x3d_s.zarr --head ed --out runs/ed"),
+    ("ablate:ablate", _TRAINING, "ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation"),
+    ("finetune:finetune", _TRAINING, "finetune SN-BAS-2025 --backbone x3d_s --head ed --out runs/ed-x3d_s"),
+    ("predict:predict", _RESULTS, "predict MY-MATCH.mp4 --run runs/ed --out predictions"),
+    ("evaluate:evaluate", _RESULTS, "eval SN-BAS-2025 predictions --split test --metric at1"),
+    ("report:report", _RESULTS, "report runs/ed --videos SN-BAS-2025 --out report"),
+    ("demo:demo", _RESULTS, "demo --minutes 30 --out longer-demo"),
+    ("data:data_check", None, "data check SN-BAS-2025"),
+    ("data:data_ls", None, "data ls SN-BAS-2025 --json"),
+    ("data:data_proxy", None, "data proxy SN-BAS-2025 SN-BAS-2025-small"),
+    ("data:data_synthetic", None, "data synthetic matches --minutes 20 --matches 7"),
+    ("cache:cache_info", None, "cache info x3d_s.zarr"),
+    ("cache:cache_verify", None, "cache verify x3d_s.zarr --videos SN-BAS-2025"),
+    ("cache:cache_push", None, "cache push x3d_s.zarr s3://team/x3d_s.zarr"),
+    ("cache:cache_pull", None, "cache pull s3://team/x3d_s.zarr x3d_s.zarr --split train"),
+    ("cache:cache_merge", None, "cache merge mine.zarr yours.zarr --out all.zarr"),
+    ("cache:cache_pca", None, "cache pca x3d_s.zarr --out small.zarr --dim 64"),
+    ("cache:cache_import", None, "cache import other-model --out scores.zarr --model NAME"),
+    ("cache:cache_export", None, "cache export x3d_s.zarr --out features --format h5"),
 )
-"""Where a command stands, its heading in `bas --help`, what runs it, and an example of it."""
-for _app, _panel, _command, _example in _COMMANDS:
-    _words = _example.split()
-    _name = _words[0] if _app is app else _words[1]
-    _app.command(_name, epilog=f"Example: bas {_example}", rich_help_panel=_panel, context_settings=_HELP)(_command)
-app.add_typer(data_app, name="data", rich_help_panel=_FEATURES, context_settings=_HELP)
-app.add_typer(cache_app, name="cache", rich_help_panel=_FEATURES, context_settings=_HELP)
+"""Module of `commands/` and function, heading in `bas --help`, and an example, which begins with the command's name."""
+
+
+def make_app(typed: Sequence[str] | None = None) -> typer.Typer:
+    """Make the app.
+
+    Args:
+        typed: the arguments. Only the command that they name is imported; the others stand there with their help line.
+            That makes `bas --help` four times faster. None: all are imported.
+    """
+    app = typer.Typer(name="bas", no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_HELP)
+    app.callback()(root)
+    groups = {name: typer.Typer(no_args_is_help=True, help=text) for name, text in _GROUPS.items()}
+    words = [word for word in typed or () if not word.startswith("-")]
+    for place, panel, example in _COMMANDS:
+        path = example.split()[: 2 if example.split()[0] in groups else 1]
+        is_named = typed is None or words[: len(path)] == path
+        command = _imported(place) if is_named else _stand_in(place)
+        options = {"epilog": f"Example: bas {example}", "rich_help_panel": panel, "context_settings": _HELP}
+        groups.get(path[0], app).command(path[-1], **options)(command)  # type: ignore[arg-type]  # each of its own type
+    for name, group in groups.items():
+        app.add_typer(group, name=name, rich_help_panel=_FEATURES, context_settings=_HELP)
+    return app
+
+
+def _imported(place: str) -> Callable[..., None]:
+    module, _, name = place.partition(":")
+    command: Callable[..., None] = getattr(import_module(f".commands.{module}", __package__), name)
+    return command
+
+
+def _stand_in(place: str) -> Callable[..., None]:
+    """A function with the docstring of a command, read from its source."""
+    module, _, name = place.partition(":")
+    tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8"))
+    found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+
+    def stand_in() -> None:
+        raise AssertionError(f"{place} is not imported")
+
+    stand_in.__doc__ = ast.get_docstring(found)
+    return stand_in
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """The whole app as `app`, for completion and documentation."""
+    if name == "app":
+        return make_app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Names, with `app`: where Typer's own tools look for it."""
+    return [*globals(), "app"]
 
 
 def _print_version(asked: bool) -> None:
@@ -59,7 +109,6 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
@@ -102,7 +151,8 @@ def main() -> None:
     try:
         with _stop_signals():
             try:
-                app(prog_name="bas")
+                is_completing = "_BAS_COMPLETE" in os.environ  # the shell asks, and may ask for any command
+                make_app(None if is_completing else sys.argv[1:])(prog_name="bas")
             finally:
                 sys.stdout.flush()  # here, where a closed pipe can still be caught
     except BrokenPipeError:  # `| head`: nobody reads any more, which is no error of ours

@@ -19,7 +19,8 @@ import runpy, sys
 from pathlib import Path
 root, seen = sys.argv[1], set()
 def called(frame, event, _):
-    if event == "call" and frame.f_code.co_filename.startswith(root):
+    # a body of a class or module has no fast locals: only functions count
+    if event == "call" and frame.f_code.co_flags & 1 and frame.f_code.co_filename.startswith(root):
         seen.add((frame.f_code.co_filename, frame.f_code.co_qualname))
 import threading
 sys.path.insert(0, root + "/.typing")
@@ -31,7 +32,7 @@ try:
 except SystemExit as stop:
     code = stop.code
 sys.setprofile(None)
-functions = {each for each in seen if each[1] not in ("<module>", "<lambda>")}
+functions = seen
 print(f"TRACED {code} {len({path for path, _ in functions})} {len(functions)}")
 """
 
@@ -85,9 +86,8 @@ def help_seconds(root: Path) -> float:
 def own_files(root: Path, folder: Path) -> dict[str, object]:
     """Own files and functions that a command passes, from synthetic matches to a pushed store."""
     found: dict[str, object] = {}
-    frames = "--frames-per-epoch"
-    if frames not in _bas(root, folder, "train-head", "--help", traced=False):
-        frames = "--frames-per-epoch"
+    settings = (root / "heads" / "training" / "settings.py").read_text()
+    frames = "--frames-per-epoch" if "frames_per_epoch" in settings else "--epoch-steps"  # its name before 2026-11-27
     _bas(root, folder, "data", "synthetic", "m", "--minutes", "0.4", "--matches", "3", traced=False)
     video = next((folder / "m").rglob("*.mp4"))
     for name, arguments in {
@@ -110,7 +110,8 @@ def _bas(root: Path, folder: Path, *arguments: str, traced: bool) -> str:
     if not traced:
         return done.stdout
     marks = re.findall(r"TRACED (\S+) (\d+) (\d+)", done.stdout)
-    return f"{marks[0][1]} ({marks[0][2]})" if marks else f"failed: {done.stderr[-200:]}"
+    is_done = marks and marks[0][0] in ("0", "None")
+    return f"{marks[0][1]} ({marks[0][2]})" if is_done else f"failed: {done.stderr[-400:]}"
 
 
 def main() -> None:

@@ -42,3 +42,12 @@ def test_an_example_names_options_that_exist(name: str) -> None:
     typed = [word for word in (ALL[name].epilog or "").split() if word.startswith("--")]
     assert set(typed) <= options
     assert ALL[name].help
+
+
+@pytest.mark.parametrize("typed", [[], ["cache", "push"], ["extract", "--help"]])
+def test_commands_that_are_not_typed_stand_there_with_the_same_help_line(typed: list[str]) -> None:
+    shown = dict(commands(typer.main.get_command(cli.make_app(typed)), "bas"))
+    assert {name: command.help for name, command in shown.items()} == {name: each.help for name, each in ALL.items()}
+    named = " ".join(["bas", *(word for word in typed if word[0] != "-")])
+    has_options = {name for name, command in shown.items() if command.params}
+    assert has_options == {named} & set(ALL)
