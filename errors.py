@@ -1,7 +1,10 @@
 """The one error that a user can cause."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+
+_MOST = 160
+"""Characters of a value that are shown."""
 
 
 class InputError(ValueError):
@@ -53,5 +56,30 @@ def printable(text: str) -> str:
 
 
 def named_values(names: Iterable[str], values: Mapping[str, object]) -> str:
-    """`width=398, hop=25`: some of the values by name, for what was got and wanted."""
-    return ", ".join(f"{name}={values[name]}" for name in names)
+    """`width=398, hop=25`: some of the values by name, for what was got and wanted; long ones are cut."""
+    texts = {name: str(values.get(name)) for name in names}
+    return ", ".join(f"{name}={text if len(text) <= _MOST else text[:_MOST] + '...'}" for name, text in texts.items())
+
+
+def refuse_differing(
+    names: Collection[str], what: str, *, got: Mapping[str, object], wanted: Mapping[str, object], cure: str
+) -> None:
+    """Refuse settings that differ from those that are there.
+
+    Args:
+        names: of the settings that differ; empty: nothing is refused.
+        what: file or folder, and what it holds.
+        got: the settings that were asked for, by name.
+        wanted: the settings that are there.
+        cure: what to do.
+
+    Raises:
+        InputError: names each setting that differs, with both values.
+    """
+    if names:
+        raise InputError(
+            f"{what}; these differ: {', '.join(names)}",
+            got=named_values(names, got),
+            wanted=named_values(names, wanted),
+            cure=cure,
+        )

@@ -3,12 +3,12 @@
 import csv
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError, reading_record
+from ..errors import InputError, reading_record, refuse_differing
 from ..eval.report import Score, finite
 from ..files import read_json, write_json_atomic, write_text_atomic
 
@@ -275,21 +275,9 @@ def require_same_settings(folder: Path, table: AblationTable) -> None:
         for each in (table, AblationTable.read(folder))
     )
     wrong = [name for name in mine if mine[name] != theirs.get(name)]
-    if wrong:
-        raise InputError(
-            f"{folder}: holds a table made with other settings; these differ: {', '.join(wrong)}",
-            got="; ".join(f"{name} {_shown(mine[name])}" for name in wrong),
-            wanted="; ".join(f"{name} {_shown(theirs.get(name))}" for name in wrong),
-            cure="name another --out, or use the table's own settings to go on with it",
-        )
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ",".join(f"{name}={each}" for name, each in value.items()) or "none"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(str, value)) or "none"
-    return "default" if value is None else str(value)
+    what = f"{folder}: holds a table made with other settings"
+    cure = "name another --out, or use the table's own settings to go on with it"
+    refuse_differing(wrong, what, got=mine, wanted=theirs, cure=cure)
 
 
 def _percent(value: float | None) -> str:

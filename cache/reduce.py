@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, named_values
+from ..errors import InputError, refuse_differing
 from ..events import Split
 from ..workers import SILENT, MatchResult, Progress, Summary, each_match
 from .layout import FEATURES, METADATA
@@ -406,13 +406,13 @@ def _existing_reduction(
             f"{where}: a store of full rows", wanted="one that `bas cache pca` made", cure="name another --out"
         )
     wrong = reduction.source.differing(store.settings)
-    if wrong:
-        raise InputError(
-            f"{where}: its components are for rows of other settings; these differ: {', '.join(wrong)}",
-            got=f"{store.path}: {named_values(wrong, vars(store.settings))}",
-            wanted=named_values(wrong, vars(reduction.source)),
-            cure="reduce the store into another --out, with components of its own",
-        )
+    refuse_differing(
+        wrong,
+        f"{where}: its components are for rows of other settings",
+        got=vars(store.settings),
+        wanted=vars(reduction.source),
+        cure="reduce the store into another --out, with components of its own",
+    )
     _require_as_asked(reduction, asked, where=where)
     return reduction
 
@@ -425,13 +425,13 @@ def _require_as_asked(reduction: Reduction, asked: FitSettings | None, *, where:
     wrong = [name for name, value in wanted.items() if held.get(name) != value]
     if wrong == ["dim"] and asked.dim == reduction.dim and reduction.components is not None:
         return  # asked for by number now, by share then
-    if wrong:
-        raise InputError(
-            f"{where}: its components were fitted with other options; these differ: {', '.join(wrong)}",
-            got=named_values(wrong, wanted),
-            wanted=named_values(wrong, {name: held.get(name) for name in wrong}),
-            cure="leave these options out to follow the components, or name another --out",
-        )
+    refuse_differing(
+        wrong,
+        f"{where}: its components were fitted with other options",
+        got=wanted,
+        wanted=held,
+        cure="leave these options out to follow the components, or name another --out",
+    )
 
 
 def _reduce(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from ..errors import InputError, named_values, reading_record
+from ..errors import InputError, named_values, reading_record, refuse_differing
 from ..events import TimeGrid
 from ..files import settings_from
 from .layout import MAX_CHANNELS
@@ -201,17 +201,10 @@ class FeatureSettings:
         Raises:
             InputError: names each field that differs, both values, and the cure.
         """
-        wrong = self.differing(stored)
-        if wrong:
-            cure = "leave these options out to follow the store, or name another --out"
-            if stored.reduction is not None:
-                cure = REDUCED_CURE
-            raise InputError(
-                f"{store}: made with other settings; these differ: {', '.join(wrong)}",
-                got=named_values(wrong, vars(self)),
-                wanted=named_values(wrong, vars(stored)),
-                cure=cure,
-            )
+        cure = "leave these options out to follow the store, or name another --out"
+        cure = cure if stored.reduction is None else REDUCED_CURE
+        what = f"{store}: made with other settings"
+        refuse_differing(self.differing(stored), what, got=vars(self), wanted=vars(stored), cure=cure)
 
 
 def _hash(values: Mapping[str, Any]) -> str:

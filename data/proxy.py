@@ -22,7 +22,7 @@ import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from ..errors import InputError
+from ..errors import InputError, refuse_differing
 from ..extract.video.demux import file_stamp, reading, require_unchanged
 from ..extract.video.picture import SCALERS, PictureFormat, Pixels, colour_of, inner_size, quarter_turns
 from ..extract.video.reader import Video, open_video
@@ -443,13 +443,8 @@ def _made_before(out: Path, settings: ProxySettings) -> dict[str, Any]:
     stored = found.get("settings")
     held = {"version": found.get("version")} | dict(stored if isinstance(stored, Mapping) else {})
     differing = [name for name in wanted if held.get(name) != wanted[name]]
-    if differing:
-        raise InputError(
-            f"{out}: holds copies of other settings",
-            got=", ".join(f"{name} {held.get(name)}" for name in differing),
-            wanted=", ".join(f"{name} {wanted[name]}" for name in differing),
-            cure="take another folder, or give the settings that are there",
-        )
+    cure = "take another folder, or give the settings that are there"
+    refuse_differing(differing, f"{out}: holds copies of other settings", got=wanted, wanted=held, cure=cure)
     videos: dict[str, Any] = found["videos"]
     return videos
 

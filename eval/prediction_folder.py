@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import InputError, reading_record
+from ..errors import InputError, reading_record, refuse_differing
 from ..events import Event, write_predictions
 from ..files import read_json, write_json_atomic, write_text_atomic
 from .files import PREDICTIONS_NAME
 
 RECORD, SPOTS, FORMAT = "prediction.json", "spots.csv", "bas-prediction-1"
-_MAX_SHOWN = 160
 
 
 @dataclass(frozen=True)
@@ -111,13 +110,8 @@ class PredictionFolder:
         if stored_format != FORMAT:
             raise InputError(f"{self.path / RECORD}: another format", got=stored_format, wanted=FORMAT)
         wrong = [name for name in mine | theirs if _text(mine.get(name)) != _text(theirs.get(name))]
-        if wrong:
-            raise InputError(
-                f"{self.path}: holds predictions made in another way; these differ: {', '.join(wrong)}",
-                got=", ".join(f"{name}={_short(mine.get(name))}" for name in wrong),
-                wanted=", ".join(f"{name}={_short(theirs.get(name))}" for name in wrong),
-                cure="name another --out",
-            )
+        what = f"{self.path}: holds predictions made in another way"
+        refuse_differing(wrong, what, got=mine, wanted=theirs, cure="name another --out")
         return games
 
     def _write(self, games: Mapping[str, Any]) -> None:
@@ -144,8 +138,3 @@ def _csv(parts: Sequence[PartSpots]) -> str:
 
 def _text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
-
-
-def _short(value: object) -> str:
-    text = _text(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

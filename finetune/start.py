@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..cache.settings import FeatureSettings
-from ..errors import InputError, named_values
+from ..errors import InputError, refuse_differing
 from ..extract.backbones.registry import backbone_spec
 from ..extract.backbones.weights import BACKBONE, WeightsRecord, finetuned_run, load_weights
 from ..extract.extractor import choose_weights, resolve_settings
@@ -105,13 +105,13 @@ class Start:
             return
         old, theirs, mine = self.head.record.settings, self.head.record.features, self.features
         wrong = [name for name in ("backbone", "depth", "dim", "weights_sha256") if name in mine.differing(theirs)]
-        if wrong:
-            raise InputError(
-                f"--from {self.head.folder}: its head is for another backbone; these differ: {', '.join(wrong)}",
-                got=named_values(wrong, vars(theirs)),
-                wanted=named_values(wrong, vars(mine)),
-                cure="leave --backbone and --depth out to follow that run; --weights FILE where it had a file",
-            )
+        refuse_differing(
+            wrong,
+            f"--from {self.head.folder}: its head is for another backbone",
+            got=vars(theirs),
+            wanted=vars(mine),
+            cure="leave --backbone and --depth out to follow that run; --weights FILE where it had a file",
+        )
         changed = [name for name in _MODEL_FIELDS if getattr(settings, name) != getattr(old, name)]
         if changed:
             raise InputError(

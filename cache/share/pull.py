@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...errors import InputError, named_values
+from ...errors import InputError, refuse_differing
 from ...files import MatchBusy, disk_errors, file_sha256, sync_path, write_atomic
 from ...workers import SILENT, MatchResult, Progress, Summary, failed
 from ..layout import METADATA, PARTIAL, canonical_json, inside, partial_name
@@ -391,13 +391,13 @@ def require_same_rows(mine: FeatureSettings, theirs: FeatureSettings, *, here: s
         InputError: names what differs.
     """
     wrong = mine.differing(theirs)
-    if wrong:
-        raise InputError(
-            f"{here} and {there} hold features of other settings; these differ: {', '.join(wrong)}",
-            got=named_values(wrong, vars(theirs)),
-            wanted=named_values(wrong, vars(mine)),
-            cure="keep them in stores of their own",
-        )
+    refuse_differing(
+        wrong,
+        f"{here} and {there} hold features of other settings",
+        got=vars(theirs),
+        wanted=vars(mine),
+        cure="keep them in stores of their own",
+    )
 
 
 def _require_room(out: Path, num_bytes: int) -> None:

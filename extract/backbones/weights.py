@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...cache.layout import MAX_CHANNELS
 from ...cache.match import WeightsOrigin
 from ...cache.settings import FeatureSettings
-from ...errors import InputError, named_values, reading_record
+from ...errors import InputError, reading_record, refuse_differing
 from ...files import file_sha256, read_json
 from .registry import BackboneSpec, Rgb, backbone_spec
 from .tensor_files import METADATA_KEY, download, fit_tensors, read_tensors, used_tensors, weights_cache
@@ -224,13 +224,13 @@ def _load_run(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, run:
     names = ["weights_sha256", "dim", "width", "height", "mean", "std"]
     names += ["window", "stride"] if spec.kind == "3d" else []  # a 2-D backbone has no window plan
     wrong = [name for name in names if held[name] != recorded[name]]
-    if wrong:
-        raise InputError(
-            f"{run.backbone}: not the backbone that the run's own run.json tells of; these differ: {', '.join(wrong)}",
-            got=named_values(wrong, held),
-            wanted=named_values(wrong, recorded),
-            cure="fetch the run's folder again, whole",
-        )
+    refuse_differing(
+        wrong,
+        f"{run.backbone}: not the backbone that the run's own run.json tells of",
+        got=held,
+        wanted=recorded,
+        cure="fetch the run's folder again, whole",
+    )
     return replace(loaded, weights=run.features.weights)
 
 

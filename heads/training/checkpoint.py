@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ... import __version__
 from ...cache.settings import FeatureSettings
-from ...errors import InputError, named_values, reading_record
+from ...errors import InputError, reading_record, refuse_differing
 from ...eval.calibrate import FittedCalibration
 from ...eval.peaks import PeakSettings
 from ...eval.report import mean_groups
@@ -382,13 +382,13 @@ class RunRecord:
                 mine[name], theirs[name] = "of this data", "of another"
         if self.num_train_events != other.num_train_events and not wrong:
             wrong, mine["labels"], theirs["labels"] = ["labels"], "of this data", "others"
-        if wrong:
-            raise InputError(
-                f"{out}: holds a run with other settings; these differ: {', '.join(wrong)}",
-                got=named_values(wrong, mine),
-                wanted=named_values(wrong, theirs),
-                cure="name another --out, or use the run's own settings to go on with it",
-            )
+        refuse_differing(
+            wrong,
+            f"{out}: holds a run with other settings",
+            got=mine,
+            wanted=theirs,
+            cure="name another --out, or use the run's own settings to go on with it",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

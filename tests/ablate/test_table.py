@@ -145,8 +145,8 @@ def test_other_settings_are_named_and_other_rows_are_welcome(tmp_path: Path) -> 
     other = table(DONE, split="valid", settings={"epochs": 4, "size": [64, 36], "set": {}})
     with pytest.raises(InputError, match="these differ: split, epochs, set") as error:
         require_same_settings(tmp_path, other)
-    assert error.value.got == "split valid; epochs 4; set none"
-    assert error.value.wanted == "split test; epochs default; set ed.ks=9"
+    assert error.value.got == "split=valid, epochs=4, set={}"
+    assert error.value.wanted == "split=test, epochs=None, set={'ed.ks': 9}"
 
 
 @pytest.mark.parametrize(

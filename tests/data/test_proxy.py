@@ -298,7 +298,7 @@ def test_other_settings_and_foreign_folders_are_refused(make_data_set: Callable[
     root, out = make_data_set({"a/224p.mp4": 5}), tmp_path / "out"
     copied_set(root, out)
     before = tree(out)
-    with pytest.raises(InputError, match=r"other settings\n  got:    gop 12, crf 18\n  wanted: gop 25, crf 20"):
+    with pytest.raises(InputError, match=r"gop, crf\n  got:    gop=25, crf=20\n  wanted: gop=12, crf=18"):
         copied_set(root, out, ProxySettings(size=(80, 48), gop=25, crf=20))
     (out / "proxy.json").write_text("[]")
     with pytest.raises(InputError, match="not usable"):
