@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, cast
 
 import numpy as np
@@ -31,6 +32,7 @@ from bas.finetune.network import FinetuneNet
 from bas.finetune.start import Start
 from bas.finetune.trainer import ClipTrainer
 from bas.heads.targets import clip_targets
+from bas.heads.training.data import Chosen
 from bas.heads.training.settings import FinetuneSettings, Precision
 
 NUM_CLASSES = 12
@@ -124,7 +126,8 @@ def made(arguments: argparse.Namespace, variant: Variant) -> tuple[ClipTrainer, 
     targets = clip.select(torch.arange(settings.clip_len).expand(num_clips, -1)).to(fabric.device)
     pixels = torch.from_numpy(draw.integers(0, 256, shape, dtype=np.uint8))
     part, nothing = ClipBatch(pixels, tuple(range(num_clips)), targets), cast(Any, None)  # steps need no videos
-    return ClipTrainer.of(settings, net, fabric, clips=nothing, valid=(), source=nothing, record=nothing), (
+    chosen = Chosen((), (), ("A",) * NUM_CLASSES, Fraction(25))
+    return ClipTrainer.of(settings, net, fabric, clips=nothing, chosen=chosen, source=nothing, record=nothing), (
         part,
     ) * settings.accumulate
 

@@ -1,7 +1,7 @@
 """The command `bas ablate` and the table at its end. Imports nothing heavy before it runs."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,8 +151,15 @@ def _published(row: "Row") -> tuple[str, str, str]:
 
     by = row.published
     if by is not None:
-        return _given(by["map_10"]), _given(by["map_12"]), str(by["source"]).split(",", maxsplit=1)[0]
+        return _given(by["map_10"]), _given(by["map_12"]), _by(by)
     return "-", "-", "other backbone" if RECIPES[row.recipe].published else "-"
+
+
+def _by(published: "Mapping[str, Any]") -> str:
+    """Who; tables until November 2026 hold one text."""
+    if "team" in published:
+        return f"{published['team']}, {published['year']}{'*' if published['other_system'] else ''}"
+    return str(published["source"]).split(",", maxsplit=1)[0]
 
 
 def _notes(ablation: "AblationTable") -> Iterator[str]:
@@ -168,6 +175,9 @@ def _notes(ablation: "AblationTable") -> Iterator[str]:
         steps = sorted({row.frames_per_epoch for row in shorter})
         text = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         yield f"epochs of {text} steps, shorter than the recipes': {len(shorter)} row(s) see each window once an epoch"
+    for row in ablation.rows:
+        if row.published and row.published.get("other_system"):
+            yield f"* {row.name}: {row.published['other_system']}"
     yield from ablation.notes
 
 

@@ -25,10 +25,10 @@ _TOLERANCE_SECONDS = 0.5
 """To either side, of the metric at 1 s."""
 
 PANELS = {
-    "Head": ("head", "options", "proj", "loss", "inputs"),
+    "Head": ("head", "options", "proj", "loss", "dropout", "inputs"),
     "Windows and labels": ("clip_len", "stride", "hop_rows", "views", "dilate", "sigma", "mixup"),
     "Optimisation": (
-        *("epochs", "frames_per_epoch", "warmup_epochs", "batch", "lr", "weight_decay"),
+        *("epochs", "frames_per_epoch", "warmup_epochs", "schedule", "batch", "lr", "weight_decay"),
         *("max_grad_norm", "ema", "precision", "seed"),
     ),
     "Validation": ("patience", "min_improvement", "keep", "score_len", "score_overlap"),
@@ -116,6 +116,11 @@ def training_progress(progress: Progress) -> "TrainingProgress":
         )
         if record.num_lost:
             progress.note(f"{record.num_lost} event(s) on the step of a rarer one: softmax labels cannot show them")
+        if settings.share_of_rows < 1:
+            progress.note(
+                f"note: {100 * settings.share_of_rows:.0f} % of the rows are ever seen, as hop {settings.hop_rows} and "
+                f"stride {settings.stride} have a common factor"
+            )
         for line in rate_notes(record):
             progress.note(f"note: {line}")
         if state.epoch or state.step:
@@ -204,9 +209,12 @@ def recipes_view() -> "Group":
     for name, recipe in RECIPES.items():
         figures = recipe.published
         published = ["", ""] if figures is None else [_or_dash(figures.map_10), _or_dash(figures.map_12)]
-        source = "" if figures is None else figures.source.split(",", maxsplit=1)[0]
-        rows.append([name, _backbone(recipe), *published, source, recipe.about])
+        rows.append([name, _backbone(recipe), *published, figures.by if figures else "", recipe.about])
+    figures_of = {name: recipe.published for name, recipe in RECIPES.items() if recipe.published}
+    sources = sorted({(figures.by, figures.source) for figures in figures_of.values()})
     notes = (
+        *(f"{by}: {source}" for by, source in sources),
+        *(f"{name}: {figures.other_system}" for name, figures in figures_of.items() if figures.other_system),
         f"published: on SoccerNet's test split. `bas ablate --recipes seed` runs the {len(SEED_TABLE)} recipes that "
         "name a backbone.",
         f"heads: {', '.join(HEADS)}; join necks by +, end with +disp; a head of your own: module:Settings",

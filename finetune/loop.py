@@ -86,9 +86,7 @@ def finetune(
         if record.finished:
             return record
         clips = TrainingClips(chosen, source, settings, threads=decode_threads, device=fabric.device)
-        trainer = ClipTrainer.of(
-            settings, net, fabric, clips=clips, valid=chosen.valid, source=source, record=start.record
-        )
+        trainer = ClipTrainer.of(settings, net, fabric, clips=clips, chosen=chosen, source=source, record=start.record)
         trainer.validating = progress.validating
         state = read_checkpoint(out / LAST, trainer)
         if state is None:
@@ -106,7 +104,7 @@ def finetune(
         )
         assert trainer.kept is not None
         features = replace(start.features, weights=trainer.kept.weights, weights_sha256=trainer.kept.weights_sha256)
-        record = replace(record, features=features).finish(evaluator.choose(trainer.scores()))
+        record = replace(record, features=features).finish(evaluator.choose(trainer.validate()[0]))
         if is_writer:
             record.write(out)
     return record

@@ -17,8 +17,10 @@ from ..extract.extractor import Extractor
 from ..extract.options import share_out
 from ..extract.rows import collect_rows
 from ..heads.scoring import FloatArray, match_scores
+from ..heads.targets import Targets
 from ..heads.training.checkpoint import BEST, read_weights, write_weights
-from ..heads.training.data import LabelledMatch
+from ..heads.training.data import Chosen, LabelledMatch, valid_targets
+from ..heads.training.evaluator import LossSum
 from ..heads.training.loop import update_average
 from ..heads.training.settings import FinetuneSettings
 from .data import ClipBatch, TrainingClips, VideoSource, augment, augmentation
@@ -51,6 +53,8 @@ class ClipTrainer:
     clips: TrainingClips
     valid: tuple[LabelledMatch, ...]
     """The matches that validate."""
+    valid_targets: tuple[Targets, ...]
+    """(R, ...) of each."""
     source: VideoSource
     """Its extractor holds a backbone of its own, which takes the weights that are validated."""
     record: WeightsRecord
@@ -68,7 +72,7 @@ class ClipTrainer:
         fabric: "Fabric",
         *,
         clips: TrainingClips,
-        valid: tuple[LabelledMatch, ...],
+        chosen: Chosen,
         source: VideoSource,
         record: WeightsRecord,
     ) -> "ClipTrainer":
@@ -94,7 +98,8 @@ class ClipTrainer:
             fabric_optimizer=fabric_optimizer,
             change=augmentation(settings.augment),
             clips=clips,
-            valid=valid,
+            valid=chosen.valid,
+            valid_targets=valid_targets(chosen, settings, fabric.device),
             source=source,
             record=record,
         )
@@ -163,8 +168,9 @@ class ClipTrainer:
         self.fabric.backward(loss / parts)
         return loss.detach()
 
-    def scores(self) -> list[FloatArray]:
-        """Confidences of the validation matches, the way the run will be used: `bas extract`, then the head.
+    def validate(self) -> tuple[list[FloatArray], float]:
+        """Confidences of the validation matches, the way the run will be used (`bas extract`, then the head), and the
+        loss of their windows.
 
         Several processes share the matches out.
         """
@@ -175,21 +181,27 @@ class ClipTrainer:
         mine = share_out([match.num_rows for match in self.valid], index=process_index(), count=num_processes())
         extractor = extractor_of(net, self.source.extractor)
         net.eval()
-        found = [(number, self._match_scores(net, extractor, self.valid[number])) for number in mine]
+        found = [(number, self._match_scores(net, extractor, number)) for number in mine]
         net.train()
-        by_number = {number: scores for part in gathered(found) for number, scores in part}
-        return [by_number[number] for number in range(len(self.valid))]
+        by_number = {number: result for part in gathered(found) for number, result in part}
+        scores, losses = zip(*(by_number[number] for number in range(len(self.valid))), strict=True)
+        return list(scores), sum(loss.total for loss in losses) / max(1, sum(loss.num_steps for loss in losses))
 
-    def _match_scores(self, net: FinetuneNet, extractor: Extractor, match: LabelledMatch) -> FloatArray:
+    def _match_scores(self, net: FinetuneNet, extractor: Extractor, number: int) -> tuple[FloatArray, LossSum]:
+        match, targets, loss = self.valid[number], self.valid_targets[number], LossSum()
+
         def progress(match_id: str, done: float, total: float, _: str) -> None:
             self.validating(f"{match_id}, {100 * done / total:.0f} % of its rows")
 
         video = self.source.video(match.id)
         rows_rc, _ = collect_rows(video, extractor, view="identity", match_id=match.id, on_progress=progress)
         bank = bank_of_rows(rows_rc, match_id=match.id, device=self.fabric.device)
-        num_classes = self.clips.windows.targets.presence_btk.shape[-1]
-        plan = self.settings.scoring_plan
-        return match_scores(net.spotting, bank.gather, bank.num_rows, plan, num_classes=num_classes)
+        scores_rk = match_scores(
+            *(net.spotting, bank.gather, bank.num_rows, self.settings.scoring_plan),
+            num_classes=targets.presence_btk.shape[-1],
+            on_outputs=loss.of_match(net.spotting, targets),
+        )
+        return scores_rk, loss
 
     def save_best(self, folder: Path) -> None:
         """Write head and backbone."""

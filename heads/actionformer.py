@@ -16,17 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Head, HeadOutputs, Trunk, require
-from .losses import PRIOR_LOGIT, mean_where, sigmoid_focal
+from .losses import PRIOR_LOGIT, sigmoid_focal
 from .ops import TimeConv, move_scores
 from .targets import Targets
+
+_FIRST_NUM_POSITIVE = 100.0
+"""Positive points of a batch before the first is seen."""
 
 
 @dataclass(frozen=True)
 class ActionFormerSettings:
     """Settings of `actionformer`."""
 
-    width: int = 256
-    """W, a multiple of `num_heads`. The paper has 512 for data sets with far more events."""
+    width: int = 512
+    """W, a multiple of `num_heads`."""
     num_heads: int = 4
     """H."""
     num_levels: int = 6
@@ -44,6 +47,14 @@ class ActionFormerSettings:
     """Convolutions before the output of each tower, >= 0."""
     smooth_l1_beta: float = 0.1
     """Where the distance's loss turns from square to linear, in strides, > 0."""
+    layer_scale: float = 1e-4
+    """First weight of each channel of what a block adds to its input, >= 0; 0: no such weights."""
+    drop_path: float = 0.1
+    """Probability that a block adds nothing for a clip, in [0, 1)."""
+    focal_alpha: float = 0.25
+    """Weight of present classes in the focal loss, in (0, 1)."""
+    loss_momentum: float = 0.9
+    """Of the moving average of the number of positive points, which divides the loss, in [0, 1); 0: this batch's."""
 
     def __post_init__(self) -> None:
         fits = self.num_heads >= 1 and self.width % self.num_heads == 0
@@ -51,6 +62,9 @@ class ActionFormerSettings:
         require(self.window_steps % 2 == 1, "window is not usable", got=self.window_steps, wanted="an odd number")
         ok = self.num_levels >= 1 and self.num_projections >= 1
         require(ok, "depth is not usable", got=self, wanted="num_levels and num_projections >= 1")
+        shares = (self.drop_path, self.loss_momentum, self.layer_scale)
+        ok = all(0 <= share < 1 for share in shares) and 0 < self.focal_alpha < 1
+        require(ok, "setting is not usable", got=self, wanted="layer_scale, drop_path, loss_momentum in [0, 1)")
 
     def build_head(self, trunk: Trunk, num_classes: int) -> "ActionFormerHead":
         """The head on `trunk`."""
@@ -70,6 +84,9 @@ class LocalBlock(nn.Module):
         self.projections = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
         self.merge = nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.drop_path = settings.drop_path
+        has_scale = settings.layer_scale > 0
+        self.scale_2w = nn.Parameter(torch.full((2, width), settings.layer_scale)) if has_scale else None
 
     def forward(self, x_btw: Tensor) -> Tensor:
         """(B, T, W) -> (B, ceil(T / stride), W)."""
@@ -79,9 +96,18 @@ class LocalBlock(nn.Module):
             for conv, norm, project in zip(self.convs, self.norms, self.projections, strict=True)
         )
         attended_bsw = self.merge(local_attention(q, k, v, window_steps=self.window_steps).flatten(2))
-        x_bsw = attended_bsw + (x_btw if self.stride == 1 else _max_of_three(x_btw))
-        out_bsw: Tensor = x_bsw + self.down(functional.gelu(self.up(self.norm_mlp(x_bsw))))
-        return out_bsw
+        x_bsw = (x_btw if self.stride == 1 else _max_of_three(x_btw)) + self._share(attended_bsw, 0)
+        fed_bsw = self.down(functional.gelu(self.up(self.norm_mlp(x_bsw))))
+        return x_bsw + self._share(fed_bsw, 1)
+
+    def _share(self, branch_bsw: Tensor, number: int) -> Tensor:
+        """What a branch adds: scaled, and in training left out for some clips."""
+        if self.scale_2w is not None:
+            branch_bsw = branch_bsw * self.scale_2w[number]
+        if not self.training or not self.drop_path:
+            return branch_bsw
+        kept_b11 = torch.rand(len(branch_bsw), 1, 1, device=branch_bsw.device) >= self.drop_path
+        return branch_bsw * kept_b11 / (1 - self.drop_path)
 
 
 class Tower(nn.Module):
@@ -117,6 +143,8 @@ class ActionFormerHead(Head):
         self.presence = Tower(width, num_classes, num_layers=settings.num_tower_layers)
         self.distance = Tower(width, 1, num_layers=settings.num_tower_layers)
         self.level_scale = nn.Parameter(torch.ones(settings.num_levels))
+        average = nn.Buffer(torch.tensor(_FIRST_NUM_POSITIVE)) if settings.loss_momentum else None
+        self.num_positive: Tensor | None = average
         assert self.presence.out.conv.bias is not None
         nn.init.constant_(self.presence.out.conv.bias, PRIOR_LOGIT)
 
@@ -145,13 +173,24 @@ class ActionFormerHead(Head):
         distance_bsk = offset_bsk.abs()
         owned_bsk = (distance_bsk <= radius_s1) & ((distance_bsk > radius_s1 / 2) | (stride_s.unsqueeze(-1) == 1))
         mask_bs = targets.mask_bt[:, position_s]
-        presence_loss = sigmoid_focal(outputs.logits, owned_bsk.float(), mask_bs)
+        presence_bsk, is_positive_bs = owned_bsk.float(), owned_bsk.any(-1) & mask_bs
+        presence_loss = sigmoid_focal(outputs.logits, presence_bsk, mask_bs, alpha=self.settings.focal_alpha)
         nearest_bs1 = distance_bsk.masked_fill(~owned_bsk, math.inf).argmin(-1, keepdim=True)
         wanted_bs = offset_bsk.gather(-1, nearest_bs1).squeeze(-1) / stride_s
         error_bs = functional.smooth_l1_loss(
             outputs.offsets.float(), wanted_bs, beta=self.settings.smooth_l1_beta, reduction="none"
         )
-        return presence_loss + mean_where(error_bs, owned_bsk.any(-1) & mask_bs)
+        distance_loss = error_bs.masked_fill(~is_positive_bs, 0.0).sum()
+        return (presence_loss + distance_loss) / self._num_positive(is_positive_bs)
+
+    def _num_positive(self, is_positive_bs: Tensor) -> Tensor:
+        """Points with an event: the moving average in training, else the batch's."""
+        now = is_positive_bs.sum().clamp(min=1)
+        if self.num_positive is None or not self.training:
+            return now
+        with torch.no_grad():
+            self.num_positive.lerp_(now.to(self.num_positive), 1 - self.settings.loss_momentum)
+        return self.num_positive.clone()
 
     def scores(self, outputs: HeadOutputs) -> Tensor:
         """(B, T, K): the confidence of every step of every level, moved by its distance; the highest stays."""

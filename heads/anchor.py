@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Head, HeadOutputs, Trunk, require
-from .losses import PRIOR_LOGIT, mean_where, sigmoid_focal
+from .losses import PRIOR_LOGIT, mean_where, num_present, sigmoid_focal
 from .ops import TimeConv, move_scores
 from .targets import Targets
 
@@ -73,7 +73,8 @@ class AnchorHead(Head):
         assert outputs.offsets is not None
         positive_btak = self._positive(targets)
         mask_bta = targets.mask_bt.unsqueeze(-1).expand(-1, -1, positive_btak.shape[2])
-        presence_loss = sigmoid_focal(outputs.logits, positive_btak.float(), mask_bta)
+        presence_btak = positive_btak.float()
+        presence_loss = sigmoid_focal(outputs.logits, presence_btak, mask_bta) / num_present(presence_btak, mask_bta)
         error_bta3 = functional.smooth_l1_loss(
             outputs.offsets.float(),
             self._wanted_offsets(targets.displacement_bt),

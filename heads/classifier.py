@@ -15,18 +15,21 @@ from .training.settings import LossName
 
 
 class ClassifierHead(Head):
-    """Trunk, then linear D -> N with softmax; with `displacement` also linear D -> 1, in steps.
+    """Trunk, dropout, then linear D -> N with softmax; with `displacement` also linear D -> 1, in steps.
 
     With the loss `bce` linear D -> K with sigmoids instead: two classes may share a step.
 
     Displacement: Soares et al., Temporally Precise Action Spotting in Soccer Videos Using Dense Detection Anchors,
-    ICIP 2022; here learned by squared error on the steps that carry a (dilated) label.
+    ICIP 2022; learned by squared error as in T-DEED, over all steps, 0 where no (dilated) label is.
     """
 
-    def __init__(self, trunk: Trunk, *, num_classes: int, loss: LossName, displacement: bool) -> None:
-        """`loss` is one of `SOFTMAX_LOSSES`, or `bce`."""
+    def __init__(
+        self, trunk: Trunk, *, num_classes: int, loss: LossName, displacement: bool, dropout: float | None = None
+    ) -> None:
+        """`loss` is one of `SOFTMAX_LOSSES`, or `bce`; `dropout` by default that of the last neck."""
         super().__init__()
         self.trunk = trunk
+        self.dropout = nn.Dropout(trunk.classifier_dropout if dropout is None else dropout)
         self.is_softmax = loss in SOFTMAX_LOSSES
         self.classifier = nn.Linear(trunk.dim, num_classes + self.is_softmax)
         if not self.is_softmax:
@@ -36,7 +39,7 @@ class ClassifierHead(Head):
 
     def forward(self, features_btc: Tensor) -> HeadOutputs:
         """-> logits (B, T, N), or (B, T, K) with `bce`; offsets (B, T) in steps or None. Raises as `Trunk.forward`."""
-        x_btd = self.trunk(features_btc)
+        x_btd = self.dropout(self.trunk(features_btc))
         offsets_bt = None if self.displacement is None else self.displacement(x_btd).squeeze(-1)
         return HeadOutputs(self.classifier(x_btd), offsets_bt, num_steps=x_btd.shape[1])
 
@@ -48,9 +51,9 @@ class ClassifierHead(Head):
             loss = binary_cross_entropy(outputs.logits, targets.presence_btk, targets.mask_bt)
         if outputs.offsets is None:
             return loss
-        labelled_bt = (targets.class_bt > 0) & targets.mask_bt
-        error_bt = functional.mse_loss(outputs.offsets.float(), targets.displacement_bt, reduction="none")
-        return loss + mean_where(error_bt, labelled_bt)
+        wanted_bt = targets.displacement_bt.masked_fill(targets.class_bt == 0, 0.0)
+        error_bt = functional.mse_loss(outputs.offsets.float(), wanted_bt, reduction="none")
+        return loss + mean_where(error_bt, targets.mask_bt)
 
     def scores(self, outputs: HeadOutputs) -> Tensor:
         """(B, T, K): probabilities, moved by the displacement where there is one."""

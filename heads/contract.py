@@ -51,6 +51,8 @@ class Neck(nn.Module, ABC):
 
     dim: int
     """D."""
+    classifier_dropout: float = 0.5
+    """Dropout before the classifier that follows, unless another is asked for."""
 
     @abstractmethod
     def forward(self, x_btc: Tensor) -> Tensor:
@@ -71,6 +73,12 @@ class Trunk(nn.Module):
             neck = settings.build(self.dim)
             self.necks.append(neck)
             self.dim = neck.dim
+
+    @property
+    def classifier_dropout(self) -> float:
+        """Dropout before the classifier, by the last neck."""
+        last = self.necks[-1] if self.necks else None
+        return last.classifier_dropout if isinstance(last, Neck) else Neck.classifier_dropout
 
     def forward(self, features_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, D).

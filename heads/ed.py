@@ -46,6 +46,8 @@ class SgpMixer(nn.Module):
         self.deep = SgpBranches(dim, kernel_steps=kernel_steps, kernel_ratio=kernel_ratio)
         self.skip = SgpBranches(dim, kernel_steps=kernel_steps, kernel_ratio=kernel_ratio)
         self.merge = nn.Linear(6 * dim, dim)
+        nn.init.normal_(self.merge.weight, std=0.1)  # as T-DEED's
+        nn.init.zeros_(self.merge.bias)
         self.mlp = Mlp(dim)
 
     def forward(self, deep_bsc: Tensor, skip_btc: Tensor) -> Tensor:

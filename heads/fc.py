@@ -5,7 +5,7 @@ Shapes: B clips, T steps, C channels.
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .contract import Neck, require
 
@@ -15,7 +15,7 @@ class FcSettings:
     """Settings of `fc`."""
 
     dropout: float = 0.5
-    """Probability, in [0, 1)."""
+    """Before the classifier: a probability in [0, 1)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout < 1, "dropout is not usable", got=self.dropout, wanted="a probability below 1")
@@ -26,14 +26,12 @@ class FcSettings:
 
 
 class Fc(Neck):
-    """Dropout only; the classifier that follows is the fully connected layer."""
+    """The features as they are; the dropout and the classifier that follow are the whole head."""
 
     def __init__(self, settings: FcSettings, dim: int) -> None:
         super().__init__()
-        self.dim = dim
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dim, self.classifier_dropout = dim, settings.dropout
 
     def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        out_btc: Tensor = self.dropout(x_btc)
-        return out_btc
+        return x_btc

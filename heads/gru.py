@@ -23,10 +23,13 @@ class BiGruSettings:
     """H; the output has 2 H channels."""
     num_layers: int = 2
     """>= 1."""
+    dropout: float = 0.0
+    """Between the layers: a probability in [0, 1)."""
 
     def __post_init__(self) -> None:
         ok = self.hidden >= 1 and self.num_layers >= 1
         require(ok, "size is not usable", got=self, wanted="hidden >= 1 and num_layers >= 1")
+        require(0 <= self.dropout < 1, "dropout is not usable", got=self.dropout, wanted="a probability below 1")
 
     def build(self, dim: int) -> "BiGru":
         """(B, T, dim) -> (B, T, 2 hidden)."""
@@ -39,7 +42,12 @@ class BiGru(Neck):
     def __init__(self, settings: BiGruSettings, dim: int) -> None:
         super().__init__()
         self.dim = 2 * settings.hidden
-        self.gru = nn.GRU(dim, settings.hidden, settings.num_layers, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(
+            *(dim, settings.hidden, settings.num_layers),
+            batch_first=True,
+            bidirectional=True,
+            dropout=settings.dropout if settings.num_layers > 1 else 0.0,  # there is nothing between one layer
+        )
 
     def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, 2 H)."""

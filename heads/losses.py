@@ -52,8 +52,8 @@ SOFTMAX_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def sigmoid_focal(logits: Tensor, presence: Tensor, mask: Tensor) -> Tensor:
-    """Focal loss over independent sigmoids, gamma 2, no class weight; the sum over real places by the number present.
+def sigmoid_focal(logits: Tensor, presence: Tensor, mask: Tensor, *, alpha: float | None = None) -> Tensor:
+    """Focal loss over independent sigmoids, gamma 2; the sum over real places.
 
     For soft presence the focus is the distance from it: |presence - p| ** 2 (Li et al., Generalized Focal Loss,
     NeurIPS 2020), which is the plain form where presence is 0 or 1.
@@ -62,11 +62,19 @@ def sigmoid_focal(logits: Tensor, presence: Tensor, mask: Tensor) -> Tensor:
         logits: (..., K), any real numbers.
         presence: (..., K) in [0, 1].
         mask: (...) bool.
+        alpha: weight of what is present; 1 - alpha is that of what is not. By default both count as they are.
     """
     logits = _real(logits, mask)
     surprise = functional.binary_cross_entropy_with_logits(logits, presence, reduction="none")
     loss = (logits.sigmoid() - presence).abs() ** GAMMA * surprise * mask.unsqueeze(-1)
-    return loss.sum() / (presence * mask.unsqueeze(-1)).sum().clamp(min=1)
+    if alpha is not None:
+        loss = loss * (alpha * presence + (1 - alpha) * (1 - presence))
+    return loss.sum()
+
+
+def num_present(presence: Tensor, mask: Tensor) -> Tensor:
+    """Presence at real places, summed: what presence losses are divided by. Arguments as `sigmoid_focal`."""
+    return (presence * mask.unsqueeze(-1)).sum().clamp(min=1)
 
 
 def binary_cross_entropy(logits: Tensor, presence: Tensor, mask: Tensor) -> Tensor:
@@ -75,7 +83,7 @@ def binary_cross_entropy(logits: Tensor, presence: Tensor, mask: Tensor) -> Tens
     Soft presence (Gaussian labels) is learned as it is. Arguments as `sigmoid_focal`.
     """
     surprise = functional.binary_cross_entropy_with_logits(_real(logits, mask), presence, reduction="none")
-    return (surprise * mask.unsqueeze(-1)).sum() / (presence * mask.unsqueeze(-1)).sum().clamp(min=1)
+    return (surprise * mask.unsqueeze(-1)).sum() / num_present(presence, mask)
 
 
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:

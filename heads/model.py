@@ -31,6 +31,7 @@ def build_model(settings: ModelSettings, *, dim: int, num_classes: int) -> "Spot
         num_classes=num_classes,
         proj=settings.proj,
         loss=settings.loss,
+        dropout=settings.dropout,
         settings=replaced,
     )
     return SpottingModel(inputs, head)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Neck, require
-from .ops import TimeBatchNorm, TimeConv, pool_by_max, stretch
+from .ops import TimeBatchNorm, TimeConv
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class EdConvSettings:
 class EdConv(Neck):
     """Max pool over time, then back by transposed convolutions, each with BatchNorm and ReLU; linear to C."""
 
+    classifier_dropout = 0.0
+
     def __init__(self, settings: EdConvSettings, dim: int) -> None:
         super().__init__()
         self.dim = dim
@@ -49,10 +51,11 @@ class EdConv(Neck):
     def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         num_steps = x_btc.shape[1]
-        x_bsc = pool_by_max(x_btc, factor=self.pool_steps)
+        factor = min(self.pool_steps, num_steps)  # the steps of a part cell at the end are dropped, as in the source
+        x_bsc = functional.max_pool1d(x_btc.transpose(1, 2), factor).transpose(1, 2)
         for up, norm in zip(self.ups, self.norms, strict=True):
             x_bsc = functional.relu(norm(up(x_bsc.transpose(1, 2)).transpose(1, 2)))
-        return stretch(self.out(x_bsc), num_steps=num_steps)
+        return functional.interpolate(self.out(x_bsc).transpose(1, 2), num_steps, mode="linear").transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -72,15 +75,16 @@ class TpnSettings:
 
 
 class Tpn(Neck):
-    """Parallel strided convolutions, repeated to every step, concatenated; linear, BatchNorm, ReLU.
+    """Parallel strided convolutions, stretched to every step, concatenated; linear, BatchNorm, ReLU.
 
-    Translation equivariant by multiples of the largest stride.
+    Translation equivariant by multiples of the largest stride, where the strides divide T.
     """
+
+    classifier_dropout = 0.0
 
     def __init__(self, settings: TpnSettings, dim: int) -> None:
         super().__init__()
         self.dim = dim
-        self.strides = settings.strides
         self.convs = nn.ModuleList(TimeConv(dim, dim, 3, stride=stride) for stride in settings.strides)
         self.norms = nn.ModuleList(TimeBatchNorm(dim) for _ in settings.strides)
         self.merge = nn.Linear(dim * len(settings.strides), dim)
@@ -89,7 +93,7 @@ class Tpn(Neck):
     def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C), >= 0."""
         levels = []
-        for conv, norm, stride in zip(self.convs, self.norms, self.strides, strict=True):
+        for conv, norm in zip(self.convs, self.norms, strict=True):
             level_bsc = functional.relu(norm(conv(x_btc)))
-            levels.append(level_bsc.repeat_interleave(stride, dim=1)[:, : x_btc.shape[1]])
+            levels.append(functional.interpolate(level_bsc.transpose(1, 2), x_btc.shape[1]).transpose(1, 2))  # nearest
         return functional.relu(self.norm(self.merge(torch.cat(levels, dim=-1))))

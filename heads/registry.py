@@ -16,6 +16,7 @@ from .contract import Head, HeadSettings, NeckSettings, Trunk
 from .ed import EdSettings
 from .fc import FcSettings
 from .gru import BiGruSettings, UnetGruSettings
+from .positions import PositionsSettings
 from .pyramid import EdConvSettings, TpnSettings
 from .sgp import SgpBlockSettings, SgpSettings
 from .tcn import TcnDilatedSettings, TcnSettings
@@ -33,6 +34,7 @@ HEADS: dict[str, NeckSettings | HeadSettings] = {
     "ed_conv": EdConvSettings(),
     "tpn": TpnSettings(),
     "transformer": TransformerSettings(),
+    "positions": PositionsSettings(),
     "bigru": BiGruSettings(),
     "unet_gru": UnetGruSettings(),
     "unet": UnetSettings(),
@@ -51,6 +53,7 @@ def build_head(
     num_classes: int,
     proj: int | None = None,
     loss: LossName | None = None,
+    dropout: float | None = None,
     settings: Mapping[str, NeckSettings | HeadSettings] | None = None,
 ) -> Head:
     """A head by name, randomly initialised (from torch's global generator).
@@ -64,6 +67,7 @@ def build_head(
             256 beyond.
         loss: `ce`, `focal` or `bce`; by default the head's own (`ce` for the common classifier, `focal` for heads with
             presence outputs of their own, which have no other).
+        dropout: before the common classifier; by default that of the last neck.
         settings: replaces entries of `HEADS` by name.
 
     Raises:
@@ -80,7 +84,13 @@ def build_head(
     last = parts[-1]
     if not isinstance(last, HeadSettings):
         trunk = Trunk(dim=dim, proj=proj, necks=_necks(name, parts))
-        return ClassifierHead(trunk, num_classes=num_classes, loss=loss or "ce", displacement=displacement)
+        return ClassifierHead(
+            trunk, num_classes=num_classes, loss=loss or "ce", displacement=displacement, dropout=dropout
+        )
+    if dropout is not None:
+        raise InputError(
+            f"{name!r} has no common classifier", got=f"dropout {dropout}", cure="leave the dropout to the head"
+        )
     if displacement:
         raise InputError(
             "this head regresses an offset already", got=repr(name), wanted="no +disp", cure="leave +disp out"

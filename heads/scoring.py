@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .contract import HeadOutputs
 from .model import SpottingModel
 from .training.data import window_starts
 from .training.settings import ScoringPlan
@@ -45,6 +46,7 @@ def match_scores(
     *,
     num_classes: int,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_outputs: Callable[[HeadOutputs, Tensor], None] = lambda _outputs, _index: None,
 ) -> FloatArray:
     """Confidences of every row of a match.
 
@@ -55,6 +57,7 @@ def match_scores(
         plan: the windows.
         num_classes: K.
         on_progress: called with steps of windows done and in all.
+        on_outputs: called with the outputs of some windows and their rows (B, T).
 
     Returns:
         (R, K) float32 in [0, 1].
@@ -66,7 +69,9 @@ def match_scores(
     num_done, num_all = 0, sum(index_bt.numel() for index_bt in batches)
     for index_bt in batches:
         with torch.autocast(device.type, torch.float16, enabled=plan.half and device.type == "cuda"):
-            scores_btk = model.scores(model(gather(index_bt))).float()
+            outputs = model(gather(index_bt))
+            scores_btk = model.scores(outputs).float()
+            on_outputs(outputs, index_bt)
         weight_t1 = blend_weights(index_bt.shape[1]).to(device)[:, None]
         place = index_bt.flatten().to(device)
         total_rk.index_add_(0, place, (scores_btk * weight_t1).flatten(0, 1))

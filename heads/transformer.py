@@ -71,6 +71,8 @@ class EncoderLayer(nn.Module):
 class Transformer(Neck):
     """Linear C -> W, sinusoidal positions from the start of the clip, encoder layers."""
 
+    classifier_dropout = 0.0
+
     def __init__(self, settings: TransformerSettings, dim: int) -> None:
         super().__init__()
         self.dim = settings.width

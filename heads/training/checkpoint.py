@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,11 +60,13 @@ class EpochLine:
     """Of its validation."""
     waiting_share: float = 0.0
     """Share of the time of the steps that was spent waiting for their batches, 0 to 1."""
+    valid_loss: float | None = None
+    """Mean over the windows that validation scores; None in runs until November 2026."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "EpochLine":
         """Inverse of `asdict`; any error of plain Python where it is none."""
-        numbers = {name: float(value) for name, value in record.items() if name != "epoch"}
+        numbers = {name: float(value) for name, value in record.items() if name != "epoch" and value is not None}
         return cls(epoch=_whole(record["epoch"]), **numbers)
 
 
@@ -106,8 +109,10 @@ class LoopState:
     """Its validation."""
     reference: float = -1.0
     """Headline that the next improvement is counted from, for early stopping."""
+    reference_loss: float = inf
+    """The same of the validation loss."""
     stale_epochs: int = 0
-    """Epochs since that improved enough."""
+    """Epochs since either improved enough."""
     history: list[EpochLine] = field(default_factory=list)
     """Finished epochs."""
 
@@ -126,10 +131,11 @@ class LoopState:
         is_kept = self.best is None or result.headline > self.best.headline or settings.keep == "last"
         if is_kept:
             self.best, self.best_epoch = result, line.epoch
-        if result.headline > self.reference + settings.min_improvement:
-            self.reference, self.stale_epochs = line.headline, 0
-        else:
-            self.stale_epochs += 1
+        self.stale_epochs += 1
+        if result.headline > self.reference:
+            self.reference, self.stale_epochs = result.headline, 0
+        if line.valid_loss is not None and line.valid_loss < self.reference_loss - settings.min_improvement:
+            self.reference_loss, self.stale_epochs = line.valid_loss, 0
         return is_kept
 
     @classmethod

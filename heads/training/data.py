@@ -138,6 +138,16 @@ class Chosen:
         counted = Counter(class_id for match in self.train for _, class_id in match.events)
         return [counted[class_id] for class_id in range(1, len(self.classes) + 1)]
 
+    def targets_of(self, match: LabelledMatch, settings: TrainSettings) -> tuple[Targets, int]:
+        """Targets (R, ...) of a match, and its events that softmax labels cannot show."""
+        return row_targets(
+            match,
+            stride=settings.stride,
+            num_classes=len(self.classes),
+            settings=settings.targets,
+            class_counts=self.class_counts,
+        )
+
 
 def choose_matches(
     source: Matches | FeatureStore,
@@ -408,16 +418,7 @@ class Windows:
     @classmethod
     def of(cls, chosen: Chosen, settings: TrainSettings, *, device: torch.device) -> "Windows":
         """Windows of the training matches, their targets on a device."""
-        parts = [
-            row_targets(
-                match,
-                stride=settings.stride,
-                num_classes=len(chosen.classes),
-                settings=settings.targets,
-                class_counts=chosen.class_counts,
-            )
-            for match in chosen.train
-        ]
+        parts = [chosen.targets_of(match, settings) for match in chosen.train]
         lengths = [match.num_rows for match in chosen.train]
         first_m = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
         first_w, last_w = all_window_starts(
@@ -452,17 +453,24 @@ class Windows:
         return targets if bool(real_bt.all()) else replace(targets, mask_bt=real_bt.to(device))
 
 
+def valid_targets(chosen: Chosen, settings: TrainSettings, device: torch.device) -> tuple[Targets, ...]:
+    """Targets (R, ...) of each match that validates."""
+    return tuple(chosen.targets_of(match, settings)[0].to(device) for match in chosen.valid)
+
+
 @dataclass(frozen=True)
 class Examples:
     """All training windows with their features. The bank begins with the training matches."""
 
     bank: FeatureBank
     windows: Windows
+    valid_targets: tuple[Targets, ...]
+    """(R, ...) of each match that validates."""
 
     @classmethod
     def of(cls, chosen: Chosen, bank: FeatureBank, settings: TrainSettings) -> "Examples":
-        """Windows of the training matches."""
-        return cls(bank, Windows.of(chosen, settings, device=bank.device))
+        """Windows of the training matches, and targets of those that validate."""
+        return cls(bank, Windows.of(chosen, settings, device=bank.device), valid_targets(chosen, settings, bank.device))
 
     def sample_rows(self) -> Tensor:
         """(R, C) float32 training rows, evenly spread over each match, on the bank's device."""

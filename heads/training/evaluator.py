@@ -1,6 +1,6 @@
 """Validation on whole matches, and the choice of peaks and calibration at the end of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -15,8 +15,10 @@ from ...eval.peaks import PeakSettings, PeakTrial, candidates_for, choose_peaks,
 from ...eval.report import mean_groups
 from ...eval.spots import Game, Spots
 from ...events import TimeGrid
+from ..contract import HeadOutputs
 from ..model import SpottingModel
 from ..scoring import FloatArray, match_scores
+from ..targets import Targets
 from .data import Chosen, LabelledMatch
 from .settings import ScoringPlan
 
@@ -36,6 +38,29 @@ class ValidationResult:
         """Inverse of `vars`; any error of plain Python where it is none."""
         per_class = {str(name): float(value) for name, value in record["per_class"].items()}
         return cls(float(record["headline"]), float(record["mean"]), per_class)
+
+
+@dataclass
+class LossSum:
+    """The loss of validation windows, summed over their steps."""
+
+    total: float = 0.0
+    num_steps: int = 0
+
+    def of_match(self, model: SpottingModel, targets: Targets) -> Callable[[HeadOutputs, Tensor], None]:
+        """What adds windows of a match with these targets (R, ...), for `match_scores`."""
+
+        def add(outputs: HeadOutputs, index_bt: Tensor) -> None:
+            loss = model.loss(outputs, targets.select(index_bt.to(targets.mask_bt.device)))
+            self.total += float(loss) * index_bt.numel()
+            self.num_steps += index_bt.numel()
+
+        return add
+
+    @property
+    def mean(self) -> float:
+        """A step's."""
+        return self.total / max(1, self.num_steps)
 
 
 @dataclass(frozen=True)
@@ -110,16 +135,30 @@ class Evaluator:
 
 
 def bank_scores(
-    model: SpottingModel, bank: FeatureBank, places: Sequence[BankMatch], plan: ScoringPlan, *, num_classes: int
-) -> list[FloatArray]:
-    """Confidences (rows, K) of some matches of a bank; leaves the model in training mode."""
+    model: SpottingModel,
+    bank: FeatureBank,
+    places: Sequence[BankMatch],
+    plan: ScoringPlan,
+    targets: Sequence[Targets],
+) -> tuple[list[FloatArray], float]:
+    """Confidences (rows, K) of some matches of a bank, and the loss of their windows; ends in training mode.
+
+    Args:
+        model: on the bank's device.
+        bank: of features.
+        places: the matches.
+        plan: windows over them.
+        targets: of each match, (rows, ...), on the bank's device.
+    """
     model.eval()
-    found = []
-    for place in places:
+    found, loss = [], LossSum()
+    for place, of_match in zip(places, targets, strict=True):
 
         def gather(index_bt: Tensor, first_row: int = place.first_row) -> Tensor:
             return bank.gather(index_bt + first_row)
 
-        found.append(match_scores(model, gather, place.num_rows, plan, num_classes=num_classes))
+        num_classes = of_match.presence_btk.shape[-1]
+        add = loss.of_match(model, of_match)
+        found.append(match_scores(model, gather, place.num_rows, plan, num_classes=num_classes, on_outputs=add))
     model.train()
-    return found
+    return found, loss.mean

@@ -51,8 +51,8 @@ class RunLog:
         """Log a finished epoch, to both; its events lie at its last step."""
         self.lines.append(line)
         values = {"valid/headline_map": line.headline, "valid/map": line.mean, "train/epoch_loss": line.loss}
-        if line.waiting_share:
-            values["train/waiting_share"] = line.waiting_share
+        others = {"valid/loss": line.valid_loss, "train/waiting_share": line.waiting_share}
+        values |= {name: value for name, value in others.items() if value}
         self._scalars(line.epoch * self.steps_per_epoch - 1, values)
         text = io.StringIO()
         writer = csv.DictWriter(text, [each.name for each in fields(EpochLine)], lineterminator="\n")

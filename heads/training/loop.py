@@ -72,8 +72,8 @@ class Trainer(TrainingState, Protocol):
     def training_step(self, batch: Any, *, lr: float, seed: int, ema_decay: float) -> Tensor:
         """Change the weights by one batch; the loss, a scalar on the device."""
 
-    def scores(self) -> list[FloatArray]:
-        """Confidences (rows, K) of each validation match by the weights as they are."""
+    def validate(self) -> tuple[list[FloatArray], float]:
+        """Confidences (rows, K) of each validation match by the weights as they are, and the loss of their windows."""
 
     def save_best(self, folder: Path) -> None:
         """Write the weights as they are as the best."""
@@ -170,7 +170,7 @@ def train(
         record.write(out)
         evaluator = Evaluator.of(chosen)
         record = run_epochs(trainer, evaluator, record, state, out, progress=progress, save_seconds=save_seconds)
-        record = record.finish(evaluator.choose(trainer.scores()))
+        record = record.finish(evaluator.choose(trainer.validate()[0]))
         record.write(out)
     return record
 
@@ -226,8 +226,9 @@ def run_epochs(
                     meter.saved()
             _require_numbers(trainer, state)
             progress.validating("")
-            result = evaluator.validate(trainer.scores())
-            line = meter.line(result)
+            scores, valid_loss = trainer.validate()
+            result = evaluator.validate(scores)
+            line = meter.line(result, valid_loss=valid_loss)
             if state.finish_epoch(line, result, settings) and is_writer:
                 trainer.save_best(out)
             record = record.after(state)
@@ -302,7 +303,7 @@ class _Meter:
         mean = state.loss_sum / state.step
         return EpochProgress(state.epoch + 1, settings.epochs, state.step, num_steps, mean, left, self._waiting_share)
 
-    def line(self, result: ValidationResult) -> EpochLine:
+    def line(self, result: ValidationResult, *, valid_loss: float) -> EpochLine:
         """The epoch's line in the history, after its validation."""
         now, state = time.monotonic(), self._state
         return EpochLine(
@@ -314,6 +315,7 @@ class _Meter:
             seconds=self._seconds_before + now - self._began,
             valid_seconds=now - self._stepped,
             waiting_share=round(self._waiting_share, 4),
+            valid_loss=valid_loss,
         )
 
     @property
@@ -323,12 +325,17 @@ class _Meter:
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Learning-rate schedule, by step (from 0, over all epochs): a linear rise from 1 %, then a cosine to 0."""
+    """Learning-rate schedule, by step (from 0, over all epochs): a linear rise from 1 %, then a cosine to 0.
+
+    That of the seed's code lets both act from the first step, the cosine over the epochs after the warm-up only: with
+    20 epochs, 3 of them warm-up, its peak is 0.925 of the rate, and it is 0 at 17 epochs and rises again to 0.07.
+    """
     epoch = step / settings.steps_per_epoch
     warmup = min(settings.warmup_epochs, _SHARE_OF_WARMUP * settings.epochs)
-    if epoch < warmup:
-        return settings.lr * (0.01 + 0.99 * epoch / warmup)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (settings.epochs - warmup)))
+    rise = 0.01 + 0.99 * epoch / warmup if epoch < warmup else 1.0
+    begin = 0.0 if settings.schedule == "seed" else warmup
+    fall = 0.5 * (1 + math.cos(math.pi * max(0.0, epoch - begin) / (settings.epochs - warmup)))
+    return settings.lr * rise * fall
 
 
 def ema_decay(step: int, settings: TrainSettings) -> float:
@@ -438,13 +445,11 @@ class HeadTrainer:
             update_average(self.average, self.model, decay=ema_decay)
         return loss.detach()
 
-    def scores(self) -> list[FloatArray]:
-        """Confidences of the validation matches."""
-        windows = self.examples.windows
-        places = self.examples.bank.matches[len(windows.first_row_m) :]
-        num_classes = windows.targets.presence_btk.shape[-1]
-        plan = self.settings.scoring_plan
-        return bank_scores(self.kept_model, self.examples.bank, places, plan, num_classes=num_classes)
+    def validate(self) -> tuple[list[FloatArray], float]:
+        """Confidences of the validation matches, and the loss of their windows."""
+        examples = self.examples
+        places = examples.bank.matches[len(examples.windows.first_row_m) :]
+        return bank_scores(self.kept_model, examples.bank, places, self.settings.scoring_plan, examples.valid_targets)
 
     def save_best(self, folder: Path) -> None:
         """Write `best.safetensors`."""

@@ -5,7 +5,7 @@ Nothing here imports torch, so that `bas --help` stays fast.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
+from math import gcd, isfinite
 from typing import Any, Literal, Self, get_args
 
 from ...errors import InputError
@@ -18,11 +18,14 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Keep = Literal["best", "last"]
 Norm = Literal["auto", "batch", "frozen"]
 Augment = Literal["seed", "flip", "none"]
+Schedule = Literal["cosine", "seed"]
 
 DISPLACEMENT = "disp"
 _KINDS: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
 """Type of a default -> what may stand in its place."""
 _MOST = 1 << 40
+_OLD_ACTIONFORMER = {"actionformer.width": 256, "actionformer.layer_scale": 0.0, "actionformer.loss_momentum": 0.0}
+"""Defaults of runs made before there was a setting `schedule`, in November 2026."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,9 @@ class ModelSettings:
     """Project the features to this width before the head; 0: never. By default 256 for more than 256 channels."""
     loss: LossName | None = None
     """Loss of the classifier; by default the head's own."""
+    dropout: float | None = None
+    """Dropout before the classifier; by default what the head's source has: 0.5, or none for tpn, transformer and
+    ed_conv."""
     inputs: InputsName = "raw"
     """What is done to the features first: nothing (raw), mean 0 and deviation 1 over the training rows (standard), or
     for confidences their logits beside them (scores)."""
@@ -103,8 +109,9 @@ class TrainSettings(ModelSettings):
     """Steps of a training window."""
     stride: int = 2
     """Rows (frames) per step."""
-    hop_rows: int = 10
-    """Rows (frames) between the starts of neighbouring training windows: 10 of 100 is an overlap of 90 %."""
+    hop_rows: int = 9
+    """Rows (frames) between the starts of neighbouring training windows: 9 of 100 is an overlap of 91 %. One that
+    shares a factor with the stride leaves rows out: 10 at stride 2 never trains half of them."""
     views: tuple[str, ...] = ("identity",)
     """Views of the store that training draws from, each batch from one; validation sees the first."""
     dilate: int | None = None
@@ -119,10 +126,13 @@ class TrainSettings(ModelSettings):
     """Maximum number of epochs."""
     warmup_epochs: float = 3.0
     """Epochs over which the learning rate rises linearly from 1 %; it then falls by a cosine to 0."""
+    schedule: Schedule = "cosine"
+    """Learning-rate schedule: the cosine begins after the warm-up (cosine), or both act from the first step as in the
+    seed's code, which reaches 0 a warm-up before the end and rises again (seed)."""
     patience: int = 5
     """Stop after this many epochs without improvement; 0: never."""
     min_improvement: float = 0.01
-    """Gain in validation mAP (0 to 1) that counts as an improvement for the patience."""
+    """Fall of the validation loss that counts as an improvement for the patience; any gain in validation mAP does."""
     batch: int = 4
     """Windows per optimizer step, over all devices."""
     lr: float = 8e-4
@@ -158,6 +168,8 @@ class TrainSettings(ModelSettings):
         self._require("seed", 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2 ** 63")
         self._require("lr", 0 < self.lr < 10, "a number above 0, such as 8e-4")
         self._require("ema", 0 <= self.ema < 1, "0 to below 1")
+        has_dropout = isinstance(self.dropout, int | float) and type(self.dropout) is not bool
+        self._require("dropout", self.dropout is None or (has_dropout and 0 <= self.dropout < 1), "0 to below 1")
         self._require("score_overlap", 0 <= self.score_overlap < 1, "0 to below 1")
         has_names = isinstance(self.views, tuple) and self.views and all(isinstance(view, str) for view in self.views)
         self._require("views", bool(has_names), "one view or more")
@@ -165,6 +177,7 @@ class TrainSettings(ModelSettings):
         self._require("dilate", self.dilate is None or _is_whole(self.dilate), "a whole number >= 0")
         self._require("proj", self.proj is None or _is_whole(self.proj), "a whole number >= 0")
         self._require_one_of("keep", Keep)
+        self._require_one_of("schedule", Schedule)
         self._require_one_of("precision", Precision)
         self._require_one_of("inputs", InputsName)
         if self.loss is not None:
@@ -196,6 +209,11 @@ class TrainSettings(ModelSettings):
         )
 
     @property
+    def share_of_rows(self) -> float:
+        """Share of the rows that windows ever hold: below 1 where hop and stride have a common factor."""
+        return 1 / gcd(self.hop_rows, self.stride)
+
+    @property
     def clips_per_epoch(self) -> int:
         """Windows of an epoch, whole batches."""
         return self.steps_per_epoch * self.batch
@@ -216,6 +234,8 @@ class TrainSettings(ModelSettings):
             renamed = {"frames_per_epoch" if name == "epoch_steps" else name: record[name] for name in record}
             if isinstance(renamed.get("views"), list):
                 renamed["views"] = tuple(renamed["views"])
+            if "schedule" not in renamed and "actionformer" in str(renamed.get("head")):
+                renamed["options"] = {**_OLD_ACTIONFORMER, **dict(renamed.get("options") or {})}
             record = renamed
         return settings_from(cls, record, where=where)
 

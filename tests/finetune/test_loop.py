@@ -58,9 +58,9 @@ def files(out: Path) -> dict[str, tuple[bytes, int]]:
 def judged(monkeypatch: pytest.MonkeyPatch, *headlines: float) -> list[dict[str, torch.Tensor]]:
     """Let validation find these headlines; the backbones that they are about."""
     weights: list[dict[str, torch.Tensor]] = []
-    real = ClipTrainer.scores
+    real = ClipTrainer.validate
 
-    def scores(trainer: ClipTrainer) -> Any:
+    def validated(trainer: ClipTrainer) -> Any:
         backbone = trainer.kept_model.backbone
         weights.append({name: tensor.clone() for name, tensor in backbone.state_dict().items()})
         return real(trainer)
@@ -69,7 +69,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, *headlines: float) -> list[dict[str,
         headline = headlines[len(weights) - 1]
         return ValidationResult(headline, headline, {"LEFT": headline, "RIGHT": headline})
 
-    monkeypatch.setattr(ClipTrainer, "scores", scores)
+    monkeypatch.setattr(ClipTrainer, "validate", validated)
     monkeypatch.setattr(Evaluator, "validate", validate)
     return weights
 
@@ -196,7 +196,7 @@ def test_the_weights_of_the_best_epoch_are_kept(
     train: Train, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     weights = judged(monkeypatch, 0.2, 0.6, 0.6, 0.4, 0.4)
-    record = train(tmp_path / "run", tiny(epochs=5, frames_per_epoch=32, patience=2, **changes))
+    record = train(tmp_path / "run", tiny(epochs=5, frames_per_epoch=32, patience=2, min_improvement=100.0, **changes))
     assert [line.headline for line in record.history] == [0.2, 0.6, 0.6, 0.4]
     assert record.best_epoch == (4 if "keep" in changes else 2)
     kept, _ = load_weights("timm:test_resnet.r160_in1k", None, str(tmp_path / "run" / BACKBONE))

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any, cast
 
 import pytest
@@ -15,7 +16,7 @@ from bas.finetune.devices import Devices
 from bas.finetune.network import FinetuneNet, NetworkInput, batch_norms, trunk_blocks
 from bas.finetune.start import Start
 from bas.finetune.trainer import ClipTrainer
-from bas.heads.training.data import choose_matches
+from bas.heads.training.data import Chosen, choose_matches
 from bas.heads.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +39,8 @@ def trainer(start: Begin) -> Callable[..., ClipTrainer]:
             checkpointing=checkpointing,
         )
         fabric, nothing = Devices(place="cpu").launch(settings.precision), cast(Any, None)  # steps need no videos
-        return ClipTrainer.of(settings, net, fabric, clips=nothing, valid=(), source=nothing, record=nothing)
+        chosen = Chosen((), (), ("LEFT", "RIGHT"), Fraction(25))
+        return ClipTrainer.of(settings, net, fabric, clips=nothing, chosen=chosen, source=nothing, record=nothing)
 
     return make
 

@@ -4,7 +4,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bas.heads.losses import binary_cross_entropy, cross_entropy, mean_where, mixup, sigmoid_focal, softmax_focal
+from bas.heads.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    mean_where,
+    mixup,
+    num_present,
+    sigmoid_focal,
+    softmax_focal,
+)
 from bas.heads.targets import clip_targets, stack_targets
 
 NUM_CLASSES = 3
@@ -37,7 +45,11 @@ def test_sigmoid_focal_is_the_plain_form_for_hard_presence() -> None:
     presence = functional.one_hot(classes, NUM_CLASSES + 1).float()
     right = torch.where(presence > 0, logits.sigmoid(), 1 - logits.sigmoid())[mask]
     ours = sigmoid_focal(logits, presence, mask)
-    torch.testing.assert_close(ours, (-((1 - right) ** 2) * right.log()).sum() / presence[mask].sum())
+    plain = -((1 - right) ** 2) * right.log()
+    torch.testing.assert_close(ours, plain.sum())
+    weighted = torch.where(presence[mask] > 0, 0.25, 0.75) * plain
+    torch.testing.assert_close(sigmoid_focal(logits, presence, mask, alpha=0.25), weighted.sum())
+    assert num_present(presence, mask) == presence[mask].sum()
 
 
 def test_binary_cross_entropy_is_that_of_torch_by_the_presence() -> None:

@@ -1,17 +1,21 @@
 """The model as training and prediction hold it, and `--set` options in all their forms."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from bas.errors import InputError
+from bas.heads.actionformer import ActionFormerSettings, LocalBlock
 from bas.heads.anchor import AnchorSettings
 from bas.heads.gru import BiGruSettings, UnetGruSettings
 from bas.heads.model import build_model, head_settings
 from bas.heads.registry import build_head
 from bas.heads.targets import clip_targets, stack_targets
-from bas.heads.training.settings import ModelSettings
+from bas.heads.training.settings import ModelSettings, default_targets
+
+TINY_ACTIONFORMER = ActionFormerSettings(width=8, num_heads=2)
 
 
 def test_a_model_is_the_head_on_treated_inputs() -> None:
@@ -23,6 +27,41 @@ def test_a_model_is_the_head_on_treated_inputs() -> None:
     torch.testing.assert_close(model.scores(model(x)), model.head.scores(wanted))
     targets = stack_targets([clip_targets([(4, 1)], num_steps=9, num_classes=2).targets] * 2)
     torch.testing.assert_close(model.loss(model(x), targets), model.head.loss(wanted, targets))
+
+
+def test_displacement_is_learned_at_every_step() -> None:
+    """0 where no label is: a head that points at far events from the background is wrong there, as in T-DEED."""
+    head = build_head("fc+disp", dim=4, num_classes=2, dropout=0.0)
+    targets = stack_targets(
+        [clip_targets([(6, 1)], num_steps=9, num_classes=2, settings=default_targets("fc+disp")).targets]
+    )
+    outputs = head(torch.zeros(1, 9, 4))
+    plain = head.loss(replace(outputs, offsets=None), targets)
+    offsets = torch.tensor([[3.0, 0, 0, 0, 2, 1, 0, -1, -2]])  # right but for the first step, in the background
+    torch.testing.assert_close(head.loss(replace(outputs, offsets=offsets), targets) - plain, torch.tensor(1.0))
+
+
+def test_the_actionformer_divides_its_loss_by_an_average_of_positive_points_in_training() -> None:
+    torch.manual_seed(0)
+    head = build_head("actionformer", dim=4, num_classes=2, settings={"actionformer": TINY_ACTIONFORMER})
+    targets = stack_targets([clip_targets([(6, 1)], num_steps=32, num_classes=2).targets])
+    with torch.no_grad():
+        outputs = head(torch.randn(1, 32, 4))
+        now = float(head.eval().loss(outputs, targets))
+        first, second = (float(head.train().loss(outputs, targets)) for _ in range(2))
+    count = 90 * first / (now - 0.1 * first)
+    assert count == pytest.approx(round(count), abs=1e-3)
+    assert second == pytest.approx(now * count / (81 + 0.19 * count))
+
+
+def test_a_block_of_the_actionformer_adds_little_at_first_and_nothing_to_some_clips_in_training() -> None:
+    torch.manual_seed(0)
+    block = LocalBlock(replace(TINY_ACTIONFORMER, drop_path=0.5), stride=1)
+    x_btw = torch.randn(64, 8, 8)
+    added_btw = (block.eval()(x_btw) - x_btw).abs()
+    assert 0 < added_btw.max() < 1e-3
+    unchanged = (block.train()(x_btw) == x_btw).all(dim=2).all(dim=1).sum()
+    assert 6 <= unchanged <= 26  # both branches left out: a quarter of 64
 
 
 def test_the_same_seed_builds_the_head_that_the_builder_builds() -> None:

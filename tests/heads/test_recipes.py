@@ -5,14 +5,17 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from bas.cache.settings import FeatureSettings
 from bas.errors import InputError
+from bas.heads.classifier import ClassifierHead
 from bas.heads.model import build_model
 from bas.heads.recipes import RECIPES, SEED_TABLE, default_recipe, named_recipe, other_features
 from bas.heads.registry import HEADS
+from bas.heads.training.data import window_index, window_starts
 from bas.heads.training.settings import TrainSettings
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)
@@ -38,6 +41,41 @@ def test_every_recipe_builds_for_every_width(name: str, dim: int) -> None:
     assert scores.isfinite().all()
 
 
+@every_recipe
+def test_an_epoch_of_every_recipe_may_see_every_row(name: str) -> None:
+    """The union of all windows of a match is all its rows: nothing that is stored is never trained on."""
+    settings, num_rows = RECIPES[name].settings, 3000
+    starts = window_starts(num_rows, clip_len=settings.clip_len, stride=settings.stride, hop_rows=settings.hop_rows)
+    last = np.full(len(starts), num_rows - 1)
+    rows, is_real = window_index(starts, last, clip_len=settings.clip_len, stride=settings.stride)
+    seen = np.unique(rows[is_real])
+    edge = settings.stride * settings.clip_len  # a match's ends lie in fewer windows
+    assert np.isin(np.arange(edge, num_rows - edge), seen).all()
+    assert settings.share_of_rows == 1
+    assert replace(settings, hop_rows=10, stride=2).share_of_rows == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "count"),
+    [("tcn+sgp", 192, 1_075_117), ("efficientnet_b0-tcn", 1280, 9_849_613), ("ed", 192, 2_636_557)],
+)
+def test_recipes_have_the_parameters_of_their_source(name: str, dim: int, count: int) -> None:
+    assert build_model(RECIPES[name].settings, dim=dim, num_classes=12).num_parameters == count
+
+
+@every_recipe
+def test_dropout_stands_before_the_classifier_but_where_the_source_has_none(name: str) -> None:
+    settings = RECIPES[name].settings
+    head = build_model(settings, dim=192, num_classes=12).head
+    if isinstance(head, ClassifierHead):
+        without = settings.head in ("tpn", "transformer", "ed_conv")
+        wanted = settings.dropout if settings.dropout is not None else 0.0 if without else 0.5
+        assert head.dropout.p == wanted
+        asked = build_model(replace(settings, dropout=0.25), dim=192, num_classes=12).head
+        assert isinstance(asked, ClassifierHead)
+        assert asked.dropout.p == 0.25
+
+
 def test_every_head_has_a_recipe_of_its_name() -> None:
     for head in HEADS:
         assert RECIPES[head].settings.head == head
@@ -47,7 +85,7 @@ def test_every_head_has_a_recipe_of_its_name() -> None:
 def test_recipes_keep_what_their_heads_need() -> None:
     """Decided with the sources at hand: the seed's recipe, a lower rate for attention, clipping for recurrent heads."""
     seed = named_recipe("ed")
-    assert (seed.clip_len, seed.stride, seed.hop_rows, seed.batch, seed.lr) == (50, 2, 10, 4, 8e-4)
+    assert (seed.clip_len, seed.stride, seed.hop_rows, seed.batch, seed.lr) == (50, 2, 9, 4, 8e-4)
     assert seed.steps_per_epoch == 2500
     assert named_recipe("ed-focal").loss == "focal"
     assert named_recipe("ed+disp").targets.dilation_steps == 2
@@ -58,7 +96,7 @@ def test_recipes_keep_what_their_heads_need() -> None:
 def test_heads_without_a_recipe_take_that_of_their_first_part() -> None:
     assert default_recipe("bigru+disp").max_grad_norm == 1.0
     assert default_recipe("bigru+disp").head == "bigru+disp"
-    assert default_recipe("ed+disp") == named_recipe("ed+disp")
+    assert default_recipe("ed+disp") == replace(named_recipe("ed"), head="ed+disp")
     assert default_recipe("nothing").head == "nothing"  # the builder says what there is
 
 

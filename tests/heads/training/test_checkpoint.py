@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,8 +59,9 @@ def advance(trainer: HeadTrainer, num_updates: int, *, seed: int = 0) -> list[fl
     return losses
 
 
-def finish(state: LoopState, settings: TrainSettings, *headlines: float) -> list[bool]:
-    return [state.finish_epoch(line(len(state.history) + 1, each), verdict(each), settings) for each in headlines]
+def finish(state: LoopState, settings: TrainSettings, *headlines: float, loss: float | None = None) -> list[bool]:
+    lines = (replace(line(len(state.history) + 1, each), valid_loss=loss) for each in headlines)
+    return [state.finish_epoch(each, verdict(each.headline), settings) for each in lines]
 
 
 def test_the_best_epoch_is_the_first_highest(tiny: Tiny) -> None:
@@ -72,16 +73,17 @@ def test_the_best_epoch_is_the_first_highest(tiny: Tiny) -> None:
     assert finish(LoopState(), tiny(), 0.0) == [True]  # even a useless first epoch is kept
 
 
-def test_early_stopping_counts_epochs_without_enough_improvement(tiny: Tiny) -> None:
+def test_early_stopping_counts_epochs_in_which_neither_map_nor_loss_improves(tiny: Tiny) -> None:
     settings, state = tiny(epochs=50, patience=2, min_improvement=0.05), LoopState()
     stale = []
-    for headline in (0.30, 0.34, 0.36, 0.40, 0.41):
+    for headline, loss in ((0.30, 2.0), (0.29, 1.96), (0.31, 2.1), (0.31, 1.90), (0.30, 1.86), (0.31, 1.86)):
         assert not state.is_over(settings)
-        finish(state, settings, headline)
+        finish(state, settings, headline, loss=loss)
         stale.append(state.stale_epochs)
-    assert stale == [0, 1, 0, 1, 2]  # 0.36 is 0.06 above 0.30; 0.40 and 0.41 are not enough above 0.36
+    # 1.96 is not 0.05 below 2.0; any gain in mAP counts (0.31); 1.90 is enough below 2.0; 1.86 is not below 1.90
+    assert stale == [0, 1, 0, 0, 1, 2]
     assert state.is_over(settings)
-    assert state.best_epoch == 5  # yet each is kept where it is the best
+    assert state.best_epoch == 3
     assert not state.is_over(tiny(epochs=50, patience=0, min_improvement=0.05))
     assert state.is_over(tiny(epochs=5, patience=0))
 

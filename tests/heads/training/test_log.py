@@ -62,7 +62,8 @@ def test_epochs_are_lines_of_a_table(tmp_path: Path, tiny: Tiny) -> None:
         log_epoch(log, 1)
         log_epoch(log, 2)
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["epoch", "loss", "lr", "headline", "mean", "seconds", "valid_seconds", "waiting_share"]
+    first = ["epoch", "loss", "lr", "headline", "mean", "seconds", "valid_seconds"]
+    assert list(rows[0]) == [*first, "waiting_share", "valid_loss"]
     assert [float(row["loss"]) for row in rows] == [1.0, 0.5]
     assert [int(row["epoch"]) for row in rows] == [1, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "tensorboard"]

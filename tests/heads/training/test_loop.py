@@ -171,14 +171,14 @@ class Judged:
         self.headlines, self.weights = list(headlines), list[dict[str, torch.Tensor]]()
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = HeadTrainer.scores
+        real = HeadTrainer.validate
 
-        def scores(trainer: HeadTrainer) -> Any:
+        def validated(trainer: HeadTrainer) -> Any:
             model = trainer.kept_model
             self.weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
             return real(trainer)
 
-        monkeypatch.setattr(HeadTrainer, "scores", scores)
+        monkeypatch.setattr(HeadTrainer, "validate", validated)
         monkeypatch.setattr(Evaluator, "validate", lambda *_: self.result(len(self.weights) - 1))
 
     def result(self, number: int) -> ValidationResult:
@@ -228,12 +228,13 @@ def test_the_last_epoch_is_kept_where_it_is_asked_for(
 def test_training_stops_where_validation_does_not_improve_enough(
     store: FeatureStore, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = Judged(0.30, 0.34, 0.36, 0.40, 0.38, 0.9, 0.9)
+    judged = Judged(0.30, 0.34, 0.33, 0.34, 0.38, 0.9, 0.9)
     judged.watch(monkeypatch)
-    settings = tiny(epochs=7, patience=2, min_improvement=0.05)
+    settings = tiny(epochs=7, patience=2, min_improvement=100.0)  # the loss falls below nothing by that much
     record = train(store, tmp_path / "run", settings, device="cpu")
-    assert [line.headline for line in record.history] == [0.30, 0.34, 0.36, 0.40, 0.38]
-    assert record.best_epoch == 4
+    assert [line.headline for line in record.history] == [0.30, 0.34, 0.33, 0.34]
+    assert all(line.valid_loss is not None and line.valid_loss > 0 for line in record.history)
+    assert record.best_epoch == 2
     assert record.finished
 
 

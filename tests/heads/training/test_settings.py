@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bas.errors import InputError
+from bas.heads.model import build_model
 from bas.heads.training.settings import FinetuneSettings, TargetSettings, TrainSettings
 
 
@@ -102,8 +103,21 @@ def test_missing_fields_get_defaults_and_unknown_ones_are_refused_by_name() -> N
     record = TrainSettings(lr=1e-3).to_json()
     without = {name: value for name, value in record.items() if name not in ("keep", "score_len")}
     assert TrainSettings.from_json(without, where="run.json") == TrainSettings(lr=1e-3)
-    with pytest.raises(InputError, match=r"run\.json: unknown setting dropout"):
-        TrainSettings.from_json(record | {"dropout": 0.1}, where="run.json")
+    with pytest.raises(InputError, match=r"run\.json: unknown setting teacher"):
+        TrainSettings.from_json(record | {"teacher": 0.1}, where="run.json")
+
+
+def test_runs_from_before_the_schedule_keep_the_actionformer_of_their_time() -> None:
+    record = TrainSettings(head="actionformer", options={"actionformer.num_levels": 4}).to_json()
+    del record["schedule"]
+    settings = TrainSettings.from_json(record, where="run.json")
+    shapes = {
+        name: tuple(each.shape) for name, each in build_model(settings, dim=8, num_classes=2).state_dict().items()
+    }
+    assert shapes["head.projections.0.conv.weight"] == (256, 8, 3)
+    assert not any("scale_2w" in name or "num_positive" in name for name in shapes)
+    assert sum("strided" in name and "merge.weight" in name for name in shapes) == 3
+    assert "actionformer.width" not in TrainSettings.from_json(TrainSettings().to_json(), where="run.json").options
 
 
 def test_the_former_name_of_frames_per_epoch_is_read() -> None:
