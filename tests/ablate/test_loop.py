@@ -256,7 +256,7 @@ def test_the_table_that_people_see(store: Path, tmp_path: Path) -> None:
     assert 0 < table.chance["mAP"] < 1
     text = " ".join(lines)
     assert "x3d_m-ed failed: no store of x3d_m with 5 blocks; give the data set, or --any-backbone" in text
-    assert "epochs of 1,100 steps, shorter than the recipes': 1 row(s)" in text  # 22 windows of 50 in 300 rows
+    assert "epochs of 1,200 steps, shorter than the recipes': 1 row(s)" in text  # 24 windows of 50 in 300 rows
     narrow = shown(table, width=70)
     assert "a wider terminal shows more; ablation.csv holds all" in narrow
     assert max(len(line) for line in narrow.splitlines()) <= 70
