@@ -16,11 +16,9 @@ from ...files import begun_folder, num_cores, remove_stale, whole_or_absent, wri
 from ...workers import Failure, side_by_side
 from ..settings import SyntheticSettings
 from .draw import Painter
-from .look import HEIGHT, WIDTH, draw_look, follow, make_camera
-from .panorama import draw_panorama
+from .look import HEIGHT, WIDTH
 from .play import play_match
 from .script import FPS, Script
-from .tracks import make_tracks
 
 VIDEO_NAME, LABELS_NAME = "224p.mp4", "Labels-ball.json"
 
@@ -48,29 +46,16 @@ def write_match(folder: Path, *, seconds: float, seed: int, variety: float = 1.0
     if not 0 <= variety <= 1:
         raise InputError("variety of looks is not usable", got=variety, wanted="0 to 1")
     script = script_of(seed, num_frames=max(1, round(seconds * FPS)))
-    painter, crf = make_painter(script, seed, variety=variety)
-    _encode(folder / VIDEO_NAME, painter.frames(), crf=crf)
-    write_json_atomic(
-        folder / LABELS_NAME,
-        {"UrlLocal": url_local or folder.name, "annotations": [event.to_json() for event in script.events]},
-    )
+    painter = Painter(script, seed, variety=variety)
+    _encode(folder / VIDEO_NAME, painter.frames(), crf=painter.crf)
+    annotations = [event.to_json() for event in script.events]
+    write_json_atomic(folder / LABELS_NAME, {"UrlLocal": url_local or folder.name, "annotations": annotations})
     return list(script.events)
 
 
 def script_of(seed: int, *, num_frames: int) -> Script:
     """What happens in the match of this seed; quick, as nothing is drawn."""
     return play_match(np.random.default_rng((seed, 0)), num_frames)
-
-
-def make_painter(script: Script, seed: int, *, variety: float = 1.0) -> tuple[Painter, int]:
-    """What draws the match of this seed, and the quality (crf) of its video."""
-    look = draw_look(np.random.default_rng((seed, 1)), variety=variety)
-    rng = np.random.default_rng((seed, 2))
-    tracks = make_tracks(script, rng)
-    camera = make_camera(look)
-    views = follow(camera, look, ball=tracks.ball, rng=rng)
-    panorama = draw_panorama(camera, look, rng)
-    return Painter(look, camera, panorama=panorama, tracks=tracks, views=views, rng=rng), look.crf
 
 
 def _encode(path: Path, frames: Iterable[npt.NDArray[np.uint8]], *, crf: int) -> None:
@@ -119,30 +104,18 @@ class PlannedMatch:
 def plan(settings: SyntheticSettings) -> list[PlannedMatch]:
     """The matches that these settings mean, in the order of their folders in each split."""
     rng = np.random.default_rng((settings.seed, 3))
-    splits = _share_out(settings.matches)
-    matches = []
+    num_valid, num_test = max(1, round(settings.matches / 7)), max(1, round(2 * settings.matches / 7))
+    counts: dict[Split, int] = {"train": settings.matches - num_valid - num_test, "valid": num_valid, "test": num_test}
+    splits = [split for split, count in counts.items() for _ in range(count)]  # as in SoccerNet: 4, 1 and 2 of 7
+    seconds, matches = settings.minutes * 60 / settings.matches, []
     for index, split in enumerate(splits):
         towns, surnames = rng.choice(len(_TOWNS), 2, replace=False), rng.choice(len(_SURNAMES), 2)
         home, away = (f"{_TOWNS[town]} {_SURNAMES[name]}" for town, name in zip(towns, surnames, strict=True))
         date = f"2026-{index // 28 % 12 + 1:02d}-{index % 28 + 1:02d}"
         folder = f"{split}/synthetic/{2026 + index // 336}/{date} - {home} - {away}"
-        seconds = settings.minutes * 60 / settings.matches
-        matches.append(PlannedMatch(folder, split, seconds, _seed(settings.seed, index)))
+        digest = hashlib.sha256(f"{settings.seed}/{index}".encode()).digest()
+        matches.append(PlannedMatch(folder, split, seconds, int.from_bytes(digest[:6], "big")))
     return matches
-
-
-def _share_out(num_matches: int) -> list[Split]:
-    """Splits as in SoccerNet: 4, 1 and 2 of 7; at least one match in each."""
-    num_valid, num_test = max(1, round(num_matches / 7)), max(1, round(2 * num_matches / 7))
-    train: list[Split] = ["train"] * (num_matches - num_valid - num_test)
-    valid: list[Split] = ["valid"] * num_valid
-    test: list[Split] = ["test"] * num_test
-    return train + valid + test
-
-
-def _seed(seed: int, index: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")
 
 
 def write_data_set(
