@@ -85,11 +85,8 @@ def parse_json(data: bytes, *, where: str) -> Any:
         text = data.decode("utf-8")
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where}: not valid JSON at line {error.lineno}, column {error.colno}",
-            got=error.msg,
-            cure="repair the file, or fetch it again",
-        ) from None
+        what = f"{where}: not valid JSON at line {error.lineno}, column {error.colno}"
+        raise InputError(what, got=error.msg, cure="repair the file, or fetch it again") from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deep", cure="fetch the file again") from None
     except UnicodeDecodeError as error:
@@ -201,14 +198,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise InputError(
-                f"{path}: {_FULL[error.errno]}",
-                got=error.strerror,
-                cure="free some space and run the same command again: it goes on from the last saved row",
-            ) from error
-        raise InputError(
-            f"{error.filename or path}: cannot be written", got=error.strerror, cure="check the folder and its rights"
-        ) from error
+            cure = "free some space and run the same command again: it goes on from what is saved"
+            raise InputError(f"{path}: {_FULL[error.errno]}", got=error.strerror, cure=cure) from error
+        where, cure = error.filename or path, "check the folder and its rights"
+        raise InputError(f"{where}: cannot be written", got=error.strerror, cure=cure) from error
 
 
 def cache_folder() -> Path:
