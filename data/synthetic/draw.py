@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .look import HEIGHT, WIDTH, Camera, Colour, Look, draw_look, follow, make_camera, to_yuv
 from .script import GOAL_HALF_WIDTH, GOAL_HEIGHT, HALF_LENGTH, HALF_WIDTH, NUM_PLAYERS, Array, Script
-from .sprites import Plane, part_colours, paste, player_sprite, pose_key, shadow_sprite
+from .sprites import Plane, part_colours, paste, place_of, player_sprite, pose_key, shadow_sprite
 from .tracks import POSES, make_tracks
 
 _SKINS: tuple[Colour, ...] = ((225.0, 180.0, 150.0), (205.0, 155.0, 120.0), (150.0, 100.0, 70.0), (95.0, 65.0, 50.0))
@@ -88,7 +88,7 @@ class Painter:
         seen = (column > -30) & (column < WIDTH + 30) & (row > -5) & (row < HEIGHT + 45)
         for player in np.flatnonzero(seen[:_BALL]):
             x, y = float(column[player]), float(row[player])
-            sprite = shadow_sprite(self._look.sun, self._look.shadow, scale=float(scale[player]), x=x, y=y)
+            sprite = shadow_sprite(self._look.sun, self._look.shadow, place_of(float(scale[player]), x, y))
             paste(self._luma, self._chroma, sprite, x=x, y=y)
         self._shade_ball(float(column[_BALL + 1]), float(row[_BALL + 1]), float(scale[_BALL]))
         depth = points[: _BALL + 1, 1].copy()
@@ -109,8 +109,8 @@ class Painter:
         yaw = float(_YAWS[np.abs(_YAWS - facing).argmin()])
         if pose in (_HEAD, _CHEER) and abs(moment) < 7:
             row -= scale * _JUMP_METRES * (1 - (moment / 7) ** 2)
-        soft = 2 * self._look.blur
-        sprite = player_sprite(self._colours[player], key, yaw, soft=soft, scale=scale, x=column, y=row)
+        soft, place = 2 * self._look.blur, place_of(scale, column, row)
+        sprite = player_sprite(self._colours[player], key, yaw, soft=soft, place=place)
         paste(self._luma, self._chroma, sprite, x=column, y=row)
 
     def _shade_ball(self, column: float, row: float, scale: float) -> None:

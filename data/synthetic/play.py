@@ -127,13 +127,9 @@ class _Play:
     # Building blocks
 
     def _teams(self) -> tuple[Array, Array]:
-        near_x, near_y = (
-            np.array([_SHARE * at + (1 - _SHARE) * late]) for at, late in zip(self.ball[:2], self.followed, strict=True)
-        )
+        near = _SHARE * np.array([self.ball[:2]]) + (1 - _SHARE) * np.array([self.followed])
         left, right = (
-            stations(
-                formation, side, ball_x=near_x, ball_y=near_y, forward=np.array([1.0 if side == self.side else -1.0])
-            )[0]
+            stations(formation, side, near, np.array([1.0 if side == self.side else -1.0]))[0]
             for side, formation in enumerate(self.formations)
         )
         teams = (left, right)
@@ -154,10 +150,7 @@ class _Play:
         self.flights.append(flight)
         share = 0.5 * (1 - float(np.exp(-frames / _FOLLOW_FRAMES)))
         x, y = self.followed
-        self.followed = (
-            x + share * (self.ball[0] + to[0] - 2 * x),
-            y + share * (self.ball[1] + to[1] - 2 * y),
-        )
+        self.followed = x + share * (self.ball[0] + to[0] - 2 * x), y + share * (self.ball[1] + to[1] - 2 * y)
         self.frame, self.ball = flight.stop, to
 
     def _fly(self, to: Point) -> None:

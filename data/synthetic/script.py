@@ -98,17 +98,16 @@ def direction(side: int) -> int:
     return 1 if side == 0 else -1
 
 
-def stations(formation: str, side: int, *, ball_x: Array, ball_y: Array, forward: Array) -> Array:
+def stations(formation: str, side: int, ball: Array, forward: Array) -> Array:
     """Where the players of a side belong, (T, 11, 2) metres.
 
     Args:
         formation: one of `FORMATIONS`.
         side: 0 or 1.
-        ball_x: (T,) metres.
-        ball_y: (T,) metres.
+        ball: (T, 2) metres.
         forward: (T,) 1 where the side has the ball, -1 where the other has it, or between.
     """
-    ahead = direction(side)
+    ahead, (ball_x, ball_y) = direction(side), ball.T
     places = np.array(_FORMATIONS[formation])
     centre = 0.66 * ball_x + ahead * 3.5 * forward
     x = centre[:, None] + ahead * _BLOCK_LENGTH * (places[:, 0] - 0.5)

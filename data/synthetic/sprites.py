@@ -160,9 +160,16 @@ class Sprite:
     """Even."""
 
 
-def player_sprite(
-    colours: tuple[Floats, Floats], key: str, yaw: float, *, soft: float, scale: float, x: float, y: float
-) -> Sprite:
+Place = tuple[int, int, int]
+"""Size (`_STEP` to its power is pixels per metre), and column and row of the feet beyond an even one, 0 or 1."""
+
+
+def place_of(scale: float, x: float, y: float) -> Place:
+    """What a sprite depends on for feet at column `x` and row `y`, where a metre has `scale` pixels."""
+    return round(float(np.log(scale)) / float(np.log(_STEP))), int(x % 2), int(y % 2)
+
+
+def player_sprite(colours: tuple[Floats, Floats], key: str, yaw: float, *, soft: float, place: Place) -> Sprite:
     """The drawing of one player; the same for the same question, whatever came before.
 
     Args:
@@ -170,11 +177,9 @@ def player_sprite(
         key: of `pose_key`.
         yaw: one of a few levels.
         soft: extra blur in pixels.
-        scale: pixels per metre; rounded to steps of 5 %.
-        x: column of the feet; what lies beyond an even column counts.
-        y: row of the feet, likewise.
+        place: of `place_of`.
     """
-    full, half, left, top = _shape(key, yaw, _size(scale), int(x % 2), int(y % 2), soft)
+    full, half, left, top = _shape(key, yaw, place, soft)
     luma, chroma = (
         (of_part @ weights.reshape(len(weights), -1)).astype(np.uint16).reshape(-1, *weights.shape[1:])
         for of_part, weights in zip(colours, (full, half), strict=True)
@@ -183,9 +188,9 @@ def player_sprite(
 
 
 @lru_cache(maxsize=4000)
-def _shape(key: str, yaw: float, size: int, odd_x: int, odd_y: int, soft: float) -> tuple[Floats, Floats, int, int]:
+def _shape(key: str, yaw: float, place: Place, soft: float) -> tuple[Floats, Floats, int, int]:
     """A drawing without colours at its final size: (parts + 1, rows, columns) weights of Y, of U and V; left; top."""
-    large, left, top = _figure(key, yaw)
+    (large, left, top), (size, odd_x, odd_y) = _figure(key, yaw), place
     _, rows, columns = large.shape
     x, right = _filter(_WIDE, _COLUMNS, size, odd_x, soft).part(left, left + columns)
     y, below = _filter(_ABOVE, _ROWS, size, odd_y, soft).part(top, top + rows)
@@ -229,10 +234,6 @@ def _filter(metres: float, samples: int, size: int, odd: int, soft: float) -> _F
     weight = np.clip(1 - np.abs(centre[:, None] - source) / reach, 0, None)
     weight /= np.maximum(weight.sum(axis=1, keepdims=True), reach / step)  # never above 1
     return _Filter(weight.astype(np.float32), first, start, step, reach)
-
-
-def _size(scale: float) -> int:
-    return round(float(np.log(scale)) / float(np.log(_STEP)))
 
 
 def part_colours(kit: Kit, skin: Colour, tone: Array) -> tuple[Floats, Floats]:
@@ -279,21 +280,10 @@ def _figure(key: str, yaw: float) -> tuple[Floats, int, int]:
     return np.ascontiguousarray(cut), left, top
 
 
-def shadow_sprite(sun: tuple[float, float], darkness: float, *, scale: float, x: float, y: float) -> Sprite:
-    """The soft patch on the ground at a player's feet.
-
-    Args:
-        sun: metres on the ground, x and y, from the feet to the shadow of a head.
-        darkness: 0 to 1.
-        scale: as in `player_sprite`, like `x` and `y`.
-        x: column of the feet.
-        y: row of the feet.
-    """
-    return _shadow(sun, darkness, _size(scale), int(x % 2), int(y % 2))
-
-
 @lru_cache(maxsize=400)
-def _shadow(sun: tuple[float, float], darkness: float, size: int, odd_x: int, odd_y: int) -> Sprite:
+def shadow_sprite(sun: tuple[float, float], darkness: float, place: Place) -> Sprite:
+    """The soft patch at a player's feet; `sun`: metres from there to the shadow of a head; `darkness`: 0 to 1."""
+    size, odd_x, odd_y = place
     scale = _STEP**size
     ways = (0.9 * sun[0] * scale, 0.32 * scale), (-0.42 * sun[1] * scale, 0.14 * scale)
     (left, right), (top, bottom) = (

@@ -100,8 +100,7 @@ def _player_paths(script: Script, ball: npt.NDArray[np.float32], rng: np.random.
     forward = late(smooth(_possession(script), 75), 10)
     paths = np.empty((num_frames, 2 * NUM_PLAYERS + 1, 2), np.float32)
     for side, formation in enumerate(script.formations):
-        x, y = followed.T
-        places = stations(formation, side, ball_x=x, ball_y=y, forward=direction(side) * forward)
+        places = stations(formation, side, followed, direction(side) * forward)
         paths[:, side * NUM_PLAYERS : (side + 1) * NUM_PLAYERS] = places
     paths[:, -1, 0] = 0.8 * followed[:, 0]
     paths[:, -1, 1] = 0.6 * followed[:, 1] - 7
