@@ -223,23 +223,22 @@ def read_labels(path: Path) -> list[Event]:
     Raises:
         InputError: unreadable, bad JSON (with line), or a record that cannot be used (with its index).
     """
-    return _read_events(path, key="annotations")
+    return sorted(read_events(path, key="annotations"), key=lambda event: (event.half, event.position_ms))
 
 
-def read_predictions(path: Path) -> list[Event]:
-    """Events of a `results_spotting.json` (key `predictions`), in time order. Raises as `read_labels`."""
-    return _read_events(path, key="predictions")
+def read_events(path: Path, *, key: str) -> list[Event]:
+    """Events of a label file (key `annotations`) or a prediction file (`predictions`), in the file's own order.
 
+    The order matters: on one cell of the grid the last of the file wins.
 
-def _read_events(path: Path, *, key: str) -> list[Event]:
+    Raises:
+        InputError: unreadable, bad JSON, or a record that cannot be used (with its index).
+    """
     document = read_json(path, max_bytes=PREDICTIONS_BYTES if key == "predictions" else JSON_BYTES)
     records = document.get(key) if isinstance(document, Mapping) else None
     if not isinstance(records, list):
         raise InputError(f"{path}: no list named {key!r}", got=type(document).__name__, wanted=f'{{"{key}": [...]}}')
-    return sorted(
-        (parse_event(record, where=f"{path}: {key}[{index}]") for index, record in enumerate(records)),
-        key=lambda event: (event.half, event.position_ms),
-    )
+    return [parse_event(record, where=f"{path}: {key}[{index}]") for index, record in enumerate(records)]
 
 
 def write_predictions(path: Path, events: Iterable[Event], *, url_local: str) -> None:

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, cast
 
-from .errors import InputError
+from .errors import InputError, refuse_differing
 
 if TYPE_CHECKING:
     import filelock
@@ -85,11 +85,8 @@ def parse_json(data: bytes, *, where: str) -> Any:
         text = data.decode("utf-8")
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where}: not valid JSON at line {error.lineno}, column {error.colno}",
-            got=error.msg,
-            cure="repair the file, or fetch it again",
-        ) from None
+        what = f"{where}: not valid JSON at line {error.lineno}, column {error.colno}"
+        raise InputError(what, got=error.msg, cure="repair the file, or fetch it again") from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deep", cure="fetch the file again") from None
     except UnicodeDecodeError as error:
@@ -136,10 +133,23 @@ def write_atomic(path: Path, data: bytes, *, via: Path | None = None) -> None:
         data: all of it.
         via: the temporary file, on the same disk; a kill may leave it behind. Default: `.NAME.PROCESS` beside the file.
     """
+    with whole_or_absent(path, via=via) as temporary:
+        write_synced(temporary, data)
+
+
+@contextlib.contextmanager
+def whole_or_absent(path: Path, *, via: Path | None = None) -> Iterator[Path]:
+    """Give a temporary name to write to; at the end it is synced to the disk and renamed, or removed after an error.
+
+    Args:
+        path: the file; its folder is made.
+        via: as `write_atomic`.
+    """
     temporary = via or path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_synced(temporary, data)
+        yield temporary
+        sync_path(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -188,14 +198,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise InputError(
-                f"{path}: {_FULL[error.errno]}",
-                got=error.strerror,
-                cure="free some space and run the same command again: it goes on from the last saved row",
-            ) from error
-        raise InputError(
-            f"{error.filename or path}: cannot be written", got=error.strerror, cure="check the folder and its rights"
-        ) from error
+            cure = "free some space and run the same command again: it goes on from what is saved"
+            raise InputError(f"{path}: {_FULL[error.errno]}", got=error.strerror, cure=cure) from error
+        where, cure = error.filename or path, "check the folder and its rights"
+        raise InputError(f"{where}: cannot be written", got=error.strerror, cure=cure) from error
 
 
 def cache_folder() -> Path:
@@ -329,6 +335,34 @@ def settings_from(cls: type[SettingsT], record: object, *, where: str) -> Settin
         raise
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: settings are not usable", got=str(error)[:200]) from None
+
+
+def begun_folder(folder: Path, record_name: str, settings: Mapping[str, object], *, holds: str) -> Mapping[str, Any]:
+    """The record in a folder that a command began with the same settings, and goes on with; empty for a new folder.
+
+    Args:
+        folder: what the command makes.
+        record_name: JSON file in it, with the settings themselves or under `settings`.
+        settings: plain JSON values.
+        holds: what the folder is to hold, for the errors.
+
+    Raises:
+        InputError: the folder holds anything else, or was begun with other settings (names them).
+    """
+    path = folder / record_name
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder}: not empty, and holds no {holds}", wanted="a new folder")
+        return {}
+    record = read_json(path)
+    inner = record.get("settings", {}) if isinstance(record, Mapping) else None
+    if not isinstance(inner, Mapping):
+        raise InputError(f"{path}: not usable", got=str(record)[:80], cure="take another folder")
+    held = {**record, **inner}
+    differing = [name for name in settings if held.get(name) != settings[name]]
+    cure = "take another folder, or give the settings that are there"
+    refuse_differing(differing, f"{folder}: holds {holds} of other settings", got=settings, wanted=held, cure=cure)
+    return cast(Mapping[str, Any], record)
 
 
 def num_cores() -> int:

@@ -133,16 +133,7 @@ def each_match(match_ids: Iterable[T], work: Callable[[T], MatchResult], progres
 
 def failed(match_id: str, error: Exception, *, seconds: float = 0.0) -> MatchResult:
     """The result of a match that an exception ended."""
-    failure = Failure.of(error)
-    status = getattr(error, "status", "failed")
-    return MatchResult(
-        match_id=match_id,
-        status=status,
-        is_done=False,
-        message=failure.why,
-        details=failure.details,
-        seconds=seconds,
-    )
+    return Failure.of(error).result(match_id, status=getattr(error, "status", "failed"), seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -160,6 +151,13 @@ class Failure:
         if isinstance(error, InputError):
             return cls(str(error))
         return cls(f"{type(error).__name__}: {error}".splitlines()[0], "".join(traceback.format_exception(error)))
+
+    def result(self, match_id: str, *, status: str = "failed", seconds: float = 0.0) -> MatchResult:
+        """The result of a match whose task it is."""
+        message, details = self.why, self.details
+        return MatchResult(
+            match_id=match_id, status=status, is_done=False, message=message, details=details, seconds=seconds
+        )
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from ..cache.store import FeatureStore
 from ..data.games import SourceGame, StoredPart, choose_games, find_games
 from ..errors import InputError
-from ..eval.files import PREDICTIONS_NAME, games_of, read_events
+from ..eval.files import PREDICTIONS_NAME, games_of
 from ..eval.prediction_folder import RECORD
 from ..eval.report import EvalSettings, Report, Resampling, evaluate
-from ..events import Event, Split
+from ..events import Event, Split, read_events
 from ..extract.options import Device
 from ..files import read_json, write_json_atomic
 from ..heads.training.checkpoint import BEST, RUN, RunRecord

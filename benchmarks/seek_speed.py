@@ -26,7 +26,8 @@ import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from common import interleaved, machine, median_ratio, spread
 
-from bas.data.proxy import CopyReport, ProxySettings, copy_video
+from bas.data.proxy import CopyReport, copy_video
+from bas.data.settings import ProxySettings
 from bas.extract.video.clips import ClipPlace, ClipReader
 from bas.extract.video.picture import PictureFormat
 from bas.extract.video.reader import Video, open_video
@@ -82,7 +83,7 @@ def make_files(sources: list[Path], folder: Path, arguments: argparse.Namespace)
     for name in ("224p keyint 250", "720p keyint 250"):
         proxy = f"proxy of {name[:4]}"
         files[proxy] = folder / f"{len(files)}.mp4"
-        report = copy_video(files[name], files[proxy], ProxySettings(), max_bad_share=0)
+        report = copy_video(files[name], files[proxy], ProxySettings(max_bad_share=0))
         print(f"{proxy}: {describe(files[proxy], report.num_frames)}, {likeness(report)}")
     return files
 

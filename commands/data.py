@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..data.settings import ProxySettings, SyntheticSettings
 from ..errors import printable
 from .options import AsJson, progress_bar
 from .settings_options import with_options
-from .show import Cell, ProgressView, note, show, summary_view, table
+from .show import Cell, ProgressView, note, say, show, summary_view, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,6 +25,7 @@ _MAX_PLACES = 10
 DataRoot = Annotated[
     Path, typer.Argument(metavar="ROOT", help="Folder in the SoccerNet layout, or any folder of <match>/<video>.")
 ]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or one that this command began.")]
 
 
 @with_options()
@@ -63,63 +65,53 @@ def data_ls(root: DataRoot, as_json: AsJson = False) -> None:
         show(view, records, as_json=as_json)
     else:
         for record in records:  # for scripts
-            cells = [record["match"], record["split"] or "-", record["video"] or "-", record["events"]]
-            print("\t".join("-" if cell is None else printable(str(cell)) for cell in cells))
+            _print_cells(*(record[name] for name in ("match", "split", "video", "events")))
     num_errors = sum(finding.severity == "error" for finding in data_set.findings)
     note(f"{num_errors} error(s) in the data: bas data check '{root}' says which" if num_errors else "")
 
 
 @with_options()
 def data_synthetic(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or one that this command began.")],
-    minutes: Annotated[float, typer.Option(help="Length of all matches together.")] = 20.0,
-    matches: Annotated[int, typer.Option(help="3 or more; about 4/7 train, 1/7 valid, 2/7 test.")] = 7,
-    seed: Annotated[int, typer.Option(help="Another one gives other matches.")] = 0,
-    variety: Annotated[float, typer.Option(help="How different the matches look, 0 to 1.")] = 1.0,
+    out: Out,
+    settings: SyntheticSettings,
     jobs: Annotated[int, typer.Option(help="Matches drawn side by side; 0: one per core.")] = 0,
 ) -> None:
     """Draw synthetic football matches with labels, in SoccerNet's layout. Resumes.
 
     Test and demo data: figures measured on it say nothing about real football.
     """
-    from ..data.synthetic import SyntheticSettings, write_data_set
+    from ..data.synthetic import write_data_set
 
     with progress_bar("drawing matches") as on_progress:
-        planned = write_data_set(
-            out, SyntheticSettings(minutes, matches, seed, variety), jobs=jobs, on_progress=on_progress
-        )
+        planned = write_data_set(out, settings, jobs=jobs, on_progress=on_progress)
     for match in planned:
-        print(f"{match.split}\t{match.seconds / 60:.1f} min\t{out / match.folder}")
-    print(f"{len(planned)} synthetic matches in {out}; next: bas data check '{out}'")
+        _print_cells(match.split, f"{match.seconds / 60:.1f} min", out / match.folder)
+    say(f"{len(planned)} synthetic matches in {out}; next: bas data check '{out}'")
 
 
 @with_options()
 def data_proxy(
     root: DataRoot,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or one that this command began.")],
-    size: Annotated[str, typer.Option(help="Width x height that a picture takes at most.")] = "398x224",
-    gop: Annotated[int, typer.Option(help="Frames from one key frame to the next at most.")] = 12,
-    crf: Annotated[int, typer.Option(help="Quality of x264, 0 (lossless) to 51; 6 more halve the size.")] = 18,
+    out: Out,
+    settings: ProxySettings,
     jobs: Annotated[int, typer.Option(help="Videos copied side by side; 0: one per core.")] = 0,
-    max_bad_share: Annotated[
-        float, typer.Option(help="Largest share of undecodable frames with which a video is accepted, 0 to 1.")
-    ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
     """Copy a data set with small videos that are quick to read at random places, for training on clips. Resumes.
 
     Labels and times stay as they are; each copy is read again: all times, and a sample of frames, must be the source's.
     """
-    from ..data.proxy import ProxySettings, write_proxies
-    from ..extract.options import parse_pair
+    from ..data.proxy import write_proxies
 
-    width_height = parse_pair(size, option="--size", separator="x", example="398x224")
-    settings = ProxySettings(size=width_height, gop=gop, crf=crf)
     with ProgressView("copying", unit="%") as progress:
-        summary = write_proxies(root, out, settings, jobs=jobs, max_bad_share=max_bad_share, progress=progress)
+        summary = write_proxies(root, out, settings, jobs=jobs, progress=progress)
     show(summary_view(summary), summary.to_json(), as_json=as_json, piped_width=120)
     if not summary.complete:
         raise typer.Exit(2)
+
+
+def _print_cells(*cells: object) -> None:
+    print("\t".join("-" if cell is None else printable(str(cell)) for cell in cells))  # `say` escapes tabs
 
 
 def _listing(data_set: "DataSet") -> list[dict[str, Any]]:

@@ -3,17 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from ..errors import InputError
 from ..events import SPLITS, Split
 
-if TYPE_CHECKING:
-    from ..heads.training.settings import TrainSettings
-
-Settings = TypeVar("Settings", bound="TrainSettings")
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Ray = Annotated[

@@ -7,13 +7,12 @@ clips come 1.6 times as fast as without it, for 6 % more bytes (`benchmarks/seek
 
 import contextlib
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,26 @@ import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from ..errors import InputError, refuse_differing
+from ..errors import InputError, reading_record
 from ..extract.video.demux import file_stamp, reading, require_unchanged
 from ..extract.video.picture import SCALERS, PictureFormat, Pixels, colour_of, inner_size, quarter_turns
-from ..extract.video.reader import Video, open_video
+from ..extract.video.reader import Video, open_video, probe_video
 from ..extract.video.timetable import Int64s, TimeTable, require_few_bad
-from ..files import file_sha256, num_cores, read_json, remove_stale, write_json_atomic
+from ..files import (
+    begun_folder,
+    disk_errors,
+    file_sha256,
+    num_cores,
+    remove_stale,
+    whole_or_absent,
+    write_atomic,
+    write_json_atomic,
+)
 from ..workers import SILENT, Failure, MatchResult, Progress, Summary, side_by_side
 from .folders import folder_splits, game_id
 from .labels import CLASSES_NAME, SPLITS_NAME, SplitSources, assign_splits
-from .sources import DataSet, Match, find_data_set
+from .settings import X264_PRESET, ProxySettings
+from .sources import DataSet, find_data_set
 
 RECORD_NAME, VERSION = "proxy.json", 1
 """The version goes up when the same settings no longer give the same copies."""
@@ -40,32 +49,7 @@ MIN_PSNR_DB = 25.0
 _MAX_PSNR_DB = 99.0
 _NUM_COMPARED = 100
 _MAX_TIMESCALE = 2**31 - 1
-_PRESET = "veryfast"
 _REPORT_FRAMES = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProxySettings:
-    """What decides the bytes of a copy."""
-
-    size: tuple[int, int] = (398, 224)
-    """Width x height that a picture takes at most; its aspect is kept, and none is made larger."""
-    gop: int = 12
-    """Frames from one key frame to the next at most."""
-    crf: int = 18
-    """Quality of x264, 0 (lossless) to 51; 6 more halve the size."""
-
-    def __post_init__(self) -> None:
-        if min(self.size) < 16:
-            raise InputError("--size is not usable", got="x".join(map(str, self.size)), wanted="16x16 or more")
-        if self.gop < 1:
-            raise InputError("--gop is not usable", got=self.gop, wanted="1 or more frames")
-        if not 0 <= self.crf <= 51:
-            raise InputError("--crf is not usable", got=self.crf, wanted="0 (lossless) to 51 (worst)")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"width": self.size[0], "height": self.size[1], "gop": self.gop, "crf": self.crf, "preset": _PRESET}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +75,12 @@ class _CopyTask:
     match_id: str
     source: Path
     target: Path
-    settings: ProxySettings
-    max_bad_share: float
+    entry: Any
+    """What the record says of the target; None: nothing."""
 
 
 def write_proxies(
-    root: Path,
-    out: Path,
-    settings: ProxySettings,
-    *,
-    jobs: int = 0,
-    max_bad_share: float = 0.05,
-    progress: Progress = SILENT,
+    root: Path, out: Path, settings: ProxySettings, *, jobs: int = 0, progress: Progress = SILENT
 ) -> Summary:
     """Copy a data set: labels, splits and classes as they are, each match's video by `copy_video`.
 
@@ -114,7 +92,6 @@ def write_proxies(
         out: a new folder, or one that this function began with the same settings.
         settings: of the copies.
         jobs: videos copied side by side, each by one process with one thread; 0: one per core.
-        max_bad_share: of damaged and missing steps that is accepted in a source, 0 to 1.
         progress: callbacks; amounts are percent of a video.
 
     Raises:
@@ -123,41 +100,37 @@ def write_proxies(
     """
     if jobs < 0:
         raise InputError("--jobs is not usable", got=jobs, wanted="1 or more, or 0 for one per core")
-    started, data_set = time.perf_counter(), find_data_set(root)
+    started, data_set, results = time.perf_counter(), find_data_set(root), dict[str, MatchResult]()
     data_set.raise_errors()
     _require_place(data_set, out)
-    made = _made_before(out, settings)
+    record = {"version": VERSION, "settings": settings.to_json()}
+    begun = begun_folder(out, RECORD_NAME, {"version": VERSION, **settings.to_json()}, holds="copies")
+    with reading_record(f"{out / RECORD_NAME}: not usable", cure="take another folder"):
+        made = dict(begun.get("videos", {}))
+    write_json_atomic(out / RECORD_NAME, {**record, "videos": made})
     _copy_texts(data_set, out)
-    results: dict[str, MatchResult] = {}
 
-    def finish(result: MatchResult) -> None:
-        results[result.match_id] = result
-        progress.finished(result)
-
-    def ended(task: _CopyTask, outcome: CopyReport | Failure) -> None:
+    def ended(task: _CopyTask, outcome: tuple[str, CopyReport] | Failure) -> None:
         if isinstance(outcome, Failure):
-            why, details = outcome.why, outcome.details
-            finish(MatchResult(match_id=task.match_id, status="failed", is_done=False, message=why, details=details))
-            return
-        name = task.target.relative_to(out).as_posix()
-        made[name] = {"match": task.match_id, "source": task.source.name, **asdict(outcome)}
-        _write_record(out, settings, made)
-        finish(_result(task.match_id, "copied", outcome))
+            result = outcome.result(task.match_id)
+        else:
+            entry = {"match": task.match_id, "source": task.source.name, **asdict(outcome[1])}
+            made[task.target.relative_to(out).as_posix()] = entry
+            write_json_atomic(out / RECORD_NAME, {**record, "videos": dict(sorted(made.items()))})
+            result = _result(task.match_id, *outcome)
+        results[task.match_id] = result
+        progress.finished(result)
 
     progress.started(len(data_set.matches), 0)
     tasks = []
     for match in data_set.matches:
-        task = _task(match, data_set, out, settings, max_bad_share)
-        report = _there(task, made.get(task.target.relative_to(out).as_posix()))
-        if report is None:
-            tasks.append(task)
-        else:
-            finish(_result(match.id, "already there", report))
-    tasks.sort(key=lambda task: -task.source.stat().st_size)
+        source = match.require_video()
+        target = (out / source.relative_to(data_set.root)).with_suffix(".mp4")
+        tasks.append(_CopyTask(match.id, source, target, made.get(target.relative_to(out).as_posix())))
     try:
         side_by_side(
-            _copy,
-            tasks,
+            partial(_copy, settings),
+            sorted(tasks, key=lambda task: -task.source.stat().st_size),
             jobs=jobs or num_cores(),
             progress=lambda task, share: progress.advanced(task.match_id, 100 * share, 100, ""),
             ended=ended,
@@ -174,21 +147,27 @@ def write_proxies(
     )
 
 
+def _copy(settings: ProxySettings, task: _CopyTask, report: Callable[[float], None]) -> tuple[str, CopyReport]:
+    """What a worker process does: the status and report of a copy that is there, of this very source, or is made."""
+    with contextlib.suppress(KeyError, TypeError), reading(task.source):
+        there = CopyReport(**{field.name: task.entry[field.name] for field in fields(CopyReport)})
+        if task.target.is_file() and task.target.stat().st_size == there.proxy_bytes:
+            is_same = task.source.stat().st_size == there.source_bytes
+            if is_same and file_sha256(task.source) == there.source_sha256:
+                return "already there", there
+    remove_stale(task.target)
+    return "copied", copy_video(task.source, task.target, settings, report)
+
+
 def copy_video(
-    source: Path,
-    target: Path,
-    settings: ProxySettings,
-    *,
-    max_bad_share: float,
-    report: Callable[[float], None] = lambda _: None,
+    source: Path, target: Path, settings: ProxySettings, report: Callable[[float], None] = lambda _: None
 ) -> CopyReport:
     """Write a copy, read it again, compare it with the source, and only then give it its name.
 
     Args:
         source: any video that `open_video` reads.
         target: an mp4 file; its folder is made.
-        settings: size, groups, quality.
-        max_bad_share: of damaged and missing steps that is accepted, 0 to 1.
+        settings: size, groups, quality, damage that is accepted.
         report: called with the share that is done, 0 to 1.
 
     Raises:
@@ -197,23 +176,14 @@ def copy_video(
     """
     started, stamp = time.perf_counter(), file_stamp(source)
     video = open_video(source, fps=None, picture=PictureFormat(width=16, height=16), threads=1)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with disk_errors(target), whole_or_absent(target) as temporary:
         lost = _encode(source, temporary, settings, video, report)
         grid = video.grid
         is_bad = np.isin(grid.frame_of_step, lost) | (~grid.is_covered & (grid.frame_of_step >= 0))
-        require_few_bad(int(is_bad.sum()), grid.num_steps, max_bad_share=max_bad_share, what=str(source))
+        require_few_bad(int(is_bad.sum()), grid.num_steps, max_bad_share=settings.max_bad_share, what=str(source))
         frames, psnr_db = _compare(source, temporary, lost)
         sha256 = file_sha256(source)
         require_unchanged(source, stamp)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except (OSError, av.error.FFmpegError) as error:
-        raise InputError(f"{target}: cannot be written", got=error, cure="is there room, and permission?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     worst = int(np.argmin(psnr_db))
     return CopyReport(
         num_frames=video.table.num_frames,
@@ -244,7 +214,7 @@ def _encode(
     clock = {"movie_timescale": str(timescale), "video_track_timescale": str(timescale)}
     # cpu-independent and one thread: equal sources give equal bytes. force-cfr keeps the rate in the header, not times.
     x264 = f"keyint={settings.gop}:bframes=0:open-gop=0:cpu-independent=1:force-cfr=1:log-level=none"
-    options = {"preset": _PRESET, "tune": "fastdecode", "crf": str(settings.crf), "x264-params": x264}
+    options = {"preset": X264_PRESET, "tune": "fastdecode", "crf": str(settings.crf), "x264-params": x264}
     reformatter = VideoReformatter()
     with closing(_every_frame(video, source)) as frames, av.open(str(target), "w", "mp4", options=clock) as container:
         stream = container.add_stream("libx264", rate=table.rate, options=options)
@@ -322,25 +292,21 @@ def _compare(source: Path, proxy: Path, lost: list[int]) -> tuple[list[int], lis
     Raises:
         InputError: a frame of the copy is missing, at another time, or less like than `MIN_PSNR_DB`.
     """
-    info = open_video(proxy, fps=None, picture=PictureFormat(width=16, height=16), threads=1).info
+    info = probe_video(proxy)
     picture = PictureFormat(width=info.display_width, height=info.display_height, fit="stretch")
     for fps in (Fraction(25), None):
         ours, theirs = (open_video(path, fps=fps, picture=picture, threads=1) for path in (proxy, source))
         _require_same_times(source, ours, theirs)
     sound = np.flatnonzero(~np.isin(theirs.grid.frame_of_step, lost))
     steps = sound[np.unique(np.linspace(0, len(sound) - 1, _NUM_COMPARED).astype(int))]
-    frames, psnr_db = np.maximum(theirs.grid.frame_of_step[steps], 0).tolist(), []
+    frames = np.maximum(theirs.grid.frame_of_step[steps], 0).tolist()
     with ours.open_decoder() as decoder, theirs.open_decoder() as other:
         pairs = zip(ours.pictures_at(steps, decoder), theirs.pictures_at(steps, other), strict=True)
-        for frame, (image, wanted) in zip(frames, pairs, strict=True):
-            psnr_db.append(psnr_db_of(image, wanted))
-            if psnr_db[-1] < MIN_PSNR_DB:
-                raise InputError(
-                    f"{source}: its copy is not like it",
-                    got=f"frame {frame}: {psnr_db[-1]:.1f} dB",
-                    wanted=f"{MIN_PSNR_DB} dB or more",
-                    cure="a lower --crf; if that does not help, this is a fault of bas: please report it",
-                )
+        psnr_db = [psnr_db_of(*pair) for pair in pairs]
+    if min(psnr_db) < MIN_PSNR_DB:
+        got, wanted = f"frame {frames[np.argmin(psnr_db)]}: {min(psnr_db):.1f} dB", f"{MIN_PSNR_DB} dB or more"
+        cure = "a lower --crf; if that does not help, this is a fault of bas: please report it"
+        raise InputError(f"{source}: its copy is not like it", got=got, wanted=wanted, cure=cure)
     return frames, psnr_db
 
 
@@ -363,42 +329,13 @@ def psnr_db_of(image: Pixels, other: Pixels) -> float:
     return min(_MAX_PSNR_DB, 10 * math.log10(255**2 / square)) if square else _MAX_PSNR_DB
 
 
-def _task(match: Match, data_set: DataSet, out: Path, settings: ProxySettings, max_bad_share: float) -> _CopyTask:
-    source = match.require_video()
-    target = (out / source.relative_to(data_set.root)).with_suffix(".mp4")
-    return _CopyTask(match.id, source, target, settings, max_bad_share)
-
-
-def _copy(task: _CopyTask, report: Callable[[float], None]) -> CopyReport:
-    """What a worker process does."""
-    remove_stale(task.target)
-    return copy_video(task.source, task.target, task.settings, max_bad_share=task.max_bad_share, report=report)
-
-
 def _result(match_id: str, status: str, report: CopyReport) -> MatchResult:
     columns: dict[str, str | int | float] = {
-        "damaged": report.bad_frames,
-        "source MB": report.source_bytes / 1e6,
-        "copy MB": report.proxy_bytes / 1e6,
-        "mean dB": report.mean_psnr_db,
-        "worst dB": report.worst_psnr_db,
-        "at frame": report.worst_frame,
+        **{"damaged": report.bad_frames, "source MB": report.source_bytes / 1e6, "copy MB": report.proxy_bytes / 1e6},
+        **{"mean dB": report.mean_psnr_db, "worst dB": report.worst_psnr_db, "at frame": report.worst_frame},
     }
-    return MatchResult(
-        match_id=match_id, status=status, num_rows=report.num_frames, seconds=report.seconds, columns=columns
-    )
-
-
-def _there(task: _CopyTask, entry: Any) -> CopyReport | None:
-    """The report of a copy that is there and of this very source; None where it is to be made."""
-    try:
-        report = CopyReport(**{field.name: entry[field.name] for field in fields(CopyReport)})
-    except (KeyError, TypeError):
-        return None
-    with reading(task.source):
-        is_there = task.target.is_file() and task.target.stat().st_size == report.proxy_bytes
-        is_same = is_there and task.source.stat().st_size == report.source_bytes
-        return report if is_same and file_sha256(task.source) == report.source_sha256 else None
+    num_rows, seconds = report.num_frames, report.seconds
+    return MatchResult(match_id=match_id, status=status, num_rows=num_rows, seconds=seconds, columns=columns)
 
 
 def _require_place(data_set: DataSet, out: Path) -> None:
@@ -429,44 +366,13 @@ def _keeps_names(data_set: DataSet, out: Path) -> bool:
     return all(splits[match.id] == match.split for match in data_set.matches)
 
 
-def _made_before(out: Path, settings: ProxySettings) -> dict[str, Any]:
-    """Record the settings, or check that they are those of the record; what has been made: name -> entry."""
-    path = out / RECORD_NAME
-    if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out}: not empty, and no proxy of a data set", wanted="a new folder")
-        _write_record(out, settings, {})
-        return {}
-    found, wanted = read_json(path), {"version": VERSION, **settings.to_json()}
-    if not isinstance(found, Mapping) or not isinstance(found.get("videos"), dict):
-        raise InputError(f"{path}: not usable", got=str(found)[:80], cure="take another folder")
-    stored = found.get("settings")
-    held = {"version": found.get("version")} | dict(stored if isinstance(stored, Mapping) else {})
-    differing = [name for name in wanted if held.get(name) != wanted[name]]
-    cure = "take another folder, or give the settings that are there"
-    refuse_differing(differing, f"{out}: holds copies of other settings", got=wanted, wanted=held, cure=cure)
-    videos: dict[str, Any] = found["videos"]
-    return videos
-
-
-def _write_record(out: Path, settings: ProxySettings, videos: Mapping[str, Any]) -> None:
-    record = {"version": VERSION, "settings": settings.to_json(), "videos": dict(sorted(videos.items()))}
-    write_json_atomic(out / RECORD_NAME, record)
-
-
 def _copy_texts(data_set: DataSet, out: Path) -> None:
     """Labels, splits and classes, byte for byte; each whole or absent."""
     names = {data_set.root / name for name in (SPLITS_NAME, CLASSES_NAME)}
     names |= {match.labels for match in data_set.matches if match.labels is not None}
     for source in sorted(name for name in names if name.exists()):
         target = out / source.relative_to(data_set.root)
-        with reading(source), contextlib.suppress(FileNotFoundError):
-            if target.read_bytes() == source.read_bytes():
-                continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with reading(source):
+            text = source.read_bytes()
+        if not target.is_file() or target.read_bytes() != text:
+            write_atomic(target, text)

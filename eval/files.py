@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..events import PREDICTIONS_BYTES, Event, TimeGrid, parse_event
-from ..files import JSON_BYTES, read_json
+from ..events import Event, TimeGrid, read_events
 from .spots import Game, IntArray, Spots
 
 LabelSource = Path | tuple[Event, ...]
@@ -150,21 +149,6 @@ def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> 
 def same_tail(one: str, other: str) -> bool:
     """Whether one id is the other, or its last folders."""
     return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
-
-
-def read_events(path: Path, *, key: str) -> list[Event]:
-    """Events of a label file (key `annotations`) or a prediction file (`predictions`), in the file's own order.
-
-    The order matters: on one cell of the grid the last of the file wins.
-
-    Raises:
-        InputError: unreadable, bad JSON, or a record that cannot be used (with its index).
-    """
-    document = read_json(path, max_bytes=PREDICTIONS_BYTES if key == "predictions" else JSON_BYTES)
-    records = document.get(key) if isinstance(document, Mapping) else None
-    if not isinstance(records, list):
-        raise InputError(f"{path}: no list named {key!r}", got=type(document).__name__, wanted=f'{{"{key}": [...]}}')
-    return [parse_event(record, where=f"{path}: {key}[{index}]") for index, record in enumerate(records)]
 
 
 def load(

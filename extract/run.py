@@ -294,9 +294,7 @@ def _extract_on_ray(
 
     def ended(task: _MatchTask, result: MatchResult | Failure) -> None:
         if isinstance(result, Failure):
-            result = MatchResult(
-                match_id=task.match.id, status="failed", is_done=False, message=result.why, details=result.details
-            )
+            result = result.result(task.match.id)
         else:
             engines.add(str(result.columns.get("engine", "")))
             columns = {name: value for name, value in result.columns.items() if name != "engine"}

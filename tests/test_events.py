@@ -14,8 +14,8 @@ from bas.events import (
     Event,
     TimeGrid,
     parse_event,
+    read_events,
     read_labels,
-    read_predictions,
     write_predictions,
 )
 from bas.files import read_json, write_json_atomic
@@ -131,7 +131,7 @@ def test_predictions_file_round_trip(tmp_path: Path) -> None:
         Event(0, "A", confidence=0.0),
     ]
     write_predictions(path, events, url_local="league/game")
-    assert read_predictions(path) == [events[2], events[1], events[0]]
+    assert read_events(path, key="predictions") == [events[2], events[1], events[0]]
     assert read_json(path)["UrlLocal"] == "league/game"
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 

@@ -18,7 +18,7 @@ from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
 from bas.data.synthetic import write_match
 from bas.eval.peaks import SEED_PEAKS, find_spots
-from bas.events import Event, read_predictions
+from bas.events import Event, read_events
 from bas.extract.backbones.tensor_files import used_tensors
 from bas.extract.backbones.weights import load_weights
 from bas.extract.options import ExtractOptions
@@ -92,7 +92,7 @@ def edited(run: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 def found(out: Path, game: str = "game-test") -> list[Event]:
-    return read_predictions(out / game / RESULTS)
+    return read_events(out / game / RESULTS, key="predictions")
 
 
 def sureness(events: list[Event]) -> list[float]:

@@ -15,7 +15,7 @@ from bas.cache.reduce import FitSettings, reduce_store
 from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
 from bas.data.synthetic import write_match
-from bas.events import read_predictions
+from bas.events import read_events
 from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions
 from bas.extract.options import ExtractRunOptions as ExtractRun
@@ -83,7 +83,7 @@ def test_reduced_store_full_store_and_video_give_the_same_bytes(
     }
     for name, arguments in sources.items():
         assert predict(*arguments, "--run", moved, "--out", tmp_path / name) == 0
-    assert read_predictions(tmp_path / "small" / "game-test" / RESULTS)
+    assert read_events(tmp_path / "small" / "game-test" / RESULTS, key="predictions")
     texts = {(tmp_path / name / "game-test" / RESULTS).read_bytes() for name in sources}
     assert len(texts) == 1
     assert FeatureStore.open(tmp_path / "keep.zarr").settings == FeatureStore.open(full).settings

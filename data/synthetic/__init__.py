@@ -3,6 +3,7 @@
 Figures measured on them say nothing about real football. Deterministic by seed.
 """
 
-from .data_set import SyntheticSettings, write_data_set, write_match
+from ..settings import SyntheticSettings
+from .data_set import write_data_set, write_match
 
 __all__ = ["SyntheticSettings", "write_data_set", "write_match"]

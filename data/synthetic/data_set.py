@@ -1,7 +1,6 @@
 """One synthetic match: played, filmed and written in SoccerNet's layout."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,14 +12,13 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from ...events import SOCCERNET_BALL_CLASSES, Event, Split
-from ...files import num_cores, read_json, remove_stale, write_json_atomic, write_text_atomic
+from ...files import begun_folder, num_cores, remove_stale, whole_or_absent, write_json_atomic, write_text_atomic
 from ...workers import Failure, side_by_side
+from ..settings import SyntheticSettings
 from .draw import Painter
-from .look import HEIGHT, WIDTH, draw_look, follow, make_camera
-from .panorama import draw_panorama
+from .look import HEIGHT, WIDTH
 from .play import play_match
 from .script import FPS, Script
-from .tracks import make_tracks
 
 VIDEO_NAME, LABELS_NAME = "224p.mp4", "Labels-ball.json"
 
@@ -48,13 +46,10 @@ def write_match(folder: Path, *, seconds: float, seed: int, variety: float = 1.0
     if not 0 <= variety <= 1:
         raise InputError("variety of looks is not usable", got=variety, wanted="0 to 1")
     script = script_of(seed, num_frames=max(1, round(seconds * FPS)))
-    folder.mkdir(parents=True, exist_ok=True)
-    painter, crf = make_painter(script, seed, variety=variety)
-    _encode(folder / VIDEO_NAME, painter.frames(), crf=crf)
-    write_json_atomic(
-        folder / LABELS_NAME,
-        {"UrlLocal": url_local or folder.name, "annotations": [event.to_json() for event in script.events]},
-    )
+    painter = Painter(script, seed, variety=variety)
+    _encode(folder / VIDEO_NAME, painter.frames(), crf=painter.crf)
+    annotations = [event.to_json() for event in script.events]
+    write_json_atomic(folder / LABELS_NAME, {"UrlLocal": url_local or folder.name, "annotations": annotations})
     return list(script.events)
 
 
@@ -63,45 +58,25 @@ def script_of(seed: int, *, num_frames: int) -> Script:
     return play_match(np.random.default_rng((seed, 0)), num_frames)
 
 
-def make_painter(script: Script, seed: int, *, variety: float = 1.0) -> tuple[Painter, int]:
-    """What draws the match of this seed, and the quality (crf) of its video."""
-    look = draw_look(np.random.default_rng((seed, 1)), variety=variety)
-    rng = np.random.default_rng((seed, 2))
-    tracks = make_tracks(script, rng)
-    camera = make_camera(look)
-    views = follow(camera, look, ball=tracks.ball, rng=rng)
-    panorama = draw_panorama(camera, look, rng)
-    return Painter(look, camera, panorama=panorama, tracks=tracks, views=views, rng=rng), look.crf
-
-
 def _encode(path: Path, frames: Iterable[npt.NDArray[np.uint8]], *, crf: int) -> None:
     """Write H.264 at 25 fps with a key frame every 2 s; equal frames give equal bytes.
 
     One thread is not enough for that: x264's fast macroblock tree gives now these bytes, now others, for equal frames
     (seen with core 165). Its `cpu-independent` code does not, and is as fast.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     options = {"crf": str(crf), "preset": "veryfast", "g": "50", "x264-params": "cpu-independent=1"}
-    try:
-        with av.open(temporary, "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=FPS, options=options)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            stream.thread_count = 1
-            for image in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
-            container.mux(stream.encode(None))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_or_absent(path) as temporary, av.open(temporary, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.thread_count = 1
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
+        container.mux(stream.encode(None))
 
 
 RECORD_NAME = "synthetic.json"
 VERSION = 8
 """Goes up when the same settings no longer give the same matches."""
-_MAX_MATCHES = 1000
 _TOWNS = (
     *("Alderwick", "Bramford", "Castleby", "Dunmore", "Eastmere", "Fallowfield", "Grenmouth", "Harrowgate", "Ivelston"),
     *("Kestrel Bay", "Larkhill", "Marlowe", "Northam", "Oakhaven", "Penrose", "Quenby", "Ravensworth", "Stonebridge"),
@@ -126,63 +101,21 @@ class PlannedMatch:
         return self.folder.split("/", 1)[1]
 
 
-@dataclass(frozen=True)
-class SyntheticSettings:
-    """What decides every byte of a data set."""
-
-    minutes: float
-    """Length of all matches together."""
-    matches: int = 7
-    seed: int = 0
-    variety: float = 1.0
-    """How different the matches look, 0 to 1."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.minutes < float("inf"):
-            raise InputError("--minutes is not usable", got=self.minutes, wanted="a number > 0")
-        if not 3 <= self.matches <= _MAX_MATCHES:
-            wanted = f"3 to {_MAX_MATCHES}: each split needs a match of its own"
-            raise InputError("--matches is not usable", got=self.matches, wanted=wanted)
-        if self.seed < 0:
-            raise InputError("--seed is not usable", got=self.seed, wanted="a whole number >= 0")
-        if not 0 <= self.variety <= 1:
-            raise InputError("--variety is not usable", got=self.variety, wanted="0 to 1")
-        if self.minutes * 60 / self.matches < 2:
-            raise InputError(
-                "the matches would be too short",
-                got=f"{self.minutes * 60 / self.matches:.2f} s each",
-                wanted="2 s or more",
-                cure="more --minutes, or fewer --matches",
-            )
-
-
 def plan(settings: SyntheticSettings) -> list[PlannedMatch]:
     """The matches that these settings mean, in the order of their folders in each split."""
     rng = np.random.default_rng((settings.seed, 3))
-    splits = _share_out(settings.matches)
-    matches = []
+    num_valid, num_test = max(1, round(settings.matches / 7)), max(1, round(2 * settings.matches / 7))
+    counts: dict[Split, int] = {"train": settings.matches - num_valid - num_test, "valid": num_valid, "test": num_test}
+    splits = [split for split, count in counts.items() for _ in range(count)]  # as in SoccerNet: 4, 1 and 2 of 7
+    seconds, matches = settings.minutes * 60 / settings.matches, []
     for index, split in enumerate(splits):
         towns, surnames = rng.choice(len(_TOWNS), 2, replace=False), rng.choice(len(_SURNAMES), 2)
         home, away = (f"{_TOWNS[town]} {_SURNAMES[name]}" for town, name in zip(towns, surnames, strict=True))
         date = f"2026-{index // 28 % 12 + 1:02d}-{index % 28 + 1:02d}"
         folder = f"{split}/synthetic/{2026 + index // 336}/{date} - {home} - {away}"
-        seconds = settings.minutes * 60 / settings.matches
-        matches.append(PlannedMatch(folder, split, seconds, _seed(settings.seed, index)))
+        digest = hashlib.sha256(f"{settings.seed}/{index}".encode()).digest()
+        matches.append(PlannedMatch(folder, split, seconds, int.from_bytes(digest[:6], "big")))
     return matches
-
-
-def _share_out(num_matches: int) -> list[Split]:
-    """Splits as in SoccerNet: 4, 1 and 2 of 7; at least one match in each."""
-    num_valid, num_test = max(1, round(num_matches / 7)), max(1, round(2 * num_matches / 7))
-    train: list[Split] = ["train"] * (num_matches - num_valid - num_test)
-    valid: list[Split] = ["valid"] * num_valid
-    test: list[Split] = ["test"] * num_test
-    return train + valid + test
-
-
-def _seed(seed: int, index: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")
 
 
 def write_data_set(
@@ -205,7 +138,10 @@ def write_data_set(
     """
     if jobs < 0:
         raise InputError("--jobs is not usable", got=jobs, wanted="1 or more, or 0 for one per core")
-    _require_settings(root, settings)
+    record = {"version": VERSION, **asdict(settings)}
+    begun_folder(root, RECORD_NAME, record, holds="synthetic matches")
+    write_json_atomic(root / RECORD_NAME, record)
+    write_text_atomic(root / "classes.txt", "\n".join(SOCCERNET_BALL_CLASSES) + "\n")
     planned = plan(settings)
     todo = [match for match in planned if not (root / match.folder / LABELS_NAME).exists()]
     done = len(planned) - len(todo)
@@ -235,22 +171,3 @@ def _draw(root: Path, variety: float, match: PlannedMatch, _report: Callable[[fl
     folder = root / match.folder
     remove_stale(folder / VIDEO_NAME)
     write_match(folder, seconds=match.seconds, seed=match.seed, variety=variety, url_local=match.url_local)
-
-
-def _require_settings(root: Path, settings: SyntheticSettings) -> None:
-    """Record the settings, or see that they are those of the record."""
-    record = {"version": VERSION, **asdict(settings)}
-    path = root / RECORD_NAME
-    if path.exists():
-        found = read_json(path)
-        if found != record:
-            raise InputError(
-                f"{root}: holds synthetic matches of other settings",
-                got=found,
-                wanted=record,
-                cure="take another folder",
-            )
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"{root}: not empty, and not a synthetic data set", wanted="a new folder")
-    write_json_atomic(path, record)
-    write_text_atomic(root / "classes.txt", "\n".join(SOCCERNET_BALL_CLASSES) + "\n")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .pitch import HALF_LENGTH, HALF_WIDTH, Array
+from .script import HALF_LENGTH, HALF_WIDTH, Array
 from .tracks import late, smooth
 
 _HOUSE = 49
@@ -64,12 +64,7 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator, *, variety: float = 1.0) -> Look:
-    """The look of one match.
-
-    Args:
-        rng: decides it.
-        variety: 0 (every match looks the same) to 1 (each has a ground, a light and a camera of its own).
-    """
+    """The look of one match; variety 0: all look the same, 1: each has a ground, a light and a camera of its own."""
     own = _own_look(rng)
     return own if variety == 1 else _between(_own_look(np.random.default_rng(_HOUSE)), own, variety, rng)
 
@@ -103,9 +98,7 @@ def _own_look(rng: np.random.Generator) -> Look:
     return Look(
         kits=(
             *(_kit(rng, first), _kit(rng, second), _keeper(rng), _keeper(rng)),
-            Kit((25, 25, 25), (20, 20, 20), (20, 20, 20))
-            if rng.random() < 0.7
-            else Kit((210, 205, 60), *[(20.0,) * 3] * 2),
+            Kit((25, 25, 25) if rng.random() < 0.7 else (210, 205, 60), (20, 20, 20), (20, 20, 20)),
         ),
         grass=(_rgb(hue, saturation, level), _rgb(hue, saturation, level * contrast)),
         stripe_metres=float(rng.uniform(4.5, 9)),
@@ -116,8 +109,7 @@ def _own_look(rng: np.random.Generator) -> Look:
         sun=(float(rng.uniform(-1.6, 1.6)), float(rng.uniform(-0.2, 1.0))) if sunny else (0.15, 0.05),
         shadow=float(rng.uniform(0.4, 0.6)) if sunny else float(rng.uniform(0.2, 0.35)),
         crowd=(
-            _rgb(*rng.random(3) * (1, 0.5, 0.7)),
-            _rgb(*rng.random(3) * (1, 0.7, 0.8)),
+            *(_rgb(*rng.random(3) * (1, 0.5, 0.7)), _rgb(*rng.random(3) * (1, 0.7, 0.8))),
             _rgb(*rng.random(3) * (1, 0.3, 0.9)),
         ),
         boards=tuple(
@@ -154,8 +146,7 @@ def _kit_hues(rng: np.random.Generator) -> tuple[Colour, Colour]:
 
 
 def _kit(rng: np.random.Generator, shirt: Colour) -> Kit:
-    dark, light = (25.0, 25.0, 35.0), (235.0, 235.0, 235.0)
-    choices = [shirt, dark, light]
+    choices = [shirt, (25.0, 25.0, 35.0), (235.0, 235.0, 235.0)]
     return Kit(shirt, choices[int(rng.integers(3))], choices[int(rng.integers(3))])
 
 
@@ -164,7 +155,15 @@ def _keeper(rng: np.random.Generator) -> Kit:
     return Kit(colour, colour, colour)
 
 
-AnyFloats = npt.NDArray[np.floating[Any]]
+_MATRIX = np.array([[0.257, 0.504, 0.098], [-0.148, -0.291, 0.439], [0.439, -0.368, -0.071]])
+
+
+def to_yuv(rgb: Array) -> Array:
+    """(..., 3) RGB of 0 to 255 -> (..., 3): Y 16 to 235, U and V 16 to 240."""
+    result: Array = rgb @ _MATRIX.T + np.array([16.0, 128.0, 128.0])
+    return result
+
+
 WIDTH, HEIGHT = 398, 224
 _MARGIN_PIXELS = 60
 _ABOVE_PIXELS = 60
@@ -196,10 +195,6 @@ class Camera:
         row = self.focal * (self.height - points[..., 2]) / distance - self.top
         return column, row, self.focal / distance
 
-    def rays(self, columns: AnyFloats, rows: AnyFloats) -> tuple[AnyFloats, AnyFloats]:
-        """Angle and downward slope of panorama pixels; both broadcast."""
-        return (columns - self.columns / 2) / self.focal, (rows + self.top) / self.focal
-
 
 def make_camera(look: Look) -> Camera:
     """The camera of a match, with a panorama that holds all it may look at."""
@@ -223,14 +218,7 @@ class Views:
 
 
 def follow(camera: Camera, look: Look, *, ball: npt.NDArray[np.float32], rng: np.random.Generator) -> Views:
-    """A view per frame: after the ball with a human lag, starting slightly before it moves.
-
-    Args:
-        camera: of the match.
-        look: of the match.
-        ball: (T, 3) metres.
-        rng: the hand of the operator.
-    """
+    """A view per frame: after the ball, (T, 3) metres, with a human lag, starting slightly before it moves."""
     num_frames, lag = len(ball), int(rng.integers(3, 6))
     column, _, _ = camera.pixels(ball.astype(np.float64) * (1, 1, 0.25))
     _, row, _ = camera.pixels(ball.astype(np.float64) * (1, 1, 0.1))

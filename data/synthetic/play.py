@@ -1,34 +1,40 @@
 """Plays a match: a chain of actions, from kick-off on, each at an exact frame."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ...events import Event
-from .pitch import FORMATIONS, GOAL_HALF_WIDTH, HALF_LENGTH, HALF_WIDTH, Array, direction
 from .script import (
     BLOCK,
+    FLOWN,
+    FORMATIONS,
     FOUL,
     FPS,
+    GOAL_HALF_WIDTH,
     GRID,
+    HALF_LENGTH,
+    HALF_WIDTH,
     HEAD_HEIGHT,
     KICKS,
     SIDES,
     TACKLE,
-    Exit,
+    Array,
     Flight,
     Point,
     Pose,
     Receiver,
     Script,
+    Style,
     Touch,
     choose_exit,
     choose_receiver,
+    direction,
     draw_next,
     dribble_steps,
     flight_frames,
-    is_flown,
     nearest,
-    needs_receiver,
-    team_places,
+    stations,
 )
 
 
@@ -75,15 +81,12 @@ class _Play:
 
     def go_on(self) -> None:
         """From the label just given to the next one."""
-        if self.label == "DRIVE":
-            self._after_drive()
-        else:
-            self._after_kick()
+        (self._after_drive if self.label == "DRIVE" else self._after_kick)()
 
     def kick_off(self, *, wait_frames: int) -> None:
         """A pass from the centre spot."""
         if self.ball != (0.0, 0.0, 0.0):
-            self._roll_to((0.0, 0.0, 0.0), 300)
+            self._send((0.0, 0.0, 0.0), 300)
         self._take_set_piece("PASS", self.side, 10, wait_frames=wait_frames)
 
     # What follows a ball that is on its way
@@ -102,7 +105,6 @@ class _Play:
         elif following == "HEADER":
             self._header(receiver, teams)
         else:
-            assert needs_receiver(following)
             self._fly((receiver.x, receiver.y, 0.0))
             self._receive(receiver)
             self._control(following)
@@ -125,14 +127,12 @@ class _Play:
     # Building blocks
 
     def _teams(self) -> tuple[Array, Array]:
-        near = (
-            _SHARE * self.ball[0] + (1 - _SHARE) * self.followed[0],
-            _SHARE * self.ball[1] + (1 - _SHARE) * self.followed[1],
+        near = _SHARE * np.array([self.ball[:2]]) + (1 - _SHARE) * np.array([self.followed])
+        left, right = (
+            stations(formation, side, near, np.array([1.0 if side == self.side else -1.0]))[0]
+            for side, formation in enumerate(self.formations)
         )
-        teams = (
-            team_places(self.formations[0], 0, near, has_ball=self.side == 0),
-            team_places(self.formations[1], 1, near, has_ball=self.side == 1),
-        )
+        teams = (left, right)
         for (side, player), (frame, x, y) in list(self.known.items()):
             share = 1 - (self.frame - frame) / _BACK_FRAMES
             if share <= 0:
@@ -145,32 +145,26 @@ class _Play:
         self.label = label
         self.events.append(Event(GRID.ms(self.frame), label, team=SIDES[self.side]))
 
-    def _send(self, flight_to: Point, frames: int, style: str, bend: float = 0.0) -> None:
-        flight = Flight(self.frame, self.frame + frames, self.ball, flight_to, style, bend)  # type: ignore[arg-type]
+    def _send(self, to: Point, frames: int, style: Style = "roll", bend: float = 0.0) -> None:
+        flight = Flight(self.frame, self.frame + frames, self.ball, to, style, bend)
         self.flights.append(flight)
         share = 0.5 * (1 - float(np.exp(-frames / _FOLLOW_FRAMES)))
         x, y = self.followed
-        self.followed = (
-            x + share * (self.ball[0] + flight_to[0] - 2 * x),
-            y + share * (self.ball[1] + flight_to[1] - 2 * y),
-        )
-        self.frame, self.ball = flight.stop, flight_to
+        self.followed = x + share * (self.ball[0] + to[0] - 2 * x), y + share * (self.ball[1] + to[1] - 2 * y)
+        self.frame, self.ball = flight.stop, to
 
     def _fly(self, to: Point) -> None:
         """On its way as the last label sends it."""
         frames = flight_frames(self.rng, self.label, origin=self.ball, to=to)
         bend = float(self.rng.normal(0, 0.6)) if self.label in ("CROSS", "HIGH PASS", "FREE KICK") else 0.0
-        flown = is_flown(self.label) or to[2] > 0.5 or self.ball[2] > 0.5
+        flown = self.label in FLOWN or to[2] > 0.5 or self.ball[2] > 0.5
         self._send(to, frames, "fly" if flown else "roll", bend)
-
-    def _roll_to(self, to: Point, frames: int) -> None:
-        self._send(to, frames, "roll")
 
     def _hold(self, frames: int) -> None:
         """The ball stays at the player's feet."""
         if frames > 0:
             step = self.rng.normal(0, 0.25, 2)
-            self._send((self.ball[0] + step[0], self.ball[1] + step[1], 0.0), frames, "roll")
+            self._send((self.ball[0] + step[0], self.ball[1] + step[1], 0.0), frames)
 
     def _receive(self, receiver: Receiver) -> None:
         self.side, self.player, self.since = receiver.side, receiver.player, self.frame
@@ -259,7 +253,7 @@ class _Play:
         height = float(self.rng.uniform(0.1, 1.2)) if self.label in ("SHOT", "CROSS", "HIGH PASS") else 0.0
         blocker = nearest(teams[1 - self.side], x, y)
         fast = {"SHOT": 17.0, "CROSS": 14.0}.get(self.label, 11.0)
-        self._send((x, y, height), max(4, round(metres * part / fast * FPS)), "roll")
+        self._send((x, y, height), max(4, round(metres * part / fast * FPS)))
         self._receive(Receiver(1 - self.side, blocker, x, y))
         self._touch("slide" if self.rng.random() < 0.4 else "run")
         self._mark(BLOCK)
@@ -274,42 +268,37 @@ class _Play:
 
     # Stoppages
 
-    def _out(self, leaves: Exit) -> None:
-        self._touch_if_carried()
+    def _out(self, leaves: Point) -> None:
+        x, y, z = leaves
         if self.label == "DRIVE":
-            metres = np.hypot(leaves.point[0] - self.ball[0], leaves.point[1] - self.ball[1])
-            self._send(leaves.point, max(8, round(metres / 7 * FPS)), "roll")
+            self._touch("run")
+            self._send(leaves, max(8, round(np.hypot(x - self.ball[0], y - self.ball[1]) / 7 * FPS)))
         else:
-            self._fly(leaves.point)
+            self._fly(leaves)
         last = self.side
         self._mark("OUT")
-        x, y, _ = leaves.point
-        over = (3.0 * np.sign(x), float(self.rng.normal(0, 1))) if leaves.line == "goal" else (0.0, 2.8 * np.sign(y))
-        self._send((x + over[0], y + over[1], 0.0), 22, "fly" if leaves.point[2] > 0.5 else "roll")
-        if leaves.line == "touch":
+        over_goal_line = abs(x) == HALF_LENGTH
+        over = (3.0 * np.sign(x), float(self.rng.normal(0, 1))) if over_goal_line else (0.0, 2.8 * np.sign(y))
+        self._send((x + over[0], y + over[1], 0.0), 22, "fly" if z > 0.5 else "roll")
+        if not over_goal_line:
             self._throw_in(1 - last, x, y)
         elif direction(last) * x > 0:
             self._goal_kick(1 - last)
         else:
             self._corner(1 - last, x, y)
 
-    def _touch_if_carried(self) -> None:
-        if self.label == "DRIVE":
-            self._touch("run")
-
     def _throw_in(self, side: int, x: float, y: float) -> None:
         seconds = float(np.clip(self.rng.lognormal(np.log(13.5), 0.55), 3.6, 40))
-        spot = (x, float(np.copysign(HALF_WIDTH + 0.4, y)), 0.0)
-        self._fetch(spot, seconds)
+        spot = (x, float(np.copysign(HALF_WIDTH + 0.4, y)))
+        self._fetch((*spot, 0.0), seconds)
         self.side = side
         thrower = nearest(self._teams()[side], x, y)
         arrived = self.frame
-        self._send((spot[0], spot[1], 1.1), 12, "roll")
-        self._send((spot[0], spot[1], 1.1), int(self.rng.integers(10, 40)), "still")
-        self._send((spot[0], spot[1] + 0.0, 2.15), 10, "roll")
+        self._send((*spot, 1.1), 12)
+        self._send((*spot, 1.1), int(self.rng.integers(10, 40)), "still")
+        self._send((*spot, 2.15), 10)
         self.player, self.since = thrower, self.frame
-        place = (spot[0], spot[1])
-        self._add(Touch(side, thrower, arrived, self.frame, "throw", self.frame, spot=place))
+        self._add(Touch(side, thrower, arrived, self.frame, "throw", self.frame, spot=spot))
         self._mark("THROW IN")
 
     def _goal_kick(self, side: int) -> None:
@@ -333,13 +322,11 @@ class _Play:
         touch = Touch(1 - victim_side, fouler, self.frame, self.frame + 15, "slide", self.frame)
         self._add(_beside(touch, np.array([0.5 * direction(victim_side), 0.4])))
         x, y, _ = self.ball
-        self._roll_to((x + float(self.rng.normal(0, 2)), y + float(self.rng.normal(0, 2)), 0.0), 30)
+        self._send((x + float(self.rng.normal(0, 2)), y + float(self.rng.normal(0, 2)), 0.0), 30)
         self._fetch((x, y, 0.0), float(np.clip(self.rng.normal(28, 10), 6, 55)))
         near_goal = direction(victim_side) * x > 12
-        if near_goal and self.rng.random() < 0.35:
-            label = "FREE KICK"
-        else:
-            label = "PASS" if self.rng.random() < 0.6 else "HIGH PASS"
+        direct = near_goal and self.rng.random() < 0.35
+        label = "FREE KICK" if direct else "PASS" if self.rng.random() < 0.6 else "HIGH PASS"
         self.side = victim_side
         taker = nearest(self._teams()[victim_side], x, y)
         self._take_set_piece(label, victim_side, taker, wait_frames=int(self.rng.integers(25, 80)))
@@ -362,7 +349,7 @@ class _Play:
         metres = float(np.hypot(spot[0] - self.ball[0], spot[1] - self.ball[1]))
         back = min(2 * frames // 3, 25 + round(metres / 6 * FPS))
         self._send(self.ball, max(1, frames - back), "still")
-        self._roll_to(spot, max(1, back))
+        self._send(spot, max(1, back))
 
     def _take_set_piece(self, label: str, side: int, player: int, *, wait_frames: int) -> None:
         """The ball lies still, the player stands behind it, runs up and kicks."""
@@ -376,12 +363,4 @@ class _Play:
 
 def _beside(touch: Touch, gap: Array) -> Touch:
     """The same touch at some metres from the ball."""
-    return Touch(
-        touch.side,
-        touch.player,
-        touch.start,
-        touch.stop,
-        touch.pose,
-        touch.pose_frame,
-        offset=(float(gap[0]), float(gap[1])),
-    )
+    return replace(touch, offset=(float(gap[0]), float(gap[1])))

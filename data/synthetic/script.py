@@ -1,6 +1,7 @@
-"""What a match is made of: where the ball moves, who touches it, and the labelled instants. No frame is drawn for it.
+"""What a match is made of: the pitch, where the ball moves, who touches it, and the labelled instants.
 
-A `Script` is cheap: hours of play take seconds, so its statistics can be tested.
+No frame is drawn for a `Script`: hours of play take seconds, so its statistics can be tested. Metres: x runs along the
+pitch (-52.5 to 52.5), y across it (-34 near the camera to 34), z up. Side 0 ("left") attacks towards +x.
 """
 
 from dataclasses import dataclass, field
@@ -8,14 +9,41 @@ from fractions import Fraction
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ...events import Event, TimeGrid
-from .pitch import GOAL_HALF_WIDTH, HALF_LENGTH, HALF_WIDTH, Array, direction, stations
+
+Array = npt.NDArray[np.float64]
+HALF_LENGTH, HALF_WIDTH = 52.5, 34.0
+GOAL_HALF_WIDTH, GOAL_HEIGHT = 3.66, 2.44
+NUM_PLAYERS = 11
+"""Of one team; player 0 is the goalkeeper."""
+_BLOCK_LENGTH, _BLOCK_HALF_WIDTH = 36.0, 29.0
+_FORMATIONS: dict[str, tuple[tuple[float, float], ...]] = {
+    "4-4-2": (
+        *((0.08, -0.8), (0.0, -0.28), (0.0, 0.28), (0.08, 0.8)),
+        *((0.52, -0.85), (0.42, -0.25), (0.42, 0.25), (0.52, 0.85)),
+        *((0.92, -0.2), (0.98, 0.25)),
+    ),
+    "4-3-3": (
+        *((0.08, -0.8), (0.0, -0.28), (0.0, 0.28), (0.08, 0.8)),
+        *((0.45, -0.42), (0.36, 0.0), (0.45, 0.42)),
+        *((0.88, -0.82), (1.0, 0.0), (0.88, 0.82)),
+    ),
+    "3-5-2": (
+        *((0.0, -0.5), (0.0, 0.0), (0.0, 0.5)),
+        *((0.48, -0.9), (0.4, -0.35), (0.32, 0.0), (0.4, 0.35), (0.48, 0.9)),
+        *((0.92, -0.22), (0.98, 0.22)),
+    ),
+}
+FORMATIONS = tuple(_FORMATIONS)
+"""Names; depth 0 is the last line, 1 the foremost, and -1 to 1 runs across the pitch."""
 
 FPS = 25
 GRID = TimeGrid(Fraction(FPS))
 SIDES = ("left", "right")
 Pose = Literal["run", "kick", "push", "head", "throw", "slide", "fall", "cheer"]
+Style = Literal["roll", "fly", "carry", "still"]
 Point = tuple[float, float, float]
 
 
@@ -28,7 +56,7 @@ class Flight:
     origin: Point
     """x, y, z in metres at frame `start`."""
     to: Point
-    style: Literal["roll", "fly", "carry", "still"]
+    style: Style
     """`fly` follows gravity, `roll` slows down, `carry` swerves along a player's path."""
     bend: float = 0.0
     """Metres by which a carried or flown ball leaves the straight line, to the left, half-way."""
@@ -65,6 +93,33 @@ class Script:
     """Labels in time order, all before the last frame; positions in multiples of 40 ms."""
 
 
+def direction(side: int) -> int:
+    """+1 or -1: where a side attacks, along x."""
+    return 1 if side == 0 else -1
+
+
+def stations(formation: str, side: int, ball: Array, forward: Array) -> Array:
+    """Where the players of a side belong, (T, 11, 2) metres.
+
+    Args:
+        formation: one of `FORMATIONS`.
+        side: 0 or 1.
+        ball: (T, 2) metres.
+        forward: (T,) 1 where the side has the ball, -1 where the other has it, or between.
+    """
+    ahead, (ball_x, ball_y) = direction(side), ball.T
+    places = np.array(_FORMATIONS[formation])
+    centre = 0.66 * ball_x + ahead * 3.5 * forward
+    x = centre[:, None] + ahead * _BLOCK_LENGTH * (places[:, 0] - 0.5)
+    spread = 1.0 + 0.12 * forward
+    y = _BLOCK_HALF_WIDTH * spread[:, None] * places[:, 1] + 0.3 * ball_y[:, None]
+    keeper_x = -ahead * (50.5 - 0.11 * (ahead * ball_x + HALF_LENGTH))
+    result = np.empty((len(ball_x), NUM_PLAYERS, 2))
+    result[:, 0, 0], result[:, 0, 1] = keeper_x, 0.08 * ball_y
+    result[:, 1:, 0], result[:, 1:, 1] = np.clip(x, -48.5, 48.5), np.clip(y, -32.5, 32.5)
+    return result
+
+
 def dribble_steps(frames: int) -> int:
     """How often the foot pushes the ball on the way of a carried ball of so many frames."""
     return max(1, round(frames / FPS / 0.55))
@@ -98,8 +153,6 @@ _NEXT: dict[str, dict[str, float]] = {
     TACKLE: {"DRIVE": 0.48, "OUT": 0.28, "PASS": 0.17, "HIGH PASS": 0.07},
     "FREE KICK": {"HEADER": 0.72, "OUT": 0.08, "DRIVE": 0.08, BLOCK: 0.07, "GOAL": 0.05},
 }
-_FIRST_TIME = {"DRIVE", "PASS", "HIGH PASS", "CROSS", "SHOT"}
-"""What the player does whom the ball reaches; the others are done to the ball on its way."""
 
 
 def draw_next(rng: np.random.Generator, label: str, *, side: int, x: float, y: float) -> str:
@@ -110,15 +163,10 @@ def draw_next(rng: np.random.Generator, label: str, *, side: int, x: float, y: f
     return names[int(rng.choice(len(names), p=bent / bent.sum()))]
 
 
-def needs_receiver(label: str) -> bool:
-    """Whether a player who gets the ball on the ground does it."""
-    return label in _FIRST_TIME
-
-
 def _bend(name: str, ahead: float, aside: float) -> float:
     """Factor on a weight at `ahead` metres towards the other goal from the centre, `aside` from the middle."""
     if name == "CROSS":
-        return float(ahead > 28 and aside > 13) * 1.0
+        return float(ahead > 28 and aside > 13)
     if name == "SHOT":
         return float(np.hypot(HALF_LENGTH - ahead, aside) < 26)
     if name == "HIGH PASS":
@@ -128,7 +176,7 @@ def _bend(name: str, ahead: float, aside: float) -> float:
 
 HEAD_HEIGHT = 1.95
 KICKS = ("PASS", "HIGH PASS", "CROSS", "SHOT", "FREE KICK")
-_FLOWN = {"HIGH PASS", "CROSS", "SHOT", "FREE KICK", "HEADER", "THROW IN"}
+FLOWN = {"HIGH PASS", "CROSS", "SHOT", "FREE KICK", "HEADER", "THROW IN"}
 _REACH: dict[str, tuple[float, float]] = {
     "PASS": (11.0, 6.5),
     "HIGH PASS": (33.0, 8.0),
@@ -152,21 +200,6 @@ class Receiver:
     y: float
 
 
-@dataclass(frozen=True)
-class Exit:
-    """Where the ball leaves the pitch."""
-
-    point: Point
-    line: Literal["touch", "goal"]
-
-
-def team_places(formation: str, side: int, ball: tuple[float, float], *, has_ball: bool) -> Array:
-    """Stations of one side for this ball, (11, 2) metres."""
-    ball_x, ball_y, forward = np.array([ball[0]]), np.array([ball[1]]), np.array([1.0 if has_ball else -1.0])
-    places: Array = stations(formation, side, ball_x=ball_x, ball_y=ball_y, forward=forward)[0]
-    return places
-
-
 def nearest(places: Array, x: float, y: float, *, but: int = -1, with_keeper: bool = False) -> int:
     """Index of the player nearest to (x, y), without player `but`."""
     distance = np.hypot(places[:, 0] - x, places[:, 1] - y)
@@ -180,16 +213,7 @@ def nearest(places: Array, x: float, y: float, *, but: int = -1, with_keeper: bo
 def choose_receiver(
     rng: np.random.Generator, label: str, ball: Point, *, side: int, player: int, teams: tuple[Array, Array]
 ) -> Receiver:
-    """Who gets the ball after `label` by `player` of `side`.
-
-    Args:
-        rng: draws.
-        label: the action that sends the ball.
-        ball: where it is.
-        side: of the player who acts.
-        player: who acts.
-        teams: stations of both sides, (11, 2) each.
-    """
+    """Who gets the ball after `label` by `player` of `side`; `teams` are the stations of both sides, (11, 2) each."""
     ahead = direction(side)
     if label in ("CROSS", "FREE KICK"):
         return _in_the_box(rng, side=side, player=player, teams=teams)
@@ -224,7 +248,7 @@ def _inside(x: float, y: float) -> tuple[float, float]:
     return float(np.clip(x, -51, 51)), float(np.clip(y, -32.8, 32.8))
 
 
-def choose_exit(rng: np.random.Generator, label: str, ball: Point, *, side: int) -> Exit:
+def choose_exit(rng: np.random.Generator, label: str, ball: Point, *, side: int) -> Point:
     """Where the ball crosses a line after `label` by a player of `side`."""
     ahead, (x, y, _) = direction(side), ball
     to_go = HALF_LENGTH - ahead * x
@@ -237,17 +261,17 @@ def choose_exit(rng: np.random.Generator, label: str, ball: Point, *, side: int)
         line_y = np.copysign(HALF_WIDTH, y if abs(y) > 4 or rng.random() < 0.5 else -y)
         along = rng.uniform(-2, 12) if label != "HIGH PASS" else rng.uniform(12, 34)
         high = 1.2 if label in ("HIGH PASS", "CROSS", "HEADER") else 0.0
-        return Exit((float(np.clip(x + ahead * along, -50, 50)), float(line_y), high), "touch")
+        return float(np.clip(x + ahead * along, -50, 50)), float(line_y), high
     if label in ("SHOT", "FREE KICK", "CROSS", "HIGH PASS"):
         line_x = ahead * HALF_LENGTH
         over = label == "SHOT" and to_go > 8 and rng.random() < 0.4
         aside = rng.uniform(0, 3.5) if over else rng.uniform(4.4, 11 if label == "SHOT" else 22)
         height = rng.uniform(2.9, 5.5) if over else rng.uniform(0.1, 2.5)
-        return Exit((line_x, float(rng.choice((-1, 1)) * aside), float(height)), "goal")
+        return line_x, float(rng.choice((-1, 1)) * aside), float(height)
     line_x = np.copysign(HALF_LENGTH, x)
     aside = np.clip(y + rng.normal(0, 4), -30, 30)
     aside = np.copysign(max(abs(aside), GOAL_HALF_WIDTH + 1), aside)
-    return Exit((float(line_x), float(aside), 0.0), "goal")
+    return float(line_x), float(aside), 0.0
 
 
 def flight_frames(rng: np.random.Generator, label: str, *, origin: Point, to: Point) -> int:
@@ -258,16 +282,8 @@ def flight_frames(rng: np.random.Generator, label: str, *, origin: Point, to: Po
         mean = ground_speed[label] + 0.12 * (metres - 12) * (label == "PASS")
         seconds = metres / float(np.clip(rng.normal(mean, 0.18 * mean), 5, 30))
     else:
-        base, per_metre = {
-            "HIGH PASS": (1.0, 0.052),
-            "CROSS": (0.6, 0.031),
-            "FREE KICK": (0.6, 0.031),
-            "THROW IN": (0.5, 0.045),
-        }.get(label, (0.7, 0.065))
+        cross = (0.6, 0.031)
+        way = {"HIGH PASS": (1.0, 0.052), "CROSS": cross, "FREE KICK": cross, "THROW IN": (0.5, 0.045)}
+        base, per_metre = way.get(label, (0.7, 0.065))
         seconds = (base + per_metre * metres) * float(rng.normal(1, 0.1))
     return max(3, round(seconds * FPS))
-
-
-def is_flown(label: str) -> bool:
-    """Whether the ball leaves the ground."""
-    return label in _FLOWN

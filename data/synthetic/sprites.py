@@ -1,12 +1,13 @@
 """Bodies: the limbs of a figure in a pose, as strokes in metres; x to where he faces, z up, the feet at (0, 0)."""
 
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from .look import Colour, Kit
-from .pitch import Array, to_yuv
+from .look import Colour, Kit, to_yuv
+from .script import Array
 from .tracks import POSES
 
 PHASES = 8
@@ -15,15 +16,8 @@ PARTS = ("shirt", "shorts", "socks", "skin", "hair", "boots")
 """What has a colour of its own."""
 
 
-@dataclass(frozen=True)
-class Limb:
-    """A stroke with round ends."""
-
-    start: tuple[float, float]
-    stop: tuple[float, float]
-    radius: float
-    part: str
-    """One of `PARTS`."""
+Limb = tuple[Array, Array, float, str]
+"""A stroke with round ends: start, stop, radius, one of `PARTS`."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +65,6 @@ def _running(stride_metres: float, speed: float) -> str:
 
 
 def _posture(key: str) -> _Posture:
-    if key in _POSTURES:
-        return _POSTURES[key]
     phase = 2 * np.pi * int(key[-1]) / PHASES
     size = 0.45 if key.startswith("walk") else 0.85
     swing, lift = size * np.sin(phase), size * np.cos(phase)
@@ -107,31 +99,28 @@ def limbs(key: str, yaw: float) -> list[Limb]:
         key: as `pose_key` gives it.
         yaw: -1 to 1: how much of the front shows to the right; 0 faces the camera or turns away from it.
     """
-    posture = _posture(key)
+    posture = _POSTURES[key] if key in _POSTURES else _posture(key)
     apart = float(np.sqrt(1 - min(1.0, yaw * yaw)))
     hip = np.array([0.0, posture.hip_height])
     neck = hip + 0.53 * np.array([np.sin(posture.lean) * yaw, np.cos(posture.lean)])
     head = neck + 0.2 * np.array([np.sin(posture.lean) * yaw, np.cos(posture.lean)])
-    legs, arms = [], []
+    legs, arms = list[Limb](), list[list[Limb]]()
     for index, out in ((1, -1), (0, 1)):
         thigh, knee = posture.thighs[index], posture.knees[index]
         root = hip + _at(out * 0.11 * apart, 0.0)
         middle = root + 0.45 * _swing(thigh, yaw)
         foot = middle + 0.46 * _swing(thigh - knee, yaw)
-        legs += [_limb(root, middle, 0.105, "shorts"), _limb(root + 0.7 * (middle - root), middle, 0.08, "skin")]
-        legs += [_limb(middle, foot, 0.075, "socks"), _limb(foot, foot + _at(0.13 * yaw, -0.01), 0.06, "boots")]
+        legs += [(root, middle, 0.105, "shorts"), (root + 0.7 * (middle - root), middle, 0.08, "skin")]
+        legs += [(middle, foot, 0.075, "socks"), (foot, foot + _at(0.13 * yaw, -0.01), 0.06, "boots")]
         shoulder = neck + _at(out * 0.19 * apart, -0.05)
         elbow = shoulder + 0.28 * _swing(posture.arms[index], yaw) + _at(out * 0.07, 0.0)
         hand = elbow + 0.27 * _swing(posture.arms[index] + posture.elbows[index], yaw)
-        arms.append([_limb(shoulder, elbow, 0.07, "shirt"), _limb(elbow, hand, 0.05, "skin")])
+        arms.append([(shoulder, elbow, 0.07, "shirt"), (elbow, hand, 0.05, "skin")])
     width = 0.15 + 0.05 * apart
-    body = [
-        _limb(hip + _at(0, 0.06), neck - _at(0, 0.1), width, "shirt"),
-        _limb(hip, hip + _at(0, 0.04), width - 0.01, "shorts"),
-    ]
-    skull = [_limb(neck, head, 0.075, "skin"), _limb(head + _at(0, 0.03), head + _at(0, 0.05), 0.125, "hair")]
-    skull.append(_limb(head + _at(0.04 * yaw, -0.03), head + _at(0.05 * yaw, -0.02), 0.105, "skin"))
-    return [*arms[0], *legs, body[1], body[0], *skull, *arms[1]]
+    body = [(hip, hip + _at(0, 0.04), width - 0.01, "shorts"), (hip + _at(0, 0.06), neck - _at(0, 0.1), width, "shirt")]
+    skull = [(neck, head, 0.075, "skin"), (head + _at(0, 0.03), head + _at(0, 0.05), 0.125, "hair")]
+    skull.append((head + _at(0.04 * yaw, -0.03), head + _at(0.05 * yaw, -0.02), 0.105, "skin"))
+    return [*arms[0], *legs, *body, *skull, *arms[1]]
 
 
 def _at(x: float, z: float) -> Array:
@@ -140,10 +129,6 @@ def _at(x: float, z: float) -> Array:
 
 def _swing(angle: float, yaw: float) -> Array:
     return np.array([np.sin(angle) * yaw, -np.cos(angle)])
-
-
-def _limb(start: Array, stop: Array, radius: float, part: str) -> Limb:
-    return Limb((float(start[0]), float(start[1])), (float(stop[0]), float(stop[1])), radius, part)
 
 
 Plane = npt.NDArray[np.uint8]
@@ -156,16 +141,10 @@ _WIDE, _ABOVE, _BELOW = 1.45, 2.45, 0.4
 _ROWS, _COLUMNS = round((_ABOVE + _BELOW) * _LARGE), round(2 * _WIDE * _LARGE)
 _STEP = 1.05
 """Ratio of neighbouring sizes."""
-_LOG_STEP = float(np.log(_STEP))
-_MAX_SHAPES = 4000
 
 
-@dataclass(frozen=True)
-class Layer:
-    """`plane = (plane * through + own) >> 8` pastes it on one or more planes; (planes, rows, columns)."""
-
-    own: Words
-    through: Words
+Layer = tuple[Words, Words]
+"""(own, through), (planes, rows, columns) each: `plane = (plane * through + own) >> 8` pastes it."""
 
 
 @dataclass(frozen=True)
@@ -181,95 +160,43 @@ class Sprite:
     """Even."""
 
 
-@dataclass(frozen=True)
-class _Large:
-    """A drawing without colours, cut to what is covered."""
-
-    weights: Floats
-    """(parts + 1, rows, columns): how much of each part's colour shows, light included; last the coverage."""
-    left: int
-    """Its first column, of those of the whole canvas."""
-    top: int
-    """Its first row."""
+Place = tuple[int, int, int]
+"""Size (`_STEP` to its power is pixels per metre), and column and row of the feet beyond an even one, 0 or 1."""
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """A drawing without colours at its final size and position."""
-
-    luma: Floats
-    """(parts + 1, rows * columns) weights."""
-    chroma: Floats
-    """(parts + 1, rows * columns / 4) weights."""
-    rows: int
-    columns: int
-    left: int
-    top: int
+def place_of(scale: float, x: float, y: float) -> Place:
+    """What a sprite depends on for feet at column `x` and row `y`, where a metre has `scale` pixels."""
+    return round(float(np.log(scale)) / float(np.log(_STEP))), int(x % 2), int(y % 2)
 
 
-class Wardrobe:
-    """All figures of a match; what it keeps is bounded, and the same for the same question whatever came before."""
+def player_sprite(colours: tuple[Floats, Floats], key: str, yaw: float, *, soft: float, place: Place) -> Sprite:
+    """The drawing of one player; the same for the same question, whatever came before.
 
-    def __init__(self, kits: tuple[Kit, ...], skins: tuple[Colour, ...], *, tone: Array, soft: float) -> None:
-        """
-        Args:
-            kits: what each group of players wears.
-            skins: drawn by turns from player to player.
-            tone: (256,) the camera's curve.
-            soft: extra blur in pixels.
-        """
-        self._soft = soft
-        self._colours = {
-            (kit, skin): _part_colours(kits[kit], skins[skin], tone)
-            for kit in range(len(kits))
-            for skin in range(len(skins))
-        }
-        self._large: dict[tuple[str, float], _Large] = {}
-        self._filters: dict[tuple[int, int], tuple[_Filter, _Filter]] = {}
-        self._shapes: dict[tuple[str, float, int, int, int], _Shape] = {}
+    Args:
+        colours: of `part_colours`.
+        key: of `pose_key`.
+        yaw: one of a few levels.
+        soft: extra blur in pixels.
+        place: of `place_of`.
+    """
+    full, half, left, top = _shape(key, yaw, place, soft)
+    luma, chroma = (
+        (of_part @ weights.reshape(len(weights), -1)).astype(np.uint16).reshape(-1, *weights.shape[1:])
+        for of_part, weights in zip(colours, (full, half), strict=True)
+    )
+    return Sprite((luma[:1], 256 - luma[1:]), (chroma[:2], 256 - chroma[2:]), left, top)
 
-    def sprite(self, who: tuple[int, int], key: str, yaw: float, *, scale: float, x: float, y: float) -> Sprite:
-        """The drawing of one player.
 
-        Args:
-            who: index of the kit and of the skin.
-            key: as `figures.pose_key` gives it.
-            yaw: one of a few levels.
-            scale: pixels per metre; rounded to steps of 5 %.
-            x: column of the feet; what lies beyond an even column counts.
-            y: row of the feet, likewise.
-        """
-        shape = self._shape((key, yaw, _size(scale), int(x % 2), int(y % 2)))
-        luma_colours, chroma_colours = self._colours[who]
-        luma = (luma_colours @ shape.luma).astype(np.uint16).reshape(2, shape.rows, shape.columns)
-        chroma = (chroma_colours @ shape.chroma).astype(np.uint16).reshape(3, shape.rows // 2, shape.columns // 2)
-        return Sprite(
-            Layer(luma[:1], 256 - luma[1:]), Layer(chroma[:2], 256 - chroma[2:]), left=shape.left, top=shape.top
-        )
-
-    def _shape(self, which: tuple[str, float, int, int, int]) -> _Shape:
-        found = self._shapes.get(which)
-        if found is None:
-            if len(self._shapes) >= _MAX_SHAPES:
-                self._shapes.clear()
-            key, yaw, size, odd_x, odd_y = which
-            large = self._large.get((key, yaw))
-            if large is None:
-                large = self._large[key, yaw] = _draw(key, yaw)
-            found = self._shapes[which] = _shrink(large, self._filter(size, odd_x)[0], self._filter(size, odd_y)[1])
-        return found
-
-    def _filter(self, size: int, odd: int) -> tuple["_Filter", "_Filter"]:
-        """Across and down, for feet at half a pixel, or at one and a half, from an even pixel."""
-        found = self._filters.get((size, odd))
-        if found is None:
-            scale, feet = _STEP**size, odd + 0.5
-            found = (
-                _Filter.make(feet - _WIDE * scale, _COLUMNS, scale, self._soft),
-                _Filter.make(feet - _ABOVE * scale, _ROWS, scale, self._soft),
-            )
-            self._filters[size, odd] = found
-        return found
+@lru_cache(maxsize=4000)
+def _shape(key: str, yaw: float, place: Place, soft: float) -> tuple[Floats, Floats, int, int]:
+    """A drawing without colours at its final size: (parts + 1, rows, columns) weights of Y, of U and V; left; top."""
+    (large, left, top), (size, odd_x, odd_y) = _figure(key, yaw), place
+    _, rows, columns = large.shape
+    x, right = _filter(_WIDE, _COLUMNS, size, odd_x, soft).part(left, left + columns)
+    y, below = _filter(_ABOVE, _ROWS, size, odd_y, soft).part(top, top + rows)
+    full = np.matmul(np.matmul(below, large), right.T)
+    half = 0.25 * (full[:, ::2, ::2] + full[:, 1::2, ::2] + full[:, ::2, 1::2] + full[:, 1::2, 1::2])
+    return full, half, x, y
 
 
 @dataclass(frozen=True)
@@ -287,18 +214,6 @@ class _Filter:
     reach: float
     """Pixels over which a sample spreads."""
 
-    @classmethod
-    def make(cls, start: float, samples: int, scale: float, soft: float) -> "_Filter":
-        """For samples from `start` pixels on, at `scale` pixels per metre."""
-        step, reach = scale / _LARGE, 1.0 + soft
-        first = 2 * int(np.floor((start - reach) / 2))
-        pixels = 2 * int(np.ceil((start + samples * step + reach - first) / 2))
-        centre = first + np.arange(pixels) + 0.5
-        source = start + (np.arange(samples) + 0.5) * step
-        weight = np.clip(1 - np.abs(centre[:, None] - source) / reach, 0, None)
-        weight /= np.maximum(weight.sum(axis=1, keepdims=True), reach / step)  # never above 1
-        return cls(weight.astype(np.float32), first, start, step, reach)
-
     def part(self, begin: int, end: int) -> tuple[int, Floats]:
         """First pixel and (pixels, end - begin) weights of the samples from `begin` to `end`; both pixels even."""
         low = (self.start + begin * self.step - self.reach - self.first) // 2
@@ -307,27 +222,30 @@ class _Filter:
         return self.first + first, self.weights[first:last, begin:end]
 
 
-def _shrink(large: _Large, across: _Filter, down: _Filter) -> _Shape:
-    parts, rows, columns = large.weights.shape
-    left, right = across.part(large.left, large.left + columns)
-    top, below = down.part(large.top, large.top + rows)
-    full = np.matmul(np.matmul(below, large.weights), right.T)
-    half = 0.25 * (full[:, ::2, ::2] + full[:, 1::2, ::2] + full[:, ::2, 1::2] + full[:, 1::2, 1::2])
-    return _Shape(full.reshape(parts, -1), half.reshape(parts, -1), full.shape[1], full.shape[2], left, top)
+@lru_cache(maxsize=400)
+def _filter(metres: float, samples: int, size: int, odd: int, soft: float) -> _Filter:
+    """For samples from `metres` before the feet on, which are half a pixel, or one and a half, from an even pixel."""
+    scale, reach = _STEP**size, 1.0 + soft
+    start, step = odd + 0.5 - metres * scale, scale / _LARGE
+    first = 2 * int(np.floor((start - reach) / 2))
+    pixels = 2 * int(np.ceil((start + samples * step + reach - first) / 2))
+    centre = first + np.arange(pixels) + 0.5
+    source = start + (np.arange(samples) + 0.5) * step
+    weight = np.clip(1 - np.abs(centre[:, None] - source) / reach, 0, None)
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), reach / step)  # never above 1
+    return _Filter(weight.astype(np.float32), first, start, step, reach)
 
 
-def _size(scale: float) -> int:
-    return round(float(np.log(scale)) / _LOG_STEP)
+def part_colours(kit: Kit, skin: Colour, tone: Array) -> tuple[Floats, Floats]:
+    """What turns weights into layers, times 256: (2, parts + 1) Y and coverage, (3, parts + 1) U, V and coverage.
 
-
-def _part_colours(kit: Kit, skin: Colour, tone: Array) -> tuple[Floats, Floats]:
-    """What turns weights into layers, times 256: (2, parts + 1) Y and coverage, (3, parts + 1) U, V and coverage."""
+    Args:
+        kit: what the player wears.
+        skin: his own colour.
+        tone: (256,) the camera's curve.
+    """
     hair: Colour = (0.3 * skin[0], 0.25 * skin[1], 0.25 * skin[2])
-    colours = {
-        **{"shirt": kit.shirt, "shorts": kit.shorts, "socks": kit.socks},
-        **{"skin": skin, "hair": hair, "boots": (30.0, 30.0, 30.0)},
-    }
-    rgb = np.interp(np.array([colours[part] for part in PARTS]), np.arange(256), tone)
+    rgb = np.interp(np.array([kit.shirt, kit.shorts, kit.socks, skin, hair, (30.0, 30.0, 30.0)]), np.arange(256), tone)
     yuv = to_yuv(rgb).T - np.array([[0.0], [128.0], [128.0]])
     luma, chroma = np.zeros((2, len(PARTS) + 1), np.float32), np.zeros((3, len(PARTS) + 1), np.float32)
     luma[0, :-1], luma[1, -1] = 256 * yuv[0], 256
@@ -335,78 +253,54 @@ def _part_colours(kit: Kit, skin: Colour, tone: Array) -> tuple[Floats, Floats]:
     return luma, chroma
 
 
-def _draw(key: str, yaw: float) -> _Large:
-    """A figure in a pose, stroke over stroke."""
+@cache
+def _figure(key: str, yaw: float) -> tuple[Floats, int, int]:
+    """A figure in a pose, stroke over stroke, without colours, and the column and row where what is covered begins.
+
+    Returns:
+        (parts + 1, rows, columns) how much of each part's colour shows, light included, last the coverage; left; top.
+    """
     x = (np.arange(_COLUMNS, dtype=np.float32) + 0.5) / _LARGE - _WIDE
     z = _ABOVE - (np.arange(_ROWS, dtype=np.float32)[:, None] + 0.5) / _LARGE
     image = np.zeros((len(PARTS) + 1, _ROWS, _COLUMNS), np.float32)
-    for limb in limbs(key, yaw):
-        (x0, z0), (x1, z1), edge = limb.start, limb.stop, limb.radius + 1 / _LARGE
+    for start, stop, radius, name in limbs(key, yaw):
+        (x0, z0), (x1, z1), edge = start.tolist(), stop.tolist(), radius + 1 / _LARGE
         wide = slice(*np.searchsorted(x, (min(x0, x1) - edge, max(x0, x1) + edge)))
         high = slice(*np.searchsorted(-z[:, 0], (-max(z0, z1) - edge, -min(z0, z1) + edge)))
         u, v, dx, dz = x[wide] - x0, z[high] - z0, x1 - x0, z1 - z0
         share = np.clip((u * dx + v * dz) / max(1e-9, dx * dx + dz * dz), 0, 1)
-        cover = np.clip((limb.radius - np.hypot(u - share * dx, v - share * dz)) * _LARGE + 0.5, 0, 1)
+        cover = np.clip((radius - np.hypot(u - share * dx, v - share * dz)) * _LARGE + 0.5, 0, 1)
         part = image[:, high, wide]
         part *= 1 - cover
-        part[PARTS.index(limb.part)] += cover * (0.85 + 0.2 * np.clip(v / 0.4 + 0.5, 0, 1))
+        part[PARTS.index(name)] += cover * (0.85 + 0.2 * np.clip(v / 0.4 + 0.5, 0, 1))
         part[-1] += cover
     used_rows, used_columns = np.flatnonzero(image[-1].any(axis=1)), np.flatnonzero(image[-1].any(axis=0))
     top, left = int(used_rows[0]), int(used_columns[0])
     cut = image[:, top : used_rows[-1] + 1, left : used_columns[-1] + 1]
-    return _Large(np.ascontiguousarray(cut), left, top)
+    return np.ascontiguousarray(cut), left, top
 
 
-class Shadows:
-    """Soft patches on the ground, kept by size; bounded."""
-
-    def __init__(self, sun: tuple[float, float], darkness: float) -> None:
-        """
-        Args:
-            sun: metres on the ground, x and y, from the feet to the shadow of a head.
-            darkness: 0 to 1.
-        """
-        self._sun, self._darkness = sun, darkness
-        self._kept: dict[tuple[int, int, int], Sprite] = {}
-
-    def sprite(self, *, scale: float, x: float, y: float) -> Sprite:
-        """The shadow of a player at column `x` and row `y`, `scale` pixels per metre there."""
-        which = (_size(scale), int(x % 2), int(y % 2))
-        found = self._kept.get(which)
-        if found is None:
-            found = self._kept[which] = self._draw(*which)
-        return found
-
-    def _draw(self, size: int, sub_x: int, sub_y: int) -> Sprite:
-        scale = _STEP**size
-        wide, high = 0.32 * scale, 0.14 * scale
-        to_x, to_y = 0.9 * self._sun[0] * scale, -0.42 * self._sun[1] * scale
-        left, top = (
-            2 * int(np.floor((min(0.0, to) - 1.2 * size_ - 1) / 2)) for to, size_ in ((to_x, wide), (to_y, high))
-        )
-        right, bottom = (
-            2 * int(np.ceil((max(0.0, to) + 1.2 * size_ + 2) / 2)) for to, size_ in ((to_x, wide), (to_y, high))
-        )
-        x = (np.arange(left, right) - sub_x) / wide
-        y = (np.arange(top, bottom)[:, None] - sub_y) / high
-        dx, dy = to_x / wide, to_y / high
-        share = np.clip((x * dx + y * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
-        far = (x - share * dx) ** 2 + (y - share * dy) ** 2
-        through = 256 * (1 - self._darkness * np.clip(1.4 - 1.1 * far, 0, 1))
-        words = through.astype(np.uint16)[None]
-        return Sprite(Layer(np.zeros_like(words), words), None, left, top)
+@lru_cache(maxsize=400)
+def shadow_sprite(sun: tuple[float, float], darkness: float, place: Place) -> Sprite:
+    """The soft patch at a player's feet; `sun`: metres from there to the shadow of a head; `darkness`: 0 to 1."""
+    size, odd_x, odd_y = place
+    scale = _STEP**size
+    ways = (0.9 * sun[0] * scale, 0.32 * scale), (-0.42 * sun[1] * scale, 0.14 * scale)
+    (left, right), (top, bottom) = (
+        (2 * int(np.floor((min(0.0, to) - 1.2 * wide - 1) / 2)), 2 * int(np.ceil((max(0.0, to) + 1.2 * wide + 2) / 2)))
+        for to, wide in ways
+    )
+    (to_x, wide), (to_y, high) = ways
+    x, y = (np.arange(left, right) - odd_x) / wide, (np.arange(top, bottom)[:, None] - odd_y) / high
+    dx, dy = to_x / wide, to_y / high
+    share = np.clip((x * dx + y * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
+    far = (x - share * dx) ** 2 + (y - share * dy) ** 2
+    words = (256 * (1 - darkness * np.clip(1.4 - 1.1 * far, 0, 1))).astype(np.uint16)[None]
+    return Sprite((np.zeros_like(words), words), None, left, top)
 
 
 def paste(luma: Plane, chroma: Plane, sprite: Sprite, *, x: float, y: float) -> None:
-    """Put a sprite on the planes, its feet at column `x` and row `y`.
-
-    Args:
-        luma: (1, rows, columns).
-        chroma: (2, rows / 2, columns / 2): U and V.
-        sprite: a player, or a shadow.
-        x: column of the feet.
-        y: row of the feet.
-    """
+    """Put a sprite on the planes Y (1, rows, columns), U and V (2, rows / 2, columns / 2), its feet at (x, y)."""
     left, top = 2 * int(x // 2) + sprite.left, 2 * int(y // 2) + sprite.top
     _paste(luma, sprite.luma, top, left)
     if sprite.chroma is not None:
@@ -414,13 +308,14 @@ def paste(luma: Plane, chroma: Plane, sprite: Sprite, *, x: float, y: float) -> 
 
 
 def _paste(planes: Plane, layer: Layer, row: int, column: int) -> None:
-    _, rows, columns = layer.own.shape
+    own, through = layer
+    _, rows, columns = own.shape
     top, left = max(0, -row), max(0, -column)
     bottom, right = min(rows, planes.shape[1] - row), min(columns, planes.shape[2] - column)
     if top >= bottom or left >= right:
         return
     part = planes[:, row + top : row + bottom, column + left : column + right]
-    mixed = part * layer.through[:, top:bottom, left:right]
-    mixed += layer.own[:, top:bottom, left:right]
+    mixed = part * through[:, top:bottom, left:right]
+    mixed += own[:, top:bottom, left:right]
     mixed >>= 8
     part[...] = mixed

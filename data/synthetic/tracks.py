@@ -1,27 +1,22 @@
 """A script made into paths: where ball and players are in every frame, and what pose each player has."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from .pitch import NUM_PLAYERS, Array, stations
-from .script import FPS, Flight, Script, Touch, dribble_steps
+from .script import FPS, NUM_PLAYERS, Array, Flight, Script, Touch, direction, dribble_steps, stations
 
 _GRAVITY = 9.81
 _BALL_LAG_FRAMES = 20
 """How late a team follows the ball."""
-POSES = ("run", "kick", "push", "head", "throw", "slide", "fall", "cheer")
 _POSE_SPAN: dict[str, tuple[int, int]] = {
-    "kick": (-5, 5),
-    "push": (-3, 2),
-    "head": (-6, 6),
-    "throw": (-26, 5),
-    "slide": (-6, 14),
-    "fall": (0, 30),
-    "cheer": (-30, 200),
+    **{"kick": (-5, 5), "push": (-3, 2), "head": (-6, 6), "throw": (-26, 5), "slide": (-6, 14)},
+    **{"fall": (0, 30), "cheer": (-30, 200)},
 }
 """Frames before and after the contact in which a pose is held."""
+POSES = ("run", *_POSE_SPAN)
 
 
 @dataclass(frozen=True)
@@ -104,20 +99,26 @@ def _player_paths(script: Script, ball: npt.NDArray[np.float32], rng: np.random.
     followed = late(smooth(smooth(ball[:, :2].astype(np.float64), 41), 51), _BALL_LAG_FRAMES)
     forward = late(smooth(_possession(script), 75), 10)
     paths = np.empty((num_frames, 2 * NUM_PLAYERS + 1, 2), np.float32)
-    for side in (0, 1):
-        sign = 1 - 2 * side
-        x, y = followed.T
-        places = stations(script.formations[side], side, ball_x=x, ball_y=y, forward=sign * forward)
+    for side, formation in enumerate(script.formations):
+        places = stations(formation, side, followed, direction(side) * forward)
         paths[:, side * NUM_PLAYERS : (side + 1) * NUM_PLAYERS] = places
     paths[:, -1, 0] = 0.8 * followed[:, 0]
     paths[:, -1, 1] = 0.6 * followed[:, 1] - 7
-    pins = _pins_by_player(script)
+    touches: dict[int, list[Touch]] = defaultdict(list)
+    for touch in script.touches:
+        if touch.start < num_frames:
+            touches[touch.side * NUM_PLAYERS + touch.player].append(touch)
     for index in range(paths.shape[1]):
         calm = 0.15 if index % NUM_PLAYERS == 0 and index < 2 * NUM_PLAYERS else 1.0
         path = paths[:, index] + calm * _wander(rng, num_frames)
-        path += _corrections(pins.get(index, []), path, ball)
+        path += _corrections(touches[index], path, ball)
         paths[:, index] = smooth(path, 7)
     return paths
+
+
+def _eased(share: Array) -> Array:
+    """0 to 1, slow at both ends."""
+    return share * share * (3 - 2 * share)
 
 
 def _possession(script: Script) -> Array:
@@ -125,7 +126,7 @@ def _possession(script: Script) -> Array:
     sign = np.zeros(script.num_frames)
     for touch in script.touches:
         if touch.offset == (0.0, 0.0):
-            sign[touch.start :] = 1 - 2 * touch.side
+            sign[touch.start :] = direction(touch.side)
     return sign
 
 
@@ -135,26 +136,17 @@ def _wander(rng: np.random.Generator, num_frames: int) -> Array:
     knots = rng.normal(0, 1.7, (int(num_frames / every) + 3, 2))
     place = np.arange(num_frames) / every
     left = place.astype(int)
-    share = place - left
-    share = (share * share * (3 - 2 * share))[:, None]
+    share = _eased(place - left)[:, None]
     result: Array = knots[left] * (1 - share) + knots[left + 1] * share
     return result
 
 
-def _pins_by_player(script: Script) -> dict[int, list[Touch]]:
-    pins: dict[int, list[Touch]] = {}
-    for touch in script.touches:
-        if touch.start < script.num_frames:
-            pins.setdefault(touch.side * NUM_PLAYERS + touch.player, []).append(touch)
-    return pins
-
-
-def _corrections(pins: list[Touch], path: Array, ball: npt.NDArray[np.float32]) -> Array:
+def _corrections(touches: list[Touch], path: Array, ball: npt.NDArray[np.float32]) -> Array:
     """(T, 2) metres that bring a player from his own path to his touches and back, without a jump."""
     num_frames = len(path)
     result = np.zeros_like(path)
     last_stop, last_value = -(10**6), np.zeros(2)
-    for touch in pins:
+    for touch in touches:
         start, stop = max(touch.start, last_stop + 1), min(touch.stop, num_frames - 1)
         if start > stop:
             continue
@@ -181,14 +173,13 @@ def _ease(result: Array, stop: int, leaves: Array, start: int, arrives: Array) -
     for edge, value, step in ((stop, leaves, 1), (start, arrives, -1)):
         reach = int(min(gap, np.clip(float(np.hypot(*value)) / 4.2, 0.7, 5.0) * FPS))
         frames = edge + step * np.arange(1, reach)
-        share = 1 - np.arange(1, reach) / reach
         inside = (frames >= 0) & (frames < len(result))
-        result[frames[inside]] += (share * share * (3 - 2 * share))[inside, None] * value
+        result[frames[inside]] += _eased(1 - np.arange(1, reach) / reach)[inside, None] * value
 
 
 def _poses(script: Script) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int16]]:
-    pose = np.zeros((script.num_frames, 2 * NUM_PLAYERS + 1), np.int8)
-    moment = np.zeros((script.num_frames, 2 * NUM_PLAYERS + 1), np.int16)
+    shape = script.num_frames, 2 * NUM_PLAYERS + 1
+    pose, moment = np.zeros(shape, np.int8), np.zeros(shape, np.int16)
     for touch in script.touches:
         if touch.pose_frame is None or touch.pose not in _POSE_SPAN:
             continue

@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from .nets import shifted_max
 
-DIM = 1024
-"""Channels behind Mixed_5c."""
 AHEAD_STEPS = 5
 """Row t is centred on step t + 5 of the clip."""
 

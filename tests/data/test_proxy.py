@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bas.data import proxy as proxy_copy
-from bas.data.proxy import CopyReport, ProxySettings, copy_video, psnr_db_of, write_proxies
+from bas.data.proxy import CopyReport, copy_video, psnr_db_of, write_proxies
+from bas.data.settings import ProxySettings
 from bas.data.sources import DataSet, find_data_set
 from bas.errors import InputError
 from bas.extract.video.picture import PictureFormat, Pixels
@@ -38,7 +39,7 @@ def seconds(video: Video) -> list[Fraction]:
 
 
 def copied(source: Path, target: Path, settings: ProxySettings = SMALL) -> CopyReport:
-    return copy_video(source, target, settings, max_bad_share=0.05)
+    return copy_video(source, target, settings)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_a_file_cut_short_keeps_its_steps(make_clip: Maker, tmp_path: Path) -> N
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size * 3 // 4])
     with pytest.raises(InputError, match="missing or damaged"):
         copied(tmp_path / "cut.mp4", tmp_path / "b.mp4")
-    copy_video(tmp_path / "cut.mp4", tmp_path / "b.mp4", SMALL, max_bad_share=0.5)
+    copy_video(tmp_path / "cut.mp4", tmp_path / "b.mp4", replace(SMALL, max_bad_share=0.5))
     assert read(tmp_path / "b.mp4").num_steps == read(tmp_path / "cut.mp4").num_steps == 200
 
 

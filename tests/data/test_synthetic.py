@@ -18,11 +18,10 @@ from sklearn.metrics import balanced_accuracy_score
 
 from bas.data.check import check_data_set
 from bas.data.synthetic import SyntheticSettings, write_data_set, write_match
-from bas.data.synthetic.data_set import make_painter, plan, script_of
+from bas.data.synthetic.data_set import plan, script_of
 from bas.data.synthetic.draw import Painter, _smear
 from bas.data.synthetic.look import HEIGHT, WIDTH, draw_look, follow, make_camera
-from bas.data.synthetic.pitch import GOAL_HALF_WIDTH, GOAL_HEIGHT, HALF_LENGTH, HALF_WIDTH, NUM_PLAYERS
-from bas.data.synthetic.script import Script
+from bas.data.synthetic.script import GOAL_HALF_WIDTH, GOAL_HEIGHT, HALF_LENGTH, HALF_WIDTH, NUM_PLAYERS, Script
 from bas.data.synthetic.tracks import POSES, Tracks, ball_path, late, make_tracks, smooth
 from bas.errors import InputError
 from bas.events import SOCCERNET_BALL_CLASSES, read_labels
@@ -184,7 +183,7 @@ NUM_FRAMES = 1500
 
 @pytest.fixture(scope="module")
 def painters() -> dict[int, Painter]:
-    return {seed: make_painter(script_of(seed, num_frames=NUM_FRAMES), seed)[0] for seed in SEEDS}
+    return {seed: Painter(script_of(seed, num_frames=NUM_FRAMES), seed) for seed in SEEDS}
 
 
 def luma(painter: Painter, frame: int) -> npt.NDArray[np.uint8]:
@@ -197,7 +196,7 @@ def test_the_ball_is_to_be_seen_where_the_labels_say(seed: int, painters: dict[i
     seen = []
     for event in script.events:
         frame = event.position_ms // 40
-        (column,), (row,), _ = painter.place(frame, painter.ball(frame)[None])
+        (column,), (row,), _ = painter.place(frame, painter.tracks.ball[[frame]].astype(float))
         image, u, v = luma(painter, frame).astype(int), round(float(column)), round(float(row))
         assert (4 < u < WIDTH - 4, 4 < v < HEIGHT - 4) == (True, True), "out of the picture"
         around = image[v - 9 : v + 10, u - 9 : u + 10]
@@ -251,7 +250,7 @@ def test_far_players_are_smaller(painters: dict[int, Painter]) -> None:
 def test_every_match_looks_different_unless_variety_is_none() -> None:
     means = []
     for seed in range(4):
-        painter, _ = make_painter(script_of(seed, num_frames=10), seed)
+        painter = Painter(script_of(seed, num_frames=10), seed)
         image = painter.draw(0)
         means.append([image[HEIGHT // 2 : HEIGHT].mean(), image[HEIGHT:].reshape(2, -1).mean(), image[:30].std()])
     assert min(np.abs(np.subtract(a, b)).max() for a, b in itertools.combinations(means, 2)) > 2
@@ -415,7 +414,7 @@ Floats = npt.NDArray[np.float32]
 
 def windows(painter: Painter, frame: int) -> tuple[Floats, Floats]:
     """Around the ball's place in `frame`: (7, 48, 48) luma at the offsets, and (28, 49) of the whole frame."""
-    columns, rows, _ = painter.place(frame, painter.ball(frame)[None])
+    columns, rows, _ = painter.place(frame, painter.tracks.ball[[frame]].astype(float))
     left, top = round(float(columns[0])) + 16, round(float(rows[0])) + 8
     images = [painter.draw(frame + offset)[:HEIGHT].astype(np.float32) for offset in OFFSETS_FRAMES]
     padded = [np.pad(image, 40, mode="edge")[top : top + 48, left : left + 48] for image in images]
@@ -427,7 +426,7 @@ def examples(seeds: range) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     single, motion, classes = [], [], []
     for seed in seeds:
         script = script_of(seed, num_frames=15_000)
-        painter, rng = make_painter(script, seed)[0], np.random.default_rng(seed)
+        painter, rng = Painter(script, seed), np.random.default_rng(seed)
         for index, label in enumerate(CLASSES):
             frames = [event.position_ms // 40 for event in script.events if event.label == label]
             frames = [frame for frame in frames if 10 <= frame < script.num_frames - 15]

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -184,49 +185,50 @@ def test_options_left_out_follow_the_store(whole_store: Path, data_set_folder: P
     assert np.array_equal(store.rows("third")[0:SHORT_FRAMES], store.rows("short")[0:SHORT_FRAMES])
 
 
-def test_a_bad_video_fails_alone_and_says_why(
-    data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(data_set_folder / "short", data / "good")
-    (data / "bad").mkdir()
-    whole = (data_set_folder / "long" / "224p.mp4").read_bytes()
-    (data / "bad" / "224p.mp4").write_bytes(whole[: len(whole) // 2])
-    (data / "bad" / "Labels-ball.json").write_text('{"annotations": []}')
-    arguments = ["--out", tmp_path / "s.zarr", "--backbone", "x3d_xs", "--depth", 4, "--weights", "none"]
-    assert bas("extract", data, *arguments, "--size", "64x36", "--window", 8, "--json") == 2
-    printed = json.loads(capsys.readouterr().out)
-    assert {match["match"]: match["status"] for match in printed["matches"]} == {"bad": "failed", "good": "extracted"}
-    assert FeatureStore.open(tmp_path / "s.zarr").matches() == ["good"]
+def half_of(whole: Path, broken: Path) -> None:
+    broken.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
 
 
-def test_a_length_that_no_file_can_have_fails_alone(
-    data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
-) -> None:
+def of_a_length_that_no_file_can_have(whole: Path, broken: Path) -> None:
     """A broken DURATION tag asked for a grid of 655 TiB, and the next match was not extracted."""
-    import av
-
-    data = tmp_path / "data"
-    shutil.copytree(data_set_folder / "short", data / "good")
-    (data / "broken").mkdir()
-    with av.open(data / "good" / "224p.mp4") as source, av.open(data / "broken" / "224p.mkv", "w") as copy:
+    with av.open(whole) as source, av.open(broken, "w") as copy:
         stream = copy.add_stream_from_template(source.streams.video[0])
         stream.metadata["DURATION"] = "999999999:59:59.00"
         for packet in source.demux(source.streams.video[0]):
             if packet.dts is not None:
                 packet.stream = stream
                 copy.mux(packet)
-    tagged = (data / "broken" / "224p.mkv").read_bytes()
-    written = b"00:00:06.000000000"  # the muxer puts the true length in the place of ours
+    tagged, written = broken.read_bytes(), b"00:00:06.000000000"  # the muxer puts the true length in the place of ours
     assert tagged.count(written) == 1
-    (data / "broken" / "224p.mkv").write_bytes(tagged.replace(written, b"999999999:59:59.00"))
+    broken.write_bytes(tagged.replace(written, b"999999999:59:59.00"))
+
+
+@pytest.mark.parametrize(
+    ("game", "write_broken", "why"),
+    [("long", half_of, "not a video that can be read"), ("short", of_a_length_that_no_file_can_have, "not believable")],
+)
+def test_a_bad_video_fails_alone_and_says_why(
+    game: str,
+    write_broken: Callable[[Path, Path], None],
+    why: str,
+    data_set_folder: Path,
+    tmp_path: Path,
+    bas: Cli,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(data_set_folder / "short", data / "good")
+    (data / "bad").mkdir()
+    write_broken(data_set_folder / game / "224p.mp4", data / "bad" / "224p.mkv")
+    (data / "bad" / "Labels-ball.json").write_text('{"annotations": []}')
     arguments = ["--out", tmp_path / "s.zarr", "--backbone", "regnety_002", "--weights", "none", "--size", "32x32"]
     assert bas("extract", data, *arguments, "--engine", "torch", "--json") == 2
     printed = capsys.readouterr()
-    matches = {match["match"]: match for match in json.loads(printed.out)["matches"]}
-    assert {name: match["status"] for name, match in matches.items()} == {"broken": "failed", "good": "extracted"}
-    assert "not believable" in matches["broken"]["message"]
+    bad, good = json.loads(printed.out)["matches"]
+    assert (bad["match"], bad["status"], good["match"], good["status"]) == ("bad", "failed", "good", "extracted")
+    assert why in bad["message"]
     assert "Traceback" not in printed.err
+    assert FeatureStore.open(tmp_path / "s.zarr").matches() == ["good"]
 
 
 def test_an_exception_of_any_kind_ends_its_match_alone(data_set_folder: Path, tmp_path: Path) -> None:
