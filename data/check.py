@@ -98,9 +98,23 @@ def check_data_set(root: Path, *, on_progress: Callable[[int, int], None] | None
             findings.append(Finding.from_error(match.id, info, prefix=f"{match.require_video().parent}/"))
             info = None
         elif info is not None:
+            findings += check_video(info, match=match)
             findings += check_events(events or (), info, match=match)
         reports.append(MatchReport(match, info, None if events is None else tuple(events)))
     return DataReport(data_set.root, data_set.classes, tuple(reports), tuple(findings))
+
+
+def check_video(video: VideoInfo, *, match: Match) -> list[Finding]:
+    """Notes about what a person should know of a video that can be read: further streams, no times."""
+    findings = []
+    if video.other_streams:
+        message = f"several video streams: {video.stream} is read, not {', '.join(video.other_streams)}"
+        cure = "none needed if that is the match; else copy the right one (ffmpeg -i FILE -map 0:N -c copy NEW.mkv)"
+        findings.append(note(match.id, message, cure))
+    if not video.has_times:
+        message = f"its packets carry no time stamp: frames are laid out at its rate, {float(video.rate):g} per second"
+        findings.append(note(match.id, message, "none needed, unless the recording has gaps: those cannot be seen"))
+    return findings
 
 
 def check_events(events: Sequence[Event], video: VideoInfo, *, match: Match) -> list[Finding]:

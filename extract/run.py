@@ -134,12 +134,16 @@ def extract_match(shared: Extraction, match: Match) -> MatchResult:
         require_unchanged(path, stamp)
         writer.commit()
     seconds = time.perf_counter() - started
+    messages = [f"begun anew, unfinished work was not used: {restarted}"] if restarted else []
+    messages += ["no time stamps: its frames are laid out by their rate"] if video.is_laid_out_by_rate else []
+    others = ", ".join(video.info.other_streams)
+    messages += [f"{video.info.stream} is read, not {others}"] if others else []
     return MatchResult(
         match_id=match.id,
         status="resumed" if first_row else "extracted",
         num_rows=num_rows,
         seconds=seconds,
-        message=f"begun anew, unfinished work was not used: {restarted}" if restarted else "",
+        message="; ".join(messages),
         columns={"frames/s": (num_rows - first_row) / seconds, "limit": waits.bottleneck, "invalid": num_invalid},
     )
 

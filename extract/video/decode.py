@@ -157,17 +157,16 @@ class Decoder:
         plan, sieve = self._plan, Sieve[VideoFrame](self._plan, self._rank, first=first, last=last)
         group, last_rank = int(plan.group_of[first]), max(self._rank[first:last])
         sieve.start_afresh(group)
-        for packet in self._packets_from(first):
-            entry = self._index.entry(packet.pts)
+        for _, entry, packet in self._packets_from(first):
             if entry >= 0 and self._group_of[entry] > group:
                 lost, group = sieve.is_lost(group), self._group_of[entry]
                 if lost:
                     yield from self._drain(sieve)
                     yield from sieve.settle(min(last, int(plan.starts[group])))
                     sieve.start_afresh(group)
-            if entry >= 0 and not self._index.by_order and self._rank[entry] > last_rank:
+            if entry >= 0 and self._rank[entry] > last_rank:
                 break
-            if not sieve.is_lost(group) or (entry >= 0 and plan.is_leading[entry]) or self._index.by_order:
+            if not sieve.is_lost(group) or (entry >= 0 and plan.is_leading[entry]):
                 yield from self._feed(packet, entry, sieve)
         yield from self._drain(sieve)
         yield from sieve.settle(last)
@@ -196,27 +195,21 @@ class Decoder:
         self._codec.flush_buffers()
 
     def _sift(self, frame: VideoFrame, sieve: Sieve[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-        if self._index.by_order:
-            entry = sieve.next_entry if sieve.next_entry < len(self._rank) else -1
-        else:
-            entry = self._index.entry(frame.pts)
+        entry = self._index.entry(frame.pts)
         if entry >= 0:
             yield from sieve.push(entry, frame, is_corrupt=frame.is_corrupt)
 
-    def _packets_from(self, first: int) -> "Iterator[Packet[VideoStream]]":
-        """Packets from that of frame `first` on; from the file's beginning for 0."""
+    def _packets_from(self, first: int) -> "Iterator[tuple[int, int, Packet[VideoStream]]]":
+        """(place, table index or -1, packet) from that of frame `first` on; from the file's beginning for 0."""
         if first == 0:
-            self._rewind()
-            yield from read_packets(self._container, self._stream)
+            yield from self._packets_after_seek(0)
             return
         for start in self._seek_candidates(first):
             packets = self._packets_after_seek(start)
             skipped = next(packets, None)
-            while skipped is not None and skipped.pts is None:
-                skipped = next(packets, None)
-            if skipped is None or self._rank_of(skipped) > self._rank[first]:
+            if skipped is None or skipped[0] > self._rank[first]:
                 continue
-            while skipped is not None and self._rank_of(skipped) < self._rank[first]:
+            while skipped is not None and skipped[0] < self._rank[first]:
                 skipped = next(packets, None)
             if skipped is not None:
                 yield skipped
@@ -231,7 +224,7 @@ class Decoder:
             back = 2 * back + 1
         yield 0
 
-    def _packets_after_seek(self, start: int) -> "Iterator[Packet[VideoStream]]":
+    def _packets_after_seek(self, start: int) -> "Iterator[tuple[int, int, Packet[VideoStream]]]":
         if start == 0:
             self._rewind()
         else:
@@ -239,17 +232,12 @@ class Decoder:
                 self._container.seek(int(self._index.table.pts_ticks[start]), stream=self._stream, backward=True)
             except av.error.FFmpegError:
                 return
-        yield from read_packets(self._container, self._stream)
+        yield from self._index.numbered(read_packets(self._container, self._stream), from_start=start == 0)
 
     def _rewind(self) -> None:
         """Open the file anew: the one way to its first packet that every format has."""
         self._container.close()
         self._open()
-
-    def _rank_of(self, packet: "Packet[VideoStream]") -> int:
-        """Place in the file of a packet; -1 for one that is not in the table."""
-        entry = self._index.entry(packet.pts)
-        return self._rank[entry] if entry >= 0 else -1
 
 
 _QUEUE_BYTES = 64 * 2**20

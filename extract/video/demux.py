@@ -3,11 +3,11 @@
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import av
@@ -17,23 +17,32 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ...errors import InputError
-from .timetable import TimeTable
+from .timetable import UNKNOWN_TICKS, Int64s, TimeTable, fill_times
 
 _ZERO_IS_ZERO = frozenset({"mov", "mp4", "matroska", "webm"})
 """Formats whose own time line starts at 0, whatever the first frame's time."""
 _NO_OWN_TIMES = frozenset({"avi"})
-"""Formats that store no presentation time: what is made up for them is wrong where frames are reordered."""
+"""Formats that store no presentation time: each chunk, also an empty one, is one frame long. What is made up for them
+is wrong where frames are reordered."""
+_TIMES_SLIP = frozenset({"avi", "mpeg"})
+"""Formats in which the times made up after a seek are not those of reading from the start: AVI where the index leaves
+empty chunks out, program streams where a packet begins amid a frame."""
+_CHUNK_BYTES = 8
+"""Bytes of an empty AVI chunk, and of the head of any."""
+_STILL_BRANDS = frozenset({"avif", "heic", "heix", "heim", "heis", "mif1"})
+"""What mp4-like files of one picture call themselves."""
+_STILL_FORMATS = frozenset({"image2", "ico"})
 _MAX_READ_ERRORS = 1000
-_UNKNOWN = -(2**63)
 _CLOCK = re.compile(r"([0-9]{1,18}):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,18})?)")
 """`HH:MM:SS.fraction`, as Matroska's DURATION tag has it."""
 
 
 def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
-    """The file and its first real video stream (no cover picture). The caller closes the container.
+    """The file and the video stream that a player takes. The caller closes the container.
 
     Raises:
-        InputError: no such file, no permission, a folder, empty, not a video, index lost, no video stream.
+        InputError: no such file, no permission, a folder, empty, not a video, a still picture, index lost, no video
+            stream.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder", wanted="a video file", cure="name the video inside it")
@@ -51,12 +60,37 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
         ) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read", got=error.strerror, cure="check the name and permission") from None
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
-            return container, stream
+    streams = video_streams(container)
+    if streams and not _is_still(container):
+        return container, streams[0]
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     container.close()
+    if streams:
+        got = f"a still picture ({streams[0].codec_context.name})"
+        raise InputError(f"{path}: is not a video", got=got, wanted="a video file", cure="name another file")
     raise InputError(f"{path}: holds no video stream", got=kinds, wanted="a video stream", cure="name another file")
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """Video streams without cover pictures, that which a player takes first: the default, of several the largest."""
+    real = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None
+    ]
+    return sorted(
+        real, key=lambda each: (not each.disposition & av.stream.Disposition.default, -each.width * each.height)
+    )
+
+
+def _is_still(container: InputContainer) -> bool:
+    """Whether the file is of a format for one picture, such as JPEG or PNG."""
+    name = container.format.name
+    return (
+        name in _STILL_FORMATS
+        or name.endswith("_pipe")
+        or container.metadata.get("major_brand", "").strip() in _STILL_BRANDS
+    )
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> "Iterator[Packet[VideoStream]]":
@@ -79,8 +113,12 @@ class VideoIndex:
 
     path: Path
     table: TimeTable
-    by_order: bool = False
-    """Frames carry no time and are identified by counting them (bare H.264 and the like)."""
+    entry_at: Int64s
+    """(P,) table index of the frame of each packet, in file order; -1 for a packet without one."""
+    place_of: Mapping[tuple[int | None, int], int] | None = None
+    """(byte position, size) -> place of the packet in the file. None: packets are told apart by their own times."""
+    by_rate: bool = False
+    """No packet carries a time: frames are laid out at a constant rate."""
 
     def entry(self, pts_ticks: int | None) -> int:
         """Table index of the frame that starts at a time, -1 where there is none."""
@@ -90,6 +128,26 @@ class VideoIndex:
         place = bisect_left(times, pts_ticks)
         return place if place < len(times) and times[place] == pts_ticks else -1
 
+    def numbered(
+        self, packets: "Iterator[Packet[VideoStream]]", *, from_start: bool
+    ) -> "Iterator[tuple[int, int, Packet[VideoStream]]]":
+        """(place in the file, table index or -1, packet); the packet's time is that of the table from here on.
+
+        Packets without a time of their own are counted from the one before. After a seek, those in front of the first
+        that is known are left out.
+        """
+        place = -1 if from_start else None
+        for packet in packets:
+            entry = -1 if self.place_of is not None else self.entry(packet.pts)
+            known = self.table.rank.data[entry] if entry >= 0 else (self.place_of or {}).get((packet.pos, packet.size))
+            if known is None and place is None:
+                continue
+            place = place + 1 if known is None else known  # type: ignore[operator]  # one of them is known
+            if packet.pts is None or self.place_of is not None:
+                entry = int(self.entry_at[place]) if place < len(self.entry_at) else -1
+                packet.pts = self.table.pts_ticks.data[entry] if entry >= 0 else None
+            yield place, entry, packet
+
 
 @dataclass
 class _Packets:
@@ -98,12 +156,14 @@ class _Packets:
     pts_ticks: "array[int]" = field(default_factory=lambda: array("q"))
     dts_ticks: "array[int]" = field(default_factory=lambda: array("q"))
     duration_ticks: "array[int]" = field(default_factory=lambda: array("q"))
+    position: "array[int]" = field(default_factory=lambda: array("q"))
+    num_bytes: "array[int]" = field(default_factory=lambda: array("q"))
     is_key: bytearray = field(default_factory=bytearray)
     is_shown: bytearray = field(default_factory=bytearray)
 
 
 def read_index(path: Path) -> VideoIndex:
-    """Read all packets of the file (no decoding, unless they carry no time) into a time table.
+    """Read all packets of the file into a time table; decodes it only where frames are reordered and lack times.
 
     Raises:
         InputError: as `open_container`; no frame at all.
@@ -112,58 +172,97 @@ def read_index(path: Path) -> VideoIndex:
     with container:
         packets = _Packets()
         for packet in read_packets(container, stream):
-            packets.pts_ticks.append(_UNKNOWN if packet.pts is None else packet.pts)
-            packets.dts_ticks.append(_UNKNOWN if packet.dts is None else packet.dts)
+            packets.pts_ticks.append(UNKNOWN_TICKS if packet.pts is None else packet.pts)
+            packets.dts_ticks.append(UNKNOWN_TICKS if packet.dts is None else packet.dts)
             packets.duration_ticks.append(packet.duration or 0)
+            packets.position.append(-1 if packet.pos is None else packet.pos)
+            packets.num_bytes.append(packet.size)
             packets.is_key.append(packet.is_keyframe)
             packets.is_shown.append(not packet.is_discard)
-        by_order = False
-        is_untimed = stream.codec_context.has_b_frames and bool(_NO_OWN_TIMES & set(container.format.name.split(",")))
-        if is_untimed or _UNKNOWN in packets.pts_ticks:
-            if not stream.codec_context.has_b_frames and _UNKNOWN not in packets.dts_ticks:
-                packets.pts_ticks = packets.dts_ticks
-            else:
-                packets, by_order = _decode_times(path), True
-        table = _table_of(container, stream, packets, path, by_order=by_order)
-    return VideoIndex(path=path, table=table, by_order=by_order)
+        formats = set(container.format.name.split(","))
+        has_own_times = not _NO_OWN_TIMES & formats
+        by_rate, place_of = False, None
+        if not has_own_times or UNKNOWN_TICKS in packets.pts_ticks:
+            by_rate = _fill(packets, path, stream, has_own_times=has_own_times)
+        if _TIMES_SLIP & formats:
+            keys = zip(packets.position, packets.num_bytes, strict=True)
+            place_of = {key: place for place, key in enumerate(keys) if key[0] >= 0}
+        table = _table_of(container, stream, packets, path, by_rate=by_rate)
+    entry_at = np.full(len(packets.pts_ticks), -1, np.int64)
+    entry_at[table.rank] = np.arange(table.num_frames)
+    return VideoIndex(path=path, table=table, entry_at=entry_at, place_of=place_of, by_rate=by_rate)
 
 
-def _decode_times(path: Path) -> _Packets:
-    """One row per frame that decodes, evenly spaced: frame number as time (in units of one frame)."""
+def _fill(packets: _Packets, path: Path, stream: VideoStream, *, has_own_times: bool) -> bool:
+    """Give a time to each packet that lacks one; whether none has any, so that all are laid out by the rate."""
+    pts_ticks, dts_ticks = (np.frombuffer(each, dtype=np.int64) for each in (packets.pts_ticks, packets.dts_ticks))
+    if not has_own_times:
+        pts_ticks = np.full_like(pts_ticks, UNKNOWN_TICKS)
+    is_plain = not stream.codec_context.has_b_frames and bool((dts_ticks != UNKNOWN_TICKS).all())
+    order = np.arange(len(pts_ticks)) if is_plain else _presentation_order(path)
+    filled = fill_times(pts_ticks, dts_ticks, order, frame_ticks=1 / (own_rate(stream) * _time_base(stream)))
+    is_shown = np.frombuffer(packets.is_shown, dtype=np.bool_) & (filled != UNKNOWN_TICKS)
+    by_rate = bool((pts_ticks == UNKNOWN_TICKS).all() and (dts_ticks == UNKNOWN_TICKS).all())
+    packets.pts_ticks, packets.is_shown = array("q", filled.tobytes()), bytearray(is_shown.tobytes())
+    if by_rate:  # nothing tells where in the file a seek has led: one group, decoded from its start
+        packets.is_key = bytearray(len(packets.is_key))
+    return by_rate
+
+
+def _presentation_order(path: Path) -> Int64s:
+    """(S,) places in the file of the packets whose frames come out of the decoder, which puts them in order."""
     container, stream = open_container(path)
-    packets = _Packets()
+    order = array("q")
     with container:
-        frame_ticks = max(1, round(1 / (own_rate(stream) * _time_base(stream))))
+        places = count()
         for packet in chain(read_packets(container, stream), [None]):
+            if packet is not None:
+                packet.pts = next(places)
             try:
-                num_frames = len(stream.codec_context.decode(packet))
+                order.extend(frame.pts for frame in stream.codec_context.decode(packet) if frame.pts is not None)
             except av.error.FFmpegError:
                 continue
-            for _ in range(num_frames):
-                packets.is_key.append(not packets.pts_ticks)
-                packets.pts_ticks.append(len(packets.pts_ticks) * frame_ticks)
-                packets.duration_ticks.append(frame_ticks)
-                packets.is_shown.append(True)
-    return packets
+    return np.frombuffer(order, dtype=np.int64)
 
 
 def _table_of(
-    container: InputContainer, stream: VideoStream, packets: _Packets, path: Path, *, by_order: bool
+    container: InputContainer, stream: VideoStream, packets: _Packets, path: Path, *, by_rate: bool
 ) -> TimeTable:
     if not packets.pts_ticks:
         raise InputError(f"{path}: the video stream holds no frame", got="no packet", cure="fetch the file again")
     time_base = _time_base(stream)
     pts_ticks = np.frombuffer(packets.pts_ticks, dtype=np.int64)
+    first_ticks = int(pts_ticks.min(where=pts_ticks != UNKNOWN_TICKS, initial=2**62))
+    duration_ticks = np.frombuffer(packets.duration_ticks, dtype=np.int64).copy()
+    is_whole_avi = container.format.name == "avi" and _is_whole_riff(path)
+    if is_whole_avi:  # empty chunks at the end: the last picture stays
+        end_ticks = (stream.start_time or 0) + min(stream.duration or 0, path.stat().st_size // _CHUNK_BYTES)
+        last = int(pts_ticks.argmax())
+        duration_ticks[last] = max(duration_ticks[last], end_ticks - pts_ticks[last])
     return TimeTable.from_packets(
         pts_ticks=pts_ticks,
         is_key=np.frombuffer(packets.is_key, dtype=np.bool_),
         is_shown=np.frombuffer(packets.is_shown, dtype=np.bool_),
-        duration_ticks=np.frombuffer(packets.duration_ticks, dtype=np.int64),
+        duration_ticks=duration_ticks,
         time_base=time_base,
         rate=own_rate(stream),
-        origin_ticks=0 if by_order else min(origin_ticks(container, stream), max(0, int(pts_ticks.min()))),
-        header_end_ticks=_promised_end(container, stream, num_packets=len(packets.pts_ticks)),
+        origin_ticks=0 if by_rate else min(origin_ticks(container, stream), max(0, first_ticks)),
+        header_end_ticks=0 if is_whole_avi else _promised_end(container, stream, num_packets=len(packets.pts_ticks)),
     )
+
+
+def _is_whole_riff(path: Path) -> bool:
+    """Whether a file of RIFF parts, such as AVI, is as long as their headers say."""
+    num_bytes, start = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while start < num_bytes:
+            file.seek(start)
+            head = file.read(_CHUNK_BYTES)
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] != b"RIFF" or not size:
+                return start > 0 and size > 0
+            start += _CHUNK_BYTES + size + size % 2
+    return start <= num_bytes + 1
 
 
 def origin_ticks(container: InputContainer, stream: VideoStream) -> int:

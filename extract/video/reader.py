@@ -10,11 +10,21 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from ...errors import InputError
 from ...files import num_cores
 from .decode import Decoder, Stretch, run_stretches
-from .demux import VideoIndex, header_end_seconds, open_container, own_rate, pixel_aspect, read_index, read_packets
+from .demux import (
+    VideoIndex,
+    header_end_seconds,
+    open_container,
+    own_rate,
+    pixel_aspect,
+    read_index,
+    read_packets,
+    video_streams,
+)
 from .picture import PictureFormat, Pixels, colour_of, display_size, quarter_turns
 from .timetable import FrameGrid, GroupPlan, Int64s, TimeTable, plan_grid, require_few_bad
 
@@ -48,6 +58,12 @@ class VideoInfo:
     pixel_format: str
     colour: str
     """Matrix and range that is used, e.g. `bt601-limited`."""
+    stream: str
+    """The video stream that is read, e.g. `stream 1 (h264, 1280x720)`."""
+    other_streams: tuple[str, ...]
+    """Further video streams that are not read, likewise; without cover pictures."""
+    has_times: bool
+    """False where no packet up to the first picture carries a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +86,10 @@ def probe_video(path: Path) -> VideoInfo:
     """
     container, stream = open_container(path)
     with container:
-        end_seconds = header_end_seconds(container, stream)
+        end_seconds, has_times = header_end_seconds(container, stream), False
+        read, *others = map(_describe, video_streams(container))
         for packet in chain(islice(read_packets(container, stream), _MAX_PROBE_PACKETS), [None]):
+            has_times |= packet is not None and (packet.pts, packet.dts) != (None, None)
             try:
                 frames = stream.codec_context.decode(packet)
             except av.error.FFmpegError:
@@ -96,8 +114,15 @@ def probe_video(path: Path) -> VideoInfo:
                     codec=stream.codec_context.name,
                     pixel_format=frame.format.name,
                     colour=colour_of(frame).name,
+                    stream=read,
+                    other_streams=tuple(others),
+                    has_times=has_times,
                 )
     raise _nothing_decodes(path)
+
+
+def _describe(stream: VideoStream) -> str:
+    return f"stream {stream.index} ({stream.codec_context.name}, {stream.width}x{stream.height})"
 
 
 def _nothing_decodes(path: Path) -> InputError:
@@ -130,6 +155,11 @@ class Video:
     def num_steps_before_start(self) -> int:
         """Steps before the first frame, where the video starts late: not valid, and no damage."""
         return int((self.grid.frame_of_step < 0).sum())
+
+    @property
+    def is_laid_out_by_rate(self) -> bool:
+        """Whether no packet of the file carries a time, so that a gap cannot be seen."""
+        return self._index.by_rate
 
     def require_few_missing(self, path: Path, *, max_bad_share: float) -> None:
         """Refuse a video that is cut short by too much, before hours of work on the steps that it lacks.

@@ -11,6 +11,9 @@ from ...errors import InputError
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+UNKNOWN_TICKS = -(2**63)
+"""In the place of a time that a packet does not carry."""
+_FAR_TICKS = 2**62
 _MAX_REORDER_FRAMES = 16
 _MAX_STEPS, _MAX_STEPS_PER_FRAME = 10_000_000, 100
 """A grid of more steps than both (111 hours at 25 fps) comes from a damaged header, and would fill the memory."""
@@ -73,7 +76,7 @@ class TimeTable:
         rank = rank[first]
         last_duration = int(duration_ticks[rank[-1]]) or max(1, round(1 / (rate * time_base)))
         if header_end_ticks > int(pts[-1]) + last_duration:
-            whole = _num_before_torn_tail(pts, frame_ticks=1 / (rate * time_base))
+            whole = _num_before_torn_tail(pts, rank, frame_ticks=1 / (rate * time_base))
             pts, rank = pts[:whole], rank[:whole]
         end_ticks = int(pts[-1]) + last_duration
         return cls(
@@ -93,11 +96,67 @@ class TimeTable:
         return len(self.pts_ticks)
 
 
-def _num_before_torn_tail(pts_ticks: Int64s, *, frame_ticks: Fraction) -> int:
-    """Frames before the first hole among the last 16: at a cut, frames that are shown earlier may come later."""
+def _num_before_torn_tail(pts_ticks: Int64s, rank: Int64s, *, frame_ticks: Fraction) -> int:
+    """Frames before the first hole among the last 16: at a cut, frames that are shown earlier may come later, where
+    frames are reordered at all."""
+    if (np.diff(rank) > 0).all():
+        return len(pts_ticks)
     start = max(0, len(pts_ticks) - _MAX_REORDER_FRAMES)
     holes = np.flatnonzero(np.diff(pts_ticks[start:]) > float(frame_ticks * Fraction(3, 2)))
     return start + int(holes[0]) + 1 if holes.size else len(pts_ticks)
+
+
+def fill_times(pts_ticks: Int64s, dts_ticks: Int64s, order: Int64s, *, frame_ticks: Fraction) -> Int64s:
+    """Give a presentation time to the packets that lack one; the others keep theirs.
+
+    Decoding times rise in file order, and are the presentation times, in order, moved by a constant delay: so the i-th
+    frame shown has the (i + d)-th decoding time, with d the number of frames that reordering needs ahead, as far as
+    that falls between its neighbours. What is left follows the frame before at the video's rate.
+
+    Args:
+        pts_ticks: (P,) presentation times in file order, `UNKNOWN_TICKS` where one is missing.
+        dts_ticks: (P,) decoding times, likewise.
+        order: (S,) places in the file of the frames that are shown, in the order in which they are.
+        frame_ticks: length of a frame.
+
+    Returns:
+        (P,) times; still `UNKNOWN_TICKS` for packets that are not in `order`.
+    """
+    if not order.size:
+        return pts_ticks
+    times, decoded = pts_ticks[order], np.sort(order)
+    num_ahead = max(0, int((np.searchsorted(decoded, order) - np.arange(len(order))).max()))
+    dts = np.full(len(order), UNKNOWN_TICKS)
+    dts[: len(order) - num_ahead] = dts_ticks[decoded[num_ahead:]]
+    measured = np.flatnonzero((times != UNKNOWN_TICKS) & (dts != UNKNOWN_TICKS))
+    # without any presentation time the first frame is shown at once
+    delay = int(times[measured[0]] - dts[measured[0]]) if measured.size else int(dts_ticks[decoded[0]] - dts[0])
+    last = -1
+    for known in [*np.flatnonzero(times != UNKNOWN_TICKS).tolist(), len(order)]:
+        if last >= 0 and dts[last] != UNKNOWN_TICKS:
+            delay = int(times[last] - dts[last])
+        if known > last + 1:
+            _fill_run(times, dts, last, known, delay_ticks=delay, frame_ticks=frame_ticks)
+        last = known
+    filled = pts_ticks.copy()
+    filled[order] = times
+    return filled
+
+
+def _fill_run(times: Int64s, dts: Int64s, before: int, after: int, *, delay_ticks: int, frame_ticks: Fraction) -> None:
+    """Fill the unknown `times` between two known ones (-1 and the number of times: none on that side), in order."""
+    end = int(times[after]) if after < len(times) else _FAR_TICKS
+    previous = int(times[before]) if before >= 0 else -_FAR_TICKS
+    for index in range(before + 1, after):
+        num_left = after - index
+        if previous > -_FAR_TICKS:
+            by_rate = previous + min(frame_ticks, Fraction(end - previous, num_left + 1))
+        else:
+            by_rate = end - num_left * frame_ticks if end < _FAR_TICKS else Fraction(0)
+        guess = int(dts[index]) + delay_ticks
+        is_possible = dts[index] != UNKNOWN_TICKS and previous < guess <= end - num_left
+        previous = guess if is_possible else max(previous + 1, round(by_rate))
+        times[index] = previous
 
 
 @dataclass(frozen=True, kw_only=True)
