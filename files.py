@@ -79,10 +79,27 @@ def read_json(path: Path, *, max_bytes: int = JSON_BYTES) -> Any:
     return parse_json(read_bounded(path, max_bytes=max_bytes), where=str(path))
 
 
+def read_text(path: Path, *, max_bytes: int = 1 << 20) -> str:
+    """A small text file in UTF-8, without the mark that Windows editors put at the front.
+
+    Raises:
+        InputError: missing, unreadable, larger than `max_bytes`, or not UTF-8.
+    """
+    return _decoded(read_bounded(path, max_bytes=max_bytes), where=str(path))
+
+
+def _decoded(data: bytes, *, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        got = f"byte {error.start}: {error.reason}"
+        raise InputError(f"{where}: not UTF-8 text", got=got, cure="save it as UTF-8, or fetch it again") from None
+
+
 def parse_json(data: bytes, *, where: str) -> Any:
     """Parsed JSON. Raises as `read_json`; errors begin with `where`."""
+    text = _decoded(data, where=where)
     try:
-        text = data.decode("utf-8")
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
@@ -92,8 +109,6 @@ def parse_json(data: bytes, *, where: str) -> Any:
         ) from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deep", cure="fetch the file again") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 text", got=f"byte {error.start}: {error.reason}") from None
     except ValueError as error:  # an integer of more than 4300 digits
         raise InputError(f"{where}: not usable JSON", got=str(error), cure="fetch the file again") from None
     _require_safe_text(text, value, where=where)

@@ -6,10 +6,9 @@ import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from ..errors import InputError
-from ..events import SOCCERNET_BALL_SPLITS, SPLITS, Split
+from ..events import SOCCERNET_BALL_SPLITS, SPLIT_NAMES, Split, split_named
 from .labels import ROOT_PLACE, Finding, error
 
 PREFERRED_HEIGHT = 224
@@ -147,13 +146,13 @@ def game_id(root: Path, parts: Sequence[str]) -> str:
 
 def _without_wrappers(parts: Sequence[str]) -> list[str]:
     """The last name always stays: it is the match's own folder."""
-    wrapper = re.compile(rf"(?:{'|'.join(SPLITS)}|sn-bas-.*)", re.IGNORECASE)
+    wrapper = re.compile(rf"(?:{'|'.join(SPLIT_NAMES)}|sn-bas-.*)", re.IGNORECASE)
     return [part for part in parts[:-1] if not wrapper.fullmatch(part)] + list(parts[-1:])
 
 
 def folder_splits(parts: Sequence[str]) -> frozenset[Split]:
     """Splits that the names of the folders around a match folder say; more than one is a contradiction."""
-    return frozenset(cast(Split, part.lower()) for part in parts[:-1] if part.lower() in SPLITS)
+    return frozenset(split for part in parts[:-1] if (split := split_named(part)))
 
 
 def single_id(path: Path) -> str:

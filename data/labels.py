@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from ..errors import InputError
-from ..events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, parse_event
-from ..files import read_bounded, read_json
+from ..events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, parse_event, split_named
+from ..files import read_json, read_text
 
 Severity = Literal["error", "note"]
 ROOT_PLACE = "."
@@ -140,8 +140,7 @@ def assign_splits(
     """
     listed, findings = _read_splits(file or root / SPLITS_NAME)
     findings += [] if file else _unknown_matches(listed, matches)
-    root_name = root.resolve().name.lower()
-    fallback: Split | None = root_name if root_name in SPLITS and not any(match.folders for match in matches) else None
+    fallback = None if any(match.folders for match in matches) else split_named(root.resolve().name)
     splits: dict[str, Split | None] = {}
     for match in matches:
         by_file = listed.get(match.id) or listed.get(match.game) or frozenset()
@@ -190,15 +189,16 @@ def _read_splits(path: Path) -> tuple[dict[str, frozenset[Split]], list[Finding]
         return {}, [error(SPLITS_NAME, f"not an object ({type(document).__name__})", form)]
     listed: dict[str, frozenset[Split]] = {}
     findings = []
-    for split, names in document.items():
-        if split not in SPLITS:
-            findings.append(error(SPLITS_NAME, f"unknown split {split!r}", f"allowed: {', '.join(SPLITS)}"))
+    for key, names in document.items():
+        split = split_named(key)
+        if split is None:
+            findings.append(error(SPLITS_NAME, f"unknown split {key!r}", f"allowed: {', '.join(SPLITS)}"))
         elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            findings.append(error(SPLITS_NAME, f"{split!r} is not a list of match ids", form))
+            findings.append(error(SPLITS_NAME, f"{key!r} is not a list of match ids", form))
         else:
             for name in names:
-                key = name.replace("\\", "/").strip("/")
-                listed[key] = listed.get(key, frozenset()) | {cast(Split, split)}
+                match = name.replace("\\", "/").strip("/")
+                listed[match] = listed.get(match, frozenset()) | {split}
     return listed, findings
 
 
@@ -242,10 +242,10 @@ def _read_classes(path: Path) -> tuple[tuple[str, ...], list[Finding]]:
     if not path.exists():
         return (), []
     try:
-        lines = [line.strip() for line in read_bounded(path, max_bytes=1 << 20).decode("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
         if not all(line.isprintable() for line in lines):
             raise InputError("holds control characters")
-    except (InputError, UnicodeDecodeError) as reason:
+    except InputError as reason:
         return (), [error(CLASSES_NAME, f"cannot be read ({reason})", "save it as UTF-8 text, one class per line")]
     classes = tuple(dict.fromkeys(line for line in lines if line))
     twice = sorted(name for name, count in Counter(filter(None, lines)).items() if count > 1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..events import SOCCERNET_BALL_SPLITS, SPLITS, Event, Split
+from ..events import SOCCERNET_BALL_SPLITS, Event, Split, split_named
 from .folders import (
     LABELS_NAME,
     PREFERRED_HEIGHT,
@@ -303,10 +303,10 @@ def _zips(matches: Sequence[Match], folders: Sequence[Folder]) -> list[Finding]:
     findings = []
     for folder in folders:
         for name in folder.zips:
-            stem = Path(name).stem.lower()
-            if stem in SPLITS and stem not in have:
+            split = split_named(Path(name).stem)
+            if split and split not in have:
                 cure = f"unzip {name} with the password from the SoccerNet agreement"
-            elif stem not in SPLITS and not matches:
+            elif not split and not matches:
                 cure = f"unzip {name}"
             else:
                 continue
