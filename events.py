@@ -22,7 +22,10 @@ _MAX_POSITION_MS = 24 * 3600 * 1000
 _FRACTION = re.compile(r"[0-9]{1,18}(\.[0-9]{1,12}|/[0-9]{1,18})?")
 Split = Literal["train", "valid", "test", "challenge"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-SPLIT_NAMES: dict[str, Split] = {**{split: split for split in SPLITS}, "val": "valid", "validation": "valid"}
+SPLIT_NAMES: dict[str, Split] = {
+    **{split: split for split in SPLITS},
+    **{"val": "valid", "validation": "valid", "training": "train", "testing": "test"},
+}
 """What people call the splits, in lower case -> the split."""
 SOCCERNET_BALL_CLASSES = (
     "PASS",

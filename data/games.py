@@ -10,7 +10,7 @@ from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import SPLITS, Event, Split, read_labels
 from .folders import game_id, video_half
-from .labels import find_classes
+from .labels import find_classes, read_label_file
 from .sources import DataSet, Match, find_data_set, find_sources
 
 _NUM_SHOWN = 4
@@ -177,7 +177,10 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         return stored_labels(FeatureStore.open(source), splits=splits)
     if source.is_file() and source.suffix.lower() == ".json":
         game = game_id(source.parent, ())
-        classes, findings = find_classes(source.parent, {game: read_labels(source)})
+        read_labels(source)  # raises what keeps it from being read
+        file = read_label_file(source, game=game)
+        classes, findings = find_classes(source.parent, {game: file})
+        findings += file.findings
         files = {game: source}
     else:
         data_set = find_data_set(source)

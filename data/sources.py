@@ -187,8 +187,8 @@ def _described(
     label_files = {
         match.labels: read_label_file(match.labels, game=match.game) for match in matches if match.labels is not None
     }
-    events = {match.game: label_files[match.labels].events for match in matches if match.labels is not None}
-    classes, about_classes = find_classes(root, events)
+    of_games = {match.game: label_files[match.labels] for match in matches if match.labels is not None}
+    classes, about_classes = find_classes(root, of_games)
     about_labels = [finding for file in label_files.values() for finding in file.findings]
     found_all = (*findings, *about_splits, *about_classes, *about_labels)
     return DataSet(root, tuple(matches), classes, found_all, label_files)

@@ -191,7 +191,9 @@ def test_classes_file_fixes_order_and_names_unknown_labels(tmp_path: Path) -> No
     (tmp_path / "classes.txt").write_text("\ufeffthrow\r\n\r\n kick \r\n", encoding="utf-8")
     data_set = find_data_set(tmp_path)
     assert data_set.classes == ("throw", "kick")
-    assert errors(data_set) == ["a: unknown class 'Throw' (2 event(s))"]
+    assert errors(data_set) == [
+        "a: 'Throw' is another class than 'throw' (2 event(s), first: Labels-ball.json: annotations[1])"
+    ]
 
 
 def test_own_labels_without_a_list_are_sorted_with_a_note(tmp_path: Path) -> None:
@@ -208,7 +210,31 @@ def test_odd_label_in_one_soccernet_game_is_an_error(tmp_path: Path) -> None:
     make_match(tmp_path / games[1], labels=[(0, "Pass", 1)])
     data_set = find_data_set(tmp_path)
     assert data_set.classes == SOCCERNET_BALL_CLASSES
-    assert errors(data_set) == [f"{games[1]}: unknown class 'Pass' (1 event(s))"]
+    (text,) = errors(data_set)
+    assert text.startswith(f"{games[1]}: 'Pass' is another class than 'PASS' (1 event(s)")
+
+
+@pytest.mark.parametrize("label", ["pass", "PASS ", "Pass", "high-pass", "BALL_PLAYER_BLOCK", "THROWIN"])
+def test_a_label_spelt_in_another_way_is_named_and_makes_no_class(tmp_path: Path, label: str) -> None:
+    make_match(tmp_path / "a", labels=[(0, "PASS", 1), (40, "DRIVE", 1)])
+    make_match(tmp_path / "b", labels=[(80, "DRIVE", 1), (40, label, 1)])
+    data_set = find_data_set(tmp_path)
+    assert data_set.classes == SOCCERNET_BALL_CLASSES
+    (text,) = errors(data_set)
+    assert text.startswith(f"b: {label!r} is another class than ")
+    assert text.endswith("(1 event(s), first: Labels-ball.json: annotations[1])")
+
+
+def test_own_classes_may_be_alike_but_are_named(tmp_path: Path) -> None:
+    make_match(tmp_path / "a", labels=[(0, "kick", 1), (40, "kick", 1), (80, "head", 1), (120, "Kick ", 1)])
+    data_set = find_data_set(tmp_path)
+    assert data_set.classes == ("Kick ", "head", "kick")
+    assert errors(data_set) == []
+    assert "a: 'Kick ' is another class than 'kick' (1 event(s), first: Labels-ball.json: annotations[3])" in notes(
+        data_set
+    )
+    make_match(tmp_path / "a", labels=[(0, "pass", 1), (40, "drive", 1), (80, "pass", 1), (120, "PASS", 1)])
+    assert find_data_set(tmp_path).classes == ("PASS", "drive", "pass")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe", b"a\na\n"])
