@@ -37,6 +37,10 @@ from .labels import (
 )
 
 _MAX_ERRORS_RAISED = 8
+_WRITE_LABELS = (
+    f'write {LABELS_NAME} into the folder of each video: {{"annotations": [{{"label": "PASS", "position": "4000"}}]}}, '
+    "position in milliseconds"
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class DataSet:
     findings: tuple[Finding, ...]
     label_files: Mapping[Path, LabelFile] = field(repr=False, compare=False)
     """What each label file holds, read once."""
+    unread: tuple[Path, ...] = ()
+    """Files that may be annotations, in a format that is not read."""
 
     def events(self, match: Match) -> list[Event] | None:
         """Events of this video that can be used, in time order, relative to its start; None without a label file."""
@@ -129,7 +135,8 @@ def find_data_set(root: Path, *, with_labels: bool = True) -> DataSet:
         found = [(replace(match, labels=None), folder) for match, folder in found]
     data_set = _described(root, found, findings)
     more = _about_all(data_set.matches, folders)
-    return replace(data_set, findings=(*data_set.findings, *more))
+    unread = tuple(folder.path / name for folder in folders for name in folder.unread)
+    return replace(data_set, findings=(*data_set.findings, *more), unread=unread)
 
 
 def find_folders(
@@ -275,7 +282,7 @@ def _about_all(matches: Sequence[Match], folders: Sequence[Folder]) -> list[Find
         cure = "name the folder that holds <match>/<video>, or england_efl"
         findings.append(error(ROOT_PLACE, "no match: no folder with a video or Labels-ball.json", cure))
     findings += [
-        note(game, "no Labels-ball.json: no events to train on or to compare with")
+        note(game, f"no {LABELS_NAME}: no events to train on or to compare with", _WRITE_LABELS)
         for game in dict.fromkeys(m.game for m in matches if m.video and not m.labels and m.split != "challenge")
     ]
     other = [m for m in matches if m.video and m.video.stem.endswith(("224p", "720p")) and not _is(m, PREFERRED_HEIGHT)]
