@@ -159,6 +159,8 @@ class LabelSet:
     """The data set's class list, in order."""
     problems: tuple[str, ...]
     """Errors in the data set that do not concern its videos."""
+    videos: Mapping[str, Sequence[str]]
+    """Name of a video of a whole match, without its suffix -> ids of the games that have one of this name."""
 
 
 def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
@@ -181,16 +183,26 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         file = read_label_file(source, game=game)
         classes, findings = find_classes(source.parent, {game: file})
         findings += file.findings
-        files = {game: source}
+        files, names = {game: source}, []
     else:
         data_set = find_data_set(source)
         wanted = [match for match in data_set.matches if not splits or match.split in splits]
         files = {match.game: match.labels for match in wanted if match.labels is not None}
+        names = [(str(each.video), each.game) for each in data_set.matches if each.video and each.half is None]
         classes, findings = data_set.classes, list(data_set.findings)
     if not files:
         raise InputError(f"{source}: no labels", got=f"split {', '.join(splits)}" if splits else None)
     problems = [f for f in findings if f.severity == "error" and not f.about_video]
-    return LabelSet(files, classes, tuple(f"{problem.where}: {problem.message}" for problem in problems))
+    texts = tuple(f"{problem.where}: {problem.message}" for problem in problems)
+    return LabelSet(files, classes, texts, _by_stem(names))
+
+
+def _by_stem(names: Sequence[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
+    """From (file name, game id)."""
+    games: dict[str, list[str]] = {}
+    for name, game in names:
+        games.setdefault(Path(name).stem, []).append(game)
+    return games
 
 
 def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSet:
@@ -219,7 +231,9 @@ def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSe
             got=f"matches of {', '.join(there)}" if there else "an empty store",
             cure="name another with --split, or take the labels of the data set",
         )
-    return LabelSet(files, store.classes, tuple(problems))
+    wholes = [(game.id, part) for game in found for part in game.parts if part.half is None]
+    names = [(str(store.match(part.id).meta.video.get("name", "")), game) for game, part in wholes]
+    return LabelSet(files, store.classes, tuple(problems), _by_stem(names))
 
 
 def game_of_folder(root: Path) -> Callable[[Path], str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -108,12 +109,18 @@ def find_predictions(root: Path, *, game_id: Callable[[Path], str]) -> dict[str,
     return found
 
 
-def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> PairedFiles:
-    """Which predictions belong to which labels: the same id, or ids of which one ends in the other.
+def pair(
+    labels: Mapping[str, LabelSource],
+    predictions: Mapping[str, Path],
+    videos: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> PairedFiles:
+    """Which predictions belong to which labels: the same id, ids of which one ends in the other, or the video's name.
 
     Args:
         labels: game id -> file or events.
         predictions: game id -> file. A single file on either side is paired whatever its id, if the other has one.
+        videos: name of a video without its suffix -> ids of the games that have one of this name: predictions of a
+            single file are called by it.
 
     Raises:
         InputError: no labels, none with predictions, or predictions that could belong to two games.
@@ -127,7 +134,8 @@ def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> 
     unlabelled = []
     for name, path in predictions.items():
         games = [name] if name in labels else [game for game in labels if same_tail(game, name)]
-        if not games:
+        games = games or [*videos.get(name.rsplit("/", 1)[-1], ())]
+        if not games or (len(games) == 1 and games[0] not in files):
             unlabelled.append(name)
         elif len(games) > 1 or files[games[0]][1] is not None:
             raise InputError(

@@ -177,11 +177,12 @@ def _paired(sources: Sequence[ReportSource], labels: LabelSet) -> list[PairedFil
         InputError: predictions of other games.
     """
     found = [find_predictions(each.predictions, game_id=game_of_folder(each.predictions)) for each in sources]
-    games = labels.files
-    if all(source.split is None for source in sources):  # then the predictions say which games are evaluated
-        held = {game for predictions in found for game in predictions}
-        games = {game: each for game, each in games.items() if any(same_tail(game, other) for other in held)} or games
-    return [pair(games, predictions) for predictions in found]
+    pairs = [pair(labels.files, predictions, labels.videos) for predictions in found]
+    if any(source.split is not None for source in sources):
+        return pairs
+    # then the predictions say which games are evaluated
+    held = {game for paired in pairs for game, (_, predictions) in paired.files.items() if predictions}
+    return [replace(each, files={game: each.files[game] for game in each.files if game in held}) for each in pairs]
 
 
 def _matches(
