@@ -213,10 +213,38 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system says about a file or folder that is read into an error.
+
+    Raises:
+        InputError: no permission (another user's folder), no such file, or any other failure of the file system.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(error, path) from None
+
+
+def unreadable(error: OSError, path: Path | str = "a file") -> InputError:
+    """The error for what the file system refuses, about the file that it names, else `path`."""
+    return InputError(
+        f"{error.filename or path}: cannot be used", got=error.strerror, cure="check the path, its owner and its rights"
+    )
+
+
 def cache_folder() -> Path:
-    """What bas keeps between runs on this machine: `$BAS_CACHE`, else `~/.cache/bas`."""
-    root = os.environ.get("BAS_CACHE")
-    return Path(root) if root else Path.home() / ".cache" / "bas"
+    """What bas keeps between runs on this machine: `$BAS_CACHE`, else `~/.cache/bas`.
+
+    Raises:
+        InputError: neither is known.
+    """
+    if root := os.environ.get("BAS_CACHE"):
+        return Path(root)
+    try:
+        return Path.home() / ".cache" / "bas"
+    except RuntimeError:
+        raise InputError("no home folder", cure="set BAS_CACHE to a folder that may be written") from None
 
 
 def file_sha256(path: Path) -> str:
