@@ -4,6 +4,7 @@ import contextlib
 import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import re
@@ -29,6 +30,11 @@ _UNSAFE_ESCAPE = re.compile(
 """Control characters and changes of direction, as they are and as JSON escapes: they fool terminals."""
 
 
+def open_bytes(path: Path) -> io.BufferedReader:
+    """A regular file, open for reading. Raises as `open_regular`."""
+    return os.fdopen(open_regular(path), "rb")
+
+
 def open_regular(path: Path, *, follow: bool = True) -> int:
     """A file descriptor for reading a regular file; never waits for another process, as opening a pipe would.
 
@@ -44,7 +50,7 @@ def open_regular(path: Path, *, follow: bool = True) -> int:
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle
     os.close(handle)
-    raise OSError(errno.EINVAL, "not a regular file")
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def read_bounded(path: Path, *, max_bytes: int) -> bytes:
@@ -54,7 +60,7 @@ def read_bounded(path: Path, *, max_bytes: int) -> bytes:
         InputError: missing, no regular file, unreadable, or larger than `max_bytes`.
     """
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with open_bytes(path) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             data = file.read(min(num_bytes, max_bytes) + 1)
     except OSError as error:
@@ -248,8 +254,8 @@ def cache_folder() -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
+    """SHA-256 (hex) of a regular file's bytes."""
+    with open_bytes(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
