@@ -109,6 +109,10 @@ def find_predictions(root: Path, *, game_id: Callable[[Path], str]) -> dict[str,
     return found
 
 
+class NoGamePredicted(InputError):  # noqa: N818 (an InputError by nature)
+    """Predictions and labels are of different games."""
+
+
 def pair(
     labels: Mapping[str, LabelSource],
     predictions: Mapping[str, Path],
@@ -123,7 +127,8 @@ def pair(
             single file are called by it.
 
     Raises:
-        InputError: no labels, none with predictions, or predictions that could belong to two games.
+        NoGamePredicted: none of the games has predictions.
+        InputError: no labels, or predictions that could belong to two games.
     """
     if not labels:
         raise InputError("no labels", wanted="Labels-ball.json in a folder per game")
@@ -146,7 +151,7 @@ def pair(
         else:
             files[games[0]] = (files[games[0]][0], path)
     if len(unlabelled) == len(predictions):
-        raise InputError(
+        raise NoGamePredicted(
             "no game has predictions",
             got=", ".join(unlabelled[:3]) or "no results_spotting.json",
             wanted=f"the games with labels, such as {next(iter(labels))}",
