@@ -71,7 +71,7 @@ def evaluate(
     found = find_labels(Path(labels), splits=splits)
     names = names or found.classes
     folder = Path(predictions)
-    paired = pair(found.files, find_predictions(folder, game_id=game_of_folder(folder)))
+    paired = pair(found.files, find_predictions(folder, game_id=game_of_folder(folder)), found.videos)
     # the official reader rounds in floating point, and published scores need that; E2E-Spot counts exact frames
     loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
     warnings = (*found.problems, *file_warnings(paired, loaded, names))

@@ -17,6 +17,7 @@ import typer
 
 from . import __version__
 from .errors import InputError, printable
+from .files import unreadable
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _FEATURES, _TRAINING, _RESULTS = "Videos to features", "Training", "Results"
@@ -160,6 +161,11 @@ def main() -> None:
         sys.exit(1)
     except InputError as error:
         print(printable(f"bas: error: {error}"), file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # of a file that nobody thought of: the system names it, and a traceback adds nothing
+        if error.filename is None:
+            raise
+        print(printable(f"bas: error: {unreadable(error)}"), file=sys.stderr)
         sys.exit(2)
     except _Stopped as stopped:
         print("bas: stopped; what was finished is stored, run the same command again to go on", file=sys.stderr)

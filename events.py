@@ -22,6 +22,11 @@ _MAX_POSITION_MS = 24 * 3600 * 1000
 _FRACTION = re.compile(r"[0-9]{1,18}(\.[0-9]{1,12}|/[0-9]{1,18})?")
 Split = Literal["train", "valid", "test", "challenge"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+SPLIT_NAMES: dict[str, Split] = {
+    **{split: split for split in SPLITS},
+    **{"val": "valid", "validation": "valid", "training": "train", "testing": "test"},
+}
+"""What people call the splits, in lower case -> the split."""
 SOCCERNET_BALL_CLASSES = (
     "PASS",
     "DRIVE",
@@ -50,6 +55,11 @@ SOCCERNET_BALL_SPLITS: dict[str, Split] = {
     _SEASON + "2019-10-01 - Wigan Athletic - Birmingham City": "challenge",
 }
 """Game folder (relative to the data set's root, split folders left out) -> official split."""
+
+
+def split_named(name: str) -> Split | None:
+    """The split that a name means, in any case of its letters; None for any other name."""
+    return SPLIT_NAMES.get(name.strip().lower())
 
 
 def parse_fraction(text: object) -> Fraction:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import re
@@ -29,6 +30,11 @@ _UNSAFE_ESCAPE = re.compile(
 """Control characters and changes of direction, as they are and as JSON escapes: they fool terminals."""
 
 
+def open_bytes(path: Path) -> io.BufferedReader:
+    """A regular file, open for reading. Raises as `open_regular`."""
+    return os.fdopen(open_regular(path), "rb")
+
+
 def open_regular(path: Path, *, follow: bool = True) -> int:
     """A file descriptor for reading a regular file; never waits for another process, as opening a pipe would.
 
@@ -44,7 +50,7 @@ def open_regular(path: Path, *, follow: bool = True) -> int:
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle
     os.close(handle)
-    raise OSError(errno.EINVAL, "not a regular file")
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def read_bounded(path: Path, *, max_bytes: int) -> bytes:
@@ -54,7 +60,7 @@ def read_bounded(path: Path, *, max_bytes: int) -> bytes:
         InputError: missing, no regular file, unreadable, or larger than `max_bytes`.
     """
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with open_bytes(path) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             data = file.read(min(num_bytes, max_bytes) + 1)
     except OSError as error:
@@ -79,18 +85,33 @@ def read_json(path: Path, *, max_bytes: int = JSON_BYTES) -> Any:
     return parse_json(read_bounded(path, max_bytes=max_bytes), where=str(path))
 
 
+def read_text(path: Path, *, max_bytes: int = 1 << 20) -> str:
+    """A small text file in UTF-8, without the mark that Windows editors put at the front.
+
+    Raises:
+        InputError: missing, unreadable, larger than `max_bytes`, or not UTF-8.
+    """
+    return _decoded(read_bounded(path, max_bytes=max_bytes), where=str(path))
+
+
+def _decoded(data: bytes, *, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        got = f"byte {error.start}: {error.reason}"
+        raise InputError(f"{where}: not UTF-8 text", got=got, cure="save it as UTF-8, or fetch it again") from None
+
+
 def parse_json(data: bytes, *, where: str) -> Any:
     """Parsed JSON. Raises as `read_json`; errors begin with `where`."""
+    text = _decoded(data, where=where)
     try:
-        text = data.decode("utf-8")
         value = json.loads(text)
     except json.JSONDecodeError as error:
         what = f"{where}: not valid JSON at line {error.lineno}, column {error.colno}"
         raise InputError(what, got=error.msg, cure="repair the file, or fetch it again") from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deep", cure="fetch the file again") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 text", got=f"byte {error.start}: {error.reason}") from None
     except ValueError as error:  # an integer of more than 4300 digits
         raise InputError(f"{where}: not usable JSON", got=str(error), cure="fetch the file again") from None
     _require_safe_text(text, value, where=where)
@@ -204,15 +225,43 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{where}: cannot be written", got=error.strerror, cure=cure) from error
 
 
+@contextlib.contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system says about a file or folder that is read into an error.
+
+    Raises:
+        InputError: no permission (another user's folder), no such file, or any other failure of the file system.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(error, path) from None
+
+
+def unreadable(error: OSError, path: Path | str = "a file") -> InputError:
+    """The error for what the file system refuses, about the file that it names, else `path`."""
+    return InputError(
+        f"{error.filename or path}: cannot be used", got=error.strerror, cure="check the path, its owner and its rights"
+    )
+
+
 def cache_folder() -> Path:
-    """What bas keeps between runs on this machine: `$BAS_CACHE`, else `~/.cache/bas`."""
-    root = os.environ.get("BAS_CACHE")
-    return Path(root) if root else Path.home() / ".cache" / "bas"
+    """What bas keeps between runs on this machine: `$BAS_CACHE`, else `~/.cache/bas`.
+
+    Raises:
+        InputError: neither is known.
+    """
+    if root := os.environ.get("BAS_CACHE"):
+        return Path(root)
+    try:
+        return Path.home() / ".cache" / "bas"
+    except RuntimeError:
+        raise InputError("no home folder", cure="set BAS_CACHE to a folder that may be written") from None
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
+    """SHA-256 (hex) of a regular file's bytes."""
+    with open_bytes(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -256,6 +256,8 @@ class StoreInfo:
     """Lines of the table, in order of id."""
     reduction: dict[str, Any] | None = None
     """What reduced rows were fitted on and what they keep, plain JSON; None where the rows are full."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Id of a match that cannot be read -> why."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -263,12 +265,14 @@ class StoreInfo:
 
 
 def info(store: "FeatureStore") -> StoreInfo:
-    """Read metadata and `valid` of every match; no features.
-
-    Raises:
-        InputError: a match is damaged.
-    """
-    return store_info(store, tuple(_line(store, match_id) for match_id in store.matches()), store.reduction)
+    """Read metadata and `valid` of every match; no features. What cannot be read is one of the problems."""
+    lines, problems = [], {}
+    for match_id in store.matches():
+        try:
+            lines.append(_line(store, match_id))
+        except InputError as error:
+            problems[match_id] = str(error)
+    return replace(store_info(store, tuple(lines), store.reduction), problems=problems)
 
 
 def store_info(store: "FeatureStore", lines: tuple[MatchLine, ...], reduction: "Reduction | None") -> StoreInfo:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, reading_record
-from ..files import FileLock, disk_errors, read_json, remove_stale, write_atomic
+from ..files import FileLock, disk_errors, read_json, reading_errors, remove_stale, unreadable, write_atomic
 from .layout import (
     FEATURES,
     FORMAT,
@@ -166,8 +166,10 @@ class FeatureStore:
     def matches(self) -> list[str]:
         """Ids of all matches, sorted. Reads no metadata: a folder with `features` in it is a match.
 
+        So is a folder that may not be read: who asks for the match is told why.
+
         Raises:
-            InputError: a match's folder whose name is no id, or folders nested too deep.
+            InputError: the store may not be read, a match's folder whose name is no id, or folders nested too deep.
         """
         return sorted(_walk(self.path, ""))
 
@@ -198,10 +200,11 @@ class FeatureStore:
     def views(self, match_id: str) -> list[str]:
         """Names of a match's views, sorted; empty where the store does not have the match."""
         folder = inside(self.path, f"{check_id(match_id)}/{FEATURES}")
-        if not folder.is_dir():
-            return []
-        with os.scandir(folder) as entries:
-            return sorted(check_view(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False))
+        with reading_errors(folder):
+            if not folder.is_dir():
+                return []
+            entries = [*os.scandir(folder)]
+        return sorted(check_view(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def rows(self, match_id: str, view: str = "identity") -> MappedRows:
         """Rows of a view, (T, C): `rows[a:b]` is a view of the mapped file (no copy).
@@ -279,7 +282,10 @@ class FeatureStore:
 
     def _require(self, match_id: str) -> str:
         """The id, where the store has the match."""
-        if not inside(self.path, f"{check_id(match_id)}/{FEATURES}").is_dir():
+        folder = inside(self.path, f"{check_id(match_id)}/{FEATURES}")
+        with reading_errors(folder):
+            is_there = folder.is_dir()
+        if not is_there:
             known = self.matches()
             raise InputError(
                 f"{self.path}: no match {match_id!r}",
@@ -300,6 +306,11 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
         with os.scandir(folder) as entries:
             folders = [e for e in entries if not e.name.startswith((PARTIAL, "__")) and e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:  # another process replaces the match just now
+        return
+    except OSError as error:
+        if not prefix:
+            raise unreadable(error, folder) from None
+        yield check_id(prefix.removesuffix("/"))
         return
     if prefix and any(entry.name == FEATURES for entry in folders):
         yield check_id(prefix.removesuffix("/"))

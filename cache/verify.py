@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..files import read_json, real_files
+from ..files import read_json, real_files, unreadable
 from .layout import (
     DTYPES,
     FEATURES,
@@ -249,7 +249,12 @@ def _padding_is_zero(rows: MappedRows) -> bool:
 def _unfinished(root: Path) -> Iterator[StoreFinding]:
     if not (root / PARTIAL).is_dir() or (root / PARTIAL).is_symlink():
         return
-    for entry in sorted((root / PARTIAL).iterdir()):
+    try:
+        entries = sorted((root / PARTIAL).iterdir())
+    except OSError as error:
+        yield StoreFinding("error", "", "", str(unreadable(error)))
+        return
+    for entry in entries:
         if entry.is_dir() and not entry.is_symlink():
             journal = read_journal(entry)
             name, rows = (journal["match"], journal["rows_done"]) if journal else ("", 0)
@@ -281,7 +286,7 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[S
         except InputError as error:
             yield StoreFinding("error", relative, "", str(error))
             continue
-        links = [path for path, status in found if stat.S_ISLNK(status.st_mode) and path.is_dir()]
+        links = [path for path, status in found if stat.S_ISLNK(status.st_mode) and _is_folder(path)]
         yield from (_stray(relative, path.relative_to(root), "a link") for path in links)
         folders = [path for path, status in found if stat.S_ISDIR(status.st_mode)]
         if arrays is None:
@@ -307,3 +312,11 @@ def _array_files(root: Path, relative: str) -> set[str] | None:
 
 def _stray(match: str, path: Path, what: str) -> StoreFinding:
     return StoreFinding("error", match, "", f"{path.as_posix()}: {what}")
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a link leads to a folder; False where that may not be seen."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -44,6 +44,8 @@ def cache_info(
 
     about = source_info(store)
     show(info_view(about), about.to_json(), as_json=as_json)
+    if about.problems:
+        raise typer.Exit(2)
 
 
 @with_options(names={"kind": "--from"})
@@ -243,8 +245,9 @@ def _finish(summary: Summary, *lines: str, as_json: bool) -> None:
 
 
 def info_view(about: "StoreInfo") -> "Group":
-    """One line per match and their sums, then the settings."""
+    """One line per match and their sums, the settings, then what cannot be read."""
     from rich.console import Group
+    from rich.text import Text
 
     from ..cache.match import WeightsOrigin
     from ..cache.reduction import describe_fit
@@ -285,7 +288,8 @@ def info_view(about: "StoreInfo") -> "Group":
     pairs["software"] = ", ".join(f"{name} {version}" for name, version in about.software.items())
     view = table(("", ""), pairs.items())
     view.show_header, view.columns[0].style = False, "bold"
-    return Group(matches, "", view)
+    problems = [Text.assemble(("error", "bold red"), f" {name}: {why}") for name, why in about.problems.items()]
+    return Group(matches, "", view, *problems)
 
 
 def findings_view(store: Path, findings: "Sequence[StoreFinding]") -> "Group":

@@ -159,6 +159,9 @@ def check_view(report: "DataReport") -> "RenderableType":
     notes = f", {num_notes} {'note' if num_notes == 1 else 'notes'}" if num_notes else ""
     if num_errors:
         parts.append(Text(f"{num_errors} {'error' if num_errors == 1 else 'errors'}{notes}", style="bold red"))
+    elif report.missing_for_training:
+        missing = ", ".join(report.missing_for_training)
+        parts.append(Text.assemble(("ready to extract, not to train", "bold yellow"), f": {missing}{notes}"))
     else:
         parts.append(Text.assemble(("ready", "bold green"), f": no errors{notes}"))
     return Group(*parts)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..events import SPLITS, Split
+from ..events import SPLITS, Split, split_named
 
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `bas extract --out` made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -36,10 +36,10 @@ WithValid = Annotated[
 
 def known_splits(names: Sequence[str] | None) -> tuple[Split, ...]:
     """Splits that were typed. Raises InputError for one that there is not."""
-    unknown = sorted(set(names or ()) - set(SPLITS))
-    if unknown:
+    if unknown := [name for name in names or () if split_named(name) is None]:
         raise InputError("--split is not known", got=", ".join(unknown), wanted=", ".join(SPLITS))
-    return tuple(split for split in SPLITS if split in (names or ()))
+    typed = {split_named(name) for name in names or ()}
+    return tuple(split for split in SPLITS if split in typed)
 
 
 def local_stores(sources: Sequence[str], *, splits: Sequence[str], views: Sequence[str] = ()) -> list[Path]:

@@ -8,7 +8,7 @@ import typer
 from ..events import Split
 from .options import AsJson
 from .settings_options import with_options
-from .show import ProgressView, show, table
+from .show import Cell, ProgressView, show, table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -62,18 +62,22 @@ def page_view(made: "ReportResult") -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    rows = []
+    rows: list[list[Cell]] = []
     for run in made.runs:
         report = run.figures.report
         num_events = sum(row.num_events for row in report.classes)
         num_found = sum(row.num_predictions for row in report.classes)
+        if not num_events:
+            rows.append([run.name, "no labels", "-", "-", "-", 0, num_found])
+            continue
         for number, (name, score) in enumerate(report.means.items()):
             interval = "-" if score.low != score.low else f"{100 * score.low:.1f}-{100 * score.high:.1f}"  # NaN: none
             chance = "-" if score.chance != score.chance else f"{100 * score.chance:.2f}"
             counts = (num_events, num_found) if number == 0 else (None, None)
             first = run.name if number == 0 else ""
             rows.append([first, name, f"{100 * score.value:.2f}", interval, chance, *counts])
-    warnings = list(dict.fromkeys(each for run in made.runs for each in run.figures.report.warnings))
+    reports = [run.figures.report for run in made.runs if any(row.num_events for row in run.figures.report.classes)]
+    warnings = list(dict.fromkeys(each for report in reports for each in report.warnings))
     lines = [Text(f"warning: {each}", "yellow") for each in warnings[:_NUM_WARNINGS]]
     if len(warnings) > _NUM_WARNINGS:
         lines.append(Text(f"and {len(warnings) - _NUM_WARNINGS} more warnings: they are on the page", "yellow"))

@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from ..errors import InputError
+from ..files import read_text
 from . import show
 
 Panels = Mapping[str, Sequence[str]]
@@ -219,10 +220,8 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML", got=error, wanted="option = value, one a line") from None
     options = {
         option.lstrip("-").replace("-", "_"): each.name for each in context.command.params for option in each.opts

@@ -13,10 +13,13 @@ from ..cache.layout import check_id
 from ..errors import InputError
 from ..events import SPLITS, Event, Split
 from ..extract.video.reader import VideoInfo, probe_video
+from ..files import JSON_BYTES, read_json, read_text
+from .folders import LABELS_NAME
 from .labels import Finding, error, event_time, note
 from .sources import Match, find_data_set
 
 _NUM_THREADS = 8
+_NUM_KEYS, _MAX_SEEN = 6, 120
 _SOCCERNET_FRAME_MS = 40
 
 
@@ -45,6 +48,12 @@ class DataReport:
         """Findings that stop a run."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
+    @property
+    def missing_for_training(self) -> tuple[str, ...]:
+        """What a head cannot be trained without: events in the splits train and valid."""
+        found = {report.match.split for report in self.matches if report.events}
+        return tuple(f"no events in the split {split}" for split in ("train", "valid") if split not in found)
+
     def splits(self) -> list[Split | None]:
         """Splits that occur, in the usual order; None (matches without a split) last."""
         found = {report.match.split for report in self.matches}
@@ -64,6 +73,7 @@ class DataReport:
         return {
             "root": str(self.root),
             "ok": not self.errors,
+            "missing_for_training": list(self.missing_for_training),
             "classes": list(self.classes),
             "matches": [_match_json(report) for report in self.matches],
             "events": {
@@ -101,6 +111,7 @@ def check_data_set(root: Path, *, on_progress: Callable[[int, int], None] | None
             findings += check_video(info, match=match)
             findings += check_events(events or (), info, match=match)
         reports.append(MatchReport(match, info, None if events is None else tuple(events)))
+    findings += [_unread(path, root=data_set.root) for path in data_set.unread]
     return DataReport(data_set.root, data_set.classes, tuple(reports), tuple(findings))
 
 
@@ -115,6 +126,24 @@ def check_video(video: VideoInfo, *, match: Match) -> list[Finding]:
         message = f"its packets carry no time stamp: frames are laid out at its rate, {float(video.rate):g} per second"
         findings.append(note(match.id, message, "none needed, unless the recording has gaps: those cannot be seen"))
     return findings
+
+
+def _unread(path: Path, *, root: Path) -> Finding:
+    """A note of what is in a file that may be annotations."""
+    try:
+        if path.suffix.lower() == ".json":
+            document = read_json(path)
+            keys = ", ".join(repr(key) for key in list(document)[:_NUM_KEYS]) if isinstance(document, dict) else ""
+            seen = f"an object with {keys}" if keys else f"JSON, {type(document).__name__}"
+        elif path.suffix.lower() in (".csv", ".tsv"):
+            seen = f"a table that begins with {read_text(path, max_bytes=JSON_BYTES).partition(chr(10))[0].strip()!r}"
+        else:
+            seen = path.suffix[1:]
+    except InputError as reason:
+        seen = reason.what.removeprefix(f"{path}: ")
+    message = f"not read, as it is in no format of labels that is known here ({seen[:_MAX_SEEN]})"
+    cure = f"if it holds the events: write them as {LABELS_NAME}, one in the folder of each match; else none is needed"
+    return note(path.relative_to(root).as_posix(), message, cure)
 
 
 def check_events(events: Sequence[Event], video: VideoInfo, *, match: Match) -> list[Finding]:

@@ -6,11 +6,10 @@ import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from ..errors import InputError
-from ..events import SOCCERNET_BALL_SPLITS, SPLITS, Split
-from .labels import ROOT_PLACE, Finding, error
+from ..events import SOCCERNET_BALL_SPLITS, SPLIT_NAMES, Split, split_named
+from .labels import ROOT_PLACE, SPLITS_NAME, Finding, error
 
 PREFERRED_HEIGHT = 224
 """Of several videos of a match: SoccerNet's 224p, which is decoded ten times as fast as 720p."""
@@ -19,13 +18,19 @@ VIDEO_SUFFIXES = (
     *(".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ogv", ".mxf"),
 )
 LABELS_NAME = "Labels-ball.json"
+_TABLE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".xml", ".xlsx")
+"""Of files that annotation tools write."""
+_KNOWN_TABLES = {
+    *(LABELS_NAME, SPLITS_NAME, "proxy.json", "synthetic.json"),
+    *("results_spotting.json", "prediction.json", "spots.csv"),
+}
 _KNOWN_VIDEO = re.compile(r"(?:([12])_)?(224|720)p", re.IGNORECASE)
 _OFFICIAL_IDS = {game.rsplit("/", 1)[-1]: game for game in SOCCERNET_BALL_SPLITS}
 
 
 @dataclass(frozen=True)
 class Folder:
-    """One folder that holds a video, labels or a zip file."""
+    """One folder that holds a video, labels, a zip file or what may be annotations."""
 
     path: Path
     parts: tuple[str, ...]
@@ -35,6 +40,8 @@ class Folder:
     has_labels: bool
     zips: tuple[str, ...]
     """Names of the zip files in it, sorted."""
+    unread: tuple[str, ...] = ()
+    """Names of files in it that may be annotations, in a format that is not read, sorted."""
 
     @property
     def labels(self) -> Path | None:
@@ -74,7 +81,7 @@ def open_root(root: Path) -> Path:
 
 
 def walk(root: Path, *, holding: Collection[str] = ()) -> tuple[list[Folder], list[Finding]]:
-    """Every folder at or below `root` with a video, labels, a zip file or a file of these names, in order of path.
+    """Every folder at or below `root` with anything that a `Folder` names or a file of these names, in order of path.
 
     Follows links to folders, but never into a folder that it is already inside. Skips hidden names, `__MACOSX` and
     feature stores. Folders that cannot be read or named are findings.
@@ -107,8 +114,9 @@ def _visit(
     files = [entry.name for entry in entries if entry.is_file()]
     videos = tuple(name for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
     zips = tuple(name for name in files if name.lower().endswith(".zip"))
-    if videos or zips or any(name in files for name in (LABELS_NAME, *holding)):
-        yield Folder(path, parts, videos, LABELS_NAME in files, zips)
+    unread = tuple(name for name in files if Path(name).suffix.lower() in _TABLE_SUFFIXES and name not in _KNOWN_TABLES)
+    if videos or zips or unread or any(name in files for name in (LABELS_NAME, *holding)):
+        yield Folder(path, parts, videos, LABELS_NAME in files, zips, unread)
     yield from (error(where, f"{name!r}: {problem[0]}", problem[1]) for name, problem in _bad_names(entries))
     for entry in entries:
         if entry.is_dir() and _is_storable(entry.name):
@@ -147,13 +155,13 @@ def game_id(root: Path, parts: Sequence[str]) -> str:
 
 def _without_wrappers(parts: Sequence[str]) -> list[str]:
     """The last name always stays: it is the match's own folder."""
-    wrapper = re.compile(rf"(?:{'|'.join(SPLITS)}|sn-bas-.*)", re.IGNORECASE)
+    wrapper = re.compile(rf"(?:{'|'.join(SPLIT_NAMES)}|sn-bas-.*)", re.IGNORECASE)
     return [part for part in parts[:-1] if not wrapper.fullmatch(part)] + list(parts[-1:])
 
 
 def folder_splits(parts: Sequence[str]) -> frozenset[Split]:
     """Splits that the names of the folders around a match folder say; more than one is a contradiction."""
-    return frozenset(cast(Split, part.lower()) for part in parts[:-1] if part.lower() in SPLITS)
+    return frozenset(split for part in parts[:-1] if (split := split_named(part)))
 
 
 def single_id(path: Path) -> str:

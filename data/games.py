@@ -10,7 +10,7 @@ from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import SPLITS, Event, Split, read_labels
 from .folders import game_id, video_half
-from .labels import find_classes
+from .labels import find_classes, read_label_file
 from .sources import DataSet, Match, find_data_set, find_sources
 
 _NUM_SHOWN = 4
@@ -65,11 +65,12 @@ def find_games(sources: Sequence[Path], *, with_labels: bool = False) -> list[So
         if not source.exists():
             raise InputError(f"{source}: no such file or folder", wanted="a video, a data set folder or a store")
     stores = [FeatureStore.open(source) for source in sources if (source / METADATA).exists()]
-    parts: list[Part] = [part for store in stores for part in _stored(store)]
-    others = [source for source in sources if not (source / METADATA).exists()]
     problems: dict[str, str] = {}
+    parts: list[Part] = [part for store in stores for part in _stored(store, problems)]
+    others = [source for source in sources if not (source / METADATA).exists()]
     if others:
-        data_set, problems = _usable(find_sources(others, with_labels=with_labels))
+        data_set, of_videos = _usable(find_sources(others, with_labels=with_labels))
+        problems |= of_videos
         parts += [VideoPart(each.id, each.half, each.split, each, data_set) for each in data_set.matches]
     parts.sort(key=lambda part: part.id)
     _require_once(parts)
@@ -96,7 +97,11 @@ def choose_games(
     Raises:
         InputError: none is left, or a name that fits no game or several.
     """
-    left = [game for game in games if not splits or any(part.split in splits for part in game.parts)]
+    left = [
+        game
+        for game in games
+        if not splits or any(part.split in splits or _is_unreadable(game, part) for part in game.parts)
+    ]
     if not left:
         found = sorted({part.split or "no split" for game in games for part in game.parts})
         raise InputError(
@@ -116,9 +121,20 @@ def choose_games(
     return list(chosen.values()) or left
 
 
-def _stored(store: FeatureStore) -> Iterator[StoredPart]:
+def _is_unreadable(game: SourceGame, part: Part) -> bool:
+    """Whether nobody knows the part's split: the game is predicted, and fails, rather than passed over in silence."""
+    return bool(game.problem) and isinstance(part, StoredPart)
+
+
+def _stored(store: FeatureStore, problems: dict[str, str]) -> Iterator[StoredPart]:
+    """Parts of a store; why a match cannot be read is put into `problems`."""
     for match_id in store.matches():
-        meta = store.match(match_id).meta
+        try:
+            meta = store.match(match_id).meta
+        except InputError as error:
+            problems[match_id] = str(error)
+            yield StoredPart(match_id, None, None, store)
+            continue
         half = video_half(str(meta.video.get("name", "")))
         is_half = half is not None and match_id.endswith(f"/{half}")
         yield StoredPart(match_id, half if is_half else None, meta.split, store)
@@ -159,6 +175,8 @@ class LabelSet:
     """The data set's class list, in order."""
     problems: tuple[str, ...]
     """Errors in the data set that do not concern its videos."""
+    videos: Mapping[str, Sequence[str]]
+    """Name of a video of a whole match, without its suffix -> ids of the games that have one of this name."""
 
 
 def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
@@ -177,17 +195,30 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         return stored_labels(FeatureStore.open(source), splits=splits)
     if source.is_file() and source.suffix.lower() == ".json":
         game = game_id(source.parent, ())
-        classes, findings = find_classes(source.parent, {game: read_labels(source)})
-        files = {game: source}
+        read_labels(source)  # raises what keeps it from being read
+        file = read_label_file(source, game=game)
+        classes, findings = find_classes(source.parent, {game: file})
+        findings += file.findings
+        files, names = {game: source}, []
     else:
         data_set = find_data_set(source)
         wanted = [match for match in data_set.matches if not splits or match.split in splits]
         files = {match.game: match.labels for match in wanted if match.labels is not None}
+        names = [(str(each.video), each.game) for each in data_set.matches if each.video and each.half is None]
         classes, findings = data_set.classes, list(data_set.findings)
     if not files:
         raise InputError(f"{source}: no labels", got=f"split {', '.join(splits)}" if splits else None)
     problems = [f for f in findings if f.severity == "error" and not f.about_video]
-    return LabelSet(files, classes, tuple(f"{problem.where}: {problem.message}" for problem in problems))
+    texts = tuple(f"{problem.where}: {problem.message}" for problem in problems)
+    return LabelSet(files, classes, texts, _by_stem(names))
+
+
+def _by_stem(names: Sequence[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
+    """From (file name, game id)."""
+    games: dict[str, list[str]] = {}
+    for name, game in names:
+        games.setdefault(Path(name).stem, []).append(game)
+    return games
 
 
 def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSet:
@@ -203,6 +234,9 @@ def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSe
     files: dict[str, Path | tuple[Event, ...]] = {}
     problems, found = [], find_games([store.path])
     for game in found:
+        if game.problem:
+            problems.append(game.problem)
+            continue
         parts = [part for part in game.parts if isinstance(part, StoredPart) and (not splits or part.split in splits)]
         events = [(part.half or 1, store.match(part.id).meta.events()) for part in parts]
         if any(each is None for _, each in events):
@@ -216,7 +250,9 @@ def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSe
             got=f"matches of {', '.join(there)}" if there else "an empty store",
             cure="name another with --split, or take the labels of the data set",
         )
-    return LabelSet(files, store.classes, tuple(problems))
+    wholes = [(game.id, part) for game in found if not game.problem for part in game.parts if part.half is None]
+    names = [(str(store.match(part.id).meta.video.get("name", "")), game) for game, part in wholes]
+    return LabelSet(files, store.classes, tuple(problems), _by_stem(names))
 
 
 def game_of_folder(root: Path) -> Callable[[Path], str]:

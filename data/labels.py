@@ -2,14 +2,14 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from ..errors import InputError
-from ..events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, parse_event
-from ..files import read_bounded, read_json
+from ..events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS, SPLITS, Event, Split, parse_event, split_named
+from ..files import read_json, read_text
 
 Severity = Literal["error", "note"]
 ROOT_PLACE = "."
@@ -60,6 +60,8 @@ class LabelFile:
     events: tuple[Event, ...]
     """The usable ones, in time order."""
     findings: tuple[Finding, ...]
+    first: Mapping[str, str]
+    """Label -> where its first record is: `Labels-ball.json: annotations[0]`."""
 
 
 def event_time(event: Event) -> str:
@@ -77,23 +79,26 @@ def read_label_file(path: Path, *, game: str) -> LabelFile:
     try:
         document = read_json(path)
     except InputError as reason:
-        return LabelFile((), (Finding.from_error(game, reason, prefix=f"{path.parent}/"),))
+        return LabelFile((), (Finding.from_error(game, reason, prefix=f"{path.parent}/"),), {})
     records = document.get("annotations") if isinstance(document, Mapping) else None
     if not isinstance(records, list):
         message = f"{path.name}: no list named 'annotations'"
-        return LabelFile((), (error(game, message, 'wanted {"annotations": [...]}: fetch the file again'),))
+        return LabelFile((), (error(game, message, 'wanted {"annotations": [...]}: fetch the file again'),), {})
     events: list[Event] = []
     findings: list[Finding] = []
+    first: dict[str, str] = {}
     for index, record in enumerate(records):
+        where = f"{path.name}: annotations[{index}]"
         try:
-            events.append(parse_event(record, where=f"{path.name}: annotations[{index}]"))
+            events.append(parse_event(record, where=where))
+            first.setdefault(events[-1].label, where)
         except InputError as reason:
             findings.append(Finding.from_error(game, reason))
     if (num_more := len(findings) - _MAX_RECORD_FINDINGS) > 0:
         findings[_MAX_RECORD_FINDINGS:] = [error(game, f"{path.name}: {num_more} more records that cannot be used")]
     events.sort(key=lambda event: (event.half, event.position_ms))
     findings += _identical(events, game=game) + _wrong_url(document.get("UrlLocal"), game=game)
-    return LabelFile(tuple(events), tuple(findings))
+    return LabelFile(tuple(events), tuple(findings), first)
 
 
 def _identical(events: list[Event], *, game: str) -> list[Finding]:
@@ -140,8 +145,7 @@ def assign_splits(
     """
     listed, findings = _read_splits(file or root / SPLITS_NAME)
     findings += [] if file else _unknown_matches(listed, matches)
-    root_name = root.resolve().name.lower()
-    fallback: Split | None = root_name if root_name in SPLITS and not any(match.folders for match in matches) else None
+    fallback = None if any(match.folders for match in matches) else split_named(root.resolve().name)
     splits: dict[str, Split | None] = {}
     for match in matches:
         by_file = listed.get(match.id) or listed.get(match.game) or frozenset()
@@ -190,50 +194,88 @@ def _read_splits(path: Path) -> tuple[dict[str, frozenset[Split]], list[Finding]
         return {}, [error(SPLITS_NAME, f"not an object ({type(document).__name__})", form)]
     listed: dict[str, frozenset[Split]] = {}
     findings = []
-    for split, names in document.items():
-        if split not in SPLITS:
-            findings.append(error(SPLITS_NAME, f"unknown split {split!r}", f"allowed: {', '.join(SPLITS)}"))
+    for key, names in document.items():
+        split = split_named(key)
+        if split is None:
+            findings.append(error(SPLITS_NAME, f"unknown split {key!r}", f"allowed: {', '.join(SPLITS)}"))
         elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            findings.append(error(SPLITS_NAME, f"{split!r} is not a list of match ids", form))
+            findings.append(error(SPLITS_NAME, f"{key!r} is not a list of match ids", form))
         else:
             for name in names:
-                key = name.replace("\\", "/").strip("/")
-                listed[key] = listed.get(key, frozenset()) | {cast(Split, split)}
+                match = name.replace("\\", "/").strip("/")
+                listed[match] = listed.get(match, frozenset()) | {split}
     return listed, findings
 
 
-def find_classes(root: Path, events: Mapping[str, Sequence[Event]]) -> tuple[tuple[str, ...], list[Finding]]:
+def find_classes(root: Path, files: Mapping[str, LabelFile]) -> tuple[tuple[str, ...], list[Finding]]:
     """Classes in order of their ids: `classes.txt`, else SoccerNet's twelve if they cover the labels, else the labels.
+
+    A label that differs from a class in case, blanks or signs alone is no class of its own.
 
     Args:
         root: the data set's root.
-        events: game id -> its events.
+        files: game id -> its label file.
     """
-    labels = {game: Counter(event.label for event in of_game) for game, of_game in events.items()}
-    found = {label for counts in labels.values() for label in counts}
+    labels = {game: Counter(event.label for event in file.events) for game, file in files.items()}
+    counts = sum(labels.values(), Counter[str]())
     listed, findings = _read_classes(root / CLASSES_NAME)
     if listed:
-        return listed, findings + _unknown_classes(labels, listed, f"correct the label, or add it to {CLASSES_NAME}")
-    if not found:
-        is_soccernet = any(game.rsplit("/", 1)[-1] in _OFFICIAL_SPLITS for game in events)
+        return listed, findings + _unknown_classes(files, listed, f"correct the label, or add it to {CLASSES_NAME}")
+    is_soccernet = any(game.rsplit("/", 1)[-1] in _OFFICIAL_SPLITS for game in files)
+    if not counts:
         return (SOCCERNET_BALL_CLASSES if is_soccernet else ()), findings
-    foreign = [game for game, counts in labels.items() if counts.keys() - set(SOCCERNET_BALL_CLASSES)]
-    is_soccernet = any(game.rsplit("/", 1)[-1] in _OFFICIAL_SPLITS for game in labels)
-    if not foreign or (is_soccernet and 2 * len(foreign) < sum(map(bool, labels.values()))):
+    foreign = counts.keys() - set(SOCCERNET_BALL_CLASSES)
+    slips = {label for label in foreign if _same_but_spelling(label, SOCCERNET_BALL_CLASSES)}
+    num_slips, num_right = (sum(counts[label] for label in some) for some in (slips, counts.keys() - foreign))
+    own = foreign - slips if is_soccernet or num_slips < num_right else foreign
+    games = [game for game, of_game in labels.items() if of_game.keys() & own]
+    if not games or (is_soccernet and 2 * len(games) < sum(map(bool, labels.values()))):
         cure = f"correct the label, or list your classes in {CLASSES_NAME}"
-        return SOCCERNET_BALL_CLASSES, findings + _unknown_classes(labels, SOCCERNET_BALL_CLASSES, cure)
-    message = f"no such file: the labels found are the classes ({', '.join(sorted(found))})"
+        return SOCCERNET_BALL_CLASSES, findings + _unknown_classes(files, SOCCERNET_BALL_CLASSES, cure)
+    message = f"no such file: the labels found are the classes ({', '.join(sorted(counts))})"
     cure = "write one class per line to fix their order: else a new label may shift the class ids"
-    return tuple(sorted(found)), [*findings, note(CLASSES_NAME, message, cure)]
+    return tuple(sorted(counts)), [*findings, note(CLASSES_NAME, message, cure), *_spelt_twice(files, counts)]
 
 
-def _unknown_classes(labels: Mapping[str, Counter[str]], classes: Sequence[str], cure: str) -> list[Finding]:
+def _same_but_spelling(label: str, classes: Iterable[str]) -> str | None:
+    """The class that differs from the label in case, blanks and signs alone."""
+    plain = _letters(label)
+    return next((name for name in classes if name != label and _letters(name) == plain), None) if plain else None
+
+
+def _letters(label: str) -> str:
+    return "".join(filter(str.isalnum, label.casefold()))
+
+
+def _spelt_twice(files: Mapping[str, LabelFile], counts: Counter[str]) -> list[Finding]:
+    """Labels that are classes of their own, but differ from a more frequent one in spelling alone."""
+    frequent = [label for label, _ in counts.most_common()]
+    slips = {label: _same_but_spelling(label, frequent[:number]) for number, label in enumerate(frequent)}
+    return [
+        note(game, _slip(label, other, file), f"correct one of them, or list both in {CLASSES_NAME}")
+        for game, file in files.items()
+        for label, other in slips.items()
+        if other and label in file.first
+    ]
+
+
+def _slip(label: str, other: str, file: LabelFile) -> str:
+    number = sum(event.label == label for event in file.events)
+    return f"{label!r} is another class than {other!r} ({number} event(s), first: {file.first[label]})"
+
+
+def _unknown_classes(files: Mapping[str, LabelFile], classes: Sequence[str], cure: str) -> list[Finding]:
     findings = []
-    for game, counts in labels.items():
-        for label in sorted(counts.keys() - set(classes)):
+    for game, file in files.items():
+        for label, number in sorted(Counter(event.label for event in file.events).items()):
+            if label in classes:
+                continue
+            if same := _same_but_spelling(label, classes):
+                findings.append(error(game, _slip(label, same, file), f"did you mean {same}? {cure}"))
+                continue
             near = difflib.get_close_matches(label.upper(), classes, n=1)
             hint = f"did you mean {near[0]}? {cure}" if near else cure
-            findings.append(error(game, f"unknown class {label!r} ({counts[label]} event(s))", hint))
+            findings.append(error(game, f"unknown class {label!r} ({number} event(s))", hint))
     return findings
 
 
@@ -242,10 +284,10 @@ def _read_classes(path: Path) -> tuple[tuple[str, ...], list[Finding]]:
     if not path.exists():
         return (), []
     try:
-        lines = [line.strip() for line in read_bounded(path, max_bytes=1 << 20).decode("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
         if not all(line.isprintable() for line in lines):
             raise InputError("holds control characters")
-    except (InputError, UnicodeDecodeError) as reason:
+    except InputError as reason:
         return (), [error(CLASSES_NAME, f"cannot be read ({reason})", "save it as UTF-8 text, one class per line")]
     classes = tuple(dict.fromkeys(line for line in lines if line))
     twice = sorted(name for name, count in Counter(filter(None, lines)).items() if count > 1)

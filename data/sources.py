@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..events import SOCCERNET_BALL_SPLITS, SPLITS, Event, Split
+from ..events import SOCCERNET_BALL_SPLITS, Event, Split, split_named
 from .folders import (
     LABELS_NAME,
     PREFERRED_HEIGHT,
@@ -37,6 +37,10 @@ from .labels import (
 )
 
 _MAX_ERRORS_RAISED = 8
+_WRITE_LABELS = (
+    f'write {LABELS_NAME} into the folder of each video: {{"annotations": [{{"label": "PASS", "position": "4000"}}]}}, '
+    "position in milliseconds"
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class DataSet:
     findings: tuple[Finding, ...]
     label_files: Mapping[Path, LabelFile] = field(repr=False, compare=False)
     """What each label file holds, read once."""
+    unread: tuple[Path, ...] = ()
+    """Files that may be annotations, in a format that is not read."""
 
     def events(self, match: Match) -> list[Event] | None:
         """Events of this video that can be used, in time order, relative to its start; None without a label file."""
@@ -129,7 +135,8 @@ def find_data_set(root: Path, *, with_labels: bool = True) -> DataSet:
         found = [(replace(match, labels=None), folder) for match, folder in found]
     data_set = _described(root, found, findings)
     more = _about_all(data_set.matches, folders)
-    return replace(data_set, findings=(*data_set.findings, *more))
+    unread = tuple(folder.path / name for folder in folders for name in folder.unread)
+    return replace(data_set, findings=(*data_set.findings, *more), unread=unread)
 
 
 def find_folders(
@@ -187,8 +194,8 @@ def _described(
     label_files = {
         match.labels: read_label_file(match.labels, game=match.game) for match in matches if match.labels is not None
     }
-    events = {match.game: label_files[match.labels].events for match in matches if match.labels is not None}
-    classes, about_classes = find_classes(root, events)
+    of_games = {match.game: label_files[match.labels] for match in matches if match.labels is not None}
+    classes, about_classes = find_classes(root, of_games)
     about_labels = [finding for file in label_files.values() for finding in file.findings]
     found_all = (*findings, *about_splits, *about_classes, *about_labels)
     return DataSet(root, tuple(matches), classes, found_all, label_files)
@@ -275,7 +282,7 @@ def _about_all(matches: Sequence[Match], folders: Sequence[Folder]) -> list[Find
         cure = "name the folder that holds <match>/<video>, or england_efl"
         findings.append(error(ROOT_PLACE, "no match: no folder with a video or Labels-ball.json", cure))
     findings += [
-        note(game, "no Labels-ball.json: no events to train on or to compare with")
+        note(game, f"no {LABELS_NAME}: no events to train on or to compare with", _WRITE_LABELS)
         for game in dict.fromkeys(m.game for m in matches if m.video and not m.labels and m.split != "challenge")
     ]
     other = [m for m in matches if m.video and m.video.stem.endswith(("224p", "720p")) and not _is(m, PREFERRED_HEIGHT)]
@@ -303,10 +310,10 @@ def _zips(matches: Sequence[Match], folders: Sequence[Folder]) -> list[Finding]:
     findings = []
     for folder in folders:
         for name in folder.zips:
-            stem = Path(name).stem.lower()
-            if stem in SPLITS and stem not in have:
+            split = split_named(Path(name).stem)
+            if split and split not in have:
                 cure = f"unzip {name} with the password from the SoccerNet agreement"
-            elif stem not in SPLITS and not matches:
+            elif not split and not matches:
                 cure = f"unzip {name}"
             else:
                 continue

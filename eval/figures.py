@@ -103,7 +103,10 @@ class Figures:
     curves: tuple[ClassCurve, ...]
     """(C,)"""
     thresholds: tuple[int, ...]
-    """(C,) index of the metric's threshold with the best F1. Below it predictions count for table and curves only."""
+    """(C,) index of the metric's threshold with the best F1. Below it predictions count for table and curves only.
+
+    0, for all predictions, where no class has an event.
+    """
     lateness: Lateness
     matched: tuple[Matched, ...]
     """(G,)"""
@@ -146,7 +149,8 @@ def figures(
     report = evaluate(games, classes, settings, warnings=warnings)
     # each class is shown at the threshold of its best F1: the metric itself has none, it looks at all 200
     by_class, reach = curves(games, settings.official), Tolerances.at(settings.fps)
-    thresholds = tuple(curve.best for curve in by_class)
+    is_labelled = any(curve.num_events for curve in by_class)
+    thresholds = tuple(curve.best if is_labelled else 0 for curve in by_class)
     matched = [match_game(game, reach.half_width_frames) for game in games]
     outcomes = [
         find_outcomes(game, thresholds, half_width_frames=reach.half_width_frames, wide_frames=reach.wide_frames)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -107,15 +108,26 @@ def find_predictions(root: Path, *, game_id: Callable[[Path], str]) -> dict[str,
     return found
 
 
-def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> PairedFiles:
-    """Which predictions belong to which labels: the same id, or ids of which one ends in the other.
+class NoGamePredicted(InputError):  # noqa: N818 (an InputError by nature)
+    """Predictions and labels are of different games."""
+
+
+def pair(
+    labels: Mapping[str, LabelSource],
+    predictions: Mapping[str, Path],
+    videos: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> PairedFiles:
+    """Which predictions belong to which labels: the same id, ids of which one ends in the other, or the video's name.
 
     Args:
         labels: game id -> file or events.
         predictions: game id -> file. A single file on either side is paired whatever its id, if the other has one.
+        videos: name of a video without its suffix -> ids of the games that have one of this name: predictions of a
+            single file are called by it.
 
     Raises:
-        InputError: no labels, none with predictions, or predictions that could belong to two games.
+        NoGamePredicted: none of the games has predictions.
+        InputError: no labels, or predictions that could belong to two games.
     """
     if not labels:
         raise InputError("no labels", wanted="Labels-ball.json in a folder per game")
@@ -126,7 +138,8 @@ def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> 
     unlabelled = []
     for name, path in predictions.items():
         games = [name] if name in labels else [game for game in labels if same_tail(game, name)]
-        if not games:
+        games = games or [*videos.get(name.rsplit("/", 1)[-1], ())]
+        if not games or (len(games) == 1 and games[0] not in files):
             unlabelled.append(name)
         elif len(games) > 1 or files[games[0]][1] is not None:
             raise InputError(
@@ -137,7 +150,7 @@ def pair(labels: Mapping[str, LabelSource], predictions: Mapping[str, Path]) -> 
         else:
             files[games[0]] = (files[games[0]][0], path)
     if len(unlabelled) == len(predictions):
-        raise InputError(
+        raise NoGamePredicted(
             "no game has predictions",
             got=", ".join(unlabelled[:3]) or "no results_spotting.json",
             wanted=f"the games with labels, such as {next(iter(labels))}",

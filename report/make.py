@@ -15,8 +15,8 @@ from ..data.games import LabelSet, find_labels, game_of_folder, stored_labels
 from ..data.sources import find_sources as find_videos
 from ..errors import InputError
 from ..eval.figures import METRIC, figures
-from ..eval.files import PairedFiles, find_predictions, load, pair, same_tail
-from ..eval.report import EvalSettings
+from ..eval.files import NoGamePredicted, PairedFiles, find_predictions, load, pair, read_events, same_tail
+from ..eval.report import EvalSettings, Resampling
 from ..eval.warnings import file_warnings
 from ..events import Split, TimeGrid
 from ..files import disk_errors
@@ -52,7 +52,7 @@ class ReportResult:
 def report(
     runs: Sequence[Path], out: Path, options: ReportOptions | None = None, progress: Progress = SILENT
 ) -> ReportResult:
-    """Evaluate runs on the same games and write the page.
+    """Evaluate runs on the same games and write the page; predictions without labels are shown, not evaluated.
 
     Args:
         runs: folders of finished runs (predicted here where that was not done), of predictions, or of an ablation.
@@ -72,18 +72,23 @@ def report(
             notes += _predict_missing(source, labels, progress)
             about = {**source.about, **about_predictions(read_record(source.predictions))}
             sources[number] = replace(source, about=about)
-    classes = _common_classes(sources, labels)
+    labels, pairs = _paired(sources, labels, options)
+    classes = _common_classes(sources, labels, pairs)
     fps = TimeGrid(sources[0].fps).judged.fps if len({source.fps for source in sources}) == 1 else DEFAULT_FPS
-    pairs = _paired(sources, labels)
 
     evaluated = []
     for number, (source, paired) in enumerate(zip(sources, pairs, strict=True), 1):
         progress.note(f"{number}/{len(sources)} {source.name}: evaluating")
         loaded = load(paired, classes, fps)
         warnings = (*labels.problems, *file_warnings(paired, loaded, classes))
-        drawn = figures(loaded.games, classes, EvalSettings(metric=METRIC, fps=fps), warnings=warnings)
+        settings = EvalSettings(metric=METRIC, fps=fps)
+        if not labels.files:
+            settings = replace(settings, num_chance_draws=0, resampling=Resampling(num_resamples=0))
+        drawn = figures(loaded.games, classes, settings, warnings=warnings)
         evaluated.append(EvaluatedRun(source.name, source.about, loaded, drawn))
 
+    if not labels.files:
+        notes.append("no labels: predictions alone are shown; --labels DATA-SET or --store STORE evaluates them")
     matches, about_videos = _matches(evaluated, sources, options, out)
     names = [run.resolve().name for run in runs if (run / TABLE).exists()]
     names += [source.name for source in sources if source.ablation is None]
@@ -97,16 +102,23 @@ def report(
     return ReportResult(page, tuple(evaluated), num_videos, tuple(matches), tuple(notes))
 
 
+_NO_LABELS = LabelSet({}, (), (), {})
+
+
 def _labels(sources: Sequence[ReportSource], options: ReportOptions) -> LabelSet:
     """Events of the games to evaluate on: those of the split, or all where only predictions are given.
 
+    No game where predictions are all that there is: they are shown without figures.
+
     Raises:
-        InputError: no labels can be found.
+        InputError: no labels can be found for a run.
     """
     split = next((source.split for source in sources if source.split is not None), None)
     if options.labels is not None:
         return find_labels(options.labels, splits=(split,) if split else ())
     found = next((source for source in sources if source.store is not None), None)
+    if found is None and all(source.run is None for source in sources):
+        return _NO_LABELS
     if found is None or found.store is None:
         raise InputError(
             f"{sources[0].name}: no labels to evaluate by",
@@ -157,31 +169,47 @@ def _is_predicted(run: Path, folder: Path, labels: LabelSet) -> bool:
     return all(any(same_tail(game, other) for other in done) for game in labels.files)
 
 
-def _common_classes(sources: Sequence[ReportSource], labels: LabelSet) -> tuple[str, ...]:
-    """The class list of the runs where they agree, else that of the labels.
+def _common_classes(sources: Sequence[ReportSource], labels: LabelSet, pairs: Sequence[PairedFiles]) -> tuple[str, ...]:
+    """The class list of the runs where they agree, else that of the labels; without labels, what was predicted.
 
     Raises:
         InputError: none is known.
     """
     lists = {source.classes for source in sources if source.classes}
     classes = next(iter(lists)) if len(lists) == 1 else labels.classes
+    if not labels.files and not classes:
+        files = [file for paired in pairs for _, file in paired.files.values() if file]
+        classes = tuple(sorted({event.label for file in files for event in read_events(file, key="predictions")}))
     if not classes:
         raise InputError("no class list", cure="put classes.txt into the data set, or predict with bas predict")
     return classes
 
 
-def _paired(sources: Sequence[ReportSource], labels: LabelSet) -> list[PairedFiles]:
-    """Labels and predictions of the same games for every source.
+def _paired(
+    sources: Sequence[ReportSource], labels: LabelSet, options: ReportOptions
+) -> tuple[LabelSet, list[PairedFiles]]:
+    """Labels and predictions of the same games for every source; none of the labels where nobody asked for them and
+    they are of other games, as those of the store that a run was trained on.
 
     Raises:
         InputError: predictions of other games.
     """
     found = [find_predictions(each.predictions, game_id=game_of_folder(each.predictions)) for each in sources]
-    games = labels.files
-    if all(source.split is None for source in sources):  # then the predictions say which games are evaluated
-        held = {game for predictions in found for game in predictions}
-        games = {game: each for game, each in games.items() if any(same_tail(game, other) for other in held)} or games
-    return [pair(games, predictions) for predictions in found]
+    unlabelled = [PairedFiles({game: ((), file) for game, file in each.items()}, ()) for each in found]
+    if not labels.files:
+        return labels, unlabelled
+    try:
+        pairs = [pair(labels.files, predictions, labels.videos) for predictions in found]
+    except NoGamePredicted:
+        if options.labels or options.store or any(source.run is not None for source in sources):
+            raise
+        return _NO_LABELS, unlabelled
+    if any(source.split is not None for source in sources):
+        return labels, pairs
+    # then the predictions say which games are evaluated
+    held = {game for paired in pairs for game, (_, predictions) in paired.files.items() if predictions}
+    pairs = [replace(each, files={game: each.files[game] for game in each.files if game in held}) for each in pairs]
+    return labels, pairs
 
 
 def _matches(

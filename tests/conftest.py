@@ -1,6 +1,7 @@
 """Fixtures of all tests: the command line, the real data beside the checkout, and the real weights, where they are."""
 
 import copy
+import errno
 import json
 import os
 import random
@@ -71,6 +72,28 @@ def bas(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return int(stop.value.code or 0)
 
     return call
+
+
+@pytest.fixture
+def lock_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a folder another user's: this process may not look into it, whoever runs the tests."""
+
+    def lock(folder: Path) -> None:
+        for name in ("open", "stat", "lstat", "scandir", "listdir", "mkdir"):
+            monkeypatch.setattr(os, name, refusing(getattr(os, name), folder, itself=name in ("scandir", "listdir")))
+
+    return lock
+
+
+def refusing(call: Callable[..., Any], folder: Path, *, itself: bool) -> Callable[..., Any]:
+    """`call`, which is denied what lies in the folder (and the folder itself)."""
+
+    def checked(path: Any = ".", *arguments: Any, **options: Any) -> Any:
+        if isinstance(path, str | os.PathLike) and (folder in Path(path).parents or (itself and Path(path) == folder)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return call(path, *arguments, **options)
+
+    return checked
 
 
 @pytest.fixture(scope="session")

@@ -492,3 +492,13 @@ def make_video() -> Callable[..., Path]:
         return path
 
     return make
+
+
+def test_a_stored_match_of_another_user_fails_alone(
+    predict: Cli, store: Path, run: Path, tmp_path: Path, lock_away: Callable[[Path], None], capsys: Any
+) -> None:
+    assert predict(store, "--run", run, "--split", "test", "--out", tmp_path / "before") == 0
+    lock_away(store / "game-valid")
+    assert predict(store, "--run", run, "--split", "test", "--out", tmp_path / "after") == 2
+    assert "Permission denied" in capsys.readouterr().out
+    assert found(tmp_path / "after") == found(tmp_path / "before")

@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...events import Event, Split
+from ...events import SPLIT_NAMES, Event, Split, split_named
 from ...files import read_json
 from ..match import MatchInfo
 from .importing import Instant
 
-_SUBSETS: dict[str, Split] = {
-    **{"training": "train", "train": "train", "validation": "valid", "valid": "valid", "val": "valid"},
-    **{"testing": "test", "test": "test", "challenge": "challenge"},
-}
 _SUBSET_NAMES = {"train": "training", "valid": "validation", "test": "testing", "challenge": "challenge"}
 _HALF_SEGMENT_MS = 500
 _MAX_SECONDS = 24 * 3600
@@ -99,9 +95,9 @@ def _video(entry: object, instant: Instant, where: str) -> Annotated:
     if not isinstance(entry, dict):
         raise InputError(f"{where}: not an object", got=repr(entry)[:80])
     subset, records = entry.get("subset"), entry.get("annotations", [])
-    split = _SUBSETS.get(str(subset).lower())
+    split = split_named(str(subset))
     if subset is not None and split is None:
-        raise InputError(f"{where}: subset is not known", got=repr(subset)[:80], wanted=", ".join(_SUBSETS))
+        raise InputError(f"{where}: subset is not known", got=repr(subset)[:80], wanted=", ".join(SPLIT_NAMES))
     if not isinstance(records, list):
         raise InputError(f"{where}: annotations are no list", got=repr(records)[:80])
     events = sorted(_event(record, instant, f"{where}: annotations[{i}]") for i, record in enumerate(records))

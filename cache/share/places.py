@@ -23,7 +23,7 @@ from obstore import exceptions
 from obstore.store import from_url
 
 from ...errors import InputError
-from ...files import parse_json
+from ...files import open_bytes, parse_json
 from ..layout import FEATURES, MANIFESTS, METADATA, canonical_json, group_metadata
 from .manifest import FileEntry, MatchManifest, id_hash, is_manifest
 
@@ -32,7 +32,8 @@ OnBytes = Callable[[int], None]
 _FILES_AT_ONCE = 8
 _PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 3
-_BLOCK_BYTES = 1 << 20
+_PACE_SECONDS, _PACE_BYTES = 60.0, 128 << 10
+"""A file that brings less in such a time is given up: the limits below end silence, but not one byte a second."""
 _TIMEOUTS = {"timeout": "10m", "connect_timeout": "10s", "read_timeout": "60s"}
 """Of one request (many travel side by side, so that one may take long on a slow line), and of silence within it."""
 _RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
@@ -186,7 +187,7 @@ class ObjectPlace:
                 result = obstore.get(self._store, path)
                 if result.meta["size"] > max_bytes:  # as announced; obstore takes no more than that
                     raise TooLarge(f"{self.url}/{path}: too large", wanted=f"at most {max_bytes:,} bytes")
-                return bytes(result.bytes())
+                return b"".join(self._arriving(result, path))
         except FileNotFoundError:
             return None
 
@@ -198,7 +199,7 @@ class ObjectPlace:
                 if result.meta["size"] != entry.num_bytes:
                     raise not_as_announced(f"{self.url}: {path}", f"{result.meta['size']} bytes", entry)
                 digest = hashlib.sha256()
-                for block in result.stream(min_chunk_size=_BLOCK_BYTES):
+                for block in self._arriving(result, path):
                     on_bytes(len(block))
                     digest.update(block)
                     file.write(block)
@@ -206,6 +207,25 @@ class ObjectPlace:
             raise InputError(f"{self.url}/{path}: no such file there", got=_first_line(error)) from None
         if digest.hexdigest() != entry.sha256:
             raise not_as_announced(f"{self.url}: {path}", f"SHA-256 {digest.hexdigest()}", entry)
+
+    def _arriving(self, result: "obstore.GetResult", path: str) -> Iterator[bytes]:
+        """Blocks of a file as they come. Raises Unreachable where next to nothing does: no silence, but no progress."""
+        blocks, waited_seconds, num_bytes = iter(result.stream(min_chunk_size=1)), 0.0, 0
+        while True:
+            started = time.monotonic()
+            block = next(blocks, None)
+            waited_seconds += time.monotonic() - started
+            if block is None:
+                return
+            num_bytes += len(block)
+            if waited_seconds >= _PACE_SECONDS:
+                if num_bytes < _PACE_BYTES:
+                    got = f"{num_bytes:,} bytes in {waited_seconds:.0f} s"
+                    wanted = f"at least {_PACE_BYTES:,} in {_PACE_SECONDS:g} s"
+                    cure = "run the same command again when the line or the server is faster"
+                    raise Unreachable(f"{self.url}/{path}: too slow", got=got, wanted=wanted, cure=cure)
+                waited_seconds, num_bytes = 0.0, 0
+            yield bytes(block)
 
     def manifests(self) -> list[str] | None:
         """See `Place`."""
@@ -338,7 +358,7 @@ class ObjectPlace:
 
         def blocks() -> Iterator[bytes]:
             digest = hashlib.sha256()
-            with path.open("rb") as file:
+            with open_bytes(path) as file:
                 while block := file.read(_PART_BYTES):
                     digest.update(block)
                     on_bytes(len(block))

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...errors import InputError
-from ...files import parse_json, read_bounded
+from ...files import open_bytes, parse_json, read_bounded, reading_errors
 from ..layout import DTYPES, FEATURES, FORMAT, MANIFESTS, MAX_CHANNELS, METADATA, METADATA_BYTES, inside
 from ..match import MatchLine, StoreInfo, info, store_info
 from ..reduction import REDUCTION_FILE, Reduction, read_reduction
@@ -96,7 +96,9 @@ class StoreSource:
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
         """Copy a match's file. Raises DamagedInTransit where it is not what `entry` says."""
         place, digest, num_bytes = inside(self._store.path, f"{match_id}/{path}"), hashlib.sha256(), 0
-        with place.open("rb") as source, target.open("wb") as file:
+        with reading_errors(place):
+            source = open_bytes(place)
+        with source, target.open("wb") as file:
             while num_bytes <= entry.num_bytes and (block := source.read(_BLOCK_BYTES)):
                 on_bytes(len(block))
                 digest.update(block)
@@ -130,7 +132,7 @@ class StoreSource:
         metadata = array_metadata(self._store.path, f"{match_id}/{array}")
         num_bytes = math.prod(metadata["shape"]) * DTYPES[metadata["data_type"]].itemsize
         try:
-            with place.open("rb") as file:
+            with open_bytes(place) as file:
                 digest = hashlib.sha256()
                 while num_bytes and (block := file.read(min(_BLOCK_BYTES, num_bytes))):
                     num_bytes -= len(block)

@@ -4,6 +4,8 @@
 const DATA = JSON.parse(byId("data").textContent);
 const CLASSES = DATA.classes;
 const KIND = DATA.kinds;
+/** Without a single event, predictions are shown for what they are, and nothing is judged. */
+const IS_LABELLED = DATA.runs.some((run) => run.curves.some((curve) => curve.events));
 const KIND_NAMES = {
   [KIND.below]: "below threshold",
   [KIND.hit]: "hit",
@@ -11,9 +13,10 @@ const KIND_NAMES = {
   [KIND.badly_timed]: "badly timed",
   [KIND.missed]: "missed",
   [KIND.double]: "double",
-  [KIND.false_alarm]: "false alarm",
+  [KIND.false_alarm]: IS_LABELLED ? "false alarm" : "prediction",
 };
-const MISTAKES = [KIND.missed, KIND.wrong_class, KIND.badly_timed, KIND.false_alarm, KIND.double];
+const MISTAKES = IS_LABELLED
+  ? [KIND.missed, KIND.wrong_class, KIND.badly_timed, KIND.false_alarm, KIND.double] : [KIND.false_alarm];
 const TOP_BIN = DATA.num_thresholds - 1;
 const FRAME_MS = 1000 / DATA.fps;
 const thresholdOf = (bin) => bin / TOP_BIN;

@@ -126,8 +126,8 @@ def _run(run: EvaluatedRun, names: Sequence[str], per_event: int) -> dict[str, A
         "about": dict(run.about),
         "report": figures.report.to_json(),
         "curves": [
-            {"hits": curve.hits.tolist(), "kept": curve.kept.tolist(), "events": curve.num_events, "best": curve.best}
-            for curve in figures.curves
+            {"hits": curve.hits.tolist(), "kept": curve.kept.tolist(), "events": curve.num_events, "best": best}
+            for curve, best in zip(figures.curves, figures.thresholds, strict=True)
         ],
         "late": {"sure": figures.lateness.sure.tolist(), "other": figures.lateness.other.tolist()},
         "confusion": figures.confusion.tolist(),

@@ -7,6 +7,16 @@ const KEYS = [
 ];
 let currentRun = bestRun();
 
+/** Take away what compares predictions with labels. */
+function hideFigures() {
+  for (const id of ["results", "classes", "curves", "timing", "confusion"]) {
+    byId(id).hidden = true;
+    document.querySelector(`nav a[href="#${id}"]`).parentElement.hidden = true;
+  }
+  byId("errors-title").textContent = "Surest predictions";
+  document.querySelector('nav a[href="#errors"]').textContent = "Predictions";
+}
+
 function chooseRun(run) {
   currentRun = run;
   byId("run").value = String(run);
@@ -31,7 +41,7 @@ function chooseRun(run) {
 
 /** From the list of errors into the timeline, with the thresholds that the list was made at. */
 function openMistake({ match, event, prediction }) {
-  if (state.oneBin !== null) setThreshold(null);
+  if (IS_LABELLED && state.oneBin !== null) setThreshold(null);
   if (match !== state.match) openMatch(match);
   const classes = [event >= 0 ? state.view.events.cls[event] : -1, prediction >= 0 ? state.view.predictions.cls[prediction] : -1];
   if (classes.some((c) => state.offClasses.has(c))) {
@@ -48,7 +58,7 @@ function openMistake({ match, event, prediction }) {
 /** One threshold for all classes, or null: each class at its best F1. */
 function setThreshold(bin) {
   state.oneBin = bin;
-  byId("own-thresholds").checked = bin === null;
+  if (IS_LABELLED) byId("own-thresholds").checked = bin === null;
   byId("threshold").classList.toggle("off", bin === null);
   if (bin !== null) byId("threshold").value = String(bin);
   byId("threshold-value").textContent = bin === null ? "" : thresholdOf(bin).toFixed(3);
@@ -69,7 +79,7 @@ function buildControls() {
   show("timeline-controls",
     el("div", { class: "row" }, el("label", { class: "grow" }, "Match ", matches),
       el("label", { class: "slider" }, "Threshold ", slider, el("output", { id: "threshold-value", for: "threshold" })),
-      el("label", {}, own, " each class at its best F1"),
+      IS_LABELLED ? el("label", {}, own, " each class at its best F1") : null,
       el("button", { type: "button", on: { click: () => byId("help").showModal() } }, "Keys ?")),
     el("p", { id: "counts", role: "status" }),
     el("div", { class: "row" }, kindFilter()));
@@ -86,7 +96,7 @@ function buildControls() {
 }
 
 function kindFilter() {
-  const chips = [KIND.hit, ...MISTAKES, KIND.below].map((kind) => {
+  const chips = [...(IS_LABELLED ? [KIND.hit] : []), ...MISTAKES, KIND.below].map((kind) => {
     const name = Object.keys(KIND).find((each) => KIND[each] === kind);
     const chip = el("button", { type: "button", class: `chip kind-${name}`, "aria-pressed": "true", on: { click: () => {
       if (!state.kinds.delete(kind)) state.kinds.add(kind);
@@ -236,7 +246,8 @@ show("run", ...DATA.runs.map((run, index) => el("option", { value: index }, run.
 byId("run").addEventListener("change", (event) => chooseRun(Number(event.target.value)));
 byId("run-choice").hidden = DATA.runs.length < 2;
 state.run = currentRun;
-setThreshold(null);
+setThreshold(IS_LABELLED ? null : 0);
+if (!IS_LABELLED) hideFigures();
 chooseRun(currentRun);
 listenToPointer();
 listenToOverview();

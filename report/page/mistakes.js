@@ -27,7 +27,7 @@ function storyOf(told) {
     [KIND.missed]: `Missed: ${told.trueClass}${told.confidence === null ? ", nothing of it near" : `, best confidence near it ${sure}`}`,
     [KIND.wrong_class]: `Wrong class: ${told.trueClass} taken for ${told.predicted}, confidence ${sure}, ${late}`,
     [KIND.badly_timed]: `Badly timed: ${told.trueClass} ${late}, confidence ${sure}`,
-    [KIND.false_alarm]: `False alarm: ${told.predicted}, confidence ${sure}`,
+    [KIND.false_alarm]: `${IS_LABELLED ? "False alarm" : "Prediction"}: ${told.predicted}, confidence ${sure}`,
     [KIND.double]: `Double: ${told.predicted} once more, ${late}, confidence ${sure}`,
     [KIND.below]: `Below the threshold: ${told.predicted}, confidence ${sure}`,
   }[told.kind];
@@ -83,5 +83,7 @@ function mistakeTable(shown, open) {
       told.trueClass ? `${told.trueClass}${told.hidden ? " (not shown)" : ""}` : "–", told.predicted ?? "–",
       told.confidence === null ? "–" : told.confidence.toFixed(3), told.lateMs === null ? "–" : signed(told.lateMs), el("span", { title: name }, shortName(name))].slice(0, columns.length) };
   });
-  return table(columns, rows, { "aria-label": "Worst errors" });
+  if (IS_LABELLED) return table(columns, rows, { "aria-label": "Worst errors" });
+  const isKept = (_, index) => columns[index][0] !== "True" && columns[index][0] !== "Late, ms";
+  return table(columns.filter(isKept), rows.map(({ cells }) => ({ cells: cells.filter(isKept) })), { "aria-label": "Surest predictions" });
 }

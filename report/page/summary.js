@@ -25,10 +25,11 @@ function drawHeader(current) {
   show("top",
     el("p", { class: "eyebrow" }, "Ball action spotting report"),
     el("h1", {}, DATA.title),
-    el("p", { class: "facts" }, facts.join(" · "), ` · hits within ${DATA.half_width_frames} frames (${(halfWidthMs() / 1000).toFixed(2)} s) either way`),
+    !IS_LABELLED ? el("p", { class: "facts" }, `${facts.join(" · ")} · no labels, so nothing is judged`)
+      : el("p", { class: "facts" }, facts.join(" · "), ` · hits within ${DATA.half_width_frames} frames (${(halfWidthMs() / 1000).toFixed(2)} s) either way`),
     DATA.runs.length > 1 ? el("p", { class: "facts" }, "Shown: ", el("strong", {}, run.name),
-      current === bestRun() ? ", the best of these runs" : "") : null,
-    el("div", { class: "tiles" }, tiles),
+      IS_LABELLED && current === bestRun() ? ", the best of these runs" : "") : null,
+    el("div", { class: "tiles" }, IS_LABELLED ? tiles : []),
   );
 }
 
@@ -180,18 +181,23 @@ function compareTable(current) {
   return el("details", {}, el("summary", {}, "All runs by class"), table(columns, rows, { "aria-label": "Runs by class" }));
 }
 
+/** What the figures count, in words. */
+const rulesOf = (at, wide) => [
+  "Hits are the pairs of SoccerNet's metric: each event in turn takes the surest free prediction of its class within " +
+    `${(halfWidthMs() / 1000).toFixed(2)} s.`,
+  "Everything but the table, bars and curves counts predictions from a threshold on: for each class the one with the best F1, " +
+    `found on these same matches, so it flatters a little (${at}). The timeline's slider changes it there.`,
+  `Wrong class: an event without a hit, and a prediction of another class within the tolerance. Badly timed: its own class ` +
+    `within ${wide} s. Double: a further prediction beside a hit. Missed and false alarm: nothing of the kind.`,
+];
+
 function drawNotes(current) {
   const run = DATA.runs[current];
   const at = run.curves.map((curve, c) => `${CLASSES[c]} ${thresholdOf(curve.best).toFixed(2)}`).join(", ");
   const wide = (DATA.wide_frames * FRAME_MS / 1000).toFixed(2);
   const lines = [
     ...DATA.notes,
-    "Hits are the pairs of SoccerNet's metric: each event in turn takes the surest free prediction of its class within " +
-      `${(halfWidthMs() / 1000).toFixed(2)} s.`,
-    "Everything but the table, bars and curves counts predictions from a threshold on: for each class the one with the best F1, " +
-      `found on these same matches, so it flatters a little (${at}). The timeline's slider changes it there.`,
-    `Wrong class: an event without a hit, and a prediction of another class within the tolerance. Badly timed: its own class ` +
-      `within ${wide} s. Double: a further prediction beside a hit. Missed and false alarm: nothing of the kind.`,
+    ...(IS_LABELLED ? rulesOf(at, wide) : []),
     run.num_left_out ? `${plural(run.num_left_out, "prediction")} of the lowest confidences of this run ` +
       `${run.num_left_out === 1 ? "is" : "are"} not on this page; table, bars, curves and counts have them all.` : null,
   ];

@@ -82,6 +82,7 @@ function drawCounts() {
 }
 
 function toldCounts(hits, made, real) {
+  if (!IS_LABELLED) return `${plural(made, "prediction")}.`;
   const rates = made && real
     ? `: precision ${percent(hits / made)}, recall ${percent(hits / real)}, F1 ${percent(2 * hits / (made + real))}` : "";
   return `${count(hits)} of ${plural(real, "event")} found, ${plural(made - hits, "other prediction")}${rates}.`;

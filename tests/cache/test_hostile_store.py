@@ -214,3 +214,61 @@ def test_ids_without_end_are_refused(maker: Any) -> None:
     for match_id in ("/".join("a" * 40), "/".join(["x" * 200] * 10), "x" * 100_000):
         with pytest.raises(InputError, match="match id is not usable"):
             store.match(match_id)
+
+
+def test_a_match_of_another_user_is_one_error_and_the_others_go_on(
+    bas: Callable[..., int],
+    pulse_store: Callable[..., Path],
+    lock_away: Callable[[Path], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = pulse_store(tmp_path / "s.zarr")
+    assert bas("cache", "info", path) == 0
+    lock_away(path / "m-valid")
+    for command in ("info", "verify"):
+        capsys.readouterr()
+        assert bas("cache", command, path) == 2
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.count("Permission denied") == 1
+        assert "error m-valid: " in said
+    store = FeatureStore.open(path)
+    assert [line.match for line in info(store).matches] == ["m-test", "m-train"]
+    assert store.matches() == ["m-test", "m-train", "m-valid"]
+    for read in (store.match, store.rows, store.pts, store.views):
+        with pytest.raises(InputError, match="Permission denied"):
+            read("m-valid")
+    assert bas("cache", "push", path, tmp_path / "pushed.zarr") == 2
+    assert FeatureStore.open(tmp_path / "pushed.zarr").matches() == ["m-test", "m-train"]
+
+
+@pytest.mark.parametrize("command", ["cache info", "cache verify", "eval", "report"])
+def test_a_store_of_another_user_is_one_error(
+    bas: Callable[..., int],
+    pulse_store: Callable[..., Path],
+    lock_away: Callable[[Path], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    path = pulse_store(tmp_path / "s.zarr")
+    lock_away(path)
+    more: dict[str, list[object]] = {"eval": [path], "report": ["--out", tmp_path / "out"]}
+    assert bas(*command.split(), path, *more.get(command, [])) == 2
+    captured = capsys.readouterr()
+    assert "Permission denied" in captured.out + captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("kind", ["file", "unknown"])
+def test_no_folder_to_cache_in_is_one_error(
+    bas: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, kind: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("BAS_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    if kind == "unknown":  # no HOME, and a user whom the system does not know
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    url = "http://127.0.0.1:9/x.zarr"
+    assert bas("predict", url, "--run", tmp_path, "--out", tmp_path / "out") == 2
+    assert ("Not a directory" if kind == "file" else "set BAS_CACHE") in capsys.readouterr().err

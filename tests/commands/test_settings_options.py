@@ -115,6 +115,8 @@ def test_a_file_of_options_comes_before_defaults_and_after_what_is_typed(call: C
     code, got = call("--config", str(path), "--epochs", "9")
     assert code == 0
     assert (got["epochs"], got["kind"], got["size"], got["values"]) == (9, "hann", (10, 20), {"a": 1})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # a Windows editor
+    assert call("--config", str(path), "--epochs", "9")[1] == got
     for text, message in (("epoch = 5", "no such option: epoch"), ("epochs = ", "not valid TOML")):
         path.write_text(text)
         with pytest.raises(InputError, match=message):

@@ -161,6 +161,24 @@ def test_command_exit_codes_and_output(good_root: Path) -> None:
     assert (code, json.loads(text)["ok"]) == (2, False)
 
 
+@pytest.mark.parametrize("name", ["a/osl.json", "a/labels.csv", "annotations/all.JSON", "events.xml", None])
+def test_annotations_that_are_not_read_are_named_and_no_training_is_promised(good_root: Path, name: str | None) -> None:
+    for path in good_root.rglob("Labels-ball.json"):
+        path.unlink()
+    if name is not None:
+        path = good_root / "train" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("time,label\n1,PASS\n" if name.endswith("csv") else '{"version": "2.0", "data": []}')
+    code, text = run("check", str(good_root))
+    said = " ".join(text.split())
+    assert (code, "no events in the split train, no events in the split valid" in said) == (0, True)
+    assert "ready to extract, not to train" in said
+    assert "a: no Labels-ball.json" in messages(check_data_set(good_root), "note")[0]
+    assert (f"train/{name}: not read" in said) == (name is not None)
+    seen = {"osl.json": "an object with 'version', 'data'", "labels.csv": "begins with 'time,label'"}
+    assert seen.get(Path(name or "").name, "") in said
+
+
 def test_ls_is_one_line_per_match_for_a_script(good_root: Path) -> None:
     code, text = run("ls", str(good_root))
     assert code == 0

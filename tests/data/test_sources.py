@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from bas.commands.options import known_splits
 from bas.data.sources import DataSet, Match, find_data_set, find_sources
 from bas.errors import InputError
 from bas.events import SOCCERNET_BALL_CLASSES, SOCCERNET_BALL_SPLITS
@@ -136,7 +137,7 @@ def test_splits_file(tmp_path: Path) -> None:
     assert any("1 of 3 match(es) in no split (first: c)" in text for text in notes(data_set))
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"train": "a"}', '{"train": [1]}', "\ufeff{}"])
+@pytest.mark.parametrize("text", ["[]", "{", '{"train": "a"}', '{"train": [1]}'])
 def test_bad_splits_file_is_one_error(tmp_path: Path, text: str) -> None:
     make_match(tmp_path / "a")
     (tmp_path / "splits.json").write_text(text, encoding="utf-8")
@@ -190,7 +191,9 @@ def test_classes_file_fixes_order_and_names_unknown_labels(tmp_path: Path) -> No
     (tmp_path / "classes.txt").write_text("\ufeffthrow\r\n\r\n kick \r\n", encoding="utf-8")
     data_set = find_data_set(tmp_path)
     assert data_set.classes == ("throw", "kick")
-    assert errors(data_set) == ["a: unknown class 'Throw' (2 event(s))"]
+    assert errors(data_set) == [
+        "a: 'Throw' is another class than 'throw' (2 event(s), first: Labels-ball.json: annotations[1])"
+    ]
 
 
 def test_own_labels_without_a_list_are_sorted_with_a_note(tmp_path: Path) -> None:
@@ -207,7 +210,31 @@ def test_odd_label_in_one_soccernet_game_is_an_error(tmp_path: Path) -> None:
     make_match(tmp_path / games[1], labels=[(0, "Pass", 1)])
     data_set = find_data_set(tmp_path)
     assert data_set.classes == SOCCERNET_BALL_CLASSES
-    assert errors(data_set) == [f"{games[1]}: unknown class 'Pass' (1 event(s))"]
+    (text,) = errors(data_set)
+    assert text.startswith(f"{games[1]}: 'Pass' is another class than 'PASS' (1 event(s)")
+
+
+@pytest.mark.parametrize("label", ["pass", "PASS ", "Pass", "high-pass", "BALL_PLAYER_BLOCK", "THROWIN"])
+def test_a_label_spelt_in_another_way_is_named_and_makes_no_class(tmp_path: Path, label: str) -> None:
+    make_match(tmp_path / "a", labels=[(0, "PASS", 1), (40, "DRIVE", 1)])
+    make_match(tmp_path / "b", labels=[(80, "DRIVE", 1), (40, label, 1)])
+    data_set = find_data_set(tmp_path)
+    assert data_set.classes == SOCCERNET_BALL_CLASSES
+    (text,) = errors(data_set)
+    assert text.startswith(f"b: {label!r} is another class than ")
+    assert text.endswith("(1 event(s), first: Labels-ball.json: annotations[1])")
+
+
+def test_own_classes_may_be_alike_but_are_named(tmp_path: Path) -> None:
+    make_match(tmp_path / "a", labels=[(0, "kick", 1), (40, "kick", 1), (80, "head", 1), (120, "Kick ", 1)])
+    data_set = find_data_set(tmp_path)
+    assert data_set.classes == ("Kick ", "head", "kick")
+    assert errors(data_set) == []
+    assert "a: 'Kick ' is another class than 'kick' (1 event(s), first: Labels-ball.json: annotations[3])" in notes(
+        data_set
+    )
+    make_match(tmp_path / "a", labels=[(0, "pass", 1), (40, "drive", 1), (80, "pass", 1), (120, "PASS", 1)])
+    assert find_data_set(tmp_path).classes == ("PASS", "drive", "pass")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe", b"a\na\n"])
@@ -386,3 +413,30 @@ def test_a_folder_of_clips_is_one_match_per_file(tmp_path: Path) -> None:
         ("c", tmp_path / "c.mov"),
     ]
     data_set.raise_errors()
+
+
+@pytest.mark.parametrize("name", ["Labels-ball.json", "splits.json", "classes.txt"])
+def test_files_that_a_windows_editor_saved_read_as_they_were(tmp_path: Path, name: str) -> None:
+    folder = make_match(tmp_path / "m", labels=[(40, "kick", 1), (80, "head", 1)])
+    (tmp_path / "splits.json").write_text('{\n "test": ["m"]\n}\n')
+    (tmp_path / "classes.txt").write_text("kick\nhead\n")
+    before = find_data_set(tmp_path)
+    path = (folder if name.startswith("Labels") else tmp_path) / name
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert find_data_set(tmp_path) == before
+    assert before.classes == ("kick", "head")
+    assert before.matches[0].split == "test"
+    path.write_text(path.read_text("utf-8-sig"), "utf-16")  # Notepad's "Unicode"
+    assert "not UTF-8 text" in errors(find_data_set(tmp_path))[0]
+
+
+@pytest.mark.parametrize("name", ["val", "Validation", "VALID"])
+def test_other_names_of_the_split_valid(tmp_path: Path, name: str) -> None:
+    make_match(tmp_path / "by folder" / name / "m")
+    make_match(tmp_path / "by file" / "m")
+    (tmp_path / "by file" / "splits.json").write_text(json.dumps({name: ["m"]}))
+    for root in (tmp_path / "by folder", tmp_path / "by folder" / name, tmp_path / "by file"):
+        data_set = find_data_set(root)
+        assert [(match.id, match.split) for match in data_set.matches] == [("m", "valid")]
+        assert errors(data_set) == []
+    assert known_splits(["test", name]) == ("valid", "test")

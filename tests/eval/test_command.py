@@ -157,6 +157,24 @@ def test_split_folders_and_deeper_roots_are_the_same_games(
     assert bas("eval", labels, predictions, "--split", "train") == 2
 
 
+def test_predictions_of_a_video_file_belong_to_the_game_that_the_video_is_of(
+    bas: Cli, capsys: pytest.CaptureFixture[str], folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    labels, predictions = folders
+    for game, video in (("one", "camera1.mp4"), ("two", "camera2.mp4")):
+        (labels / "league" / game / video).touch()
+    (tmp_path / "of file").mkdir()
+    (predictions / "league/two").rename(tmp_path / "of file" / "camera2")
+    right = result(bas, capsys, labels, tmp_path / "of file", *QUICK)
+    (tmp_path / "of file" / "camera2").rename(tmp_path / "of file" / "two")
+    assert result(bas, capsys, labels, tmp_path / "of file", *QUICK) == right
+    assert "league/one" in right["warnings"][0]
+    (tmp_path / "of file" / "two").rename(tmp_path / "of file" / "camera1")
+    (labels / "league/two/camera2.mp4").rename(labels / "league/two/camera1.mp4")
+    assert bas("eval", labels, tmp_path / "of file") == 2
+    assert "not clear which game" in capsys.readouterr().err
+
+
 def test_games_without_predictions_count_as_empty_and_are_named(
     bas: Cli, capsys: pytest.CaptureFixture[str], folders: tuple[Path, Path]
 ) -> None:

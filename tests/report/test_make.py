@@ -173,6 +173,40 @@ def test_where_the_store_is_comes_from_the_run_or_from_the_option(trained: Path,
         assert made.runs[0].loaded.names == ("liga/c & #c", "liga/d")
 
 
+@pytest.mark.parametrize("kind", ["of other games", "of unknown origin"])
+def test_predictions_without_labels_are_shown_and_not_judged(
+    bas: Cli, capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path, kind: str
+) -> None:
+    """A video of one's own, by a run whose store has labels of other games; and a file of another program."""
+    found = [Event(1000, "PASS", confidence=0.9), Event(4000, "DRIVE", confidence=0.2)]
+    report([run], tmp_path / "page")
+    folder = run / "predictions" / "test"
+    shutil.rmtree(folder / "liga")
+    if kind == "of unknown origin":
+        (folder / "prediction.json").unlink()
+    write_predictions(folder / "MY-MATCH" / "results_spotting.json", found, url_local="MY-MATCH")
+    assert bas("report", folder, "--out", tmp_path / "own") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no labels" in said
+    assert "warning" not in said
+    page = page_of(tmp_path / "own")
+    assert [match["name"] for match in page["matches"]] == ["MY-MATCH"]
+    assert sorted(page["classes"]) == ["DRIVE", "PASS"]
+    assert page["runs"][0]["matches"][0]["predictions"]["count"] == 2
+    assert page["runs"][0]["mistake_counts"]["false_alarm"] == 2  # all are listed
+    assert (
+        bas(
+            "report",
+            folder,
+            "--out",
+            tmp_path / "refused",
+            "--store",
+            run / json.loads((run / "run.json").read_text())["store_hint"],
+        )
+        == 2
+    )  # labels that were asked for
+
+
 def test_labels_alone_are_not_enough_to_predict_and_enough_to_judge(trained: Path, data: Path, tmp_path: Path) -> None:
     folder = copy_run(trained, tmp_path / "fc", store_hint="")
     with pytest.raises(InputError, match="feature store is not known"):

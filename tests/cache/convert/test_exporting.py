@@ -105,4 +105,4 @@ def test_the_command(bas: Cli, capsys: pytest.CaptureFixture[str], store: Featur
     assert [(match["match"], match["status"]) for match in record["matches"]] == [("liga/a", "exported")]
     assert bas(*command) == 0
     assert bas(*command, "--format", "csv") == 2
-    assert bas(*command, "--split", "training") == 2
+    assert bas(*command, "--split", "trains") == 2

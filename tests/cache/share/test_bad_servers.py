@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,9 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
 
 
-def drip(handler: BaseHTTPRequestHandler) -> None:
+def drip(handler: BaseHTTPRequestHandler, num_bytes: int = 1 << 20) -> None:
     """Never silent for long, and never done."""
-    head(handler, 200, Content_Length=1 << 20, Last_Modified="Mon, 01 Jan 2024 00:00:00 GMT")
+    head(handler, 200, Content_Length=num_bytes, Last_Modified="Mon, 01 Jan 2024 00:00:00 GMT")
     try:
         for _ in range(100):
             handler.wfile.write(b" ")
@@ -104,6 +105,24 @@ def test_tricks(
     assert sharing.pull(shared.url, copy, matches=("a",)).complete
     assert verify(copy) == []
     assert tree(copy / "a") == tree(shared.folder / "a")
+
+
+@pytest.mark.parametrize("path", [INDEX, SHARD])
+def test_a_drip_is_given_up_long_before_the_time_of_a_request(
+    liar: Any, sharing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "retry_timeout": timedelta(seconds=0.2)})
+    monkeypatch.setattr(places, "_PACE_SECONDS", 0.5)
+    started = time.monotonic()
+    liar.tricks[path] = partial(drip, num_bytes=(liar.folder / path).stat().st_size)
+    try:
+        told = sharing.pull(liar.url, tmp_path / "copy", matches=("a",)).results[0].message
+    except InputError as error:
+        told = str(error)
+    assert f"{path}: too slow" in told
+    assert time.monotonic() - started < 4
+    liar.tricks.clear()
+    assert sharing.pull(liar.url, tmp_path / "copy", matches=("a",)).complete
 
 
 def test_nobody_there(shared: Any, sharing: Any, tmp_path: Path) -> None:  # noqa: ARG001 (the client's patience)

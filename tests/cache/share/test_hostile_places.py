@@ -4,6 +4,8 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
+import shutil
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,22 @@ def test_damage_is_named_and_the_rest_arrives(liar: Any, sharing: Any, tmp_path:
     assert sharing.pull(liar.url, copy).complete
     assert verify(copy) == []
     assert tree(copy / "a") == tree(liar.folder / "a")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("path", [SHARD, "a/pts/c/0", "a/zarr.json", "a/features/identity/zarr.json"])
+def test_a_named_pipe_is_no_file_of_a_match(two_matches: Path, sharing: Any, tmp_path: Path, path: str) -> None:
+    shutil.copytree(two_matches, tmp_path / "share")
+    (tmp_path / "share" / path).unlink()
+    os.mkfifo(tmp_path / "share" / path)  # who opens it waits for somebody who writes
+    for outcome in (
+        sharing.pull(tmp_path / "share", tmp_path / "pulled"),
+        sharing.push(tmp_path / "share", tmp_path / "pushed"),
+    ):
+        assert {each.match_id: each.is_done for each in outcome.results} == {"a": False, "b": True}
+        told = next(each.message for each in outcome.results if each.match_id == "a")
+        assert "not a regular file" in told
+    assert any(finding.match == "a" for finding in verify(tmp_path / "share"))
 
 
 def test_a_file_that_is_gone(liar: Any, sharing: Any, tmp_path: Path) -> None:

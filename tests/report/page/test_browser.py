@@ -122,6 +122,23 @@ def test_the_page_tells_what_was_measured(open_page: Callable[..., Any], played:
     assert window.call(NAMELESS) == []  # everything that can be used has a name
 
 
+def test_without_labels_predictions_are_shown_and_nothing_is_judged(
+    open_page: Callable[..., Any], subject: Callable[..., EvaluatedRun], pages_in: Any, tmp_path: Path
+) -> None:
+    found: Found = [(52, 0, 0.9), (101, 1, 0.1), (175, 0, 0.8)]
+    page_path = pages_in(tmp_path).write([subject("ed", {"MY-MATCH": ([], found)}, CLASSES)], CLASSES)
+    window = open_page(page_path)
+    text = window.page.inner_text("body")
+    assert "3 predictions" in text
+    assert "Surest predictions" in text
+    assert not [word for word in ("mAP", "False alarm", "false alarm", "Precision", "Missed", "F1") if word in text]
+    assert window.page.locator("#errors-body tbody tr").count() == 3
+    assert window.call(TOO_WIDE) == []
+    assert window.call(OVERLAPPING) == []
+    window.page.keyboard.press("n")
+    assert window.page.inner_text("#picked").startswith("0:02.08  Prediction: PASS, confidence 0.900")
+
+
 def test_a_click_on_a_tick_plays_from_a_second_before(open_page: Callable[..., Any], played: Path) -> None:
     window = open_page(played)
     page = window.page
