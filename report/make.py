@@ -15,10 +15,10 @@ from ..data.games import LabelSet, find_labels, game_of_folder, stored_labels
 from ..data.sources import find_sources as find_videos
 from ..errors import InputError
 from ..eval.figures import METRIC, figures
-from ..eval.files import NoGamePredicted, PairedFiles, find_predictions, load, pair, read_events, same_tail
+from ..eval.files import NoGamePredicted, PairedFiles, find_predictions, load, pair, same_tail
 from ..eval.report import EvalSettings, Resampling
 from ..eval.warnings import file_warnings
-from ..events import Split, TimeGrid
+from ..events import Split, TimeGrid, read_events
 from ..files import disk_errors
 from ..heads.training.checkpoint import BEST
 from ..predict import PredictOptions, predict
