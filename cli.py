@@ -45,6 +45,7 @@ _COMMANDS = (
     ("cache:cache_pull", None, "cache pull s3://team/x3d_s.zarr x3d_s.zarr --split train"),
     ("cache:cache_merge", None, "cache merge mine.zarr yours.zarr --out all.zarr"),
     ("cache:cache_pca", None, "cache pca x3d_s.zarr --out small.zarr --dim 64"),
+    ("cache:cache_split", None, "cache split mine.zarr --by-time 0.7/0.15/0.15 --out parts.zarr"),
     ("cache:cache_import", None, "cache import other-model --out scores.zarr --model NAME"),
     ("cache:cache_export", None, "cache export x3d_s.zarr --out features --format h5"),
 )

@@ -141,6 +141,24 @@ def cache_pca(
 
 
 @with_options()
+def cache_split(
+    store: Store,
+    out: Annotated[
+        Path, typer.Option(help="The store of parts; made where it does not exist, added to where it does.")
+    ],
+    by_time: Annotated[str, typer.Option(help="Shares of train, valid and test, in this order.")] = "0.7/0.15/0.15",
+    gap: Annotated[float, typer.Option(metavar="SECONDS", help="Left out between two parts.")] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Cut each labelled match by time into parts that train, validate and test: for those who have one labelled video."""
+    from ..cache.split import TimeSplit, split_store
+
+    with ProgressView("splitting", unit="rows") as progress:
+        summary = split_store(store, out, TimeSplit.parse(by_time, gap_seconds=gap), progress=progress)
+    _finish(summary, as_json=as_json)
+
+
+@with_options()
 def cache_export(
     store: Store,
     out: Annotated[Path, typer.Option(help="A new folder, or one that this command began.")],

@@ -185,7 +185,8 @@ def choose_matches(
                 f"{source.where}: no match in the split {split!r}",
                 got=", ".join(f"{number} {name}" for name, number in sorted(found.items())) or "none at all",
                 wanted="at least one labelled match to train and one to validate",
-                cure=f"name validation matches with --valid, or add splits.json to the data set and {source.again}",
+                cure=f"name validation matches with --valid; or add splits.json to the data set and {source.again}; "
+                "or cut one labelled video by time: bas cache split --by-time 0.7/0.15/0.15",
             )
     train, judges = (labelled_matches(source, ids, names) for ids in (in_train, in_valid))
     fps = _one_rate(train + judges, where=source.where)
