@@ -129,7 +129,7 @@ def _write(
     store: FeatureStore, target: FeatureStore, match_id: str, split: Split, span: range, events: Sequence[Event]
 ) -> int:
     """Write the views of a part that are missing; how many they were."""
-    meta, part_id = store.match(match_id).meta, f"{match_id}/{split}"
+    meta, part_id = store.match(match_id).meta, f"{match_id}-{split}"
     start_ms = meta.grid.ms(span.start)
     labels = [replace(event, position_ms=max(0, event.position_ms - start_ms)).to_json() for event in events]
     part = replace(

@@ -150,7 +150,7 @@ def cache_split(
     gap: Annotated[float, typer.Option(metavar="SECONDS", help="Left out between two parts.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """Cut each labelled match by time into parts that train, validate and test: for those who have one labelled video."""
+    """Cut each labelled match by time into parts that train, validate and test: for those with one labelled video."""
     from ..cache.split import TimeSplit, split_store
 
     with ProgressView("splitting", unit="rows") as progress:

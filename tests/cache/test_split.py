@@ -25,7 +25,7 @@ def test_parts_hold_the_rows_stamps_and_labels_of_their_time(pulse_store: Callab
     wanted = whole.match(match_id).meta
     found = 0
     for split, (first, stop) in spans.items():
-        part_id = f"{match_id}/{split}"
+        part_id = f"{match_id}-{split}"
         info = parts.match(part_id)
         assert (info.num_rows, info.meta.split) == (stop - first, split)
         np.testing.assert_array_equal(parts.rows(part_id)[:], whole.rows(match_id)[first:stop])
