@@ -381,4 +381,5 @@ def _about(shared: _Prediction) -> dict[str, Any]:
         "confidences": "of the run" if len(runs) == 1 else f"mean of {len(runs)} runs",
         "device": str(shared.ensemble.device),
         "software": software_versions(),
+        "warnings": [f"{run.folder}: {each}" for run in runs for each in run.record.caveats],
     }

@@ -44,11 +44,14 @@ def demo(
     show(table_view(table))
     show(page_view(page))
     say(f"""
-Synthetic matches and random weights: the figures say nothing about real football. Next:
+Synthetic matches and random weights: the figures say nothing about real football. Look further into what was made:
   bas data check {matches}
   bas cache info {ablation}/stores/x3d_s.zarr
-  bas predict MY-MATCH.mp4 --run {ablation}/runs/demo-0 --out predictions
   bas ablate {matches} --recipes fc,tcn,ed --seeds 1 --weights none --size 160x90 --inputs standard --out mine
-  bas extract SN-BAS-2025 --out x3d_s.zarr""")
+These heads know no real match. What spots actions in your own video learns from labelled ones, with pretrained weights:
+  bas data check SN-BAS-2025
+  bas extract SN-BAS-2025 --out x3d_s.zarr
+  bas train-head x3d_s.zarr --out runs/ed
+  bas predict MY-MATCH.mp4 --run runs/ed --out predictions""")
     if not table.complete:
         raise typer.Exit(2)

@@ -76,10 +76,12 @@ def prediction_view(summary: Summary) -> "Group":
         "--threshold 0.5 writes only surer ones, into another --out"
     )
     how = Text(f"{num_spots:,} spots; {RECORD} says how they were made")
+    warnings = [Text(f"warning: {each}", "yellow") for each in summary.record["warnings"]]
     return Group(
         *([table(columns, rows)] if best else []),
         *([Text(note, "dim")] if len(best) < num_spots else []),
         Text(),
         summary_view(summary),
         how,
+        *warnings,
     )

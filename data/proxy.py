@@ -343,14 +343,12 @@ def _require_place(data_set: DataSet, out: Path) -> None:
     ours, theirs = out.resolve(), data_set.root.resolve()
     if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
         raise InputError(f"{out}: the copy and the data set cannot lie in each other", got=theirs, wanted="apart")
-    if not _keeps_names(data_set, out):
-        deeper = (out.joinpath(*theirs.parts[-depth:]) for depth in (1, 2, 3))
-        place = next((place for place in deeper if _keeps_names(data_set, place)), None)
-        raise InputError(
-            f"{out}: matches would have other names or splits here: the names of the folders around them count",
-            got=data_set.root,
-            cure=f"OUT {place}" if place else f"name the copy's folder as {theirs} is named",
-        )
+    places = [out, *(out.joinpath(*theirs.parts[-depth:]) for depth in (1, 2, 3))]
+    place = next((place for place in places if _keeps_names(data_set, place)), None)
+    if place != out:
+        what = f"{out}: matches would have other names or splits here: the names of the folders around them count"
+        cure = f"OUT {place}" if place else f"name the copy's folder as {theirs} is named"
+        raise InputError(what, got=data_set.root, cure=cure)
 
 
 def _keeps_names(data_set: DataSet, out: Path) -> bool:

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -50,15 +51,22 @@ def weights_dir() -> Path:
     return Path(WEIGHTS_DIR)
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors are slower on many threads, and much slower on busy cores; figures are those of the workers."""
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """What torch computes inside, it computes on one thread."""
     import torch  # takes seconds, and not every test needs it
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are slower on many threads, and much slower on busy cores; figures are those of the workers."""
+    with on_one_thread():
+        yield
 
 
 @pytest.fixture
@@ -94,6 +102,31 @@ def refusing(call: Callable[..., Any], folder: Path, *, itself: bool) -> Callabl
         return call(path, *arguments, **options)
 
     return checked
+
+
+@pytest.fixture(scope="session")
+def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with one synthetic match of 8 s in each of three splits; for reading only."""
+    from bas.data.synthetic import write_match
+
+    root = tmp_path_factory.mktemp("games")
+    for seed, split in enumerate(("train", "valid", "test")):
+        write_match(root / split / f"game-{split}", seconds=8, seed=seed)
+    return root
+
+
+@pytest.fixture(scope="session")
+def store(games: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its features, of a random X3D; for reading only."""
+    from bas.data.sources import find_sources
+    from bas.extract.options import ExtractOptions, ExtractRunOptions
+    from bas.extract.run import extract
+
+    path = tmp_path_factory.mktemp("store") / "games.zarr"
+    options = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
+    with on_one_thread():
+        assert extract(find_sources([games]), path, options, ExtractRunOptions(engine="torch")).complete
+    return path
 
 
 @pytest.fixture(scope="session")

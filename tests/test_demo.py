@@ -8,6 +8,7 @@ import pytest
 
 from bas.cache.store import FeatureStore
 from bas.commands.demo import HEADS
+from bas.heads.training.checkpoint import RunRecord
 
 Cli = Callable[..., int]
 
@@ -30,7 +31,14 @@ def test_from_nothing_to_a_page(bas: Cli, capsys: pytest.CaptureFixture[str], ma
     assert all(name in page for name in (*HEADS, *tests))
     said = capsys.readouterr().out
     assert "say nothing about real football" in said
-    assert f"--run {made}/ablation/runs/demo-0" in said
+    assert "predict MY-MATCH.mp4 --run runs/ed" in said  # not a run of the demo's
+    folder = made / "ablation" / "runs" / "demo-0"
+    run = RunRecord.read(folder)
+    assert ["synthetic matches only" in run.caveats[0], "random weights" in run.caveats[1]] == [True, True]
+    assert bas("predict", videos[0], "--run", folder, "--engine", "torch", "--out", made / "p") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "synthetic matches only" in said
+    assert "random weights" in said
 
 
 def test_again_does_nothing_anew(bas: Cli, made: Path) -> None:

@@ -15,15 +15,11 @@ from safetensors.torch import save_file
 
 from bas.cache.bank import open_bank
 from bas.cache.store import FeatureStore
-from bas.data.sources import find_sources
-from bas.data.synthetic import write_match
 from bas.eval.peaks import SEED_PEAKS, find_spots
 from bas.events import Event, read_events
 from bas.extract.backbones.tensor_files import used_tensors
 from bas.extract.backbones.weights import load_weights
 from bas.extract.options import ExtractOptions
-from bas.extract.options import ExtractRunOptions as ExtractRun
-from bas.extract.run import extract
 from bas.heads.ensemble import Ensemble
 from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.loop import train
@@ -35,22 +31,6 @@ Cli = Callable[..., int]
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
 CLASSES = ("PASS", "DRIVE")
 RESULTS, SPOTS, RECORD = "results_spotting.json", "spots.csv", "prediction.json"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One match of 8 s in each of three splits."""
-    root = tmp_path_factory.mktemp("data")
-    for seed, split in enumerate(("train", "valid", "test")):
-        write_match(root / split / f"game-{split}", seconds=8, seed=seed)
-    return root
-
-
-@pytest.fixture(scope="module")
-def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "s.zarr"
-    assert extract(find_sources([data]), path, OPTIONS, ExtractRun(engine="torch")).complete
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +90,10 @@ def expected(store: Path, folders: tuple[Path, ...], match_id: str = "game-test"
     return sorted(cells, key=lambda cell: cell[0])
 
 
-def test_video_and_store_give_the_same_files(predict: Cli, data: Path, store: Path, run: Path, tmp_path: Path) -> None:
+def test_video_and_store_give_the_same_files(predict: Cli, games: Path, store: Path, run: Path, tmp_path: Path) -> None:
     assert predict(store, "--run", run, "--split", "test", "--out", tmp_path / "a") == 0
-    assert predict(data, "--run", run, "--match", "game-test", "--out", tmp_path / "b") == 0
-    video = data / "test" / "game-test" / "224p.mp4"
+    assert predict(games, "--run", run, "--match", "game-test", "--out", tmp_path / "b") == 0
+    video = games / "test" / "game-test" / "224p.mp4"
     assert predict(video, "--run", run, "--out", tmp_path / "c") == 0
     wanted = expected(store, (run,))
     assert wanted
@@ -142,7 +122,7 @@ def test_the_table_file_holds_what_the_results_file_holds(predict: Cli, store: P
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_soccernets_own_reader_and_metric_take_the_file(
-    bas: Cli, predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, store: Path, run: Path, tmp_path: Path
+    bas: Cli, predict: Cli, capsys: pytest.CaptureFixture[str], games: Path, store: Path, run: Path, tmp_path: Path
 ) -> None:
     with np.errstate(), warnings.catch_warnings():  # the package switches numpy's warnings off for everybody
         warnings.simplefilter("ignore")
@@ -161,7 +141,7 @@ def test_soccernets_own_reader_and_metric_take_the_file(
     for frame, label, value in cells:
         assert grid[int(25 * (40 * frame / 1000)), dictionary[label]] == pytest.approx(value, abs=1e-6)
     labels = tmp_path / "labels"
-    shutil.copytree(data / "test", labels)
+    shutil.copytree(games / "test", labels)
     with np.errstate(divide="ignore", invalid="ignore"):
         wanted = package.evaluate(
             *(str(labels), str(tmp_path / "out")),
@@ -234,17 +214,17 @@ def test_a_store_of_other_settings_is_refused_by_field(
 
 
 def test_imported_features_cannot_be_made_from_video(
-    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, edited: Callable[..., Path], tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], games: Path, edited: Callable[..., Path], tmp_path: Path
 ) -> None:
     other = edited(lambda record: record["features"].update(backbone="import:scores"))
-    assert predict(data, "--run", other, "--out", tmp_path / "out") == 2
+    assert predict(games, "--run", other, "--out", tmp_path / "out") == 2
     assert "imported rows" in capsys.readouterr().err
 
 
 def test_a_weights_file_is_asked_for_checked_and_known_by_its_tensors(
     predict: Cli,
     capsys: pytest.CaptureFixture[str],
-    data: Path,
+    games: Path,
     store: Path,
     run: Path,
     edited: Callable[..., Path],
@@ -255,7 +235,7 @@ def test_a_weights_file_is_asked_for_checked_and_known_by_its_tensors(
     save_file(tensors, tmp_path / "same.safetensors")
     save_file({name: value + 1 for name, value in tensors.items()}, tmp_path / "other.safetensors")
     by_file = edited(lambda record: record["features"].update(weights="trained.safetensors"))
-    call = (data, "--run", by_file, "--match", "test", "--out", tmp_path / "out")
+    call = (games, "--run", by_file, "--match", "test", "--out", tmp_path / "out")
     assert predict(*call) == 2
     assert "trained.safetensors" in (told := capsys.readouterr().err)
     assert "--weights FILE" in told
@@ -270,10 +250,10 @@ def test_a_weights_file_is_asked_for_checked_and_known_by_its_tensors(
 
 
 def test_a_failing_video_does_not_stop_the_others(
-    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], games: Path, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 99)
-    shutil.copy(data / "test" / "game-test" / "224p.mp4", tmp_path / "whole.mp4")
+    shutil.copy(games / "test" / "game-test" / "224p.mp4", tmp_path / "whole.mp4")
     both = (tmp_path / "broken.mp4", tmp_path / "whole.mp4")
     assert predict(*both, "--run", run, "--out", tmp_path / "out", "--json") == 2
     printed = capsys.readouterr()
@@ -287,10 +267,10 @@ def test_a_failing_video_does_not_stop_the_others(
 
 
 def test_labels_that_cannot_be_used_do_not_matter_but_a_missing_video_does(
-    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], games: Path, run: Path, tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
-        shutil.copytree(data / "test" / "game-test", tmp_path / "data" / name)
+        shutil.copytree(games / "test" / "game-test", tmp_path / "data" / name)
         (tmp_path / "data" / name / "Labels-ball.json").write_text("no JSON")
     (tmp_path / "data" / "two" / "224p.mp4").unlink()
     assert predict(tmp_path / "data", "--run", run, "--out", tmp_path / "out") == 2
@@ -300,10 +280,10 @@ def test_labels_that_cannot_be_used_do_not_matter_but_a_missing_video_does(
 
 
 def test_a_store_keeps_the_rows_and_is_used_again(
-    predict: Cli, data: Path, store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predict: Cli, games: Path, store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep = tmp_path / "keep.zarr"
-    call = (data, "--run", run, "--split", "test", "--store", keep)
+    call = (games, "--run", run, "--split", "test", "--store", keep)
     assert predict(*call, "--out", tmp_path / "a") == 0
     kept, wanted = FeatureStore.open(keep), FeatureStore.open(store)
     assert kept.settings == wanted.settings
@@ -316,10 +296,10 @@ def test_a_store_keeps_the_rows_and_is_used_again(
 
 
 def test_with_a_store_a_failing_video_does_not_stop_the_others(
-    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], games: Path, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 99)
-    shutil.copy(data / "test" / "game-test" / "224p.mp4", tmp_path / "whole.mp4")
+    shutil.copy(games / "test" / "game-test" / "224p.mp4", tmp_path / "whole.mp4")
     both = (tmp_path / "broken.mp4", tmp_path / "whole.mp4")
     assert predict(*both, "--run", run, "--store", tmp_path / "k.zarr", "--out", tmp_path / "out") == 2
     assert "broken.mp4" in capsys.readouterr().err
@@ -412,16 +392,16 @@ def test_a_link_does_not_lead_out_of_the_folder(
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_two_halves_become_one_file(predict: Cli, data: Path, run: Path, tmp_path: Path) -> None:
+def test_two_halves_become_one_file(predict: Cli, games: Path, run: Path, tmp_path: Path) -> None:
     game = tmp_path / "data" / "league" / "a game"
     game.mkdir(parents=True)
     for half, split in ((1, "test"), (2, "valid")):
-        shutil.copy(data / split / f"game-{split}" / "224p.mp4", game / f"{half}_224p.mp4")
+        shutil.copy(games / split / f"game-{split}" / "224p.mp4", game / f"{half}_224p.mp4")
     keep = tmp_path / "keep.zarr"
     assert predict(tmp_path / "data", "--run", run, "--out", tmp_path / "a", "--store", keep) == 0
     assert predict(keep, "--run", run, "--out", tmp_path / "b") == 0
     for split, half in (("test", 1), ("valid", 2)):
-        assert predict(data, "--run", run, "--match", split, "--out", tmp_path / "whole") == 0
+        assert predict(games, "--run", run, "--match", split, "--out", tmp_path / "whole") == 0
         whole = [(e.position_ms, e.label, e.confidence) for e in found(tmp_path / "whole", f"game-{split}")]
         for out in ("a", "b"):
             events = [event for event in found(tmp_path / out, "league/a game") if event.half == half]
@@ -433,9 +413,9 @@ def test_two_halves_become_one_file(predict: Cli, data: Path, run: Path, tmp_pat
 
 
 def test_one_game_in_a_store_and_as_a_video_is_refused(
-    predict: Cli, capsys: pytest.CaptureFixture[str], data: Path, store: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], games: Path, store: Path, run: Path, tmp_path: Path
 ) -> None:
-    assert predict(store, data, "--run", run, "--out", tmp_path / "out") == 2
+    assert predict(store, games, "--run", run, "--out", tmp_path / "out") == 2
     assert "the same match in two sources" in capsys.readouterr().err
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
-from bas.data.synthetic import write_match
 from bas.extract.backbones.weights import BACKBONE, load_weights, save_backbone_checkpoint
 from bas.extract.options import ExtractOptions
 from bas.extract.options import ExtractRunOptions as ExtractRun
@@ -25,16 +24,7 @@ CLASSES = ("PASS", "DRIVE")
 RESULTS = "results_spotting.json"
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One match of 6 s in each of three splits."""
-    root = tmp_path_factory.mktemp("data")
-    for seed, split in enumerate(("train", "valid", "test")):
-        write_match(root / split / f"game-{split}", seconds=6, seed=seed)
-    return root
-
-
-def finetuned_run(folder: Path, data: Path, *, factor: float) -> Path:
+def finetuned_run(folder: Path, games: Path, *, factor: float) -> Path:
     """A folder as `bas finetune` leaves it: a backbone with weights of its own, and a head that fits its features."""
     module, record = load_weights("x3d_xs", 4, "none")
     next(module.parameters()).data.mul_(factor)
@@ -44,7 +34,7 @@ def finetuned_run(folder: Path, data: Path, *, factor: float) -> Path:
     save_backbone_checkpoint(file, module, record)
     options = ExtractOptions(backbone="x3d_xs", depth=4, weights=str(file), fit="stretch", hop=4)
     store = folder.parent / "rows.zarr"
-    assert extract(find_sources([data]), store, options, ExtractRun(engine="torch")).complete
+    assert extract(find_sources([games]), store, options, ExtractRun(engine="torch")).complete
     settings = TrainSettings(head="fc", clip_len=16, batch=4, epochs=1, frames_per_epoch=640)
     train(FeatureStore.open(store), folder, settings, classes=CLASSES, device="cpu")
     shutil.move(file, folder / BACKBONE)
@@ -52,15 +42,15 @@ def finetuned_run(folder: Path, data: Path, *, factor: float) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finetuned_run(tmp_path_factory.mktemp("one") / "tuned", data, factor=1.5)
+def run(games: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finetuned_run(tmp_path_factory.mktemp("one") / "tuned", games, factor=1.5)
 
 
 @pytest.fixture(scope="module")
-def store(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(run: Path, games: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its features, by the run's folder."""
     path = tmp_path_factory.mktemp("store") / "s.zarr"
-    assert extract(find_sources([data]), path, ExtractOptions(weights=str(run)), ExtractRun(engine="torch")).complete
+    assert extract(find_sources([games]), path, ExtractOptions(weights=str(run)), ExtractRun(engine="torch")).complete
     return path
 
 
@@ -70,12 +60,12 @@ def predict(bas: Cli) -> Cli:
 
 
 def test_video_and_store_give_the_same_spots_without_weights_named(
-    predict: Cli, run: Path, data: Path, store: Path, tmp_path: Path
+    predict: Cli, run: Path, games: Path, store: Path, tmp_path: Path
 ) -> None:
     assert predict(store, "--run", run, "--split", "test", "--out", tmp_path / "store") == 0
-    assert predict(data / "test" / "game-test" / "224p.mp4", "--run", run, "--out", tmp_path / "video") == 0
+    assert predict(games / "test" / "game-test" / "224p.mp4", "--run", run, "--out", tmp_path / "video") == 0
     kept = tmp_path / "kept.zarr"
-    assert predict(data, "--run", run, "--match", "test", "--store", kept, "--out", tmp_path / "kept") == 0
+    assert predict(games, "--run", run, "--match", "test", "--store", kept, "--out", tmp_path / "kept") == 0
     texts = {(tmp_path / out / "game-test" / RESULTS).read_bytes() for out in ("store", "video", "kept")}
     assert len(texts) == 1
     assert json.loads(texts.pop())["predictions"]
@@ -83,12 +73,12 @@ def test_video_and_store_give_the_same_spots_without_weights_named(
     assert FeatureStore.open(kept).settings == FeatureStore.open(store).settings
 
 
-def test_the_spots_are_of_the_finetuned_backbone(predict: Cli, run: Path, data: Path, tmp_path: Path) -> None:
+def test_the_spots_are_of_the_finetuned_backbone(predict: Cli, run: Path, games: Path, tmp_path: Path) -> None:
     """Other tensors in the folder are noticed, and so is a weights file that is not the run's."""
     module, record = load_weights("x3d_xs", 4, "none")
     other = tmp_path / "other.safetensors"
     save_backbone_checkpoint(other, module, replace(record, stride=2, window=8, width=64, height=48))
-    video = data / "test" / "game-test" / "224p.mp4"
+    video = games / "test" / "game-test" / "224p.mp4"
     assert predict(video, "--run", run, "--out", tmp_path / "out", "--weights", other) == 2
     shutil.copytree(run, tmp_path / "spoiled")
     shutil.copy(other, tmp_path / "spoiled" / BACKBONE)
@@ -97,10 +87,10 @@ def test_the_spots_are_of_the_finetuned_backbone(predict: Cli, run: Path, data: 
 
 
 def test_two_finetuned_runs_have_two_backbones(
-    predict: Cli, capsys: pytest.CaptureFixture[str], run: Path, data: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], run: Path, games: Path, tmp_path: Path
 ) -> None:
-    other = finetuned_run(tmp_path / "tuned", data, factor=0.5)
-    assert predict(data, "--run", run, "--run", other, "--out", tmp_path / "out") == 2
+    other = finetuned_run(tmp_path / "tuned", games, factor=0.5)
+    assert predict(games, "--run", run, "--run", other, "--out", tmp_path / "out") == 2
     told = capsys.readouterr().err
     assert f"{other}: does not go together with {run}: other weights_sha256\n" in told
     assert "runs of bas finetune go one by one, each has its own backbone" in told
@@ -111,7 +101,7 @@ def test_a_head_on_its_features_is_warned_of_its_matches_and_joins_it(
     predict: Cli,
     capsys: pytest.CaptureFixture[str],
     run: Path,
-    data: Path,
+    games: Path,
     store: Path,
     tmp_path: Path,
 ) -> None:
@@ -125,7 +115,7 @@ def test_a_head_on_its_features_is_warned_of_its_matches_and_joins_it(
     assert "note: 1 of 1 validation matches trained the backbone of these features (run tuned)" in told
     assert "game-train" in told
 
-    video = data / "test" / "game-test" / "224p.mp4"
+    video = games / "test" / "game-test" / "224p.mp4"
     assert predict(video, "--run", head, "--out", tmp_path / "alone") == 2
     assert "or the folder of the finetuned run" in capsys.readouterr().err
     assert predict(video, "--run", head, "--weights", run, "--out", tmp_path / "alone") == 0

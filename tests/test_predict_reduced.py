@@ -1,4 +1,4 @@
-"""Heads on reduced rows: from a store, from the full store, and straight from the video."""
+"""Heads on reduced rows: from a store, from the store store, and straight from the video."""
 
 import json
 import shutil
@@ -13,13 +13,9 @@ from safetensors.numpy import load_file, save_file
 from bas.ablate.runs import RunTask, run_seed
 from bas.cache.reduce import FitSettings, reduce_store
 from bas.cache.store import FeatureStore
-from bas.data.sources import find_sources
-from bas.data.synthetic import write_match
 from bas.events import read_events
 from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions
-from bas.extract.options import ExtractRunOptions as ExtractRun
-from bas.extract.run import extract
 from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
@@ -31,25 +27,9 @@ RESULTS = "results_spotting.json"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One short match in each of three splits."""
-    root = tmp_path_factory.mktemp("data")
-    for seed, split in enumerate(("train", "valid", "test")):
-        write_match(root / split / f"game-{split}", seconds=5, seed=seed)
-    return root
-
-
-@pytest.fixture(scope="module")
-def full(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "full.zarr"
-    assert extract(find_sources([data]), path, OPTIONS, ExtractRun(engine="torch")).complete
-    return path
-
-
-@pytest.fixture(scope="module")
-def small(full: Path) -> Path:
-    path = full.with_name("small.zarr")
-    assert reduce_store(full, path, asked=FitSettings(dim=16, quantize=True)).complete
+def small(store: Path) -> Path:
+    path = store.with_name("small.zarr")
+    assert reduce_store(store, path, asked=FitSettings(dim=16, quantize=True)).complete
     return path
 
 
@@ -70,14 +50,14 @@ def predict(bas: Cli) -> Cli:
 
 
 def test_reduced_store_full_store_and_video_give_the_same_bytes(
-    predict: Cli, data: Path, full: Path, small: Path, run: Path, tmp_path: Path
+    predict: Cli, games: Path, store: Path, small: Path, run: Path, tmp_path: Path
 ) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(run, moved)  # the run needs neither store
-    video = data / "test" / "game-test" / "224p.mp4"
+    video = games / "test" / "game-test" / "224p.mp4"
     sources: dict[str, tuple[object, ...]] = {
         "small": (small, "--split", "test"),
-        "full": (full, "--split", "test"),
+        "full": (store, "--split", "test"),
         "video": (video,),
         "kept": (video, "--store", tmp_path / "keep.zarr"),
     }
@@ -86,24 +66,24 @@ def test_reduced_store_full_store_and_video_give_the_same_bytes(
     assert read_events(tmp_path / "small" / "game-test" / RESULTS, key="predictions")
     texts = {(tmp_path / name / "game-test" / RESULTS).read_bytes() for name in sources}
     assert len(texts) == 1
-    assert FeatureStore.open(tmp_path / "keep.zarr").settings == FeatureStore.open(full).settings
+    assert FeatureStore.open(tmp_path / "keep.zarr").settings == FeatureStore.open(store).settings
 
 
-def test_components_keep_their_proportions_and_channels_do_not(full: Path, run: Path, tmp_path: Path) -> None:
+def test_components_keep_their_proportions_and_channels_do_not(store: Path, run: Path, tmp_path: Path) -> None:
     principal = load_file(run / "best.safetensors")["inputs.std_d"]
     assert (principal == principal[0]).all()
-    only = full.with_name("levels.zarr")
-    assert reduce_store(full, only, asked=FitSettings(quantize=True)).complete
+    only = store.with_name("levels.zarr")
+    assert reduce_store(store, only, asked=FitSettings(quantize=True)).complete
     plain = load_file(trained(only, tmp_path / "plain") / "best.safetensors")["inputs.std_d"]
     assert len(np.unique(plain)) > 10
 
 
 def test_runs_on_full_and_on_reduced_rows_do_not_go_together(
-    predict: Cli, capsys: pytest.CaptureFixture[str], full: Path, small: Path, run: Path, tmp_path: Path
+    predict: Cli, capsys: pytest.CaptureFixture[str], store: Path, small: Path, run: Path, tmp_path: Path
 ) -> None:
-    other = trained(full, tmp_path / "full-run")
+    other = trained(store, tmp_path / "full-run")
     assert not (other / "reduction.safetensors").exists()
-    assert predict(full, "--run", other, "--run", run, "--out", tmp_path / "out") == 2
+    assert predict(store, "--run", other, "--run", run, "--out", tmp_path / "out") == 2
     assert "other dim, dtype, reduction" in capsys.readouterr().err
     assert predict(small, "--run", other, "--out", tmp_path / "out") == 2
     assert "these differ: dim, dtype, reduction" in capsys.readouterr().err
@@ -117,9 +97,9 @@ def change_tensor(path: Path) -> None:
 
 def change_mean(path: Path) -> None:
     """As `change_tensor`, the header kept."""
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(bytes(data))
+    games = bytearray(path.read_bytes())
+    games[-1] ^= 1
+    path.write_bytes(bytes(games))
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, change_tensor, change_mean, lambda path: path.write_bytes(b"x" * 50)])
@@ -142,14 +122,14 @@ def test_rows_are_verified_against_the_videos(
     bas: Cli,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    data: Path,
+    games: Path,
     small: Path,
     tmp_path: Path,
 ) -> None:
     like = Extractor.like  # with the engine that takes no time to build
     monkeypatch.setattr(Extractor, "like", lambda settings, weights: like(settings, weights=weights, kind="torch"))
     shutil.copytree(small, tmp_path / "s.zarr")
-    assert bas("cache", "verify", tmp_path / "s.zarr", "--videos", data) == 0
+    assert bas("cache", "verify", tmp_path / "s.zarr", "--videos", games) == 0
     shard = tmp_path / "s.zarr" / "game-test" / "features" / "identity" / "c" / "0" / "0"
     content = bytearray(shard.read_bytes())
     content[:1600] = bytes(np.frombuffer(bytes(content[:1600]), np.uint8).reshape(100, 16)[::-1].tobytes())
@@ -158,18 +138,18 @@ def test_rows_are_verified_against_the_videos(
     document: Any = json.loads(metadata.read_text())
     del document["attributes"]["sha256"]
     metadata.write_text(json.dumps(document))
-    assert bas("cache", "verify", tmp_path / "s.zarr", "--videos", data) == 2
+    assert bas("cache", "verify", tmp_path / "s.zarr", "--videos", games) == 2
     assert "differ from the video's" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_extracting_into_it_and_finetuning_from_it_name_the_cure(
-    bas: Cli, capsys: pytest.CaptureFixture[str], data: Path, small: Path, run: Path, tmp_path: Path
+    bas: Cli, capsys: pytest.CaptureFixture[str], games: Path, small: Path, run: Path, tmp_path: Path
 ) -> None:
-    assert bas("extract", data, "--out", small) == 2
+    assert bas("extract", games, "--out", small) == 2
     assert "bas cache pca FULL --out" in capsys.readouterr().err
-    assert bas("finetune", data, "--from", run, "--out", tmp_path / "tuned") == 2
+    assert bas("finetune", games, "--from", run, "--out", tmp_path / "tuned") == 2
     assert "bas train-head FULL" in capsys.readouterr().err
-    assert bas("extract", data, "--weights", run, "--out", tmp_path / "x.zarr") == 2
+    assert bas("extract", games, "--weights", run, "--out", tmp_path / "x.zarr") == 2
     assert "no backbone of its own" in capsys.readouterr().err
 
 

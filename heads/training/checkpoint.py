@@ -33,6 +33,8 @@ from .settings import FinetuneSettings, TrainSettings
 
 FORMAT = "bas-run-1"
 RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.pt", "log.csv", "tensorboard"
+_SYNTHETIC = "/synthetic/"
+"""In the ids of matches that `bas data synthetic` draws."""
 _OLD_LAST = "last.safetensors"
 """The loop state until November 2026."""
 _FETCH = "fetch the run again, or train it into another --out"
@@ -343,6 +345,16 @@ class RunRecord:
     def finished(self) -> bool:
         """Nothing is left to train."""
         return self.peaks is not None
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Why it finds little in real matches: it knows synthetic ones only, or features of random weights."""
+        found = []
+        if self.train_matches and all(_SYNTHETIC in f"/{match_id}" for match_id in self.train_matches):
+            found.append("it was trained on synthetic matches only: what it says of real football means nothing")
+        if self.features.weights == "none" and not (self.is_finetuned or self.features.is_imported):
+            found.append("it was trained on features of random weights: extract with pretrained ones to spot actions")
+        return tuple(found)
 
     @property
     def is_soccernet(self) -> bool:

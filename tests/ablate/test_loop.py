@@ -31,7 +31,6 @@ from bas.workers import Failure, Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]
-SPLITS = ("train", "valid", "test")
 SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
 
 
@@ -99,12 +98,10 @@ def shown(table: AblationTable, *, width: int = 200) -> str:
 
 @pytest.mark.usefixtures("in_this_process")
 def test_from_videos_to_the_table_and_again(
-    bas: Cli, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bas: Cli, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, games: Path, tmp_path: Path
 ) -> None:
-    data, out = tmp_path / "data", tmp_path / "out"
-    for seed, split in enumerate(SPLITS):
-        write_match(data / split / f"game-{split}", seconds=8, seed=seed)
-    call = [data, "--out", out, "--recipes", "tcn,fc,regnety_002-fc", "--seeds", 2, "--epochs", 1, *SMALL_VIDEO]
+    out = tmp_path / "out"
+    call = [games, "--out", out, "--recipes", "tcn,fc,regnety_002-fc", "--seeds", 2, "--epochs", 1, *SMALL_VIDEO]
     call += ["--weights", "none", "--weights", f"regnety_002={tmp_path / 'nowhere.pth'}", "--device", "cpu"]
     call += ["--jobs", 1]
     assert bas("ablate", *call, "--json") == 2
@@ -119,7 +116,7 @@ def test_from_videos_to_the_table_and_again(
     assert "nowhere.pth" in record["rows"][0]["error"]
     assert "nowhere.pth" in printed.err
     assert "4/4" in printed.err
-    assert record["sources"] == [str(data)]
+    assert record["sources"] == [str(games)]
     tcn = record["rows"][1]
     assert (tcn["backbone"], tcn["depth"], tcn["head"], tcn["weights"]) == ("x3d_s", 5, "tcn", "none")
     assert (tcn["published"]["map_10"], tcn["published"]["map_12"]) == (40.65, 34.38)
@@ -130,7 +127,7 @@ def test_from_videos_to_the_table_and_again(
         assert (out / run["store"]).is_dir()
         classes = ",".join(record["classes"])
         options = ("--split", "test", "--classes", classes, "--json")
-        assert bas("eval", data, out / run["predictions"], *options) == 0
+        assert bas("eval", games, out / run["predictions"], *options) == 0
         means = json.loads(capsys.readouterr().out)["means"]
         for part in ("value", "low", "high"):
             assert {n: m[part] for n, m in means.items()} == {n: m[part] for n, m in run["means"].items()}

@@ -11,6 +11,7 @@ import pytest
 
 from bas.cache.partial import read_journal
 from bas.cache.store import FeatureStore
+from bas.cache.writer import MatchWriter
 from bas.errors import InputError
 
 NAME = hashlib.sha256(b"a").hexdigest()
@@ -41,6 +42,13 @@ def unfinished(maker: Any, **changes: object) -> Path:
     return partial
 
 
+def go_on(maker: Any) -> MatchWriter:
+    """A writer of the same work, in a store that nothing was cleared from since."""
+    pts = np.arange(600) * 512
+    store, provenance = FeatureStore.open(maker.path), {"engine": "test"}
+    return store.writer("a", num_rows=600, pts_ticks=pts, match_meta=maker.meta(), provenance=provenance)
+
+
 def test_a_linked_partial_is_refused_and_nothing_behind_it_is_touched(maker: Any, outside: Path) -> None:
     maker.match()
     before = held(outside)
@@ -48,9 +56,7 @@ def test_a_linked_partial_is_refused_and_nothing_behind_it_is_touched(maker: Any
     with pytest.raises(InputError, match=r"\.partial: a link"):
         maker.store()
     with pytest.raises(InputError, match=r"\.partial: a link"):
-        FeatureStore.open(maker.path).writer(
-            "b", num_rows=1, pts_ticks=np.zeros(1, int), match_meta=maker.meta(), provenance={}
-        )
+        go_on(maker)
     assert held(outside) == before
 
 
@@ -78,14 +84,7 @@ def test_work_with_links_is_begun_anew(maker: Any, outside: Path, place: str) ->
     if path.exists():
         path.rename(outside.parent / "moved")
     path.symlink_to(outside if path.suffix != ".new" else outside / "root.json")
-    with FeatureStore.open(maker.path).writer(
-        "a",
-        num_rows=600,
-        pts_ticks=np.arange(600) * 512,
-        match_meta=maker.meta(),
-        provenance={"engine": "test"},
-        journal_seconds=0.0,
-    ) as writer:
+    with go_on(maker) as writer:
         assert "missing or damaged" in writer.restarted_because
         writer.append({"identity": maker.rows(600)}, np.ones(600, bool))
         writer.commit()
@@ -105,9 +104,7 @@ def test_unfinished_work_that_is_a_link_is_never_written_through(maker: Any, out
     partial.symlink_to(outside / NAME)
     before = held(outside)
     with pytest.raises(InputError):
-        FeatureStore.open(maker.path).writer(
-            "a", num_rows=600, pts_ticks=np.arange(600) * 512, match_meta=maker.meta(), provenance={"engine": "test"}
-        )
+        go_on(maker)
     maker.store()
     assert not partial.is_symlink()
     assert held(outside) == before

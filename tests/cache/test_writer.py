@@ -34,6 +34,17 @@ ENVIRONMENT = {
 }
 
 
+WRITE = f"""
+import sys; sys.path.insert(0, {str(CHILD.parent)!r})
+from crash_child import *
+meta = MatchMeta(fps=Fraction(25), time_base=Fraction(1, 12800), origin_ticks=0)
+def write(store, match_id):
+    with store.writer(match_id, num_rows=2, pts_ticks=[0, 1], match_meta=meta, provenance={{}}) as writer:
+        writer.append({{"identity": np.zeros((2, store.settings.dim), "f4")}}, np.ones(2, bool))
+        writer.commit()
+"""
+
+
 def run_child(*arguments: object) -> "subprocess.Popen[str]":
     command = [sys.executable, str(CHILD), *map(str, arguments)]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -156,18 +167,12 @@ def test_rows_are_on_the_disk_before_the_journal_says_so(maker: Any, monkeypatch
         assert len(names) == 5  # and the folder
 
 
-def test_points_where_a_process_can_vanish(tmp_path: Path) -> None:
-    child = run_child("points", tmp_path, 31)
-    _, errors = child.communicate(timeout=120)
-    assert child.returncode == 0, errors
-
-
-@pytest.mark.slow
-def test_many_points_where_a_process_can_vanish(tmp_path: Path) -> None:
-    child = run_child("points", tmp_path, 3)
+@pytest.mark.parametrize(("step", "least"), [(31, 1), pytest.param(3, 400, marks=pytest.mark.slow)])
+def test_points_where_a_process_can_vanish(tmp_path: Path, step: int, least: int) -> None:
+    child = run_child("points", tmp_path, step)
     output, errors = child.communicate(timeout=900)
     assert child.returncode == 0, errors
-    assert int(output) > 400
+    assert int(output) > least
 
 
 def kill_at_random(path: Path, random_source: random.Random) -> None:
@@ -206,16 +211,7 @@ def test_killed_again_and_again_equals_uninterrupted(tmp_path: Path, tree: Calla
 
 
 def test_a_match_has_one_writer(maker: Any) -> None:
-    code = f"""
-import sys; sys.path.insert(0, {str(CHILD.parent)!r})
-from crash_child import *
-store = FeatureStore.open({str(maker.path)!r})
-meta = MatchMeta(fps=Fraction(25), time_base=Fraction(1, 12800), origin_ticks=0)
-for match_id in ("b", "a"):
-    with store.writer(match_id, num_rows=2, pts_ticks=[0, 1], match_meta=meta, provenance={{}}) as writer:
-        writer.append({{"identity": np.zeros((2, 6), "f4")}}, np.ones(2, bool))
-        writer.commit()
-"""
+    code = WRITE + f"store = FeatureStore.open({str(maker.path)!r}); write(store, 'b'); write(store, 'a')"
     with maker.writer(num_rows=300) as writer:
         done = subprocess.run(
             [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
@@ -232,16 +228,10 @@ for match_id in ("b", "a"):
 
 
 def test_many_processes_make_and_fill_one_store(tmp_path: Path) -> None:
-    code = f"""
-import sys; sys.path.insert(0, {str(CHILD.parent)!r})
-from crash_child import *
+    code = f"""{WRITE}
 for turn in range(15):
     store = FeatureStore.create_or_open({str(tmp_path / "s")!r}, SETTINGS, classes=(), software={{}})
-    meta = MatchMeta(fps=Fraction(25), time_base=Fraction(1, 12800), origin_ticks=0)
-    name = "liga/" + sys.argv[1] + "/" + str(turn)
-    with store.writer(name, num_rows=2, pts_ticks=[0, 1], match_meta=meta, provenance={{}}) as writer:
-        writer.append({{"identity": np.zeros((2, 4), "f4")}}, np.ones(2, bool))
-        writer.commit()
+    write(store, "liga/" + sys.argv[1] + "/" + str(turn))
 """
     children = [
         subprocess.Popen([sys.executable, "-c", code, str(n)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)

@@ -155,13 +155,6 @@ def test_a_file_cut_short_keeps_its_steps(make_clip: Maker, tmp_path: Path) -> N
     assert read(tmp_path / "b.mp4").num_steps == read(tmp_path / "cut.mp4").num_steps == 200
 
 
-def test_equal_sources_give_equal_bytes(make_clip: Maker, tmp_path: Path) -> None:
-    clip = make_clip("a.mp4")
-    for name in ("b.mp4", "c.mp4"):
-        copied(clip, tmp_path / name)
-    assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "c.mp4").read_bytes()
-
-
 def test_a_copy_that_is_not_like_its_source_is_refused(
     make_clip: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,12 +254,8 @@ def test_the_copy_is_the_same_data_set(make_data_set: Callable[..., Path], tmp_p
     ours, theirs = find_data_set(tmp_path / "out"), find_data_set(root)
     assert content(ours) == content(theirs)
     assert ours.classes == theirs.classes == ("PASS",)
-    assert [match.require_video().name for match in ours.matches] == [
-        "224p.mp4",
-        "film.mp4",
-        "1_720p.mp4",
-        "2_720p.mp4",
-    ]
+    names = [match.require_video().name for match in ours.matches]
+    assert names == ["224p.mp4", "film.mp4", "1_720p.mp4", "2_720p.mp4"]
     assert sorted(finished) == [match.id for match in theirs.matches]
     record = json.loads((tmp_path / "out" / "proxy.json").read_text())
     assert record["settings"] == TINY.to_json()
@@ -279,9 +268,8 @@ def test_goes_on_and_leaves_alone_what_is_there(make_data_set: Callable[..., Pat
     copied_set(root, out)
     before = tree(out)
     assert statuses(copied_set(root, out)) == ["already there"] * 3
-    assert {name: each for name, each in tree(out).items() if name != "proxy.json"} == {
-        name: each for name, each in before.items() if name != "proxy.json"
-    }
+    assert {name: each for name, each in tree(out).items() if before[name] != each}.keys() <= {"proxy.json"}
+    assert tree(out)["proxy.json"][1] == before["proxy.json"][1]
     (out / "a" / "224p.mp4").unlink()
     (out / "a" / ".224p.mp4.999999999").write_bytes(b"left by a process that was killed")
     shutil.copy(root / "c" / "224p.mp4", root / "b" / "224p.mp4")  # the same bytes under another date

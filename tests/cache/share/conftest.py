@@ -131,6 +131,12 @@ def bucket(s3_client: Any, s3_environment: None) -> Bucket:  # noqa: ARG001 (set
     return Bucket(f"team {next(_numbers)}/x.zarr", s3_client)
 
 
+@pytest.fixture(params=["folder", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place that is empty: a folder, or on the S3 server."""
+    return str(request.getfixturevalue("bucket").url if request.param == "s3" else tmp_path / "share")
+
+
 @dataclass(frozen=True)
 class Web:
     """nginx: serves what lies in `folder`."""

@@ -16,12 +16,6 @@ from bas.errors import InputError
 FILE = "reduction.safetensors"
 
 
-@pytest.fixture(params=["folder", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty place."""
-    return str(request.getfixturevalue("bucket").url if request.param == "s3" else tmp_path / "share")
-
-
 @pytest.fixture
 def full(maker: Any) -> Any:
     """The maker of a store of two matches."""
@@ -125,13 +119,6 @@ def test_damaged_or_missing_components_are_refused_by_name(
     assert bucket.url in str(told.value)
     assert "reduction" in str(told.value)
     assert not list(tmp_path.glob("copy/*"))
-
-
-def test_what_is_no_store_is_said_to_be_none(bucket: Any, sharing: Any, tmp_path: Path) -> None:
-    for data, got in ((b"<html>", "not valid JSON"), (b"[" * 10_000, "nested too deep"), (b"[]", "TypeError")):
-        bucket.put("zarr.json", data)
-        with pytest.raises(InputError, match=f"not a store of bas[\\s\\S]*{got}"):
-            sharing.pull(bucket.url, tmp_path / "copy")
 
 
 def test_foreign_components_are_refused_by_name(full: Any, bucket: Any, sharing: Any, tmp_path: Path) -> None:

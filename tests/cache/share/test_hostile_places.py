@@ -314,10 +314,20 @@ def test_roots_that_are_no_store(liar: Any, sharing: Any, tmp_path: Path, case: 
     assert not (tmp_path / "copy").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[" * 10_000, b"\xff\xfe", b" " * (17 << 20)])
-def test_roots_that_are_rubbish(liar: Any, sharing: Any, tmp_path: Path, data: bytes) -> None:
+NO_STORE = r"not a store of bas[\s\S]*"
+RUBBISH = {
+    f"{NO_STORE}not valid JSON": (b"", b"{", b"<html>"),
+    f"{NO_STORE}nested too deep": (b"[" * 10_000,),
+    f"{NO_STORE}TypeError": (b"[]",),
+    f"{NO_STORE}not UTF-8 text": (b"\xff\xfe",),
+    "too large": (b" " * (17 << 20),),
+}
+
+
+@pytest.mark.parametrize(("said", "data"), [(said, data) for said, each in RUBBISH.items() for data in each])
+def test_roots_that_are_rubbish(liar: Any, sharing: Any, tmp_path: Path, said: str, data: bytes) -> None:
     (liar.folder / "zarr.json").write_bytes(data)
-    with pytest.raises(InputError, match=r"not a store of bas|too large") as told:
+    with pytest.raises(InputError, match=said) as told:
         sharing.pull(liar.url, tmp_path / "copy")
     assert liar.url in str(told.value)
 

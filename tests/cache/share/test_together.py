@@ -17,14 +17,7 @@ from bas.cache.verify import check_match, verify
 from bas.errors import InputError
 from bas.workers import SILENT
 
-WHERE = ("folder", "s3")
 INDEX = "__manifest__/index.json"
-
-
-@pytest.fixture(params=WHERE)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place that is empty."""
-    return str(request.getfixturevalue("bucket").url if request.param == "s3" else tmp_path / "share")
 
 
 def read_index(url: str, request: pytest.FixtureRequest) -> set[str]:
