@@ -183,18 +183,13 @@ def _value(cls: type, name: str, typed: Any, option: str) -> Any:
         return typed
     if get_origin(inner[0]) is tuple:
         if get_args(inner[0]) == (int, int):
-            return _pair(option, typed)
+            from ..extract.options import parse_pair
+
+            return parse_pair(typed, option=option, separator="x", example="398x224 (width x height)")
         return tuple(part.strip() for part in typed.split(",") if part.strip())
     if isinstance(typed, list) and get_origin(inner[0]) is not list:
         return named_values_of(typed, option=option)
     return typed
-
-
-def _pair(option: str, text: str) -> tuple[int, int]:
-    numbers = text.split("x")
-    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
-        raise InputError(f"{option} is not usable", got=text, wanted="width x height, such as 398x224")
-    return int(numbers[0]), int(numbers[1])
 
 
 def named_values_of(pairs: Sequence[str], *, option: str) -> dict[str, Any]:
