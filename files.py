@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
-from .errors import InputError
+from .errors import InputError, cure_for
 
 if TYPE_CHECKING:
     import filelock
@@ -58,7 +58,7 @@ def read_bounded(path: Path, *, max_bytes: int) -> bytes:
             num_bytes = os.fstat(file.fileno()).st_size
             data = file.read(min(num_bytes, max_bytes) + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+        raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure_for(error, "")) from None
     if max(num_bytes, len(data)) > max_bytes:
         raise InputError(
             f"{path}: too large for what it is",
@@ -194,7 +194,9 @@ def disk_errors(path: Path) -> Iterator[None]:
                 cure="free some space and run the same command again: it goes on from the last saved row",
             ) from error
         raise InputError(
-            f"{error.filename or path}: cannot be written", got=error.strerror, cure="check the folder and its rights"
+            f"{error.filename or path}: cannot be written",
+            got=error.strerror,
+            cure=cure_for(error, "check the folder and its rights"),
         ) from error
 
 
@@ -232,7 +234,7 @@ def real_files(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.st
         try:
             found = [(Path(entry.path), entry.stat(follow_symlinks=False)) for entry in os.scandir(parent)]
         except OSError as error:
-            raise InputError(f"{parent}: cannot be read", got=error.strerror) from None
+            raise InputError(f"{parent}: cannot be read", got=error.strerror, cure=cure_for(error, "")) from None
         yield from found
         todo += [(path, depth + 1) for path, status in found if deep and stat.S_ISDIR(status.st_mode)]
 

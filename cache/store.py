@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, reading_record
+from ..errors import InputError, cure_for, reading_record
 from ..files import FileLock, disk_errors, read_json, remove_stale, write_atomic
 from .layout import (
     FEATURES,
@@ -192,7 +192,7 @@ class FeatureStore:
         try:
             status = path.stat()
         except OSError as error:
-            raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+            raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure_for(error, "")) from None
         return status.st_ino, status.st_size, status.st_mtime_ns
 
     def views(self, match_id: str) -> list[str]:

@@ -14,9 +14,11 @@ import av
 import numpy as np
 from av.container.input import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ...errors import InputError
+from ...errors import InputError, cure_for
 from .timetable import UNKNOWN_TICKS, Int64s, TimeTable, fill_times
 
 _ZERO_IS_ZERO = frozenset({"mov", "mp4", "matroska", "webm"})
@@ -51,6 +53,12 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
             if not file.read(1):
                 raise InputError(f"{path}: is empty", got="0 bytes", wanted="a video file", cure="fetch it again")
         container = av.open(str(path), mode="r", metadata_errors="replace")
+    except (OSError, MemoryError) as error:  # PyAV's own kinds of them too; its other errors are about the content
+        reason, cure = getattr(error, "strerror", None) or "no memory left", "check the name and permission"
+        cure = (
+            cure_for(error, cure) if isinstance(error, OSError) else "use less memory: fewer --jobs, --decode-threads"
+        )
+        raise InputError(f"{path}: cannot be read", got=reason, cure=cure) from None
     except av.error.FFmpegError as error:
         raise InputError(
             f"{path}: not a video that can be read, or its index (the mp4 `moov` part, written last) is lost",
@@ -58,8 +66,6 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
             wanted="a video file such as mp4, mov, mkv, webm, ts or avi",
             cure="fetch the file again; a recording that was cut off needs its index rebuilt (untrunc does it)",
         ) from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror, cure="check the name and permission") from None
     streams = video_streams(container)
     if streams and not _is_still(container):
         return container, streams[0]
@@ -102,9 +108,21 @@ def read_packets(container: InputContainer, stream: VideoStream) -> "Iterator[Pa
                     yield packet
         except av.error.EOFError:
             return
+        except MemoryError:
+            raise
         except av.error.FFmpegError:
             continue
         return
+
+
+def decoded(codec: VideoCodecContext, packet: "Packet[VideoStream] | None") -> list[VideoFrame] | None:
+    """Frames that the decoder puts out for a packet (None: what it holds back); None where the packet is damaged."""
+    try:
+        return codec.decode(packet)
+    except MemoryError:  # one of PyAV's errors, too, and no damage
+        raise
+    except av.error.FFmpegError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,10 +236,8 @@ def _presentation_order(path: Path) -> Int64s:
         for packet in chain(read_packets(container, stream), [None]):
             if packet is not None:
                 packet.pts = next(places)
-            try:
-                order.extend(frame.pts for frame in stream.codec_context.decode(packet) if frame.pts is not None)
-            except av.error.FFmpegError:
-                continue
+            frames = decoded(stream.codec_context, packet) or ()
+            order.extend(frame.pts for frame in frames if frame.pts is not None)
     return np.frombuffer(order, dtype=np.int64)
 
 
@@ -333,7 +349,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         cure = "it was there when the run began: bring it back and run the same command again"
-        raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure) from error
+        raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure_for(error, cure)) from error
 
 
 def file_stamp(path: Path) -> tuple[int, int, int]:
