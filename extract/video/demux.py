@@ -133,7 +133,7 @@ class VideoIndex:
     table: TimeTable
     entry_at: Int64s
     """(P,) table index of the frame of each packet, in file order; -1 for a packet without one."""
-    place_of: Mapping[tuple[int | None, int], int] | None = None
+    place_of: Mapping[tuple[int, int], int] | None = None
     """(byte position, size) -> place of the packet in the file. None: packets are told apart by their own times."""
     by_rate: bool = False
     """No packet carries a time: frames are laid out at a constant rate."""
@@ -157,7 +157,11 @@ class VideoIndex:
         place = -1 if from_start else None
         for packet in packets:
             entry = -1 if self.place_of is not None else self.entry(packet.pts)
-            known = self.table.rank.data[entry] if entry >= 0 else (self.place_of or {}).get((packet.pos, packet.size))
+            known = (
+                self.table.rank.data[entry]
+                if entry >= 0
+                else (self.place_of or {}).get((packet.pos or -1, packet.size))
+            )
             if known is None and place is None:
                 continue
             place = place + 1 if known is None else known  # type: ignore[operator]  # one of them is known
