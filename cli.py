@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -16,7 +17,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .errors import InputError, printable
+from .errors import InputError, Stopped, printable, raise_if_stopped
 from .files import unreadable
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -122,21 +123,38 @@ def root(
     """
 
 
-class _Stopped(BaseException):
-    """SIGINT or SIGTERM came. No KeyboardInterrupt: typer ends on that one without a word."""
-
-    def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
+_AGAIN_SECONDS = 0.5
 
 
 @contextmanager
 def _stop_signals() -> Iterator[None]:
-    """Raise `_Stopped` on Ctrl-C and SIGTERM, so that everything is closed; a second one ends the process at once."""
+    """Raise `Stopped` on Ctrl-C and SIGTERM, so that everything is closed; a second one ends the process at once.
+
+    A library can swallow what is raised while it runs, or make another error of it: it is raised anew as long as it is
+    gone, and in any case at the end.
+    """
+    raised: weakref.ref[Stopped] | None = None
 
     def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise _Stopped(number)
+        Stopped.heard = number
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, raise_anew)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
+        raise_anew()
 
+    def raise_anew(*_: object) -> None:
+        nonlocal raised
+        if raised is not None and raised() is not None:
+            return  # on its way
+        error = Stopped(Stopped.heard)
+        raised = weakref.ref(error)
+        try:
+            raise error
+        finally:
+            del error  # or its own traceback would keep it
+
+    Stopped.heard = 0
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     heard = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
     for number in heard:  # a shell's background job is not to hear Ctrl-C
@@ -144,8 +162,11 @@ def _stop_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        if Stopped.heard and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in heard.items():
             signal.signal(number, handler)
+        raise_if_stopped()
 
 
 def main() -> None:
@@ -168,7 +189,7 @@ def main() -> None:
             raise
         print(printable(f"bas: error: {unreadable(error)}"), file=sys.stderr)
         sys.exit(2)
-    except _Stopped as stopped:
+    except Stopped as stopped:
         print("bas: stopped; what was finished is stored, run the same command again to go on", file=sys.stderr)
         _end_now(stopped.exit_code)
 

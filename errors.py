@@ -1,7 +1,9 @@
-"""The one error that a user can cause."""
+"""The one error that a user can cause, and the end that a user can ask for."""
 
+import errno
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import ClassVar
 
 _MOST = 160
 """Characters of a value that are shown."""
@@ -24,6 +26,32 @@ class InputError(ValueError):
         lines += [f"  wanted: {wanted}"] if wanted is not None else []
         lines += [f"  cure:   {cure}"] if cure else []
         super().__init__("\n".join(lines))
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM came. No KeyboardInterrupt: typer ends on that one without a word."""
+
+    heard: ClassVar[int] = 0
+    """Number of the signal that came; 0: none."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+
+
+def raise_if_stopped() -> None:
+    """Raise `Stopped` where a signal came, whatever a library that was called meanwhile has made of it.
+
+    An exception that passes through C++ (OpenVINO's conversion calls Python) comes out as a RuntimeError or not at all.
+    """
+    if Stopped.heard:
+        raise Stopped(Stopped.heard)
+
+
+def cure_for(error: OSError, otherwise: str) -> str:
+    """What to do about an error of the system; `otherwise` where it is not about a limit of this process."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "let the process open more files (ulimit -n 4096), or fewer at once (--jobs, --decode-threads)"
+    return "use less memory: fewer --jobs, --decode-threads" if error.errno == errno.ENOMEM else otherwise
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, cast
 
-from .errors import InputError, refuse_differing
+from .errors import InputError, cure_for, refuse_differing
 
 if TYPE_CHECKING:
     import filelock
@@ -64,7 +64,7 @@ def read_bounded(path: Path, *, max_bytes: int) -> bytes:
             num_bytes = os.fstat(file.fileno()).st_size
             data = file.read(min(num_bytes, max_bytes) + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror) from None
+        raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure_for(error, "")) from None
     if max(num_bytes, len(data)) > max_bytes:
         raise InputError(
             f"{path}: too large for what it is",
@@ -221,7 +221,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             cure = "free some space and run the same command again: it goes on from what is saved"
             raise InputError(f"{path}: {_FULL[error.errno]}", got=error.strerror, cure=cure) from error
-        where, cure = error.filename or path, "check the folder and its rights"
+        where, cure = error.filename or path, cure_for(error, "check the folder and its rights")
         raise InputError(f"{where}: cannot be written", got=error.strerror, cure=cure) from error
 
 
@@ -240,9 +240,8 @@ def reading_errors(path: Path) -> Iterator[None]:
 
 def unreadable(error: OSError, path: Path | str = "a file") -> InputError:
     """The error for what the file system refuses, about the file that it names, else `path`."""
-    return InputError(
-        f"{error.filename or path}: cannot be used", got=error.strerror, cure="check the path, its owner and its rights"
-    )
+    cure = cure_for(error, "check the path, its owner and its rights")
+    return InputError(f"{error.filename or path}: cannot be used", got=error.strerror, cure=cure)
 
 
 def cache_folder() -> Path:
@@ -287,7 +286,7 @@ def real_files(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, os.st
         try:
             found = [(Path(entry.path), entry.stat(follow_symlinks=False)) for entry in os.scandir(parent)]
         except OSError as error:
-            raise InputError(f"{parent}: cannot be read", got=error.strerror) from None
+            raise InputError(f"{parent}: cannot be read", got=error.strerror, cure=cure_for(error, "")) from None
         yield from found
         todo += [(path, depth + 1) for path, status in found if deep and stat.S_ISDIR(status.st_mode)]
 

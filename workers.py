@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from . import __version__
-from .errors import InputError
+from .errors import InputError, raise_if_stopped
 from .files import num_cores
 
 T = TypeVar("T")
@@ -147,7 +147,8 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
-        """What an exception says."""
+        """What an exception says. Raises `Stopped` where a signal came: then it may be that signal in disguise."""
+        raise_if_stopped()
         if isinstance(error, InputError):
             return cls(str(error))
         return cls(f"{type(error).__name__}: {error}".splitlines()[0], "".join(traceback.format_exception(error)))

@@ -191,10 +191,8 @@ class FeatureStore:
 
     def _stamp(self, match_id: str) -> tuple[int, int, int]:
         path = inside(self.path, f"{match_id}/{METADATA}")
-        try:
+        with reading_errors(path):
             status = path.stat()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read", got=error.strerror) from None
         return status.st_ino, status.st_size, status.st_mtime_ns
 
     def views(self, match_id: str) -> list[str]:

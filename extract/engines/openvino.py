@@ -13,7 +13,7 @@ from torch import nn
 from ...errors import InputError
 from ...files import num_cores
 from ..backbones.registry import Rgb
-from .pytorch import Normalised, check_clips, inner_steps
+from .pytorch import Normalised, check_clips, computing, inner_steps
 
 _MAX_STREAMS = 4
 """One stream per core was fastest on 2 cores; each holds its own activations (1 GB for I3D), so no more than these."""
@@ -58,9 +58,11 @@ class OpenvinoEngine:
             "INFERENCE_NUM_THREADS": num_threads,
             "ENABLE_CPU_PINNING": False,  # every process would begin with the first core: two together half as fast
         }
-        compiled = openvino.Core().compile_model(_graph(net, (1, self._steps, *clip_shape[1:], 3)), "CPU", options)
+        graph = _graph(net, (1, self._steps, *clip_shape[1:], 3))
+        with computing(self.name):
+            compiled = openvino.Core().compile_model(graph, "CPU", options)
+            self._queue = openvino.AsyncInferQueue(compiled, num_streams)
         self._version = openvino.get_version()
-        self._queue = openvino.AsyncInferQueue(compiled, num_streams)
         self._dim = int(compiled.output(0).shape[-1])
 
     def __call__(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -71,10 +73,11 @@ class OpenvinoEngine:
         def keep(request: Any, item: int) -> None:
             rows[item] = request.get_output_tensor(0).data[0]
 
-        self._queue.set_callback(keep)
-        for item in range(len(items)):
-            self._queue.start_async({0: items[item : item + 1]}, item, share_inputs=True)
-        self._queue.wait_all()
+        with computing(self.name):
+            self._queue.set_callback(keep)
+            for item in range(len(items)):
+                self._queue.start_async({0: items[item : item + 1]}, item, share_inputs=True)
+            self._queue.wait_all()
         return rows.reshape(*clips.shape[:2], self._dim)
 
     def describe(self) -> dict[str, Any]:
@@ -131,5 +134,7 @@ def _graph(net: nn.Module, shape: tuple[int, ...]) -> Any:
             return _openvino().convert_model(traced, example_input=example, input=[shape])
     except RuntimeError as error:
         raise InputError(
-            "OpenVINO cannot convert this backbone", got=str(error).splitlines()[0][:200], cure="--engine torch"
+            "OpenVINO cannot convert this backbone",
+            got=str(error).splitlines()[0][:200],
+            cure="--engine torch; where memory is short, a smaller --window or --size",
         ) from error

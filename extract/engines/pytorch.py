@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...errors import InputError
 from ..backbones.nets import FrameBackbone
 from ..backbones.registry import Rgb
 
@@ -86,7 +88,7 @@ class TorchEngine:
         check_clips(clips, self.clip_shape)
         num_clips, num_steps = clips.shape[:2]
         items = np.ascontiguousarray(clips).reshape(-1, self._steps, *clips.shape[2:])
-        with torch.inference_mode():
+        with computing(self.name), torch.inference_mode():
             groups = self._uploaded(items) if self._device.type == "cuda" else self._filled_up(items)
             rows = torch.cat([self._run(group) for group in groups])[: len(items)]
         return rows.cpu().numpy().reshape(num_clips, num_steps, -1)
@@ -124,6 +126,19 @@ class TorchEngine:
             uploaded = pinned.to(self._device, non_blocking=True)
             event.record()
             yield uploaded
+
+
+@contextmanager
+def computing(engine: str) -> Iterator[None]:
+    """What a library raises while it computes (all of one type, whatever the cause) becomes an `InputError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"{engine} cannot compute these rows",
+            got=next(iter(str(error).strip().splitlines()), type(error).__name__)[:200],
+            cure="where memory is short: fewer --jobs, a smaller --batch, --window or --size, or another --engine",
+        ) from error
 
 
 def lay_channels_last(net: nn.Module) -> None:

@@ -23,7 +23,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from .demux import VideoIndex, open_container, pixel_aspect, read_packets
+from .demux import VideoIndex, decoded, open_container, pixel_aspect, read_packets
 from .picture import PictureFormat, PictureMaker, Pixels
 from .timetable import GroupPlan, Int64s
 
@@ -174,23 +174,15 @@ class Decoder:
     def _feed(
         self, packet: "Packet[VideoStream]", entry: int, sieve: Sieve[VideoFrame]
     ) -> Iterator[tuple[int, VideoFrame]]:
-        try:
-            frames = [] if packet.is_corrupt else self._codec.decode(packet)
-            is_lost = packet.is_corrupt
-        except av.error.FFmpegError:
-            frames, is_lost = [], True
-        if is_lost:
+        frames = None if packet.is_corrupt else decoded(self._codec, packet)
+        if frames is None:
             sieve.lose(entry if entry >= 0 else min(sieve.next_entry, len(self._rank) - 1))
-        for frame in frames:
+        for frame in frames or ():
             yield from self._sift(frame, sieve)
 
     def _drain(self, sieve: Sieve[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
         """Take out what the decoder holds back for reordering, and make it ready for the next key frame."""
-        try:
-            frames = self._codec.decode(None)
-        except av.error.FFmpegError:
-            frames = []
-        for frame in frames:
+        for frame in decoded(self._codec, None) or ():
             yield from self._sift(frame, sieve)
         self._codec.flush_buffers()
 

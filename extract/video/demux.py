@@ -14,9 +14,11 @@ import av
 import numpy as np
 from av.container.input import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ...errors import InputError
+from ...errors import InputError, cure_for
 from .timetable import UNKNOWN_TICKS, Int64s, TimeTable, fill_times
 
 _ZERO_IS_ZERO = frozenset({"mov", "mp4", "matroska", "webm"})
@@ -51,6 +53,12 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
             if not file.read(1):
                 raise InputError(f"{path}: is empty", got="0 bytes", wanted="a video file", cure="fetch it again")
         container = av.open(str(path), mode="r", metadata_errors="replace")
+    except (OSError, MemoryError) as error:  # PyAV's own kinds of them too; its other errors are about the content
+        reason, cure = getattr(error, "strerror", None) or "no memory left", "check the name and permission"
+        cure = (
+            cure_for(error, cure) if isinstance(error, OSError) else "use less memory: fewer --jobs, --decode-threads"
+        )
+        raise InputError(f"{path}: cannot be read", got=reason, cure=cure) from None
     except av.error.FFmpegError as error:
         raise InputError(
             f"{path}: not a video that can be read, or its index (the mp4 `moov` part, written last) is lost",
@@ -58,8 +66,6 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
             wanted="a video file such as mp4, mov, mkv, webm, ts or avi",
             cure="fetch the file again; a recording that was cut off needs its index rebuilt (untrunc does it)",
         ) from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", got=error.strerror, cure="check the name and permission") from None
     streams = video_streams(container)
     if streams and not _is_still(container):
         return container, streams[0]
@@ -102,9 +108,21 @@ def read_packets(container: InputContainer, stream: VideoStream) -> "Iterator[Pa
                     yield packet
         except av.error.EOFError:
             return
+        except MemoryError:
+            raise
         except av.error.FFmpegError:
             continue
         return
+
+
+def decoded(codec: VideoCodecContext, packet: "Packet[VideoStream] | None") -> list[VideoFrame] | None:
+    """Frames that the decoder puts out for a packet (None: what it holds back); None where the packet is damaged."""
+    try:
+        return codec.decode(packet)
+    except MemoryError:  # one of PyAV's errors, too, and no damage
+        raise
+    except av.error.FFmpegError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +133,7 @@ class VideoIndex:
     table: TimeTable
     entry_at: Int64s
     """(P,) table index of the frame of each packet, in file order; -1 for a packet without one."""
-    place_of: Mapping[tuple[int | None, int], int] | None = None
+    place_of: Mapping[tuple[int, int], int] | None = None
     """(byte position, size) -> place of the packet in the file. None: packets are told apart by their own times."""
     by_rate: bool = False
     """No packet carries a time: frames are laid out at a constant rate."""
@@ -139,7 +157,11 @@ class VideoIndex:
         place = -1 if from_start else None
         for packet in packets:
             entry = -1 if self.place_of is not None else self.entry(packet.pts)
-            known = self.table.rank.data[entry] if entry >= 0 else (self.place_of or {}).get((packet.pos, packet.size))
+            known = (
+                self.table.rank.data[entry]
+                if entry >= 0
+                else (self.place_of or {}).get((packet.pos or -1, packet.size))
+            )
             if known is None and place is None:
                 continue
             place = place + 1 if known is None else known  # type: ignore[operator]  # one of them is known
@@ -219,10 +241,8 @@ def _presentation_order(path: Path) -> Int64s:
         for packet in chain(read_packets(container, stream), [None]):
             if packet is not None:
                 packet.pts = next(places)
-            try:
-                order.extend(frame.pts for frame in stream.codec_context.decode(packet) if frame.pts is not None)
-            except av.error.FFmpegError:
-                continue
+            frames = decoded(stream.codec_context, packet) or ()
+            order.extend(frame.pts for frame in frames if frame.pts is not None)
     return np.frombuffer(order, dtype=np.int64)
 
 
@@ -334,7 +354,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         cure = "it was there when the run began: bring it back and run the same command again"
-        raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure) from error
+        raise InputError(f"{path}: cannot be read", got=error.strerror, cure=cure_for(error, cure)) from error
 
 
 def file_stamp(path: Path) -> tuple[int, int, int]:

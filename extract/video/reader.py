@@ -7,7 +7,6 @@ from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 
-import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -17,6 +16,7 @@ from ...files import num_cores
 from .decode import Decoder, Stretch, run_stretches
 from .demux import (
     VideoIndex,
+    decoded,
     header_end_seconds,
     open_container,
     own_rate,
@@ -90,11 +90,7 @@ def probe_video(path: Path) -> VideoInfo:
         read, *others = map(_describe, video_streams(container))
         for packet in chain(islice(read_packets(container, stream), _MAX_PROBE_PACKETS), [None]):
             has_times |= packet is not None and (packet.pts, packet.dts) != (None, None)
-            try:
-                frames = stream.codec_context.decode(packet)
-            except av.error.FFmpegError:
-                continue
-            if frames:
+            if frames := decoded(stream.codec_context, packet):
                 frame = frames[0]
                 shown = display_size(
                     frame.width,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bas.errors import InputError
-from bas.extract.video.timetable import GroupPlan, TimeTable, plan_grid, require_few_bad
+from bas.extract.video.timetable import UNKNOWN_TICKS, GroupPlan, TimeTable, fill_times, plan_grid, require_few_bad
 
 
 def table_of(
@@ -144,3 +144,25 @@ def test_bad_rate_is_an_error() -> None:
         plan_grid(table_of([0]), Fraction(0))
     with pytest.raises(InputError, match="ends before"):
         plan_grid(table_of([0], origin=5000), Fraction(25))
+
+
+@pytest.mark.parametrize("num_ahead", [0, 1, 2])
+def test_missing_times_come_from_decoding_times_then_from_the_rate(num_ahead: int) -> None:
+    times = np.array([*range(10), *range(60, 70)]) * 40
+    order = np.arange(20)
+    for start in range(1, 18, num_ahead + 1):  # each reference frame before those that are shown before it
+        order[start : start + num_ahead + 1] = np.roll(np.arange(start, min(20, start + num_ahead + 1)), -1)
+    pts = times[np.argsort(order)]
+    lag = max(0, int((order - np.arange(20)).max()))
+    dts = np.concatenate([times[0] - 40 * np.arange(lag, 0, -1), times[: 20 - lag]])
+    for missing in ([4], [0], [9, 10], [10, 11, 12], list(range(20))):
+        known = pts.copy()
+        known[missing] = UNKNOWN_TICKS
+        filled = fill_times(known, dts, order, frame_ticks=Fraction(40))
+        if len(missing) < 20:
+            assert filled.tolist() == pts.tolist()
+        assert (np.diff(filled[order]) > 0).all()
+    alone = fill_times(
+        np.array([0, UNKNOWN_TICKS, 80]), np.full(3, UNKNOWN_TICKS), np.arange(3), frame_ticks=Fraction(40)
+    )
+    assert alone.tolist() == [0, 40, 80]
