@@ -1,6 +1,7 @@
 """The Python API: what a notebook needs, with few arguments. `import bas` gives these names without importing torch."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from .cache.share.local_copy import local_copy
@@ -13,7 +14,7 @@ from .eval.files import exact_frame, find_predictions, load, official_frame, pai
 from .eval.report import Calibration, EvalSettings, Metric, Report, Resampling
 from .eval.report import evaluate as evaluate_games
 from .eval.warnings import file_warnings
-from .events import Split, TimeGrid
+from .events import Split, TimeGrid, parse_fraction
 
 
 def open_store(place: Path | str, *, splits: Sequence[Split] = (), views: Sequence[str] = ()) -> FeatureStore:
@@ -43,6 +44,7 @@ def evaluate(
     fps: str = "25",
     calibrate: Calibration = "none",
     num_resamples: int = 500,
+    deltas: Sequence[str] = (),
 ) -> Report:
     """Score predictions as `bas eval` does.
 
@@ -55,12 +57,14 @@ def evaluate(
         fps: cells of the metric's grid per second.
         calibrate: `rank` spreads the scores over the metric's thresholds first, order kept.
         num_resamples: bootstrap resamples for the intervals; 0: none.
+        deltas: full widths of the tolerance in seconds, such as `0.5`, in place of the metric's own.
 
     Raises:
         InputError: files are missing or cannot be used.
     """
     settings = EvalSettings(
         metric=metric,
+        deltas_seconds=_seconds(deltas),
         fps=TimeGrid.parse(fps).fps,
         calibrate=calibrate,
         resampling=Resampling(num_resamples=num_resamples),
@@ -76,3 +80,10 @@ def evaluate(
     loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
     warnings = (*found.problems, *file_warnings(paired, loaded, names))
     return evaluate_games(loaded.games, names, settings, warnings=warnings)
+
+
+def _seconds(texts: Sequence[str]) -> tuple[Fraction, ...]:
+    try:
+        return tuple(map(parse_fraction, texts))
+    except (ValueError, ZeroDivisionError):
+        raise InputError("--delta is not usable", got=", ".join(texts), wanted="seconds above 0, such as 0.5") from None

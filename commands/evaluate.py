@@ -25,6 +25,13 @@ def evaluate(
     metric: Annotated[
         Metric, typer.Option(help="SoccerNet's (at1 ... at5 s, tight, loose) or E2E-Spot's (within 0, 1, 2, 4 frames).")
     ] = "at1",
+    delta: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Full width of the tolerance, such as 0.5, in place of the metric's; may be repeated.",
+        ),
+    ] = None,
     fps: Annotated[str, typer.Option(help="Cells of the metric's grid per second.")] = "25",
     classes: Annotated[str | None, typer.Option(help="A,B,...: the class list; default: the data set's own.")] = None,
     split: OnlySplit = None,
@@ -41,6 +48,7 @@ def evaluate(
         labels,
         predictions,
         metric=metric,
+        deltas=delta or (),
         fps=fps,
         classes=classes.split(",") if classes is not None else (),
         splits=known_splits(split),
@@ -91,7 +99,10 @@ def _percent(value: float) -> str:
 
 def _notes(report: Report) -> list[str]:
     settings, resampling = report.settings, report.settings.resampling
-    notes = [f"{settings.metric} at {settings.fps} frames a second, {report.num_games} game(s) or half(s)"]
+    metric = f"tolerance {', '.join(settings.deltas)}," if settings.deltas_seconds else settings.metric
+    names = ", ".join(row.label for row in report.classes)
+    notes = [f"averaged over {len(report.classes)} class{'es' if len(report.classes) != 1 else ''}: {names}"]
+    notes += [f"{metric} at {settings.fps} frames a second, {report.num_games} game(s) or half(s)"]
     if settings.calibrate != "none":
         notes.append("CALIBRATED: scores spread by rank before scoring; not comparable with results that are not")
     if len(report.per_delta) > 1:

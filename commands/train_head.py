@@ -50,6 +50,7 @@ def train_head(
     with_valid: WithValid = False,
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the head is trained.")] = "auto",
     bank: Annotated[Literal["auto", "device", "ram", "mapped"], typer.Option(help="Where the features lie.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads of PyTorch on the CPU; 0: by the size of the work.")] = 0,
     list_: Annotated[bool, typer.Option("--list", help="List the recipes and heads, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -80,6 +81,7 @@ def train_head(
             with_valid=with_valid,
             device=device,
             bank=bank,
+            threads=threads,
             progress=training_progress(progress),
         )
     note(features.origin.warn_of_training(record.valid_matches) if features.origin else "")

@@ -1,6 +1,7 @@
 """What is predicted: games of feature stores, data sets and single videos; a game is one match or its two halves."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..errors import InputError
-from ..events import SPLITS, Event, Split, read_labels
+from ..events import SOCCERNET_BALL_CLASSES, SPLITS, Event, Split, read_labels
 from .folders import game_id, video_half
-from .labels import find_classes, read_label_file
+from .labels import CLASSES_NAME, find_classes, read_label_file
 from .sources import DataSet, Match, find_data_set, find_sources
 
 _NUM_SHOWN = 4
+_SOCCERNET_FOLDER = re.compile(r"(.*/)?[0-9]{4}(-[0-9]{4})?/[0-9]{4}-[0-9]{2}-[0-9]{2} - .+ - .+")
+"""`england_efl/2019-2020/2019-10-01 - Reading - Fulham`, and what is laid out like it."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,10 @@ class LabelSet:
     files: Mapping[str, Path | tuple[Event, ...]]
     """SourceGame id -> label file, or its events where they come from a store."""
     classes: tuple[str, ...]
-    """The data set's class list, in order."""
+    """What is averaged over, in order: the data set's class list; of SoccerNet's twelve the labelled ones, where the
+    data set neither lists them nor lies in SoccerNet's folders."""
     problems: tuple[str, ...]
-    """Errors in the data set that do not concern its videos."""
+    """Errors in the data set that do not concern its videos, and which of SoccerNet's classes are not averaged."""
     videos: Mapping[str, Sequence[str]]
     """Name of a video of a whole match, without its suffix -> ids of the games that have one of this name."""
 
@@ -199,6 +203,7 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         file = read_label_file(source, game=game)
         classes, findings = find_classes(source.parent, {game: file})
         findings += file.findings
+        games, labels = {game}, set(file.first)
         files, names = {game: source}, []
     else:
         data_set = find_data_set(source)
@@ -206,11 +211,37 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         files = {match.game: match.labels for match in wanted if match.labels is not None}
         names = [(str(each.video), each.game) for each in data_set.matches if each.video and each.half is None]
         classes, findings = data_set.classes, list(data_set.findings)
+        games = {match.game for match in data_set.matches}
+        labels = {label for file in data_set.label_files.values() for label in file.first}
     if not files:
         raise InputError(f"{source}: no labels", got=f"split {', '.join(splits)}" if splits else None)
     problems = [f for f in findings if f.severity == "error" and not f.about_video]
     texts = tuple(f"{problem.where}: {problem.message}" for problem in problems)
+    if not (source if source.is_dir() else source.parent).joinpath(CLASSES_NAME).exists():
+        classes, about_classes = _own_classes(classes, games, labels)
+        texts += about_classes
     return LabelSet(files, classes, texts, _by_stem(names))
+
+
+def _own_classes(
+    classes: tuple[str, ...], games: Collection[str], labels: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes to average over, and a line about it where they are fewer.
+
+    Args:
+        classes: the class list that was found.
+        games: ids of all games, of whatever split.
+        labels: all labels that occur in them.
+    """
+    found = tuple(name for name in classes if name in labels)
+    is_soccernet = any(_SOCCERNET_FOLDER.fullmatch(game) for game in games)
+    if classes != SOCCERNET_BALL_CLASSES or is_soccernet or not found or found == classes:
+        return classes, ()
+    about = (
+        f"averaged over the {len(found)} labelled classes ({', '.join(found)}): the data set lists no others in "
+        f"{CLASSES_NAME}, and lies in no folders as SoccerNet's; --classes names others"
+    )
+    return found, (about,)
 
 
 def _by_stem(names: Sequence[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
@@ -250,9 +281,12 @@ def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSe
             got=f"matches of {', '.join(there)}" if there else "an empty store",
             cure="name another with --split, or take the labels of the data set",
         )
-    wholes = [(game.id, part) for game in found if not game.problem for part in game.parts if part.half is None]
+    parts_of_all = [(game.id, part) for game in found if not game.problem for part in game.parts]
+    wholes = [(game, part) for game, part in parts_of_all if part.half is None]
     names = [(str(store.match(part.id).meta.video.get("name", "")), game) for game, part in wholes]
-    return LabelSet(files, store.classes, tuple(problems), _by_stem(names))
+    labels = {event.label for _, part in parts_of_all for event in store.match(part.id).meta.events() or ()}
+    classes, about_classes = _own_classes(store.classes, {game for game, _ in parts_of_all}, labels)
+    return LabelSet(files, classes, (*problems, *about_classes), _by_stem(names))
 
 
 def game_of_folder(root: Path) -> Callable[[Path], str]:

@@ -78,6 +78,8 @@ class EvalSettings:
     num_chance_draws: int = 5
     """Draws that the chance row averages, >= 0; 0: no chance row."""
     resampling: Resampling = field(default_factory=Resampling)
+    deltas_seconds: tuple[Fraction, ...] = ()
+    """Full widths of the tolerance in place of the metric's own, > 0; several are averaged as `tight` is."""
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -86,12 +88,17 @@ class EvalSettings:
         ):
             if value not in allowed:
                 raise InputError(f"{name} is not usable", got=value, wanted=", ".join(allowed))
+        if self.deltas_seconds and (self.metric == "e2e" or min(self.deltas_seconds) <= 0):
+            got = f"{', '.join(map(str, self.deltas_seconds))} with --metric {self.metric}"
+            raise InputError("--delta is not usable", got=got, wanted="seconds above 0, with SoccerNet's metric")
         if self.fps <= 0 or self.num_chance_draws < 0:
             raise InputError("settings are not usable", got=self, wanted="frame rate above 0, draws >= 0")
 
     @property
     def official(self) -> MetricSettings:
         """Settings of the official metric (for `e2e`: of none, an error)."""
+        if self.deltas_seconds:
+            return MetricSettings(self.deltas_seconds, self.fps)
         return MetricSettings.named(self.metric, fps=self.fps)
 
     @property
@@ -99,7 +106,7 @@ class EvalSettings:
         """(D,) names of the tolerances."""
         if self.metric == "e2e":
             return tuple(f"{delta} frames" for delta in DELTAS_FRAMES)
-        return tuple(f"{delta} s" for delta in self.official.deltas_seconds)
+        return tuple(f"{float(delta):g} s" for delta in self.official.deltas_seconds)
 
 
 @dataclass(frozen=True)

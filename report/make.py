@@ -18,7 +18,7 @@ from ..eval.figures import METRIC, figures
 from ..eval.files import NoGamePredicted, PairedFiles, find_predictions, load, pair, same_tail
 from ..eval.report import EvalSettings, Resampling
 from ..eval.warnings import file_warnings
-from ..events import Split, TimeGrid, read_events
+from ..events import SOCCERNET_BALL_CLASSES, Split, TimeGrid, read_events
 from ..files import disk_errors
 from ..heads.training.checkpoint import BEST
 from ..predict import PredictOptions, predict
@@ -177,6 +177,8 @@ def _common_classes(sources: Sequence[ReportSource], labels: LabelSet, pairs: Se
     """
     lists = {source.classes for source in sources if source.classes}
     classes = next(iter(lists)) if len(lists) == 1 else labels.classes
+    if classes == SOCCERNET_BALL_CLASSES:  # of a data set of one's own they are those that are labelled
+        classes = labels.classes or classes
     if not labels.files and not classes:
         files = [file for paired in pairs for _, file in paired.files.values() if file]
         classes = tuple(sorted({event.label for file in files for event in read_events(file, key="predictions")}))

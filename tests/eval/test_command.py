@@ -1,6 +1,7 @@
 """`bas eval` from files: equal to the package's own `evaluate` and to published scores; bad input ends with code 2."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -140,6 +141,50 @@ def test_own_classes_are_averaged_over_all(bas: Cli, capsys: pytest.CaptureFixtu
     assert ours["means"]["mAP"]["low"] is None
     assert ours["timing"] == {"num_matched": 2, "mean_ms": 100.0, "std_ms": 100.0, "median_abs_ms": 100.0}
     assert "no prediction of MISS" in ours["warnings"]
+
+
+def test_a_data_set_of_ones_own_is_averaged_over_its_own_classes(
+    bas: Cli, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def means(*more: object) -> tuple[list[str], dict[str, Any]]:
+        document = result(bas, capsys, tmp_path / "labels", tmp_path / "predictions", *QUICK, *more)
+        return [row["label"] for row in document["classes"]], document["means"]
+
+    own, league = "derby", "league/2025-2026/2026-01-31 - Home - Away"
+    for game in (own, league):
+        write(tmp_path / "labels" / game / LABELS, "annotations", [event(1000, "DRIVE"), event(3000)])
+        write(
+            tmp_path / "predictions" / game / PREDICTIONS, "predictions", [found(1000, 0.9, "DRIVE"), found(3000, 0.9)]
+        )
+    assert list(means()[1]) == ["mAP-10", "mAP-12"]  # folders as SoccerNet's
+    shutil.rmtree(tmp_path / "labels" / "league")
+    names, mean = means()
+    assert names == ["PASS", "DRIVE"]
+    assert mean["mAP"]["value"] == 1
+    assert bas("eval", tmp_path / "labels", tmp_path / "predictions", *QUICK) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "averaged over 2 classes: PASS, DRIVE" in said
+    assert "averaged over the 2 labelled classes" in said
+    (tmp_path / "labels" / "classes.txt").write_text("\n".join(SOCCERNET_BALL_CLASSES))
+    assert list(means()[1]) == ["mAP-10", "mAP-12"]
+    assert means("--classes", "PASS")[0] == ["PASS"]
+
+
+def test_a_tolerance_of_ones_own(bas: Cli, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write(tmp_path / "labels/game" / LABELS, "annotations", [event(1000), event(5000)])
+    write(tmp_path / "predictions/game" / PREDICTIONS, "predictions", [found(1240, 0.9), found(5320, 0.9)])
+    both = (tmp_path / "labels", tmp_path / "predictions", *QUICK)
+    plain, narrow = result(bas, capsys, *both), result(bas, capsys, *both, "--delta", "0.5")
+    assert (plain["means"]["mAP"]["value"], plain["per_delta"]) == (1, {"1 s": 1})
+    assert 0 < narrow["means"]["mAP"]["value"] < 1  # 6 frames of 25 a second either way; one is 6 late, one 8
+    assert result(bas, capsys, *both, "--delta", "1") == plain | {
+        "settings": {**plain["settings"], "deltas_seconds": ["1"]}
+    }
+    per_delta = result(bas, capsys, *both, "--delta", "0.5", "--delta", "1")["per_delta"]
+    assert per_delta == {**narrow["per_delta"], "1 s": 1}
+    for wrong in ("0", "-1", "nan", "wide"):
+        assert bas("eval", *both, "--delta", wrong) == 2
+    assert bas("eval", *both, "--metric", "e2e", "--delta", "1") == 2
 
 
 def test_split_folders_and_deeper_roots_are_the_same_games(

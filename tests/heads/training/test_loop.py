@@ -20,7 +20,15 @@ from bas.heads.training import loop
 from bas.heads.training.checkpoint import BEST, FORMAT, LAST, LOG, RUN, EpochLine, LoopState, RunRecord
 from bas.heads.training.data import choose_matches
 from bas.heads.training.evaluator import Evaluator, ValidationResult
-from bas.heads.training.loop import EpochProgress, HeadTrainer, TrainingProgress, choose_device, learning_rate, train
+from bas.heads.training.loop import (
+    EpochProgress,
+    HeadTrainer,
+    TrainingProgress,
+    choose_device,
+    choose_threads,
+    learning_rate,
+    train,
+)
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]
@@ -54,6 +62,31 @@ def files(out: Path) -> dict[str, tuple[bytes, int]]:
 def losses(out: Path) -> list[str]:
     """The columns of the log but for the times."""
     return [",".join(line.split(",")[:5]) for line in (out / LOG).read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("asked", "used"), [(0, 1), (3, 3)])
+def test_a_small_head_takes_one_thread_whatever_pytorch_would_take(
+    store: FeatureStore, tiny: Tiny, tmp_path: Path, asked: int, used: int
+) -> None:
+    seen: list[int] = []
+    progress = TrainingProgress(epoch_done=lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        train(store, tmp_path / "run", tiny(epochs=1), device="cpu", threads=asked, progress=progress)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [used]
+
+
+def test_threads_grow_with_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 12)
+    sizes = (1_000, 2_000_000, 5_000_000, 10**9)
+    assert [choose_threads(0, num_parameters=size, rows_per_step=100) for size in sizes] == [1, 2, 5, 8]
+    with pytest.raises(InputError, match="--threads"):
+        choose_threads(-1, num_parameters=1, rows_per_step=1)
 
 
 @pytest.mark.slow
