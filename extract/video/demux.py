@@ -204,7 +204,7 @@ def read_index(path: Path) -> VideoIndex:
         formats = set(container.format.name.split(","))
         has_own_times = not _NO_OWN_TIMES & formats
         by_rate = False
-        place_of: dict[tuple[int | None, int], int] | None = None
+        place_of: dict[tuple[int, int], int] | None = None
         if not has_own_times or UNKNOWN_TICKS in packets.pts_ticks:
             by_rate = _fill(packets, path, stream, has_own_times=has_own_times)
         if _TIMES_SLIP & formats:
