@@ -83,7 +83,7 @@ def test_the_stream_that_a_player_takes(
     path = write_two_streams(tmp_path / name, default=default)
     assert shown(read(path), read_number) == list(range(50))
     info = probe_video(path)
-    assert (info.display_width, int(info.rate), info.num_frames) == (160, 25, 50)
+    assert (info.display_width, info.rate, info.num_frames) == (160, Fraction(25), 50)
     assert (info.stream, info.other_streams) == ("stream 1 (h264, 160x96)", ("stream 0 (h264, 64x36)",))
 
 
