@@ -155,7 +155,7 @@ def write_atomic(path: Path, data: bytes, *, via: Path | None = None) -> None:
         via: the temporary file, on the same disk; a kill may leave it behind. Default: `.NAME.PROCESS` beside the file.
     """
     with whole_or_absent(path, via=via) as temporary:
-        write_synced(temporary, data)
+        _write(temporary, data, sync=False)  # that follows
 
 
 @contextlib.contextmanager
@@ -180,12 +180,17 @@ def whole_or_absent(path: Path, *, via: Path | None = None) -> Iterator[Path]:
 
 def write_synced(path: Path, data: bytes) -> None:
     """Write a small file through to the disk; only for places that no reader sees yet. Never through a link."""
+    _write(path, data, sync=True)
+
+
+def _write(path: Path, data: bytes, *, sync: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
 
 
 def sync_path(path: Path) -> None:

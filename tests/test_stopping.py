@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -64,6 +65,7 @@ def test_a_signal_stays_a_signal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], library: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(cli, "make_app", lambda _: lambda prog_name: library())  # noqa: ARG005
+    monkeypatch.setattr(cli, "_end_now", sys.exit)  # where threads of other tests live on, it ends the process
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as stop:
         cli.main()

@@ -49,7 +49,7 @@ class Selection:
     views: tuple[str, ...] = ()
 
 
-class Stopped(InputError):  # noqa: N818 (an InputError by nature)
+class TransferStopped(InputError):  # noqa: N818 (an InputError by nature)
     """The command was stopped (Ctrl-C): nothing more is to travel."""
 
 
@@ -66,9 +66,9 @@ class Traffic:
         self.progress.started(num_matches, num_bytes)
 
     def add(self, num_bytes: int) -> None:
-        """Count bytes that have just travelled. Raises Stopped where no more are to come."""
+        """Count bytes that have just travelled. Raises TransferStopped where no more are to come."""
         if self.is_stopped:
-            raise Stopped("stopped")
+            raise TransferStopped("stopped")
         with self._lock:
             self.num_bytes += num_bytes
             self.progress.advanced("", self.num_bytes, max(self.total, self.num_bytes), "")
