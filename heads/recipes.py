@@ -77,13 +77,14 @@ _SCORES = TrainSettings(
     warmup_epochs=1.0,
     patience=0,
     lr=3e-3,
+    dropout=0.0,
     max_grad_norm=1.0,
     ema=0.995,
     score_len=1024,
     keep="last",
 )
 """500 updates of 16 windows of 41 s. Chosen by cross-validation over SoccerNet's four training games: longer training,
-other losses, more dropout and jittered scores were no better; the mean of several runs is (see README)."""
+other losses, dropout and jittered scores were no better; the mean of several runs is (see README)."""
 
 _SMALL = TrainSettings(
     head="tcn",
@@ -99,6 +100,7 @@ _SMALL = TrainSettings(
     warmup_epochs=1.0,
     patience=0,
     lr=1e-3,
+    dropout=0.0,
     weight_decay=0.05,
     max_grad_norm=1.0,
 )
