@@ -117,8 +117,16 @@ def resolve_settings(
         InputError: the weights' record or the store says otherwise; names the fields.
     """
     two_d = spec.kind == "2d"
+    default = spec.nearest_size(DEFAULT_SIZE)
     trained_size = (record.width, record.height) if record.width and record.height else None
-    size = _agreed("size", options.size, trained_size, (stored.width, stored.height) if stored else None, DEFAULT_SIZE)
+    size = _agreed("size", options.size, trained_size, (stored.width, stored.height) if stored else None, default)
+    if size != spec.nearest_size(size):
+        raise InputError(
+            f"--size does not fit {record.backbone}, which cuts pictures into patches",
+            got="{}x{}".format(*size),
+            wanted=f"multiples of {spec.patch}",
+            cure="--size {}x{}".format(*spec.nearest_size(size)),
+        )
     window = (
         1
         if two_d

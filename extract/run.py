@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..events import Split
 from ..files import MatchBusy, file_sha256
 from ..workers import SILENT, Failure, MatchResult, Progress, Summary, each_match, failed, on_ray, ray_place
+from .backbones.nets import require_rows
 from .backbones.registry import backbone_spec
 from .backbones.weights import load_weights, weights_origin
 from .extractor import Extractor, choose_weights, describe_settings, follow_run, resolve_settings
@@ -176,6 +177,8 @@ def settled(store_path: Path, options: ExtractOptions, run: ExtractRunOptions) -
     name, depth, weights = choose_weights(options, stored.settings if stored else None)
     module, record = load_weights(name, depth, weights)
     settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
+    if record.backbone.startswith("timm:"):
+        require_rows(module, name=record.backbone, width=settings.width, height=settings.height, dim=settings.dim)
     return weights, Extractor(module, settings, run.engine, run.device, weights_origin(weights, record))
 
 

@@ -177,5 +177,38 @@ def build_timm(name: str, *, pretrained: bool = False) -> nn.Module:
     try:  # vision transformers otherwise refuse any picture but their own square
         model: nn.Module = timm.create_model(name, **options, dynamic_img_size=True)
     except TypeError:
-        model = timm.create_model(name, **options)
+        try:
+            model = timm.create_model(name, **options)
+        except AssertionError:  # some keep their pooling, which `forward_features` does without
+            del options["global_pool"]
+            model = timm.create_model(name, **options)
     return model
+
+
+def patch_of(model: nn.Module) -> int:
+    """Pixels of the patches that a timm model cuts pictures into; 1 where it takes any size."""
+    size = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
+    return int(max(size)) if isinstance(size, tuple | list) else int(size)
+
+
+def require_rows(backbone: nn.Module, *, name: str, width: int, height: int, dim: int) -> None:
+    """Try one picture of a timm model: there are hundreds, and some take one size only or give no feature map.
+
+    Raises:
+        InputError: it does not give a row of `dim` channels.
+    """
+    try:
+        with torch.no_grad():
+            shape = tuple(backbone(torch.zeros(1, 3, 1, height, width)).shape)
+    except Exception as error:  # whatever a model of timm raises about a size
+        got = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    else:
+        if shape == (1, 1, dim):
+            return
+        got = f"rows of shape {shape}"
+    raise InputError(
+        f"{name} gives no feature map of pictures of {width}x{height}",
+        got=got,
+        wanted=f"a row of {dim} channels",
+        cure="another --size (its own square is in `bas weights`), or another backbone",
+    )

@@ -58,6 +58,8 @@ class BackboneSpec:
     """Beginnings of the tensor names of a classifier, which a weights file may hold and we do not use."""
     stride: int = 1
     """Grid frames per step that the weights expect."""
+    patch: int = 1
+    """Pixels: sides of pictures must be multiples of it."""
 
     def depth(self, asked: int | None) -> int | None:
         """The depth that is meant: the one asked for, or the default.
@@ -75,6 +77,11 @@ class BackboneSpec:
                 wanted=" or ".join(known) or "no --depth: it has one only",
             )
         return asked
+
+    def nearest_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size whose sides are the nearest multiples of the patch."""
+        width, height = (max(1, round(side / self.patch)) * self.patch for side in size)
+        return width, height
 
     def output(self, depth: int | None) -> Output:
         """Channels and receptive field at a depth (None: the default)."""
@@ -210,7 +217,7 @@ def build_backbone(name: str, depth: int | None = None) -> nn.Module:
 
 
 def _spec_from_timm(name: str) -> BackboneSpec:
-    from .nets import build_timm
+    from .nets import build_timm, patch_of
 
     model = build_timm(name)
     config = model.pretrained_cfg
@@ -226,4 +233,5 @@ def _spec_from_timm(name: str) -> BackboneSpec:
         build=_timm(name, 1, _HALF, _HALF).build,
         urls={"imagenet": f"timm:{name}"},
         head_prefixes=tuple(f"{head}." for head in heads),
+        patch=patch_of(model),
     )
