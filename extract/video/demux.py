@@ -164,6 +164,8 @@ class VideoIndex:
             )
             if known is None and place is None:
                 continue
+            if entry >= 0 and self.table.is_key[entry] and not packet.is_keyframe:
+                continue  # at the time of a key frame, which counts, and decoded alone an error
             place = place + 1 if known is None else known  # type: ignore[operator]  # one of them is known
             if packet.pts is None or self.place_of is not None:
                 entry = int(self.entry_at[place]) if place < len(self.entry_at) else -1

@@ -58,7 +58,8 @@ class TimeTable:
         Args:
             pts_ticks: (P,) presentation times.
             is_key: (P,) key-frame flags.
-            is_shown: (P,) False for packets that an edit list hides. Of several packets with one time the first counts.
+            is_shown: (P,) False for packets that an edit list hides. Of several packets with one time a key frame
+                counts (recordings that are joined overlap by a frame), else the first.
             duration_ticks: (P,) frame durations, 0 where not known.
             time_base: seconds per tick.
             rate: frames per second, for the length of a last frame of unknown duration.
@@ -72,6 +73,7 @@ class TimeTable:
         rank = np.flatnonzero(is_shown)
         if not rank.size:
             raise InputError("the video stream holds no frame", got="no packet to show", cure="fetch the file again")
+        rank = rank[np.lexsort((~is_key[rank], pts_ticks[rank]))]  # stable: else in file order
         pts, first = np.unique(pts_ticks[rank], return_index=True)
         rank = rank[first]
         last_duration = int(duration_ticks[rank[-1]]) or max(1, round(1 / (rate * time_base)))

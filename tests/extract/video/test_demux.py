@@ -118,6 +118,28 @@ def test_a_size_that_changes(
         assert {frame.image.shape for frame in video.frames()} == {(96, 160, 3)}
 
 
+def test_recordings_that_are_joined_byte_by_byte(tmp_path: Path, read_number: ReadNumber) -> None:
+    """The last packet of the first is torn and one time comes twice: once on a key frame, which counts. What follows
+    it is sound, though nothing else is a key frame up to the end."""
+    path = tmp_path / "joined.ts"
+    for part, size in enumerate([(320, 180), (160, 90)]):
+        with av.open(str(tmp_path / "part.ts"), "w") as container:
+            stream = cast(VideoStream, container.add_stream("mpeg2video", rate=25, options={"g": "250", "b": "4M"}))
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for number in range(60 * part, 60 * part + 60):
+                frame = picture(number, *size)
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        with path.open("ab") as file:
+            file.write((tmp_path / "part.ts").read_bytes())
+    frames = list(read(path).frames())
+    assert sum(not frame.valid for frame in frames) <= 2
+    sound = [read_number(frame.image) for frame in frames if frame.valid]
+    assert sound[-60:] == list(range(60, 120))
+    assert sound[:57] == list(range(57))
+
+
 @pytest.mark.parametrize(("name", "codec", "pixels"), [("c.jpg", "mjpeg", "yuvj420p"), ("c.png", "png", "rgb24")])
 @pytest.mark.parametrize("suffix", ["", ".mp4"])
 def test_a_still_picture_is_no_video(tmp_path: Path, name: str, codec: str, pixels: str, suffix: str) -> None:
