@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,14 @@ def one_thread() -> Iterator[None]:
     """Tiny tensors are slower on many threads, and much slower on busy cores; figures are those of the workers."""
     with on_one_thread():
         yield
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """SIGINT raises, also where the tests were started in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from bas.workers import SILENT, MatchResult, each_match
 
 
 @pytest.fixture(autouse=True)
-def _nothing_heard() -> Iterator[None]:
+def _nothing_heard(hears_ctrl_c: None) -> Iterator[None]:  # noqa: ARG001
     yield
     Stopped.heard = 0
 

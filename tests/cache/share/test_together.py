@@ -285,6 +285,7 @@ def test_push_while_another_pulls(make_maker: Any, sharing: Any, url: str, tmp_p
     assert tree(tmp_path / "copy") == tree(maker.path)
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_a_stop_does_not_wait() -> None:
     traffic, silent = Traffic(SILENT), threading.Event()
     timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])

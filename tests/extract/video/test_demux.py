@@ -124,7 +124,7 @@ def test_recordings_that_are_joined_byte_by_byte(tmp_path: Path, read_number: Re
     path = tmp_path / "joined.ts"
     for part, size in enumerate([(320, 180), (160, 90)]):
         with av.open(str(tmp_path / "part.ts"), "w") as container:
-            stream = cast(VideoStream, container.add_stream("mpeg2video", rate=25, options={"g": "250", "b": "4M"}))
+            stream = container.add_stream("mpeg2video", rate=25, options={"g": "250", "b": "4M"})
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             for number in range(60 * part, 60 * part + 60):
                 frame = picture(number, *size)
