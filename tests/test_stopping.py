@@ -14,7 +14,8 @@ from bas.workers import SILENT, MatchResult, each_match
 
 
 @pytest.fixture(autouse=True)
-def _nothing_heard(hears_ctrl_c: None) -> Iterator[None]:  # noqa: ARG001
+def _nothing_heard(hears_ctrl_c: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001
+    monkeypatch.setattr(cli, "_end_now", sys.exit)  # where threads of other tests live on, it ends the process
     yield
     Stopped.heard = 0
 
@@ -65,7 +66,6 @@ def test_a_signal_stays_a_signal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], library: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(cli, "make_app", lambda _: lambda prog_name: library())  # noqa: ARG005
-    monkeypatch.setattr(cli, "_end_now", sys.exit)  # where threads of other tests live on, it ends the process
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as stop:
         cli.main()
