@@ -21,6 +21,10 @@ def label(
     store: Annotated[
         Path, typer.Option(help="Features of the videos; those that are missing are made while you label.")
     ] = Path("bas-label.zarr"),
+    imports: Annotated[
+        list[Path] | None,
+        typer.Option("--import", help="Spots from CSV, OSL JSON, Label Studio or CVAT to begin with; may be repeated."),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port of the page on this machine; 0: any that is free.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,
 ) -> None:
@@ -37,6 +41,8 @@ def label(
         for match in session.matches:
             say(f"{match.match.id}: labels in {match.document.path}")
             note(match.problem)
+        for path in imports or ():
+            say("\n".join(session.take_in(path)))
 
         def started(address: str) -> None:
             say(f"label at {address}\n(Ctrl-C ends it; everything is saved)")

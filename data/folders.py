@@ -178,8 +178,10 @@ def single_id(path: Path) -> str:
 
 
 def labels_beside(video: Path) -> Path:
-    """Label file of a video: `Labels-ball.json` of its folder beside one such as `224p.mp4`, else `NAME.Labels-ball.json`,
-    as a folder may hold many videos."""
+    """Label file of a video: `Labels-ball.json` beside one such as `224p.mp4`, else `NAME.Labels-ball.json`.
+
+    A folder may hold many videos, each with labels of its own.
+    """
     return video.with_name(LABELS_NAME if _KNOWN_VIDEO.fullmatch(video.stem) else f"{video.stem}.{LABELS_NAME}")
 
 

@@ -245,11 +245,12 @@ def _single(path: Path, *, with_labels: bool) -> DataSet:
     if video_half(path.name):  # its labels are of both halves, and found with the folder
         return DataSet(path.parent, (Match(single_id(path), path, None, None, None),), (), (), {})
     match = Match(single_id(path), path, _labels_of(path) if with_labels else None, None, None)
-    files = {} if match.labels is None else {match.labels: read_label_file(match.labels, game=match.game)}
-    of_games = {match.game: file for file in files.values()}
-    classes, about_classes = find_classes(path.parent, of_games)
-    findings = (*about_classes, *(finding for file in files.values() for finding in file.findings))
-    return DataSet(path.parent, (match,), classes, findings, files)
+    if match.labels is None:
+        classes, about_classes = find_classes(path.parent, {})
+        return DataSet(path.parent, (match,), classes, tuple(about_classes), {})
+    file = read_label_file(match.labels, game=match.game)
+    classes, about_classes = find_classes(path.parent, {match.game: file})
+    return DataSet(path.parent, (match,), classes, (*about_classes, *file.findings), {match.labels: file})
 
 
 def _labels_of(video: Path) -> Path | None:

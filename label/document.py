@@ -419,8 +419,7 @@ def checked_item(record: object) -> Item:
     item: Item = {"kind": kind}
     for name, of_type in _FIELDS[str(kind)].items():
         value = record.get(name)
-        is_right = type(value) is of_type and (0 <= value < _MAX_MS if of_type is int else is_class_name(value))
-        if not is_right:
+        if not (is_class_name(value) if of_type is str else type(value) is int and 0 <= value < _MAX_MS):
             raise InputError(f"{name} of a {kind} is not usable", got=repr(value)[:80], wanted=_wanted(of_type))
         item[name] = value
     if kind == "stretch" and item["from_ms"] >= item["to_ms"]:

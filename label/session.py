@@ -6,6 +6,7 @@ Everything here may be called from any thread; what takes long runs in processes
 import contextlib
 import hashlib
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
+from ..data.annotations import Annotation, of_video, read_annotations
 from ..data.folders import labels_beside
 from ..data.labels import CLASSES_NAME
 from ..data.settings import ProxySettings
@@ -71,6 +73,19 @@ class LabelMatch:
         if self.info.codec == "h264" and self.info.pixel_format not in ("yuv420p", "yuvj420p"):
             return f"browsers do not play h264 in {self.info.pixel_format}"
         return ""
+
+    def ms_of(self, annotation: Annotation) -> int:
+        """Where an annotation is, in whole milliseconds.
+
+        Raises:
+            InputError: in a frame that the video does not have.
+        """
+        if annotation.ms is not None:
+            return annotation.ms
+        frame, times = annotation.frame or 0, self.frame_ms()
+        if frame >= len(times):
+            raise InputError(f"{self.match.id}: no frame {frame}", got=f"{len(times)} frames", wanted="its own video")
+        return round(float(times[frame]))
 
     def frame_ms(self) -> np.ndarray[Any, Any]:
         """(frames,) float64: when each frame of the video is shown. Empty where it cannot be read."""
@@ -197,6 +212,37 @@ class Session:
         for root in {_root_of(match.match, self.data_set.root) for match in self.matches}:
             with disk_errors(root):
                 write_text_atomic(root / CLASSES_NAME, "".join(f"{name}\n" for name in self.classes))
+
+    def take_in(self, path: Path) -> list[str]:
+        """Add the spots of a file that another program wrote, as one change per match; what came of it, in words.
+
+        Raises:
+            InputError: the file is not usable, or none of its spots is about a video here.
+        """
+        name, annotations = read_annotations(path)
+        said, num_taken = [], 0
+        for number, match in enumerate(self.matches):
+            found = of_video(annotations, match.match.require_video(), alone=len(self.matches) == 1)
+            labels = dict.fromkeys(each.label for each in found)
+            if new := [label for label in labels if label not in self.classes]:
+                self.set_classes([*self.classes, *new])
+            have = {(item["ms"], item["label"]) for item in match.document.of_kind("spot", half=match.half)}
+            spots = {(match.ms_of(each), each.label) for each in found} - have
+            if spots:
+                made = [
+                    {"id": uuid.uuid4().hex, "before": None, "after": {"kind": "spot", "ms": ms, "label": label}}
+                    for ms, label in sorted(spots)
+                ]
+                self.change(number, made)
+            num_taken += len(found)
+            said += [f"{match.match.id}: {len(spots)} spot(s) from {path} ({name})"] if found else []
+        if annotations and not num_taken:
+            raise InputError(
+                f"{path}: about none of these videos",
+                got=", ".join(sorted({each.video for each in annotations})[:4]) or "no video named",
+                wanted=", ".join(match.match.require_video().name for match in self.matches[:4]),
+            )
+        return said
 
     # ---- learning
 
