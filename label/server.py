@@ -344,20 +344,31 @@ def serve(app: Starlette, *, port: int, open_browser: bool, started: Callable[[s
     Raises:
         InputError: the port is not free.
     """
+    server, listener, address = bound_server(app, port=port)
+    with contextlib.closing(listener):
+        started(address)
+        if open_browser:
+            threading.Timer(0.5, webbrowser.open, [address]).start()
+        server.run(sockets=[listener])
+
+
+def bound_server(app: Starlette, *, port: int = 0) -> tuple[uvicorn.Server, socket.socket, str]:
+    """A guarded server with the socket that it is to run on, and its address with the token.
+
+    Raises:
+        InputError: the port is not free.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
+        listener.listen()  # from here on a browser that comes before the server runs has to wait only
     except (OSError, OverflowError) as error:
+        listener.close()
         cure = "--port 0 takes any that is free"
         raise InputError(f"port {port} cannot be used", got=getattr(error, "strerror", error), cure=cure) from None
-    with contextlib.closing(listener):
-        secret, port = secrets.token_urlsafe(24), listener.getsockname()[1]
-        guarded = Guard(app, secret=secret, port=port)
-        config = uvicorn.Config(guarded, log_level="warning", access_log=False, server_header=False, lifespan="off")
-        config.timeout_graceful_shutdown = 2
-        address = f"http://{LOOPBACK}:{port}/?token={secret}"
-        started(address)
-        if open_browser:
-            threading.Timer(0.5, webbrowser.open, [address]).start()
-        uvicorn.Server(config).run(sockets=[listener])
+    secret, port = secrets.token_urlsafe(24), listener.getsockname()[1]
+    guarded = Guard(app, secret=secret, port=port)
+    config = uvicorn.Config(guarded, log_level="warning", access_log=False, server_header=False, lifespan="off")
+    config.timeout_graceful_shutdown = 2
+    return uvicorn.Server(config), listener, f"http://{LOOPBACK}:{port}/?token={secret}"
