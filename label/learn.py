@@ -29,7 +29,7 @@ Tell = Callable[[tuple[str, Any]], None]
 """Hears ("done", share and words) and ("match", its `Proposals`)."""
 NUM_HEADS = 2
 """Heads whose disagreement says what is worth asking about."""
-NUM_STEPS = 160
+NUM_STEPS = 120
 """Optimizer steps of a head."""
 NEAR_SECONDS = Fraction(1, 2)
 """Rows this near to a spot that was marked, accepted or rejected count as labelled, also outside of stretches."""
@@ -391,9 +391,12 @@ def _settings(task: LearnTask, fps: Fraction) -> "TrainSettings":
         batch=batch,
         lr=4e-3,
         dilate=1,
+        dropout=0.0,
         max_grad_norm=1.0,
         ema=0.95,
         precision="fp32",
+        score_len=512,
+        score_overlap=0.1,
     )
 
 
