@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import InputError
-from ...eval.figures import METRIC, Figures, Tolerances
+from ...eval.figures import METRIC, RARE_EVENTS, Figures, Tolerances
 from ...eval.files import LoadedGames, SpotTimes
 from ...eval.metric import NUM_THRESHOLDS
 from ...eval.mistakes import MISTAKES, Matched, OutcomeKind
@@ -86,6 +86,7 @@ def page_data(
         "half_width_frames": reach.half_width_frames,
         "wide_frames": reach.wide_frames,
         "num_thresholds": NUM_THRESHOLDS,
+        "rare_events": RARE_EVENTS,
         "kinds": {kind.name.lower(): int(kind) for kind in OutcomeKind},
         "classes": list(classes),
         "matches": [_match(match, runs) for match in matches],
@@ -194,7 +195,8 @@ def _packed(name: str, values: ArrayLike) -> str:
 
 PAGE = "index.html"
 _TEMPLATE = Path(__file__).parent
-_SCRIPTS = ("dom", "data", "summary", "charts", "mistakes", "lanes", "timeline", "player", "main")
+_SHARED = ("dom", "span", "lanes", "player", "pointer")
+_SCRIPTS = (*_SHARED, "data", "summary", "charts", "mistakes", "marks", "timeline", "board", "address", "main")
 """In order: all become one module script."""
 _MARK = "<!-- bas report -->"
 _HEAD_CHARACTERS = 400
