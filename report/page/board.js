@@ -45,6 +45,7 @@ function openVideo() {
 }
 
 const cursorMoved = () => light();
+const cures = () => [];
 
 /** Light the lamps of what was labelled and predicted within the last moments. */
 function light() {

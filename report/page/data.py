@@ -195,8 +195,9 @@ def _packed(name: str, values: ArrayLike) -> str:
 
 PAGE = "index.html"
 _TEMPLATE = Path(__file__).parent
-_SHARED = ("dom", "span", "lanes", "player", "pointer")
-_SCRIPTS = (*_SHARED, "data", "summary", "charts", "mistakes", "marks", "timeline", "board", "address", "main")
+_SHARED = ("dom", "span", "lanes", "player", "pointer", "address")
+_SCRIPTS = (*_SHARED, "data", "summary", "charts", "mistakes", "marks", "timeline", "board", "main")
+_LABEL_SCRIPTS = (*_SHARED, "spots", "server", "proposals", "panels", "label_lanes", "label", "label_main")
 """In order: all become one module script."""
 _MARK = "<!-- bas report -->"
 _HEAD_CHARACTERS = 400
@@ -213,9 +214,18 @@ def page_text(data: Mapping[str, Any]) -> str:
         "title": html.escape(str(data["title"])),
         "style": _template("page.css"),
         "data": _safe_json(data),
-        "script": "\n".join(_template(f"{name}.js") for name in _SCRIPTS),
+        "script": _script(_SCRIPTS),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template("index.html"))
+
+
+def label_page() -> dict[str, tuple[str, str]]:
+    """The files of the label page: address -> (media type, text). There is no data in them."""
+    return {
+        "/": ("text/html", _template("label.html")),
+        "/page.css": ("text/css", _template("page.css")),
+        "/page.js": ("text/javascript", _script(_LABEL_SCRIPTS)),
+    }
 
 
 def write_page(folder: Path, data: Mapping[str, Any]) -> Path:
@@ -251,6 +261,10 @@ def require_own_page(folder: Path) -> None:
 def _safe_json(data: Mapping[str, Any]) -> str:
     """JSON that cannot end the script element that holds it."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _script(names: Sequence[str]) -> str:
+    return "\n".join(_template(f"{name}.js") for name in names)
 
 
 def _template(name: str) -> str:

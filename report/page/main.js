@@ -152,7 +152,7 @@ function click(x, y) {
   state.picked = null;
   tell("");
   const ms = clamp(layout.ms(x), 0, state.lengthMs);
-  writeAddress(ms);
+  noteAddress(ms);
   return seek(ms);
 }
 
@@ -181,8 +181,8 @@ chooseRun(currentRun);
 listenToPointer({ click, find: tipOf });
 listenToKeys((event) => (event.ctrlKey || event.metaKey || event.altKey ? null : COMMANDS[event.key]));
 fitScreen();
-readAddress();
-window.addEventListener("hashchange", readAddress);
+goToAddress();
+window.addEventListener("hashchange", goToAddress);
 window.basReport = { state, DATA, viewOf, sortOut, tally, setThreshold, openMatch, setWindow, drawNow: drawTimeline, lanes: () => layout.lanes,
   place: (c, ms, isEvent) => [layout.x(ms), layout.base(layout.lanes.indexOf(c)) + (isEvent ? 5 : -4)] };
 document.documentElement.dataset.ready = "true";

@@ -1,5 +1,6 @@
 // The video: seeking to frames, playing either way, and which frame is on the screen; for both pages.
-// A page declares cursorMoved(), called whenever the instant of the cursor has changed.
+// A page declares cursorMoved(), called whenever the instant of the cursor has changed; findSource(ms), which loads the file
+// that holds an instant where that is needed, and says whether anything plays; cures(), elements beside "cannot play".
 
 /** Frames of the match: their times in ms where those are known, else one every `stepMs`. */
 const frames = { times: null, stepMs: 40 };
@@ -35,7 +36,7 @@ function middleMs(frame) {
 function buildVideo() {
   video = el("video", { controls: true, preload: "auto", playsinline: true, tabindex: -1, "aria-label": "Video of the match" });
   video.addEventListener("seeked", seekFurther);
-  video.addEventListener("error", () => { if (video.getAttribute("src")) showNoVideo(playError()); });
+  video.addEventListener("error", () => { if (video.getAttribute("src")) showNoVideo(playError(), ...cures()); });
   if (video.requestVideoFrameCallback) {
     const shown = (_, { mediaTime }) => {
       if (!isSeeking) standAt(frameMs(frameNear(1000 * mediaTime + playing.beginsMs)));

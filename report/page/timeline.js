@@ -111,7 +111,7 @@ function pick(picked, { play = true } = {}) {
   const place = state.mistakes.findIndex((each) => each.event === picked.event && each.prediction === picked.prediction);
   const number = place >= 0 ? ` (${state.onlyDiffering ? "difference" : "error"} ${place + 1} of ${count(state.mistakes.length)} in this match)` : "";
   tell(`${clock(told.ms)}  ${storyOf(told)}${told.hidden ? ", not shown in the picture" : ""}${number}${otherStory(picked.event)}`);
-  writeAddress(told.ms);
+  noteAddress(told.ms);
 }
 
 /** What the second run makes of an event. */
@@ -160,4 +160,29 @@ function stepEvent(direction) {
   while (next >= 0 && next < events.ms.length && !isOn(next)) next += direction;
   if (next >= 0 && next < events.ms.length) pick(pickEvent(state, next));
   else tell(direction > 0 ? "No event after this one." : "No event before this one.");
+}
+
+function noteAddress(ms) {
+  const run = DATA.runs.length > 1 ? DATA.runs[state.run].name : null;
+  writeAddress(DATA.matches[state.match].name, ms, { run, with: state.other ? state.other.name : null });
+}
+
+/** Go to where the address leads; addresses of sections are left to the browser. */
+function goToAddress() {
+  const asked = askedAddress();
+  const match = DATA.matches.findIndex(({ name }) => name === asked.match);
+  if (match < 0) return;
+  const [run, other] = [asked.run, asked.with].map((wanted) => DATA.runs.findIndex(({ name }) => name === wanted));
+  if (run >= 0 && run !== currentRun) chooseRun(run);
+  if (other >= 0) compareWith(other);
+  openMatch(match);
+  byId("timeline").scrollIntoView({ block: "start" });
+  if (Number.isNaN(asked.ms)) return;
+  const [event, prediction] = [state.view.events, state.view.predictions].map((of) => {
+    const place = lowerBound(of.ms, asked.ms - 1);
+    return of.ms[place] <= asked.ms + 1 ? place : -1;
+  });
+  if (event >= 0) pick(pickEvent(state, event), { play: false });
+  else if (prediction >= 0) pick(pickPrediction(state, prediction), { play: false });
+  else stepTo(asked.ms);
 }

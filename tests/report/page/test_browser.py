@@ -35,7 +35,7 @@ OVERLAPPING = """['main', 'header', '.tiles', '.bars', '.bars li', '.plots', '.t
         Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1).map(([other]) => `${one} / ${other}`));
 })"""
 
-CLIPPED = """[...document.querySelectorAll('button, th, td, .bar-value, .bar-counts, .tile-value, h1, h2')]
+CLIPPED = """[...document.querySelectorAll('button, th, td, .bar-value, .bar-counts, .tile-value, h1, section > h2')]
     .filter((each) => each.clientWidth > 0 && each.scrollWidth > each.clientWidth + 2)
     .filter((each) => getComputedStyle(each).display !== 'inline').map((each) => each.outerHTML.slice(0, 80))"""
 
@@ -147,7 +147,7 @@ BOX = (
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768)])
 def test_video_and_lanes_fit_one_screen(open_page: Callable[..., Any], played: Path, width: int, height: int) -> None:
     window = open_page(played, width=width, height=height)
-    assert window.call(BOX % "#timeline")[0] < 320  # it comes first
+    assert window.call(BOX % "#timeline")[0] < 400  # it comes first
     for other in ("-1", "1"):
         window.page.select_option("#with", other)
         window.call("document.getElementById('timeline').scrollIntoView()")
@@ -179,7 +179,7 @@ def test_addresses_lead_to_an_instant_and_follow_what_is_picked(open_page: Calla
     page.keyboard.press("n")
     window.until("location.hash === '#match=league%2Fone&t=4.000&run=ed'")
     window.call("location.hash = '#match=league%2Fone&t=7.5'")
-    window.until("basReport.state.cursorMs === 7500 || basReport.state.cursorMs === 7480")
+    window.until("Math.abs(basReport.state.cursorMs - 7500) <= 20")
 
 
 def test_two_runs_lie_side_by_side(open_page: Callable[..., Any], played: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_click_on_a_tick_plays_from_a_second_before(open_page: Callable[..., A
     window.until("!document.querySelector('video').paused && document.querySelector('video').currentTime > 5.2")
     assert 5.2 < window.call("document.querySelector('video').currentTime") < 7
     assert page.inner_text("#picked").startswith("0:06.00  Badly timed: PASS 1000 ms late, confidence 0.800")
-    assert abs(window.call("basReport.state.cursorMs / 1000 - document.querySelector('video').currentTime")) < 0.3
+    window.until("Math.abs(basReport.state.cursorMs / 1000 - document.querySelector('video').currentTime) < 0.3")
     page.keyboard.press(" ")
     window.until("document.querySelector('video').paused")
     page.mouse.click(*spot_at(window, 0, 10040, is_event=False))
