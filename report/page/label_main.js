@@ -99,7 +99,7 @@ CLASSES.push(...page.classes);
 buildLabelPage();
 const wanted = askedAddress();
 await openMatch(Math.max(0, page.matches.findIndex(({ id }) => id === wanted.match)), wanted.ms);
-window.basLabel = { state, items, talk, proposed, frames, drawNow: drawTimeline, setWindow, settled,
+window.basLabel = { state, items, talk, proposed, frames, drawNow: drawTimeline, setWindow, settled, isSteady,
   place: (c, ms, isSpot) => [layout.x(ms), layout.base(layout.lanes.indexOf(c)) + (isSpot ? 5 : -4)] };
 keepAsking();
 document.documentElement.dataset.ready = "true";

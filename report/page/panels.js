@@ -12,9 +12,11 @@ function drawClasses() {
     el("button", { type: "button", class: "key", title: `Mark ${label} here`, on: { click: () => classKey(c) } }, keyOfClass(c)),
     el("span", { class: "num", id: `count-${c}` }, count(lanesOf.spot[c].ids.length))));
   const isEditing = byId("classes").querySelector("details")?.open;
+  const editors = el("ul", {});
   show("classes",
     el("ul", {}, rows),
-    el("details", { open: isEditing }, el("summary", {}, "Edit classes"), el("ul", {}, CLASSES.map(classEditor)), newClass()));
+    el("details", { open: isEditing, on: { toggle: () => editors.replaceChildren(...CLASSES.map(classEditor)) } },
+      el("summary", {}, "Edit classes"), editors, newClass()));
 }
 
 function classEditor(label, c) {

@@ -6,6 +6,9 @@
 const frames = { times: null, stepMs: 40 };
 /** What is played, and the instant of the match at which that file begins. */
 const playing = { beginsMs: 0, endsMs: Infinity, loopMs: null, backTimer: 0, backRate: 0 };
+/** The frame that was asked for (-1: none), how often, and the frame that the browser said it shows, and when. */
+const onScreen = { wanted: -1, tries: 0, shown: -1, shownAt: 0 };
+const MOST_TRIES = 3;
 const LOOP_MS = 1000; // either side of the spot that is looped around
 let video = null;
 let isSeeking = false; // until the event of its end: `video.seeking` is false a little earlier
@@ -26,31 +29,29 @@ function frameShown(ms) {
   return Math.max(0, lowerBound(frames.times, ms + 0.01) - 1);
 }
 
-/** In the middle of a frame: a time on the border of two may show either. */
-function middleMs(frame) {
-  if (!frames.times) return (frame + 0.5) * frames.stepMs;
-  const next = frame + 1 < frames.times.length ? frames.times[frame + 1] : frames.times[frame] + frames.stepMs;
-  return (frames.times[frame] + next) / 2;
+/** Where in a frame to seek to: in its middle, as a time on the border of two may show either; 0 and 1 are its ends. */
+function withinMs(frame, share = 0.5) {
+  if (!frames.times) return (frame + share) * frames.stepMs;
+  const begin = frameMs(frame);
+  const next = frame + 1 < frames.times.length ? frames.times[frame + 1] : begin + frames.stepMs;
+  return begin + share * (next - begin);
 }
 
 function buildVideo() {
   video = el("video", { controls: true, preload: "auto", playsinline: true, tabindex: -1, "aria-label": "Video of the match" });
   video.addEventListener("seeked", seekFurther);
+  video.addEventListener("seeking", () => { if (!isSeeking) onScreen.wanted = -1; }); // by the video's own controls
   video.addEventListener("error", () => { if (video.getAttribute("src")) showNoVideo(playError(), ...cures()); });
   if (video.requestVideoFrameCallback) {
-    const shown = (_, { mediaTime }) => {
-      if (!isSeeking) standAt(frameMs(frameNear(1000 * mediaTime + playing.beginsMs)));
+    const shown = (now, { mediaTime }) => {
+      Object.assign(onScreen, { shown: frameNear(1000 * mediaTime + playing.beginsMs), shownAt: now });
+      if (!isSeeking) frameIsShown();
       video.requestVideoFrameCallback(shown);
     };
     video.requestVideoFrameCallback(shown);
-  } else {
-    const follow = () => {
-      followVideo();
-      if (!video.paused && !video.ended) requestAnimationFrame(follow);
-    };
-    video.addEventListener("play", follow);
-    video.addEventListener("timeupdate", followVideo);
   }
+  video.addEventListener("play", () => { onScreen.wanted = -1; });
+  video.addEventListener("timeupdate", () => { if (performance.now() - onScreen.shownAt > SILENT_MS && !video.paused) followVideo(); });
   video.addEventListener("play", stopBack);
   return [video, el("div", { id: "no-video", role: "status", hidden: true })];
 }
@@ -99,6 +100,9 @@ function playError() {
     "For another format: ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4. The timeline works without.";
 }
 
+/** Whether the frame that was asked for is on the screen, or will never be. */
+const isSteady = () => !isSeeking && (onScreen.wanted < 0 || onScreen.shown === onScreen.wanted || onScreen.tries >= MOST_TRIES);
+
 const hasVideo = () => !video.hidden && video.getAttribute("src") !== null;
 
 /** Go to an instant (less the lead); with `play` go on from there. Without a video only the cursor moves. */
@@ -107,7 +111,8 @@ function seek(ms, { play = false, leadMs = 0 } = {}) {
   state.cursorMs = at;
   stopBack();
   if (findSource(at)) {
-    sendVideo(middleMs(frameNear(at)));
+    Object.assign(onScreen, { wanted: play ? -1 : frameNear(at), tries: 0 });
+    sendVideo(withinMs(frameNear(at)));
     if (play) video.play().catch(() => tell("The browser did not start the video: press space."));
   }
   cursorMoved();
@@ -127,8 +132,25 @@ function sendVideo(ms) {
 function seekFurther() {
   const ms = waiting;
   [isSeeking, waiting] = [false, null];
-  if (ms !== null) sendVideo(ms);
-  else followVideo();
+  if (ms !== null) return sendVideo(ms);
+  if (!video.requestVideoFrameCallback) return followVideo();
+  // the frame may have come before this event, and no other comes then
+  const since = performance.now();
+  setTimeout(() => { if (!isSeeking && onScreen.shownAt < since && onScreen.shown >= 0) frameIsShown(); }, 100);
+  return undefined;
+}
+
+const SILENT_MS = 400; // without word from the browser which frame it shows, the clock counts: it is out of sight, or an old browser
+
+/** The browser has said which frame is on the screen. In files of variable rate it errs: then it is asked again, nearer to that
+ * frame's end or beginning; what is shown at last is where we are. */
+function frameIsShown() {
+  const { wanted, shown, tries } = onScreen;
+  if (wanted >= 0 && shown !== wanted && video.paused && tries < MOST_TRIES) {
+    onScreen.tries++;
+    const share = 0.5 ** (tries + 2);
+    sendVideo(withinMs(wanted, shown < wanted ? 1 - share : share));
+  } else standAt(frameMs(shown));
 }
 
 /** The frame on screen by the video's clock, as its instant. */
@@ -149,7 +171,8 @@ function standAt(ms) {
 
 function stepFrame(direction) {
   if (hasVideo()) video.pause();
-  stepTo(frameMs(frameNear(state.cursorMs) + direction));
+  const here = onScreen.wanted >= 0 && onScreen.tries >= MOST_TRIES ? onScreen.wanted : frameNear(state.cursorMs); // past a frame that is never shown
+  stepTo(frameMs(here + direction));
 }
 
 /** Stand still at an instant. */
@@ -201,7 +224,7 @@ function shuttle(direction) {
       if (ms === 0) stopBack();
       if (isSeeking) return;
       state.cursorMs = frameMs(frameNear(ms));
-      sendVideo(middleMs(frameNear(ms)));
+      sendVideo(withinMs(frameNear(ms)));
       cursorMoved();
       reveal(ms);
     }, BACK_MS);
