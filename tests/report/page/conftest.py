@@ -129,7 +129,13 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Window]]:
     opened: list[Window] = []
 
     def start(
-        file: Path, *, width: int = 1280, height: int = 900, expect_problems: bool = False, **options: Any
+        file: Path,
+        *,
+        fragment: str = "",
+        width: int = 1280,
+        height: int = 900,
+        expect_problems: bool = False,
+        **options: Any,
     ) -> Window:
         page = chromium.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce", **options)
         window = Window(page, [])
@@ -138,7 +144,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Window]]:
         page.on("pageerror", lambda error: problem(str(error)))
         page.on("requestfailed", lambda request: problem(f"failed: {request.url}"))
         page.on("request", lambda request: problem(request.url) if request.url.startswith("http") else None)
-        page.goto(file.as_uri())
+        page.goto(f"{file.as_uri()}#{fragment}")
         page.wait_for_selector("html[data-ready]")
         if not expect_problems:
             opened.append(window)
