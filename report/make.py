@@ -42,7 +42,9 @@ class ReportResult:
     def video_files(self) -> dict[str, Path]:
         """Address of each video as a browser asks for it, where the page is at `/` of a server -> the file."""
         own = [match.video for match in self.matches if match.video and not urlsplit(match.video).scheme]
-        return {unquote(urljoin("/", video)): (self.page.parent / unquote(video)).resolve() for video in own}
+        addresses = [unquote(urlsplit(urljoin("http://here/", video)).path) for video in own]
+        files = [(self.page.parent / unquote(video)).resolve() for video in own]
+        return dict(zip(addresses, files, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Where the page is, and the table of every run, as plain JSON."""

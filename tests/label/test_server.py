@@ -66,8 +66,8 @@ def test_a_report_is_served_with_its_videos_and_nothing_else(tmp_path: Path) -> 
     with running(files_app(made.page, made.video_files)) as visitor:
         assert b"report" in visitor.ask("/")[1]
         assert visitor.ask("/c%20%26%20%23%7Bc%7D/224p.mp4", Range="bytes=5-6")[:2] == (206, b"\x05\x06")
-        for path in ("/secret.mp4", "/../secret.mp4", "/etc/passwd", "/index.html"):
-            assert visitor.ask(path)[0] == 404
+        for address in ("/secret.mp4", "/../secret.mp4", "/etc/passwd", "/index.html"):
+            assert visitor.ask(address)[0] == 404
         assert Visitor(visitor.base).ask("/")[0] == 403
 
 
