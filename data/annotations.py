@@ -16,8 +16,8 @@ from ..files import parse_json, read_bounded
 
 MAX_BYTES = 256 << 20
 _MAX_MS = 24 * 3600 * 1000
-_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,4}):(\d{1,2}(?:[.,]\d{1,9})?)")
-_NUMBER = re.compile(r"\d{1,9}(?:[.,]\d{1,9})?")
+_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,4}):(\d{1,2}(?:[.,]\d{1,9})?)", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}(?:[.,]\d{1,9})?", re.ASCII)
 _TIME, _LABEL, _VIDEO, _TEAM = (
     ("time", "seconds", "second", "position", "start", "timestamp", "position_ms", "ms", "milliseconds", "frame"),
     ("label", "class", "event", "action", "name", "tag"),

@@ -135,7 +135,7 @@ def learn(task: LearnTask, tell: Tell) -> dict[str, Any]:
     return {
         "seconds": round(time.perf_counter() - started, 2),
         "training_seconds": round(trained_seconds, 2),
-        "marked_seconds": round(data.marked_seconds, 1),
+        "marked_seconds": round(float(data.marked_seconds), 1),
         "spots": data.num_spots,
         "heads": task.num_heads,
     }

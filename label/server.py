@@ -139,16 +139,13 @@ def files_app(page: Path, files: Mapping[str, Path]) -> Starlette:
         files: address -> file.
     """
 
-    async def index(_: Request) -> Response:
-        return FileResponse(page, media_type="text/html")
+    async def answer(request: Request) -> Response:
+        path = {"/": page, **files}.get(request.scope["path"])
+        if path is None:
+            return PlainTextResponse("no such file", HTTPStatus.NOT_FOUND)
+        return FileResponse(path, media_type="text/html" if path == page else _VIDEO_TYPES.get(path.suffix.lower()))
 
-    def file_route(address: str, path: Path) -> Route:
-        async def answer(_: Request) -> Response:
-            return FileResponse(path, media_type=_VIDEO_TYPES.get(path.suffix.lower()))
-
-        return Route(address, answer)
-
-    return Starlette(routes=[Route("/", index), *(file_route(*each) for each in files.items())])
+    return Starlette(routes=[Route("/{path:path}", answer)])
 
 
 def _static(address: str, media_type: str, text: str) -> Route:

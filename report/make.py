@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from ..ablate.table import TABLE
 from ..cache.layout import METADATA
@@ -37,6 +37,14 @@ class ReportResult:
     """Matches that the page can play."""
     matches: tuple[PageMatch, ...]
     notes: tuple[str, ...]
+
+    @property
+    def video_files(self) -> dict[str, Path]:
+        """Address of each video as a browser asks for it, where the page is at `/` of a server -> the file."""
+        own = [match.video for match in self.matches if match.video and not urlsplit(match.video).scheme]
+        addresses = [unquote(urlsplit(urljoin("http://here/", video)).path) for video in own]
+        files = [(self.page.parent / unquote(video)).resolve() for video in own]
+        return dict(zip(addresses, files, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Where the page is, and the table of every run, as plain JSON."""

@@ -5,13 +5,14 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from bas.cache.store import FeatureStore
 from bas.label.options import LabelOptions
@@ -77,10 +78,15 @@ def labelling(workplace: Path, **options: Any) -> Iterator[Session]:
         yield session
 
 
+def served(session: Session) -> AbstractContextManager[Visitor]:
+    """The session's server; gives a visitor who has its cookie."""
+    return running(label_app(session, PAGE))
+
+
 @contextmanager
-def served(session: Session) -> Iterator[Visitor]:
-    """The session's server, in a thread; gives a visitor who has its cookie."""
-    server, listener, address = bound_server(label_app(session, PAGE))
+def running(app: Starlette) -> Iterator[Visitor]:
+    """A server in a thread."""
+    server, listener, address = bound_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     with closing(listener):
         thread.start()

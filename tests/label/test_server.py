@@ -10,8 +10,11 @@ import pytest
 
 from bas.label.exports import FORMATS
 from bas.label.learn import LearnTask, Marked, learning_curve
+from bas.label.server import files_app
+from bas.report.make import ReportResult
+from bas.report.page.data import PageMatch
 
-from .conftest import Visitor, labelling, put, served, true_spots
+from .conftest import Visitor, labelling, put, running, served, true_spots
 
 
 def test_a_stranger_can_neither_read_nor_write(workplace: Path) -> None:
@@ -47,6 +50,25 @@ def test_a_video_answers_ranges(workplace: Path) -> None:
         status, part, headers = visitor.ask("/video/0", Range="bytes=1000-1999")
         assert (status, part, headers["Content-Range"]) == (206, whole[1000:2000], f"bytes 1000-1999/{len(whole)}")
         assert visitor.ask("/video/0")[1] == whole
+
+
+def test_a_report_is_served_with_its_videos_and_nothing_else(tmp_path: Path) -> None:
+    """Of `bas report --serve`: videos lie beside the page's folder, with names of any kind."""
+    video, secret = tmp_path / "c & #{c}" / "224p.mp4", tmp_path / "secret.mp4"
+    video.parent.mkdir()
+    for path in (video, secret):
+        path.write_bytes(bytes(range(256)))
+    page = tmp_path / "out" / "index.html"
+    page.parent.mkdir()
+    page.write_text("<title>report</title>")
+    matches = (PageMatch("c", 1.0, "../c%20%26%20%23%7Bc%7D/224p.mp4"), PageMatch("far", 1.0, "file:///etc/passwd"))
+    made = ReportResult(page, (), 1, matches, ())
+    with running(files_app(made.page, made.video_files)) as visitor:
+        assert b"report" in visitor.ask("/")[1]
+        assert visitor.ask("/c%20%26%20%23%7Bc%7D/224p.mp4", Range="bytes=5-6")[:2] == (206, b"\x05\x06")
+        for address in ("/secret.mp4", "/../secret.mp4", "/etc/passwd", "/index.html"):
+            assert visitor.ask(address)[0] == 404
+        assert Visitor(visitor.base).ask("/")[0] == 403
 
 
 def test_from_marks_to_proposals_and_back(workplace: Path) -> None:
