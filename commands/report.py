@@ -42,6 +42,9 @@ def report(
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve page and videos to a browser on this machine, until Ctrl-C.")
     ] = False,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Put short clips beside the page instead of links, to hand the folder on.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """One page to look at: table, curves, confusion, worst errors, and a timeline that plays the video at each."""
@@ -54,6 +57,7 @@ def report(
         videos=tuple(videos or ()),
         split=split,
         title=title,
+        bundle=bundle,
     )
     with ProgressView("predicting") as progress:
         made = run_report(runs, out, options, progress)

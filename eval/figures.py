@@ -121,7 +121,10 @@ class Figures:
     curves: tuple[ClassCurve, ...]
     """(C,)"""
     thresholds: tuple[int, ...]
-    """(C,) index of the metric's threshold, see `best_thresholds`. Below it predictions count for table and curves only."""
+    """(C,) index of the metric's threshold, see `best_thresholds`.
+
+    Below it predictions count for table and curves only.
+    """
     lateness: Lateness
     matched: tuple[Matched, ...]
     """(G,)"""

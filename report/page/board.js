@@ -30,8 +30,8 @@ function findSource(ms) {
   const { video: whole, clips = [] } = DATA.matches[state.match];
   if (whole || !clips.length) return hasVideo();
   const isIn = ([from, to]) => ms >= from && ms < to;
-  if (hasVideo() && isIn([playing.beginsMs, playing.endsMs])) return true;
-  const clip = clips.find(isIn);
+  const clip = clips.filter(isIn).sort(([, a], [, b]) => b - a)[0]; // of several the one that goes on for longest
+  if (clip && hasVideo() && playing.beginsMs === clip[0] && playing.endsMs === clip[1]) return true;
   if (clip) loadSource(clip[2], "", { beginsMs: clip[0], endsMs: clip[1] });
   else loadSource(null, "No clip of this moment: this folder holds clips of the worst errors and the surest hits alone.");
   return Boolean(clip);

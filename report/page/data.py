@@ -45,6 +45,16 @@ class EvaluatedRun:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """A short piece of a match's video, in a file of its own."""
+
+    from_ms: float
+    to_ms: float
+    address: str
+    """Relative to the page."""
+
+
+@dataclass(frozen=True)
 class PageMatch:
     """One match (or half) on the page."""
 
@@ -53,6 +63,8 @@ class PageMatch:
     """At least; 0 where it is not known."""
     video: str | None
     """Where the page finds it: a relative or absolute address."""
+    clips: tuple[Clip, ...] = ()
+    """That are played where there is no whole video."""
 
 
 def page_data(
@@ -109,7 +121,9 @@ def _match(match: PageMatch, runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
             index = run.loaded.names.index(match.name)
             events, times = run.figures.matched[index].events, run.loaded.times[index]
             columns = {"ms": times.events_ms[events.order], "cls": events.classes, "shown": events.values > 0}
-            return {"name": match.name, "seconds": match.seconds, "video": match.video, "events": _pack(columns)}
+            clips = [[clip.from_ms, clip.to_ms, clip.address] for clip in match.clips]
+            about = {"name": match.name, "seconds": match.seconds, "video": match.video, "clips": clips}
+            return about | {"events": _pack(columns)}
     raise AssertionError(f"{match.name} is of no run")
 
 

@@ -25,8 +25,9 @@ TOO_WIDE = """[...document.querySelectorAll('main *, header *, nav *')].filter((
     return box.width > 0 && (box.right > innerWidth + 1 || box.left < -1);
 }).map((each) => each.outerHTML.slice(0, 80))"""
 
-OVERLAPPING = """['main', 'header', '.tiles', '.bars', '.bars li', '.plots', '.transport', '#transport', '#timeline', '#player',
-    '.side', '.board ul', '.board li', '#timeline-controls', '#timeline-controls > .row', '#errors-body', '.chips', '#lanes',
+OVERLAPPING = """['main', 'header', '.tiles', '.bars', '.bars li', '.plots', '.transport', '#transport', '#timeline',
+    '#player', '.side', '.board ul', '.board li', '#timeline-controls', '#timeline-controls > .row', '#errors-body',
+    '.chips', '#lanes',
 ].flatMap((name) => [...document.querySelectorAll(name)]).flatMap((parent) => {
     const boxes = [...parent.children].map((each) => [each.outerHTML.slice(0, 70), each.getBoundingClientRect()])
         .filter(([, box]) => box.width && box.height);
