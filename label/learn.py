@@ -192,8 +192,9 @@ def teaching_value(
     """
     if not len(confidence):
         return np.zeros(0, np.float32)
-    unsure = 1 - np.abs(2 * confidence - 1)
-    value = (unsure + disagreement) / np.sqrt(1.0 + num_marked)
+    # While little is marked, a sure proposal of a rare class brings most: it is another example of it, or a wrong one
+    # that the heads are sure about. What they are unsure about is mostly nothing then (measured, see RESULTS).
+    value = confidence * (1 + disagreement) / np.sqrt(1.0 + num_marked)
     return np.asarray(value / max(float(value.max()), 1e-9), np.float32)
 
 
