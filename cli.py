@@ -39,6 +39,7 @@ _COMMANDS = (
     ("demo:demo", _RESULTS, "demo --minutes 30 --out longer-demo"),
     ("data:data_check", None, "data check SN-BAS-2025"),
     ("data:data_ls", None, "data ls SN-BAS-2025 --json"),
+    ("data:data_convert", None, "data convert predictions converted --format osl"),
     ("data:data_proxy", None, "data proxy SN-BAS-2025 SN-BAS-2025-small"),
     ("data:data_synthetic", None, "data synthetic matches --minutes 20 --matches 7"),
     ("cache:cache_info", None, "cache info x3d_s.zarr"),

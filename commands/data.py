@@ -1,4 +1,4 @@
-"""The commands `bas data check`, `ls`, `synthetic` and `proxy`."""
+"""The commands `bas data check`, `ls`, `convert`, `synthetic` and `proxy`."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..data.settings import ProxySettings, SyntheticSettings
+from ..data.settings import ExportFormat, ProxySettings, SyntheticSettings
 from ..errors import printable
-from .options import AsJson, progress_bar
+from .options import AsJson, OnlySplit, known_splits, progress_bar
 from .settings_options import with_options
 from .show import Cell, ProgressView, note, say, show, summary_view, table
 
@@ -68,6 +68,25 @@ def data_ls(root: DataRoot, as_json: AsJson = False) -> None:
             _print_cells(*(record[name] for name in ("match", "split", "video", "events")))
     num_errors = sum(finding.severity == "error" for finding in data_set.findings)
     note(f"{num_errors} error(s) in the data: bas data check '{root}' says which" if num_errors else "")
+
+
+@with_options()
+def data_convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Data set, feature store, label file, or a folder of bas predict.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for a file per match.")],
+    to: Annotated[ExportFormat, typer.Option("--format", help="What the files are for.")],
+    split: OnlySplit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write labels or predictions as other programs read them: OSL JSON, CSV, edit lists, subtitles, chapters."""
+    from ..data.exports import export_all
+
+    summary = export_all(source, out, to, splits=known_splits(split))
+    show(summary_view(summary), summary.to_json(), as_json=as_json)
+    if not summary.complete:
+        raise typer.Exit(2)
 
 
 @with_options()

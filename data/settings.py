@@ -1,10 +1,11 @@
 """What the user can ask of `bas data proxy` and `bas data synthetic`. Nothing here imports PyAV."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import InputError
 
+ExportFormat = Literal["soccernet", "osl", "csv", "edl", "fcpxml", "vtt", "ffmetadata"]
 X264_PRESET = "veryfast"
 _MAX_MATCHES = 1000
 

@@ -25,11 +25,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
+from ..data.exports import FORMATS, Labels, export
 from ..errors import InputError
+from ..events import Event
 from ..files import parse_json
 from .agreement import agreements
 from .document import Conflict, shown
-from .exports import FORMATS, export
 from .session import LabelMatch, Session
 
 LOOPBACK = "127.0.0.1"
@@ -317,7 +318,10 @@ class _Api:
         """/api/export"""
         match, asked = self._match(request), request.query_params.get("classes", "")
         classes = [name for name in asked.split(",") if name] or self._session.classes
-        text, media_type, name = export(match, request.query_params.get("format", ""), classes)
+        spots = match.document.of_kind("spot", half=match.half)
+        events = [Event(item["ms"], item["label"], half=item["half"]) for item in spots]
+        labels = Labels.of(match.match.id, events, classes, video=match.match.video, info=match.info)
+        text, media_type, name = export(labels, request.query_params.get("format", ""))
         safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
         return Response(text, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{safe}"'})
 

@@ -230,3 +230,31 @@ def test_from_csv_to_a_figure(bas: Callable[..., int], spots: Path, capsys: pyte
     for labels in (spots, spots / "s.zarr"):
         assert bas("eval", labels, spots / "found", "--json") == 0
         assert json.loads(capsys.readouterr().out)["means"]["mAP"]["value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name"), [("csv", "CSV"), ("osl", "OSL JSON"), ("soccernet", "SoccerNet JSON")]
+)
+def test_what_is_written_is_read_again(bas: Callable[..., int], spots: Path, name: str, format_name: str) -> None:
+    (spots / "clip_1.csv").write_text("2.4,PASS\n9,SHOT\n")
+    assert bas("data", "convert", spots, spots / "out", "--format", name) == 0
+    (path,) = (spots / "out").iterdir()
+    found_format, found = read_annotations(path)
+    assert found_format == format_name
+    assert [(each.ms, each.label) for each in of_video(found, spots / "clip_1.mp4", alone=True)] == [
+        (2400, "PASS"),
+        (9000, "SHOT"),
+    ]
+
+
+def test_predictions_are_converted_with_their_confidence(bas: Callable[..., int], tmp_path: Path) -> None:
+    write_predictions(
+        tmp_path / "p" / "a" / "results_spotting.json", [Event(80, "PASS", confidence=0.25)], url_local="a"
+    )
+    (tmp_path / "p" / "prediction.json").write_text("{}")
+    assert bas("data", "convert", tmp_path / "p", tmp_path / "out", "--format", "osl") == 0
+    document = json.loads((tmp_path / "out" / "a-osl.json").read_text())
+    assert document["data"][0]["events"] == [
+        {"head": "action", "label": "PASS", "position_ms": "80", "confidence": 0.25}
+    ]
+    assert bas("data", "convert", tmp_path / "gone", tmp_path / "out", "--format", "osl") == 2

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bas.data.exports import FORMATS
 from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
-from bas.label.exports import FORMATS
 from bas.label.learn import LearnTask, Marked, learning_curve
 from bas.label.options import LabelOptions
 from bas.label.server import files_app

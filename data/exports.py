@@ -1,19 +1,26 @@
-"""Labels as other programs read them: SoccerNet and OSL JSON, CSV, and edit lists and chapters of chosen classes."""
+"""Spots as other programs read them: SoccerNet and OSL JSON, CSV, and edit lists and chapters of chosen classes."""
 
 import csv
 import io
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
-if TYPE_CHECKING:
-    from .session import LabelMatch
-
+from ..cache.layout import METADATA
 from ..errors import InputError
-from ..events import Event
+from ..events import Event, Split, read_events, read_labels
+from ..extract.video.reader import VideoInfo, probe_video
+from ..files import disk_errors, write_text_atomic
+from ..workers import SILENT, MatchResult, Summary, each_match
+from .games import find_labels, game_of_folder
+from .sources import find_data_set
+
+PREDICTIONS, RECORD = "results_spotting.json", "prediction.json"
 
 CLIP_BEFORE_MS, CLIP_AFTER_MS = 3000, 3000
 """What an edit list shows around a spot."""
@@ -32,6 +39,32 @@ class Labels:
     """In time order."""
     classes: tuple[str, ...]
 
+    @classmethod
+    def of(
+        cls,
+        match_id: str,
+        events: Sequence[Event],
+        classes: Sequence[str],
+        *,
+        video: Path | None,
+        info: VideoInfo | None,
+    ) -> "Labels":
+        """Spots of some classes of a match, with what is known of its video."""
+        return cls(
+            match_id=match_id,
+            video_name=video.name if video else "",
+            fps=info.rate if info else Fraction(25),
+            seconds=float(info.end_seconds) if info else 0.0,
+            size=(info.display_width, info.display_height) if info else (0, 0),
+            events=tuple(sorted(event for event in events if event.label in classes)),
+            classes=tuple(classes),
+        )
+
+    @property
+    def file_name(self) -> str:
+        """Without its ending."""
+        return self.match_id.replace("/", "_")
+
     @property
     def clips_ms(self) -> list[tuple[int, int, str]]:
         """(from, to, name) of a clip around each spot, inside the video."""
@@ -42,8 +75,8 @@ class Labels:
         ]
 
 
-def export(match: "LabelMatch", format_name: str, classes: Sequence[str]) -> tuple[str, str, str]:
-    """(text, media type, file name) of a match's spots of some classes.
+def export(labels: Labels, format_name: str) -> tuple[str, str, str]:
+    """(text, media type, file name) of a match's spots.
 
     Raises:
         InputError: no such format.
@@ -51,31 +84,57 @@ def export(match: "LabelMatch", format_name: str, classes: Sequence[str]) -> tup
     if format_name not in FORMATS:
         raise InputError("no such format", got=repr(format_name)[:40], wanted=", ".join(FORMATS))
     write, media_type, ending = FORMATS[format_name]
-    spots = match.document.of_kind("spot", half=match.half)
-    info, video = match.info, match.match.video
-    events = tuple(Event(item["ms"], item["label"], half=item["half"]) for item in spots if item["label"] in classes)
-    labels = Labels(
-        match.match.id,
-        video.name if video else "",
-        info.rate if info else Fraction(25),
-        float(info.end_seconds) if info else 0.0,
-        (info.display_width, info.display_height) if info else (0, 0),
-        events,
-        tuple(classes),
-    )
-    return write(labels), media_type, f"{match.match.id.rsplit('/', 1)[-1]}{ending}"
+    return write(labels), media_type, f"{labels.file_name}{ending}"
+
+
+def export_all(source: Path, out: Path, format_name: str, *, splits: Sequence[Split] = ()) -> Summary:
+    """Write the spots of every match of a data set, store, label file or folder of predictions; a file per match.
+
+    Raises:
+        InputError: no such format, or nothing to write. A match that fails is in the summary instead.
+    """
+    if format_name not in FORMATS:
+        raise InputError("no such format", got=format_name, wanted=", ".join(FORMATS))
+    started, videos = time.perf_counter(), dict[str, Path]()
+    if source.is_dir() and (source / RECORD).exists():
+        games = {game: [*read_events(path, key="predictions")] for game, path in _predictions(source).items()}
+        classes: Sequence[str] = sorted({event.label for events in games.values() for event in events})
+    else:
+        found = find_labels(source, splits=splits)
+        games = {game: read_labels(each) if isinstance(each, Path) else [*each] for game, each in found.files.items()}
+        classes = found.classes
+        if source.is_dir() and not (source / METADATA).exists():
+            videos = {match.game: match.video for match in find_data_set(source).matches if match.video is not None}
+
+    def one(game: str) -> MatchResult:
+        video = videos.get(game)
+        labels = Labels.of(game, games[game], classes, video=video, info=probe_video(video) if video else None)
+        text, _, name = export(labels, format_name)
+        with disk_errors(out):
+            write_text_atomic(out / name, text)
+        return MatchResult(match_id=game, status="written", columns={"spots": len(labels.events), "file": name})
+
+    results = each_match(sorted(games), one, SILENT)
+    return Summary(results=tuple(results), target=str(out), seconds=time.perf_counter() - started)
+
+
+def _predictions(folder: Path) -> dict[str, Path]:
+    game_of = game_of_folder(folder)
+    return {game_of(path.parent): path for path in sorted(folder.rglob(PREDICTIONS))}
 
 
 def _soccernet(labels: Labels) -> str:
-    document = {"UrlLocal": labels.match_id, "annotations": [event.to_json() for event in labels.events]}
+    key = "predictions" if any(event.confidence is not None for event in labels.events) else "annotations"
+    document = {"UrlLocal": labels.match_id, key: [event.to_json() for event in labels.events]}
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def _osl(labels: Labels) -> str:
     """OpenSportsLab's JSON, version 2."""
-    events = [
-        {"head": "action", "label": event.label, "position_ms": str(event.position_ms)} for event in labels.events
-    ]
+    events = []
+    for event in labels.events:
+        record: dict[str, Any] = {"head": "action", "label": event.label, "position_ms": str(event.position_ms)}
+        events.append(record if event.confidence is None else {**record, "confidence": float(event.confidence)})
     document = {
         "version": "2.0",
         "task": "action_spotting",
@@ -199,5 +258,3 @@ FORMATS: Mapping[str, tuple[Write, str, str]] = {
     "ffmetadata": (_ffmetadata, "text/plain", ".ffmeta"),
 }
 """Name -> (writer, media type, ending)."""
-EXPORT_NAMES: tuple[str, ...] = tuple(FORMATS)
-Record = dict[str, Any]
