@@ -148,6 +148,7 @@ const COMMANDS = {
   ...COMMON_KEYS, a: () => stepSpot(-1), d: () => stepSpot(1), p: () => stepProposal(-1), n: () => stepProposal(1),
   j: () => shuttle(-1), k: () => shuttle(0), l: () => shuttle(1), i: beginStretch, o: endStretch, r: toggleLoop, Escape: unpick,
   Enter: onProposal((p) => accept(proposed.cls[p])), x: onProposal(reject), Delete: deletePicked,
+  0: () => setWindow(0, state.lengthMs), // with fewer than ten classes
   Backspace: () => (state.picked?.proposal >= 0 ? reject() : deletePicked()),
 };
 

@@ -87,6 +87,7 @@ function buildLabelPage() {
   listenToPointer({ click, find: tipOf, grab });
   listenToKeys(commandOf);
   window.addEventListener("hashchange", goToAddress);
+  window.addEventListener("beforeunload", (event) => { if (talk.queue.length) event.preventDefault(); });
   // after the mouse has used a control, keys are for the lanes again
   const toLanes = () => { if (!document.querySelector("dialog[open]")) lanesCanvas.focus({ preventScroll: true }); };
   document.addEventListener("click", (event) => { if (event.detail && event.target.closest("button, [type=checkbox]")) toLanes(); });

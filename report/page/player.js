@@ -53,6 +53,7 @@ function buildVideo() {
   video.addEventListener("play", () => { onScreen.wanted = -1; });
   video.addEventListener("timeupdate", () => { if (performance.now() - onScreen.shownAt > SILENT_MS && !video.paused) followVideo(); });
   video.addEventListener("play", stopBack);
+  video.addEventListener("ended", () => { if (playing.loopMs !== null) seek(playing.loopMs - LOOP_MS, { play: true }); });
   return [video, el("div", { id: "no-video", role: "status", hidden: true })];
 }
 
