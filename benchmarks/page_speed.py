@@ -2,7 +2,7 @@
 
     python benchmarks/page_speed.py [--spots 0,1000,12000] [--keys 60]
 
-A match of 90 minutes with twelve classes, as many spots as named, 4,000 proposals and a confidence curve per class; seen
+A match of 90 minutes with twelve classes, as many spots as named, 4,000 proposals, and confidence curves; seen
 whole, and two minutes of it. Keys are in turn: a frame on, a spot of each of three classes, next spot, next proposal,
 accept, reject. The last column is the ratio to the first size, key by key.
 """

@@ -212,6 +212,7 @@ function toggleClass(c, isOn) {
 
 /** The list of classes is another one: for everybody, as it comes with the news. */
 function classesChanged(names) {
+  setProposals(null); // they number the classes as they were
   setClasses(names);
   state.offClasses.clear();
   [palette, widest] = [null, 0];

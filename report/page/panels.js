@@ -47,8 +47,7 @@ function buildLearn() {
     on: { change: () => order("/api/settings", { train_after: Math.max(0, Math.round(Number(after.value)) || 0) }) } });
   show("learn",
     el("div", { class: "row" }, el("h2", {}, "Learn"),
-      el("button", { id: "train", type: "button", on: { click: train } }, "Train"),
-      el("label", {}, "after every ", after, " changes"), el("span", { class: "quiet" }, "(0: by the button)")),
+      el("label", { title: "0: by the button alone" }, "train after every ", after, " changes")),
     el("progress", { id: "progress", max: 1, value: 0, hidden: true, "aria-label": "Progress" }),
     el("p", { id: "learnt", class: "hint" }),
     el("button", { id: "measure", type: "button", on: { click: () => order("/api/curve") } }, "What are the next labels worth?"),

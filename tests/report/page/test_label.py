@@ -224,12 +224,44 @@ def test_two_windows_see_each_other_and_do_not_overwrite(
     labelling.problems.clear()
 
 
+def test_changes_wait_for_a_server_that_does_not_answer(
+    label: Callable[..., Any], make_clip: Callable[..., Path]
+) -> None:
+    labelling = label(make_clip("a.mp4", num_frames=250))
+    window = labelling.window()
+    settle(window)
+    window.page.route("**/api/**", lambda route: route.abort())
+    window.page.keyboard.press("1")
+    window.page.keyboard.press("2")
+    window.until("document.getElementById('status').textContent.includes('2 changes on the way')")
+    assert "The server does not answer" in window.page.inner_text("#picked")
+    assert labelling.items() == []
+    window.page.unroute("**/api/**")
+    settle(window)
+    assert labelling.items() == [("spot", 0, "PASS"), ("spot", 0, "DRIVE")]
+
+    def lose_the_answer(route: Any) -> None:
+        route.fetch()
+        route.abort()
+        window.page.unroute("**/changes")
+
+    window.page.route("**/changes", lose_the_answer)
+    press(window, "ArrowRight", "1")
+    assert labelling.items()[2:] == [("spot", 40, "PASS")]
+    assert window.call("basLabel.items.size") == 3
+    assert "changed in another window" not in window.page.inner_text("#picked")
+    assert [each for each in labelling.problems if "ERR_FAILED" not in each and "409" not in each] == []
+    labelling.problems.clear()
+
+
 def test_classes_are_edited_and_names_are_text(label: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
     bad = "<img src=x onerror=alert(1)>"
     labelling = label(make_clip("a.mp4", num_frames=50), classes=("PASS", bad))
     window = labelling.window()
     settle(window)
     press(window, "1")
+    propose(labelling, (1000, 0, 0.9, 0.1), (1500, 1, 0.5, 0.9))
+    window.until("basLabel.proposed.ms.length === 2 && basLabel.proposed.curves !== null")
     page = window.page
     page.click("#classes summary")
     assert page.locator("#classes details button:has-text('remove')").first.is_disabled()
