@@ -58,7 +58,7 @@ async function fetchProposals() {
   const isNews = proposals && proposals.version !== proposed.version;
   setProposals(proposals);
   changed();
-  if (isNews && !state.picked) tell(`The model proposes ${plural(numOpen(), "spot")}: n leads through them.`);
+  if (isNews) tell(`The model proposes ${plural(numOpen(), "spot")}: n leads through them.`);
 }
 
 function goToAddress() {

@@ -408,10 +408,13 @@ def test_clips_are_played_where_the_whole_video_is_not_there(
     open_page: Callable[..., Any], subject: Callable[..., EvaluatedRun], pages: Any
 ) -> None:
     write_match(pages.folder, seconds=4, seed=1)
-    games: dict[str, tuple[Found, Found]] = {"m": ([(150, 0, 1.0), (300, 0, 1.0)], [(150, 0, 0.5), (300, 0, 0.6)])}
+    games: dict[str, tuple[Found, Found]] = {
+        "m": ([(150, 0, 1.0), (300, 0, 1.0)], [(150, 0, 0.5), (300, 0, 0.6), (500, 0, 0.9)])
+    }
     clips = {"m": (Clip(4000, 8000, "224p.mp4"), Clip(1000, 5040, "gone.mp4"))}
     window = open_page(pages.write([subject("a", games, ["HIT"])], ["HIT"], clips=clips))
     page = window.page
+    assert page.inner_text("#errors-body [aria-pressed=true]").startswith("false alarm")  # nothing is missed
     assert "Pick an error or a hit" in page.inner_text("#no-video")
     page.keyboard.press("d")  # at 6 s; it is played from 5 s on, which the other clip holds as well, for a moment
     window.until("document.querySelector('video').currentTime > 1.2")

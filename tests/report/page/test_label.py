@@ -206,6 +206,33 @@ def test_proposals_are_accepted_rejected_and_nudged(label: Callable[..., Any], m
     assert window.page.inner_text("#picked").startswith("0:01.000  Proposal")
 
 
+@pytest.mark.slow
+def test_from_a_few_marks_to_proposals(
+    label: Callable[..., Any], make_clip: Callable[..., Path], pulse_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A minute with an event every two seconds: the first half is marked, the other half is proposed and accepted."""
+    clip = make_clip("m-train.mp4", num_frames=1500, size=(64, 48))
+    store = pulse_store(tmp_path / "store.zarr", splits=("train",), num_rows=1500, gap_rows=50)
+    labelling = label(clip, store=store)
+    window = labelling.window()
+    settle(window)
+    for number in range(15):  # PASS at 0.8 s, DRIVE at 2.8 s, ...
+        window.call(f"location.hash = '#match=m-train&t={0.8 + 2 * number:.3f}'")
+        window.until(f"Math.abs(basLabel.state.cursorMs - {800 + 2000 * number}) < 1")
+        press(window, "12"[number % 2])
+    press(window, "Shift+ArrowRight", "o")  # everything up to here
+    window.page.click("#train")
+    window.until("basLabel.proposed.ms.length > 10", seconds=120)
+    assert "The model proposes" in window.page.inner_text("#picked")
+    window.page.select_option("#next select", "time")
+    press(window, *["Enter"] * 6)  # the first goes to the first proposal
+    found = [item for item in labelling.items() if item[0] == "spot"]
+    wanted = [("spot", 800 + 2000 * number, ("PASS", "DRIVE")[number % 2]) for number in range(20)]
+    assert all(
+        abs(ms - at) <= 120 and name == label for (_, ms, name), (_, at, label) in zip(found, wanted, strict=True)
+    )
+
+
 def test_two_windows_see_each_other_and_do_not_overwrite(
     label: Callable[..., Any], make_clip: Callable[..., Path]
 ) -> None:
