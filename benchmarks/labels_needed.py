@@ -27,6 +27,8 @@ from bas.eval.spots import Game, Spots
 from bas.label.learn import LearnTask, Marked, _Data
 
 KEY_SECONDS, LOOK_SECONDS, NEAR_MS = 1.0, 2.0, 500
+CLASSES: list[str] = []
+"""That are labelled."""
 WAYS = ("order", "assisted", "teach", "confidence")
 Mark = tuple[int, int]
 """Milliseconds on the clock of all matches, one after the other, and class."""
@@ -115,7 +117,7 @@ class Person:
 def truth_of(store: FeatureStore, match_id: str) -> list[Mark]:
     """(ms, class) of a match's events."""
     events = store.match(match_id).meta.events() or []
-    return sorted((event.position_ms, store.classes.index(event.label)) for event in events)
+    return sorted((event.position_ms, CLASSES.index(event.label)) for event in events if event.label in CLASSES)
 
 
 def judged(data: _Data, models: list[Any], store: FeatureStore, first: int, args: argparse.Namespace) -> float:
@@ -125,9 +127,9 @@ def judged(data: _Data, models: list[Any], store: FeatureStore, first: int, args
         scores = np.mean([data.scores(model, number) for model in models], axis=0)
         true = truth_of(store, data.marked[number].match_id)
         rows = [int(ms * fps / 1000) for ms, _ in true]
-        events = Spots.collect(rows, [c for _, c in true], [1.0] * len(true), num_classes=len(store.classes))
+        events = Spots.collect(rows, [c for _, c in true], [1.0] * len(true), num_classes=len(CLASSES))
         games.append(Game(events, find_spots(scores, default_peaks(fps))))
-    size = args.classes or len(store.classes)
+    size = args.classes or len(CLASSES)
     per_class = average_map(games, MetricSettings((args.delta,), fps=fps)).per_class[:size]
     held = np.sum([game.events.counts for game in games], axis=0)[:size] > 0
     return float(per_class[held].mean())
@@ -156,7 +158,7 @@ def run(store: FeatureStore, labelled: list[str], unseen: list[str], way: str, a
                     person.answers(ms, c)
                     asked += 1
         marked = (*person.marked(), *(Marked(each, (), (), ()) for each in unseen))
-        data = _Data.open(LearnTask(store.path, store.classes, marked, seed=args.seed))
+        data = _Data.open(LearnTask(store.path, tuple(CLASSES), marked, seed=args.seed))
         models = [data.train(data.known, seed=args.seed + head) for head in range(2)]
         proposals = []
         for place, start in enumerate(clock.starts_ms[:-1]):
@@ -194,11 +196,13 @@ def main() -> None:
     parser.add_argument("--step-seconds", type=float, default=240)
     parser.add_argument("--answers", type=int, default=60, help="per round")
     parser.add_argument("--classes", type=int, default=0, help="mean over the first so many classes; 0: all")
+    parser.add_argument("--only", default="", help="A,B,...: label these classes alone")
     parser.add_argument("--delta", type=Fraction, default=Fraction(1), help="full width of the tolerance in seconds")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
     args = parser.parse_args()
     store = FeatureStore.open(args.store)
+    CLASSES.extend(args.only.split(",") if args.only else store.classes)
     labelled, unseen = (
         [next(match_id for match_id in store.matches() if name in match_id) for name in names]
         for names in (args.labelled, args.unseen)

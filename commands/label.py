@@ -21,6 +21,9 @@ def label(
     store: Annotated[
         Path, typer.Option(help="Features of the videos; those that are missing are made while you label.")
     ] = Path("bas-label.zarr"),
+    run: Annotated[
+        list[Path] | None, typer.Option(help="Begin with the proposals of this finished run; repeated: of their mean.")
+    ] = None,
     imports: Annotated[
         list[Path] | None,
         typer.Option("--import", help="Spots from CSV, OSL JSON, Label Studio or CVAT to begin with; may be repeated."),
@@ -37,7 +40,7 @@ def label(
     from ..report.page.data import label_page
 
     options = replace(options, person=options.person or _user())
-    with opened_session(sources, store, options) as session:
+    with opened_session(sources, store, options, run or ()) as session:
         for match in session.matches:
             say(f"{match.match.id}: labels in {match.document.path}")
             note(match.problem)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cache.store import FeatureStore
-from ..errors import InputError
+from ..errors import InputError, refuse_differing
 from ..eval.peaks import default_peaks, find_spots
 from ..eval.spots import Game, Spots
 from ..events import TimeGrid
@@ -34,7 +34,7 @@ NUM_STEPS = 120
 NEAR_SECONDS = Fraction(1, 2)
 """Rows this near to a spot that was marked, accepted or rejected count as labelled, also outside of stretches."""
 LEAST_SPOTS = 2
-_LEAST_CONFIDENCE = 0.03
+_LEAST_CONFIDENCE, _LEAST_CONFIDENCE_OF_RUNS = 0.03, 0.2
 _MORE_THAN_EXPECTED, _LEAST_PROPOSALS = 3.0, 20
 """Proposals of a class: this many times what its rate in the marked time lets expect, at least so many."""
 _FOLDS, _SHARES = 4, (0.25, 0.5, 1.0)
@@ -192,8 +192,9 @@ def teaching_value(
     """
     if not len(confidence):
         return np.zeros(0, np.float32)
-    unsure = 1 - np.abs(2 * confidence - 1)
-    value = (unsure + disagreement) / np.sqrt(1.0 + num_marked)
+    # While little is marked, a sure proposal of a rare class brings most: it is another example of it, or a wrong one
+    # that the heads are sure about. What they are unsure about is mostly nothing then (measured, see RESULTS).
+    value = confidence * (1 + disagreement) / np.sqrt(1.0 + num_marked)
     return np.asarray(value / max(float(value.max()), 1e-9), np.float32)
 
 
@@ -303,25 +304,10 @@ class _Data:
 
     def propose(self, models: Sequence["SpottingModel"], number: int) -> Proposals:
         """Proposals for the rows of a match that are not in a labelled stretch."""
-        marked, grid = self.marked[number], TimeGrid(self.fps)
-        of_heads = np.stack([self.scores(model, number) for model in models])  # (heads, R, K)
-        mean_rk, spread_rk = of_heads.mean(0), np.ptp(of_heads, axis=0)
-        spots = find_spots(mean_rk, replace(default_peaks(self.fps), threshold=_LEAST_CONFIDENCE))
-        known = np.zeros(len(mean_rk), np.bool_)
-        for from_ms, to_ms in marked.stretches_ms:
-            known[grid.frame(from_ms) : grid.frame(to_ms)] = True
+        of_heads = np.stack([self.scores(model, number) for model in models])
         num_marked = np.bincount([c for each in self.marked for _, c in each.spots], minlength=len(self.chosen.classes))
         rate = num_marked / max(1.0, self.marked_seconds)
-        left_seconds = np.count_nonzero(~known) / float(self.fps)
-        spots = _surest(spots.keep(~known[spots.frames]), _MORE_THAN_EXPECTED * rate * left_seconds)
-        index = np.repeat(np.arange(spots.num_classes), spots.counts)
-        order = np.lexsort((index, spots.frames))
-        rows, index = spots.frames[order], index[order]
-        confidence = spots.values[order].astype(np.float32)
-        teach = teaching_value(confidence, spread_rk[rows, index], num_marked[index])
-        ms = np.array([grid.instant_ms(row) for row in rows.tolist()], np.int64)
-        curves_kr = np.ascontiguousarray(np.round(255 * mean_rk.T).astype(np.uint8))
-        return Proposals(marked.match_id, ms, index.astype(np.int64), confidence, teach, curves_kr, self.fps)
+        return _proposals(self.marked[number], of_heads, self.fps, num_marked=num_marked, rate=rate)
 
     def folds(self, number: int) -> list[NDArray[np.bool_]]:
         """Known rows cut into parts of about as many spots each, in order of time: neighbours stay together."""
@@ -371,6 +357,87 @@ class _Data:
         firsts = [place.first_row for place in self.bank.matches]
         rows = [first + row for first, match in zip(firsts, self.chosen.train, strict=True) for row, _ in match.events]
         return np.array(rows, np.int64)
+
+
+def _proposals(
+    marked: Marked,
+    of_heads_hrk: NDArray[np.float32],
+    fps: Fraction,
+    *,
+    num_marked: NDArray[np.int64],
+    rate: NDArray[np.float64] | None,
+) -> Proposals:
+    """Peaks of the heads' mean outside of the labelled stretches of a match.
+
+    Args:
+        marked: what is marked in it.
+        of_heads_hrk: (heads, R, K) confidences.
+        fps: rows per second.
+        num_marked: (K,) marked spots of each class, in all matches.
+        rate: (K,) marked spots a second, which bounds how many are proposed; None: all that are sure enough.
+    """
+    grid = TimeGrid(fps)
+    mean_rk, spread_rk = of_heads_hrk.mean(0), np.ptp(of_heads_hrk, axis=0)
+    least = _LEAST_CONFIDENCE if rate is not None else _LEAST_CONFIDENCE_OF_RUNS
+    spots = find_spots(mean_rk, replace(default_peaks(fps), threshold=least))
+    open_rows = np.ones(len(mean_rk), np.bool_)
+    for from_ms, to_ms in marked.stretches_ms:
+        open_rows[grid.frame(from_ms) : grid.frame(to_ms)] = False
+    spots = spots.keep(open_rows[spots.frames])
+    if rate is not None:
+        spots = _surest(spots, _MORE_THAN_EXPECTED * rate * (np.count_nonzero(open_rows) / float(fps)))
+    index = np.repeat(np.arange(spots.num_classes), spots.counts)
+    order = np.lexsort((index, spots.frames))
+    rows, index = spots.frames[order], index[order].astype(np.int64)
+    confidence = spots.values[order].astype(np.float32)
+    teach = teaching_value(confidence, spread_rk[rows, index], num_marked[index])
+    ms = np.array([grid.instant_ms(row) for row in rows.tolist()], np.int64)
+    curves_kr = np.ascontiguousarray(np.round(255 * mean_rk.T).astype(np.uint8))
+    return Proposals(marked.match_id, ms, index, confidence, teach, curves_kr, fps)
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """Finished runs that are to propose."""
+
+    store: Path
+    runs: tuple[Path, ...]
+    classes: tuple[str, ...]
+    """Of the session; those of the runs are among them."""
+    marked: tuple[Marked, ...]
+
+
+def propose_by_runs(task: RunTask, tell: Tell) -> dict[str, Any]:
+    """Propose by what finished runs say about the stored rows. Returns as `learn`.
+
+    Raises:
+        InputError: a run cannot be used, or was trained on other features.
+    """
+    from ..data.games import StoredPart
+    from ..extract.rows import stored_rows
+    from ..heads.ensemble import Ensemble
+    from ..heads.training.loop import choose_device
+
+    started, store = time.perf_counter(), FeatureStore.open(task.store)
+    ensemble = Ensemble.load(task.runs, choose_device("auto"))
+    wanted = ensemble.full_features if store.settings.reduction is None else ensemble.features
+    refuse_differing(
+        store.settings.differing(wanted),
+        f"{store.path}: rows of other settings than the run was trained on",
+        got=vars(store.settings),
+        wanted=vars(wanted),
+        cure="name the store that the run was trained on, or leave --run out",
+    )
+    places = [task.classes.index(name) for name in ensemble.first.classes]
+    for number, marked in enumerate(task.marked):
+        tell(("done", (number / len(task.marked), f"proposing for {marked.match_id}")))
+        part = StoredPart(marked.match_id, None, None, store)
+        rows = stored_rows(part, view=ensemble.view, device=ensemble.device, reduction=ensemble.reduction)
+        scores_rk = np.zeros((rows.bank.num_rows, len(task.classes)), np.float32)
+        scores_rk[:, places] = ensemble.scores(rows.bank)
+        num_marked = np.bincount([c for _, c in marked.spots], minlength=len(task.classes))
+        tell(("match", _proposals(marked, scores_rk[None], rows.fps, num_marked=num_marked, rate=None)))
+    return {"seconds": round(time.perf_counter() - started, 2), "runs": [str(run) for run in task.runs]}
 
 
 def _settings(task: LearnTask, fps: Fraction) -> "TrainSettings":

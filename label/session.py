@@ -28,7 +28,17 @@ from ..extract.video.reader import VideoInfo, probe_video
 from ..files import cache_folder, disk_errors, write_text_atomic
 from ..workers import Failure, MatchResult, Progress, Report, Result, Worker
 from .document import Document, is_class_name, opened
-from .learn import LEAST_SPOTS, CurvePoint, LearnTask, Marked, Proposals, learn, learning_curve
+from .learn import (
+    LEAST_SPOTS,
+    CurvePoint,
+    LearnTask,
+    Marked,
+    Proposals,
+    RunTask,
+    learn,
+    learning_curve,
+    propose_by_runs,
+)
 from .options import LabelOptions
 
 _WRITE_SECONDS = 0.5
@@ -264,6 +274,14 @@ class Session:
         """
         self._begin(self.training, "training", first, learn, self._trained)
 
+    def propose_by_runs(self, runs: Sequence[Path]) -> None:
+        """Begin with what finished runs propose, for the matches whose features are there."""
+        task = self._task(0)
+        if task.marked:
+            self.training.begin("loading the run")
+            by_runs = RunTask(task.store, tuple(runs), task.classes, task.marked)
+            self._spawn(self._learner, (propose_by_runs, by_runs), self.training, self._heard, self._trained)
+
     def measure_curve(self) -> None:
         """Begin to measure the learning curve. Raises as `train`."""
         self._begin(self.curve, "learning curve", 0, learning_curve, self._measured)
@@ -458,8 +476,16 @@ class Session:
 
 
 @contextlib.contextmanager
-def opened_session(sources: Sequence[Path], store: Path, options: LabelOptions) -> Iterator[Session]:
+def opened_session(
+    sources: Sequence[Path], store: Path, options: LabelOptions, runs: Sequence[Path] = ()
+) -> Iterator[Session]:
     """A session over videos and data sets; ended with the block, with every label file written.
+
+    Args:
+        sources: video files and data set folders.
+        store: of their features; made, or added to, in the background.
+        options: all else.
+        runs: finished runs whose proposals are there to begin with.
 
     Raises:
         InputError: nothing to label, no classes, or a label file that another process holds.
@@ -471,7 +497,7 @@ def opened_session(sources: Sequence[Path], store: Path, options: LabelOptions) 
         raise InputError(
             "no video to label", got=", ".join(map(str, sources)), wanted="video files or data set folders"
         )
-    classes = _classes(data_set, options.classes)
+    classes = _classes(data_set, (*options.classes, *_classes_of(runs)))
     paths = {match.id: _label_file(match, options) for match in matches}
     with opened(list(paths.values())) as documents:
         labelled = [_label_match(match, documents[paths[match.id]]) for match in matches]
@@ -480,6 +506,8 @@ def opened_session(sources: Sequence[Path], store: Path, options: LabelOptions) 
             session.set_classes(classes)
         session.run_writer()
         session.begin_extraction()
+        if runs:
+            session.propose_by_runs(runs)
         try:
             yield session
         finally:
@@ -498,6 +526,14 @@ def _classes(data_set: DataSet, asked: Sequence[str]) -> list[str]:
             cure="--classes SERVE,SMASH",
         )
     return classes
+
+
+def _classes_of(runs: Sequence[Path]) -> list[str]:
+    if not runs:
+        return []
+    from ..heads.training.checkpoint import RunRecord  # with it comes torch
+
+    return [name for run in runs for name in RunRecord.read(run).classes]
 
 
 def _label_file(match: Match, options: LabelOptions) -> Path:

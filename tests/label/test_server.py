@@ -4,13 +4,18 @@ import json
 import re
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bas.heads.training.loop import train
+from bas.heads.training.settings import TrainSettings
 from bas.label.exports import FORMATS
 from bas.label.learn import LearnTask, Marked, learning_curve
+from bas.label.options import LabelOptions
 from bas.label.server import files_app
+from bas.label.session import opened_session
 from bas.report.make import ReportResult
 from bas.report.page.data import PageMatch
 
@@ -115,6 +120,26 @@ def test_from_marks_to_proposals_and_back(workplace: Path) -> None:
         assert visitor.post("/api/match/0/undo", {})["changes"][0]["after"] is None
     labels = json.loads((workplace / "m-train.Labels-ball.json").read_text())
     assert labels["annotations"] == []  # written at the end, with what was undone
+
+
+def test_a_finished_run_proposes_to_begin_with(
+    workplace: Path, pulse_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = pulse_store(tmp_path / "to-learn.zarr", num_rows=600)
+    settings = TrainSettings(head="tcn", clip_len=25, hop_rows=9, batch=8, frames_per_epoch=8000, epochs=4, lr=3e-3)
+    train(store, tmp_path / "run", settings, device="cpu")
+    video, asked = workplace / "m-train.mp4", LabelOptions(classes=("OTHER",), person="anna")
+    with opened_session([video], workplace / "store.zarr", asked, [tmp_path / "run"]) as session:
+        assert session.classes == ["OTHER", "PASS", "DRIVE"]
+        while session.training.state == "running":
+            time.sleep(0.1)
+        found = session.proposals["m-train"]
+        proposed = list(zip(found.ms.tolist(), (session.classes[c] for c in found.classes), strict=True))
+        hits = [
+            any(label == name and abs(ms - at) <= 120 for at, name in proposed) for ms, label in true_spots(workplace)
+        ]
+        assert sum(hits) >= 0.9 * len(hits)
+        assert session.matches[0].document.items == {}
 
 
 def test_the_learning_curve_rises(workplace: Path) -> None:
