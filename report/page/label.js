@@ -36,6 +36,9 @@ function changed() {
   redraw();
 }
 
+const proposalStory = (p) => `Proposal: ${CLASSES[proposed.cls[p]]}, confidence ${proposed.conf[p].toFixed(2)}`;
+
+/** After another pick: tell of it, and put it into the address. */
 function changedPick() {
   const ms = pickedMs();
   if (playing.loopMs !== null && ms !== null) playing.loopMs = ms;
@@ -43,7 +46,7 @@ function changedPick() {
   const { proposal: p } = state.picked ?? {};
   const item = items.get(state.picked?.id);
   const by = item?.by ? ` by ${item.by}` : "";
-  tell(p >= 0 ? `${clock(ms, 3)}  Proposal: ${CLASSES[proposed.cls[p]]}, confidence ${proposed.conf[p].toFixed(2)}. Enter accepts, x rejects, a class key accepts it as that class.`
+  tell(p >= 0 ? `${clock(ms, 3)}  ${proposalStory(p)}. Enter accepts, x rejects, a class key accepts it as that class.`
     : !item ? "" : item.kind === "stretch" ? `Everything is marked from ${clock(item.from_ms)} to ${clock(item.to_ms)}${by}. Delete takes this back.`
       : `${clock(ms, 3)}  ${item.kind === "spot" ? item.label : `No ${item.label} here`}${by}`);
   drawNext();
@@ -177,9 +180,10 @@ function click(x, y) {
 function tipOf(x, y) {
   const found = markAt(x, y);
   if (!found) return "";
-  if (found.proposal >= 0) return `${clock(proposed.ms[found.proposal])}  ${CLASSES[proposed.cls[found.proposal]]}, confidence ${proposed.conf[found.proposal].toFixed(2)}`;
+  if (found.proposal >= 0) return `${clock(proposed.ms[found.proposal])}  ${proposalStory(found.proposal)}`;
   const item = items.get(found.id);
-  return item.kind === "stretch" ? "everything is marked here" : `${clock(item.ms, 3)}  ${item.kind === "spot" ? item.label : `no ${item.label}`}, by ${item.by ?? page.person}`;
+  if (item.kind === "stretch") return "everything is marked here";
+  return `${clock(item.ms, 3)}  ${item.kind === "spot" ? item.label : `no ${item.label}`}, by ${item.by ?? page.person}`;
 }
 
 /** A spot under the pointer, to be dragged along its lane: the video shows each frame on the way. */

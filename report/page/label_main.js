@@ -76,7 +76,9 @@ function buildLabelPage() {
     toolButton("from", "Everything is marked from here (i)", beginStretch), toolButton("to", "Everything is marked up to here (o)", endStretch),
     toolButton("loop", "Loop around what is picked, at half speed (r)", toggleLoop, { id: "loop", "aria-pressed": "false" }),
     el("label", {}, "Speed ", speedChoice()), el("output", { id: "now", "aria-label": "Time" }, clock(0, 3)));
-  show("tools", el("button", { id: "train", type: "button", disabled: true, on: { click: train } }, "Train"), toolButton("Undo", "Undo (ctrl z)", () => undo("undo")), toolButton("Redo", "Redo (ctrl shift z)", () => undo("redo")),
+  show("tools",
+    el("button", { id: "train", type: "button", disabled: true, on: { click: train } }, "Train"),
+    toolButton("Undo", "Undo (ctrl z)", () => undo("undo")), toolButton("Redo", "Redo (ctrl shift z)", () => undo("redo")),
     exportMenu(), toolButton("Keys ?", "All keys (?)", () => byId("help").showModal()));
   buildLanes("Timeline: one lane per class, spots below the line, proposals above it. Question mark lists all keys.",
     "The whole match: open proposals above the line, spots below it; drag the window",

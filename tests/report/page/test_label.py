@@ -261,7 +261,7 @@ def test_changes_wait_for_a_server_that_does_not_answer(
     window.page.keyboard.press("1")
     window.page.keyboard.press("2")
     window.until("document.getElementById('status').textContent.includes('2 changes on the way')")
-    assert "The server does not answer" in window.page.inner_text("#picked")
+    window.until("document.getElementById('status').textContent.includes('no answer from the server')")
     assert labelling.items() == []
     window.page.unroute("**/api/**")
     settle(window)
