@@ -38,7 +38,7 @@ function withinMs(frame, share = 0.5) {
 }
 
 function buildVideo() {
-  video = el("video", { controls: true, preload: "auto", playsinline: true, tabindex: -1, "aria-label": "Video of the match" });
+  video = el("video", { controls: true, preload: "metadata", playsinline: true, tabindex: -1, "aria-label": "Video of the match" });
   video.addEventListener("seeked", seekFurther);
   video.addEventListener("seeking", () => { if (!isSeeking) onScreen.wanted = -1; }); // by the video's own controls
   video.addEventListener("error", () => { if (video.getAttribute("src")) showNoVideo(playError(), ...cures()); });
