@@ -27,6 +27,10 @@ _TIME, _LABEL, _VIDEO, _TEAM = (
 """Column names of a CSV file, in lower case."""
 
 
+class NotAnnotations(InputError):  # noqa: N818 (an InputError by nature)
+    """A file that is of no format of spots that is known here."""
+
+
 @dataclass(frozen=True)
 class Annotation:
     """A spot in a file of another program."""
@@ -46,7 +50,8 @@ def read_annotations(path: Path) -> tuple[str, list[Annotation]]:
     """(name of the format, spots in the order of the file).
 
     Raises:
-        InputError: unreadable, of no format that is known, or a spot in it is not usable (names the line or entry).
+        NotAnnotations: of no format that is known.
+        InputError: unreadable, or a spot in it is not usable (names the line or entry).
     """
     data = read_bounded(path, max_bytes=MAX_BYTES)
     suffix = path.suffix.lower()
@@ -58,7 +63,7 @@ def read_annotations(path: Path) -> tuple[str, list[Annotation]]:
     for name, is_it, read in _JSON:
         if is_it(document):
             return name, list(read(document, path))
-    raise InputError(
+    raise NotAnnotations(
         f"{path}: annotations of a format that is not known",
         got=f"JSON with {_keys(document)}",
         wanted="CSV, OpenSportsLab's JSON, Label Studio's JSON, CVAT for video's XML, or SoccerNet's JSON",
@@ -113,7 +118,11 @@ def _csv(data: bytes, path: Path) -> Iterator[Annotation]:
     names = [cell.strip().lower() for cell in rows[0][1]]
     columns = {what: _column(names, known) for what, known in _COLUMNS.items()}
     if columns["label"] is None or columns["time"] is None:  # no header
-        start = 0 if parse_time_ms(rows[0][1][0]) is not None else 1
+        times = [parse_time_ms(cell) for cell in rows[0][1][:2]]
+        start = next((place for place, ms in enumerate(times) if ms is not None), None)
+        if start is None or len(rows[0][1]) <= start + 1 or parse_time_ms(rows[0][1][start + 1]) is not None:
+            wanted = f"a column of {', '.join(_TIME)} and one of {', '.join(_LABEL)}; or lines such as 83.5,PASS"
+            raise NotAnnotations(f"{path}: no table of spots", got=", ".join(rows[0][1])[:80], wanted=wanted)
         columns = {"video": 0 if start else None, "time": start, "label": start + 1, "team": start + 2}
         unit = "time"
     else:
@@ -216,9 +225,9 @@ def _cvat(data: bytes, path: Path) -> Iterator[Annotation]:
     try:
         root = ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
-        raise InputError(f"{path}: not valid XML", got=error, cure="export it again") from None
+        raise NotAnnotations(f"{path}: not valid XML", got=error, cure="export it again") from None
     if root.tag != "annotations":
-        raise InputError(f"{path}: not from CVAT", got=f"<{root.tag}>", wanted="<annotations>")
+        raise NotAnnotations(f"{path}: not from CVAT", got=f"<{root.tag}>", wanted="<annotations>")
     video = next((each.text or "" for each in root.iterfind(".//meta//source")), "")
     for track in root.iterfind("track"):
         frames = [shape.get("frame", "") for shape in track if shape.get("outside", "0") != "1"]

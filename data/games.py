@@ -9,7 +9,7 @@ from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import SPLITS, Event, Split, own_classes, read_labels
-from .folders import game_id, video_half
+from .folders import LABELS_NAME, game_id, video_half
 from .labels import CLASSES_NAME, find_classes, read_label_file
 from .sources import DataSet, Match, find_data_set, find_sources
 
@@ -201,11 +201,12 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         classes, findings = find_classes(source.parent, {game: file})
         findings += file.findings
         games, labels = {game}, set(file.first)
-        files, names = {game: source}, []
+        names = []
+        files: dict[str, Path | tuple[Event, ...]] = {game: source}
     else:
         data_set = find_data_set(source)
         wanted = [match for match in data_set.matches if not splits or match.split in splits]
-        files = {match.game: match.labels for match in wanted if match.labels is not None}
+        files = {match.game: _readable(match, data_set) for match in wanted if match.labels is not None}
         names = [(str(each.video), each.game) for each in data_set.matches if each.video and each.half is None]
         classes, findings = data_set.classes, list(data_set.findings)
         games = {match.game for match in data_set.matches}
@@ -219,6 +220,12 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         classes, about_classes = own, _averaged(classes, own)
         texts += about_classes
     return LabelSet(files, classes, texts, _by_stem(names))
+
+
+def _readable(match: Match, data_set: DataSet) -> Path | tuple[Event, ...]:
+    """A match's label file, or its events where another program wrote them in a format of its own."""
+    assert match.labels is not None
+    return match.labels if match.labels.name.endswith(LABELS_NAME) else data_set.label_files[match.game].events
 
 
 def _averaged(classes: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,9 +7,11 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import InputError
 from ..events import SOCCERNET_BALL_SPLITS, Event, Split, split_named
+from .annotations import Annotation, NotAnnotations, of_video, read_annotations
 from .folders import (
     LABELS_NAME,
     PREFERRED_HEIGHT,
@@ -43,6 +45,8 @@ _WRITE_LABELS = (
     f'write {LABELS_NAME} into the folder of each video: {{"annotations": [{{"label": "PASS", "position": "4000"}}]}}, '
     "position in milliseconds"
 )
+
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ class DataSet:
     classes: tuple[str, ...]
     """Class id is the position here plus one. Empty where there is neither a label nor a list."""
     findings: tuple[Finding, ...]
-    label_files: Mapping[Path, LabelFile] = field(repr=False, compare=False)
-    """What each label file holds, read once."""
+    label_files: Mapping[str, LabelFile] = field(repr=False, compare=False)
+    """What each game's label file holds, read once."""
     unread: tuple[Path, ...] = ()
     """Files that may be annotations, in a format that is not read."""
 
@@ -94,7 +98,7 @@ class DataSet:
         """Events of this video that can be used, in time order, relative to its start; None without a label file."""
         if match.labels is None:
             return None
-        events = self.label_files[match.labels].events
+        events = self.label_files[match.game].events
         return [event for event in events if match.half is None or event.half == match.half]
 
     def raise_errors(self) -> None:
@@ -112,6 +116,75 @@ class DataSet:
                 got="\n          ".join(lines),
                 cure=errors[0].cure if len(errors) == 1 else f"bas data check '{self.root}'",
             )
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What the files of other programs say about the matches of a data set."""
+
+    files: Mapping[str, LabelFile]
+    """By game."""
+    splits: Mapping[str, Split]
+    """By game, where the file's name is that of a split, such as OpenSportsLab's `train.json`."""
+    findings: tuple[Finding, ...]
+    unread: tuple[Path, ...]
+    """Files that hold no spots of these matches."""
+
+
+NO_ANNOTATIONS = Annotated({}, {}, (), ())
+
+
+def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[list[tuple[Match, F]], Annotated]:
+    """Give matches without labels those of CSV and JSON files that other programs wrote.
+
+    A file without names of videos is about the only video beside it, or the one of its own name.
+
+    Args:
+        found: matches, each with anything.
+        tables: files that may hold annotations.
+    """
+    files: dict[str, LabelFile] = {}
+    splits: dict[str, Split] = {}
+    sources: dict[str, Path] = {}
+    findings, unread = [], []
+    bare = [match for match, _ in found if match.video is not None and match.labels is None and match.half is None]
+    for path in tables:
+        try:
+            _, annotations = read_annotations(path) if bare else ("", [])
+        except NotAnnotations:
+            annotations = []
+        except InputError as reason:
+            findings.append(Finding.from_error(path.name, reason, prefix=f"{path}: "))
+            continue
+        beside = [match for match in bare if match.require_video().parent == path.parent]
+        is_used = False
+        for match in bare:
+            video = match.require_video()
+            is_own = match in beside and (len(beside) == 1 or path.stem.casefold() == video.stem.casefold())
+            own = of_video(annotations, video, alone=is_own)
+            if not own or match.game in files:
+                continue
+            is_used = True
+            files[match.game] = _label_file(own, path)
+            sources[match.game] = path
+            if split := split_named(path.stem):
+                splits[match.game] = split
+        if not is_used:
+            unread.append(path)
+    with_labels = [(replace(match, labels=sources.get(match.game, match.labels)), folder) for match, folder in found]
+    return with_labels, Annotated(files, splits, tuple(findings), tuple(unread))
+
+
+def _label_file(annotations: Sequence[Annotation], path: Path) -> LabelFile:
+    """Spots of one match as events; frames are no times until the video is read, and are left to `bas label`."""
+    events = [Event(each.ms, each.label, half=each.half, team=each.team) for each in annotations if each.ms is not None]
+    first = {event.label: path.name for event in events}
+    findings = []
+    if len(events) < len(annotations):
+        message = f"{len(annotations) - len(events)} spot(s) are given by frame numbers, and not read"
+        findings.append(error(path.name, message, f"bas label VIDEO --import {path.name} finds their times"))
+    ordered = sorted(events, key=lambda event: (event.half, event.position_ms))
+    return LabelFile(tuple(ordered), tuple(findings), first)
 
 
 def find_data_set(root: Path, *, with_labels: bool = True) -> DataSet:
@@ -133,12 +206,13 @@ def find_data_set(root: Path, *, with_labels: bool = True) -> DataSet:
         findings += problems
     found, problems = _drop_duplicates(found)
     findings += problems
-    if not with_labels:
-        found = [(replace(match, labels=None), folder) for match, folder in found]
-    data_set = _described(root, found, findings)
+    if with_labels:
+        found, annotated = annotate(found, [folder.path / name for folder in folders for name in folder.unread])
+    else:
+        found, annotated = [(replace(match, labels=None), folder) for match, folder in found], NO_ANNOTATIONS
+    data_set = _described(root, found, [*findings, *annotated.findings], annotated=annotated)
     more = _about_all(data_set.matches, folders)
-    unread = tuple(folder.path / name for folder in folders for name in folder.unread)
-    return replace(data_set, findings=(*data_set.findings, *more), unread=unread)
+    return replace(data_set, findings=(*data_set.findings, *more), unread=annotated.unread)
 
 
 def find_folders(
@@ -190,14 +264,15 @@ def _described(
     findings: Sequence[Finding],
     *,
     splits_file: Path | None = None,
+    annotated: "Annotated" = NO_ANNOTATIONS,
 ) -> DataSet:
     """Matches with their splits, labels and classes; `findings` are put before those made here."""
-    matches, about_splits = _with_splits(found, root=root, splits_file=splits_file)
-    label_files = {
-        match.labels: read_label_file(match.labels, game=match.game) for match in matches if match.labels is not None
-    }
-    of_games = {match.game: label_files[match.labels] for match in matches if match.labels is not None}
-    classes, about_classes = find_classes(root, of_games)
+    matches, about_splits = _with_splits(found, root=root, splits_file=splits_file, stated=annotated.splits)
+    label_files = dict(annotated.files)
+    for match in matches:
+        if match.labels is not None and match.game not in label_files:
+            label_files[match.game] = read_label_file(match.labels, game=match.game)
+    classes, about_classes = find_classes(root, label_files)
     about_labels = [finding for file in label_files.values() for finding in file.findings]
     found_all = (*findings, *about_splits, *about_classes, *about_labels)
     return DataSet(root, tuple(matches), classes, found_all, label_files)
@@ -234,7 +309,7 @@ def find_sources(sources: Sequence[Path], *, with_labels: bool = True) -> DataSe
     if len(lists) > 1:
         got = " / ".join(", ".join(classes) for classes in lists)
         findings.append(error("classes", f"the sources have different classes ({got})", "extract them to two stores"))
-    files = {path: file for each in sets for path, file in each.label_files.items()}
+    files = {game: file for each in sets for game, file in each.label_files.items()}
     root = Path(os.path.commonpath([source.absolute() for source in sources])) if sources else Path()
     return DataSet(root, tuple(matches.values()), lists[0] if lists else (), tuple(findings), files)
 
@@ -245,12 +320,14 @@ def _single(path: Path, *, with_labels: bool) -> DataSet:
     if video_half(path.name):  # its labels are of both halves, and found with the folder
         return DataSet(path.parent, (Match(single_id(path), path, None, None, None),), (), (), {})
     match = Match(single_id(path), path, _labels_of(path) if with_labels else None, None, None)
-    if match.labels is None:
-        classes, about_classes = find_classes(path.parent, {})
-        return DataSet(path.parent, (match,), classes, tuple(about_classes), {})
-    file = read_label_file(match.labels, game=match.game)
-    classes, about_classes = find_classes(path.parent, {match.game: file})
-    return DataSet(path.parent, (match,), classes, (*about_classes, *file.findings), {match.labels: file})
+    tables = [path.with_suffix(suffix) for suffix in (".csv", ".tsv", ".json") if with_labels]
+    [(match, _)], annotated = annotate([(match, None)], [table for table in tables if table.is_file()])
+    files = dict(annotated.files)
+    if match.labels is not None and not files:
+        files[match.game] = read_label_file(match.labels, game=match.game)
+    classes, about_classes = find_classes(path.parent, files)
+    findings = (*annotated.findings, *about_classes, *(each for file in files.values() for each in file.findings))
+    return DataSet(path.parent, (match,), classes, findings, files, annotated.unread)
 
 
 def _labels_of(video: Path) -> Path | None:
@@ -296,9 +373,14 @@ def _drop_duplicates(found: list[tuple[Match, Folder]]) -> tuple[list[tuple[Matc
 
 
 def _with_splits(
-    found: Sequence[tuple[Match, Folder]], *, root: Path, splits_file: Path | None
+    found: Sequence[tuple[Match, Folder]], *, root: Path, splits_file: Path | None, stated: Mapping[str, Split]
 ) -> tuple[list[Match], list[Finding]]:
-    sources = [SplitSources(match.id, match.game, folder_splits(folder.parts)) for match, folder in found]
+    sources = [
+        SplitSources(
+            match.id, match.game, folder_splits(folder.parts) or frozenset(filter(None, [stated.get(match.game)]))
+        )
+        for match, folder in found
+    ]
     splits, findings = assign_splits(root, sources, file=splits_file)
     return [replace(match, split=splits[match.id]) for match, _ in found], findings
 

@@ -328,7 +328,7 @@ def _extract_on_ray(
 
 
 def _task(setup: _Setup, data_set: DataSet, match: Match) -> _MatchTask:
-    labels = {path: file for path, file in data_set.label_files.items() if path == match.labels}
+    labels = {game: file for game, file in data_set.label_files.items() if game == match.game}
     match = replace(match, video=match.video and match.video.absolute())
     num_bytes = match.video.stat().st_size if match.video is not None and match.video.is_file() else 0
     alone = replace(data_set, matches=(match,), findings=(), label_files=labels)

@@ -17,7 +17,7 @@ import numpy as np
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..data.annotations import Annotation, of_video, read_annotations
-from ..data.folders import labels_beside
+from ..data.folders import LABELS_NAME, labels_beside
 from ..data.labels import CLASSES_NAME
 from ..data.settings import ProxySettings
 from ..data.sources import DataSet, Match, find_sources
@@ -502,6 +502,7 @@ def opened_session(
     with opened(list(paths.values())) as documents:
         labelled = [_label_match(match, documents[paths[match.id]]) for match in matches]
         session = Session(data_set, labelled, store, classes, options)
+        _begin_with_labels(session, own_file=options.own_file)
         if tuple(classes) != data_set.classes:
             session.set_classes(classes)
         session.run_writer()
@@ -537,10 +538,24 @@ def _classes_of(runs: Sequence[Path]) -> list[str]:
 
 
 def _label_file(match: Match, options: LabelOptions) -> Path:
-    shared = match.labels or labels_beside(match.require_video())
+    own = match.labels if match.labels is not None and match.labels.name.endswith(LABELS_NAME) else None
+    shared = own or labels_beside(match.require_video())
     if not options.own_file:
         return shared
     return shared.with_name(f"{shared.name.removesuffix('.json')}.{options.person}.json")
+
+
+def _begin_with_labels(session: Session, *, own_file: bool) -> None:
+    """Labels that another program wrote in a format of its own are there to begin with; nobody's where one is blind."""
+    for match in session.matches:
+        labels = match.match.labels
+        if own_file or labels is None or labels.name.endswith(LABELS_NAME) or match.document.seq:
+            continue
+        events = session.data_set.events(match.match) or []
+        spots = [{"kind": "spot", "ms": event.position_ms, "label": event.label} for event in events]
+        changes = [{"id": uuid.uuid4().hex, "before": None, "after": spot} for spot in spots]
+        if changes:
+            match.document.change(changes, by=labels.name, half=match.half)
 
 
 def _label_match(match: Match, document: Document) -> LabelMatch:

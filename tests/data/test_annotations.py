@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from bas.cache.store import FeatureStore
 from bas.data.annotations import Annotation, of_video, parse_time_ms, read_annotations
+from bas.data.sources import find_data_set, find_sources
 from bas.errors import InputError
+from bas.events import Event, write_predictions
 
 OSL = {
     "version": "2.0",
@@ -155,3 +158,75 @@ def test_they_begin_a_session_of_labelling(
     assert (tmp_path / "classes.txt").read_text() == "PASS\nSHOT\n"
     assert "2 spot(s)" in capsys.readouterr().out
     assert bas("label", video, "--import", tmp_path / "nothing.csv") == 2
+
+
+@pytest.fixture
+def spots(tmp_path: Path, make_clip: Callable[..., Path]) -> Path:
+    """Three videos, without labels."""
+    for name in ("clip_1", "clip_2", "clip_3"):
+        make_clip(f"{name}.mp4", num_frames=250, size=(64, 48))
+    return tmp_path
+
+
+def events_of(root: Path) -> dict[str, tuple[str | None, list[tuple[int, str, str]]]]:
+    """Match -> (split, events)."""
+    data_set = find_data_set(root)
+    data_set.raise_errors()
+    return {
+        match.id: (match.split, [(e.position_ms, e.label, e.team) for e in data_set.events(match) or []])
+        for match in data_set.matches
+    }
+
+
+def test_osl_files_by_split_are_a_data_set(spots: Path) -> None:
+    (spots / "train.json").write_text(json.dumps(OSL))
+    test = {"data": [{"inputs": [{"path": "clip_3.mp4"}], "events": [{"label": "PASS", "position_ms": 40}]}]}
+    (spots / "val.json").write_text(json.dumps(test))
+    assert events_of(spots) == {
+        "clip_1": ("train", [(2400, "PASS", ""), (9000, "SHOT", "")]),
+        "clip_2": (None, []),
+        "clip_3": ("valid", [(40, "PASS", "")]),
+    }
+
+
+def test_csv_beside_each_video_or_one_for_all(spots: Path) -> None:
+    (spots / "clip_1.csv").write_text("0:02.4;PASS;home\n9;SHOT;away\n")
+    (spots / "all.csv").write_text("file,seconds,label\nclip_2.mp4,1,PASS\nvideos/clip_1.mp4,5,OUT\n")
+    (spots / "tracking.csv").write_text("frame,x,y\n1,20,30\n")  # no spots: noted as not read
+    assert events_of(spots) == {
+        "clip_1": (None, [(5000, "OUT", "")]),  # the first file that names it
+        "clip_2": (None, [(1000, "PASS", "")]),
+        "clip_3": (None, []),
+    }
+    (spots / "all.csv").unlink()
+    assert events_of(spots)["clip_1"] == (None, [(2400, "PASS", "home"), (9000, "SHOT", "away")])
+    assert find_data_set(spots).unread == (spots / "tracking.csv",)
+    single = find_sources([spots / "clip_1.mp4"])
+    assert [event.label for event in single.events(single.matches[0]) or []] == ["PASS", "SHOT"]
+    (spots / "clip_1.csv").write_text("time,label\n2.4,PASS\nlater,SHOT\n")
+    with pytest.raises(InputError, match="line 3: no spot"):
+        events_of(spots)
+
+
+def test_labels_of_ours_come_before_those_of_others(spots: Path) -> None:
+    (spots / "clip_1.csv").write_text("2.4,PASS\n")
+    (spots / "clip_1.Labels-ball.json").write_text('{"annotations": [{"label": "OUT", "position": "80"}]}')
+    assert events_of(spots)["clip_1"] == (None, [(80, "OUT", "")])
+
+
+def test_from_csv_to_a_figure(bas: Callable[..., int], spots: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`bas extract` keeps them in the store, and `bas eval` judges by them."""
+    for name in ("clip_1", "clip_2", "clip_3"):
+        (spots / f"{name}.csv").write_text("time,label\n2,PASS\n4,SHOT\n")
+    assert bas("data", "check", spots) == 0
+    assert "6" in capsys.readouterr().out
+    small = ("--backbone", "x3d_xs", "--weights", "none", "--size", "64x36", "--window", 8, "--hop", 4)
+    assert bas("extract", spots, "--out", spots / "s.zarr", *small, "-q") == 0
+    assert len(FeatureStore.open(spots / "s.zarr").matches()) == 3
+    events = [Event(ms, label, confidence=0.9) for ms, label in ((2000, "PASS"), (4000, "SHOT"))]
+    for name in ("clip_1", "clip_2", "clip_3"):
+        write_predictions(spots / "found" / name / "results_spotting.json", events, url_local=name)
+    capsys.readouterr()
+    for labels in (spots, spots / "s.zarr"):
+        assert bas("eval", labels, spots / "found", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["means"]["mAP"]["value"] == 1.0

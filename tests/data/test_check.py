@@ -168,14 +168,14 @@ def test_annotations_that_are_not_read_are_named_and_no_training_is_promised(goo
     if name is not None:
         path = good_root / "train" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text("time,label\n1,PASS\n" if name.endswith("csv") else '{"version": "2.0", "data": []}')
+        path.write_text("player,goals\n7,one\n" if name.endswith("csv") else '{"version": "2.0", "data": []}')
     code, text = run("check", str(good_root))
     said = " ".join(text.split())
     assert (code, "no events in the split train, no events in the split valid" in said) == (0, True)
     assert "ready to extract, not to train" in said
     assert "a: no Labels-ball.json" in messages(check_data_set(good_root), "note")[0]
     assert (f"train/{name}: not read" in said) == (name is not None)
-    seen = {"osl.json": "an object with 'version', 'data'", "labels.csv": "begins with 'time,label'"}
+    seen = {"osl.json": "an object with 'version', 'data'", "labels.csv": "begins with 'player,goals'"}
     assert seen.get(Path(name or "").name, "") in said
 
 
