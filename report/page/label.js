@@ -36,6 +36,9 @@ function changed() {
   redraw();
 }
 
+const proposalStory = (p) => `Proposal: ${CLASSES[proposed.cls[p]]}, confidence ${proposed.conf[p].toFixed(2)}`;
+
+/** After another pick: tell of it, and put it into the address. */
 function changedPick() {
   const ms = pickedMs();
   if (playing.loopMs !== null && ms !== null) playing.loopMs = ms;
@@ -43,7 +46,7 @@ function changedPick() {
   const { proposal: p } = state.picked ?? {};
   const item = items.get(state.picked?.id);
   const by = item?.by ? ` by ${item.by}` : "";
-  tell(p >= 0 ? `${clock(ms, 3)}  Proposal: ${CLASSES[proposed.cls[p]]}, confidence ${proposed.conf[p].toFixed(2)}. Enter accepts, x rejects, a class key accepts it as that class.`
+  tell(p >= 0 ? `${clock(ms, 3)}  ${proposalStory(p)}. Enter accepts, x rejects, a class key accepts it as that class.`
     : !item ? "" : item.kind === "stretch" ? `Everything is marked from ${clock(item.from_ms)} to ${clock(item.to_ms)}${by}. Delete takes this back.`
       : `${clock(ms, 3)}  ${item.kind === "spot" ? item.label : `No ${item.label} here`}${by}`);
   drawNext();
@@ -148,6 +151,7 @@ const COMMANDS = {
   ...COMMON_KEYS, a: () => stepSpot(-1), d: () => stepSpot(1), p: () => stepProposal(-1), n: () => stepProposal(1),
   j: () => shuttle(-1), k: () => shuttle(0), l: () => shuttle(1), i: beginStretch, o: endStretch, r: toggleLoop, Escape: unpick,
   Enter: onProposal((p) => accept(proposed.cls[p])), x: onProposal(reject), Delete: deletePicked,
+  0: () => setWindow(0, state.lengthMs), // with fewer than ten classes
   Backspace: () => (state.picked?.proposal >= 0 ? reject() : deletePicked()),
 };
 
@@ -176,9 +180,10 @@ function click(x, y) {
 function tipOf(x, y) {
   const found = markAt(x, y);
   if (!found) return "";
-  if (found.proposal >= 0) return `${clock(proposed.ms[found.proposal])}  ${CLASSES[proposed.cls[found.proposal]]}, confidence ${proposed.conf[found.proposal].toFixed(2)}`;
+  if (found.proposal >= 0) return `${clock(proposed.ms[found.proposal])}  ${proposalStory(found.proposal)}`;
   const item = items.get(found.id);
-  return item.kind === "stretch" ? "everything is marked here" : `${clock(item.ms, 3)}  ${item.kind === "spot" ? item.label : `no ${item.label}`}, by ${item.by ?? page.person}`;
+  if (item.kind === "stretch") return "everything is marked here";
+  return `${clock(item.ms, 3)}  ${item.kind === "spot" ? item.label : `no ${item.label}`}, by ${item.by ?? page.person}`;
 }
 
 /** A spot under the pointer, to be dragged along its lane: the video shows each frame on the way. */
@@ -211,6 +216,7 @@ function toggleClass(c, isOn) {
 
 /** The list of classes is another one: for everybody, as it comes with the news. */
 function classesChanged(names) {
+  setProposals(null); // they number the classes as they were
   setClasses(names);
   state.offClasses.clear();
   [palette, widest] = [null, 0];

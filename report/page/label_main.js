@@ -55,8 +55,10 @@ async function fetchProposals() {
   const { opened } = talk;
   const { proposals } = await ask(`/api/match/${state.match}`);
   if (opened !== talk.opened) return;
+  const isNews = proposals && proposals.version !== proposed.version;
   setProposals(proposals);
   changed();
+  if (isNews) tell(`The model proposes ${plural(numOpen(), "spot")}: n leads through them.`);
 }
 
 function goToAddress() {
@@ -74,7 +76,9 @@ function buildLabelPage() {
     toolButton("from", "Everything is marked from here (i)", beginStretch), toolButton("to", "Everything is marked up to here (o)", endStretch),
     toolButton("loop", "Loop around what is picked, at half speed (r)", toggleLoop, { id: "loop", "aria-pressed": "false" }),
     el("label", {}, "Speed ", speedChoice()), el("output", { id: "now", "aria-label": "Time" }, clock(0, 3)));
-  show("tools", toolButton("Undo", "Undo (ctrl z)", () => undo("undo")), toolButton("Redo", "Redo (ctrl shift z)", () => undo("redo")),
+  show("tools",
+    el("button", { id: "train", type: "button", disabled: true, on: { click: train } }, "Train"),
+    toolButton("Undo", "Undo (ctrl z)", () => undo("undo")), toolButton("Redo", "Redo (ctrl shift z)", () => undo("redo")),
     exportMenu(), toolButton("Keys ?", "All keys (?)", () => byId("help").showModal()));
   buildLanes("Timeline: one lane per class, spots below the line, proposals above it. Question mark lists all keys.",
     "The whole match: open proposals above the line, spots below it; drag the window",
@@ -87,6 +91,7 @@ function buildLabelPage() {
   listenToPointer({ click, find: tipOf, grab });
   listenToKeys(commandOf);
   window.addEventListener("hashchange", goToAddress);
+  window.addEventListener("beforeunload", (event) => { if (talk.queue.length) event.preventDefault(); });
   // after the mouse has used a control, keys are for the lanes again
   const toLanes = () => { if (!document.querySelector("dialog[open]")) lanesCanvas.focus({ preventScroll: true }); };
   document.addEventListener("click", (event) => { if (event.detail && event.target.closest("button, [type=checkbox]")) toLanes(); });

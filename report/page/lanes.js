@@ -64,7 +64,7 @@ function widestName() {
   if (!widest) {
     const context = lanesCanvas.getContext("2d");
     context.font = LANE_FONT;
-    widest = Math.max(60, ...CLASSES.map((label) => context.measureText(label).width));
+    widest = Math.max(60, ...CLASSES.map((_, c) => context.measureText(laneName(c)).width));
   }
   return widest;
 }

@@ -47,11 +47,10 @@ function buildLearn() {
     on: { change: () => order("/api/settings", { train_after: Math.max(0, Math.round(Number(after.value)) || 0) }) } });
   show("learn",
     el("div", { class: "row" }, el("h2", {}, "Learn"),
-      el("button", { id: "train", type: "button", on: { click: train } }, "Train"),
-      el("label", {}, "after every ", after, " changes"), el("span", { class: "quiet" }, "(0: by the button)")),
+      el("label", { title: "0: by the button alone" }, "train after every ", after, " changes")),
     el("progress", { id: "progress", max: 1, value: 0, hidden: true, "aria-label": "Progress" }),
     el("p", { id: "learnt", class: "hint" }),
-    el("button", { id: "measure", type: "button", on: { click: () => order("/api/curve") } }, "What are the next labels worth?"),
+    el("button", { id: "measure", type: "button", disabled: true, on: { click: () => order("/api/curve") } }, "What are the next labels worth?"),
     el("div", { id: "worth" }),
     agreementPanel());
 }
@@ -72,6 +71,7 @@ function learnt(news) {
   byId("progress").value = share ?? 0;
   const { about } = training;
   byId("learnt").textContent = training.state === "failed" ? `Training failed: ${training.words}` : news.can_train ? `Not yet: ${news.can_train}.`
+    : about?.runs ? `Proposals of ${about.runs.join(", ")}: train to go on from your own marks.`
     : about?.spots ? `Trained in ${about.seconds.toFixed(1)} s on ${plural(about.spots, "spot")}; ${clock(1000 * about.marked_seconds, 0)} are marked.` : "";
   if (document.activeElement !== byId("train-after") && news.train_after !== undefined) byId("train-after").value = news.train_after;
   if (JSON.stringify(curve) !== JSON.stringify(before?.curve)) drawWorth(curve);

@@ -38,7 +38,7 @@ function withinMs(frame, share = 0.5) {
 }
 
 function buildVideo() {
-  video = el("video", { controls: true, preload: "auto", playsinline: true, tabindex: -1, "aria-label": "Video of the match" });
+  video = el("video", { controls: true, preload: "metadata", playsinline: true, tabindex: -1, "aria-label": "Video of the match" });
   video.addEventListener("seeked", seekFurther);
   video.addEventListener("seeking", () => { if (!isSeeking) onScreen.wanted = -1; }); // by the video's own controls
   video.addEventListener("error", () => { if (video.getAttribute("src")) showNoVideo(playError(), ...cures()); });
@@ -53,6 +53,7 @@ function buildVideo() {
   video.addEventListener("play", () => { onScreen.wanted = -1; });
   video.addEventListener("timeupdate", () => { if (performance.now() - onScreen.shownAt > SILENT_MS && !video.paused) followVideo(); });
   video.addEventListener("play", stopBack);
+  video.addEventListener("ended", () => { if (playing.loopMs !== null) seek(playing.loopMs - LOOP_MS, { play: true }); });
   return [video, el("div", { id: "no-video", role: "status", hidden: true })];
 }
 
@@ -101,7 +102,7 @@ function playError() {
 }
 
 /** Whether the frame that was asked for is on the screen, or will never be. */
-const isSteady = () => !isSeeking && (onScreen.wanted < 0 || onScreen.shown === onScreen.wanted || onScreen.tries >= MOST_TRIES);
+const isSteady = () => !isSeeking && (!frames.times || onScreen.wanted < 0 || onScreen.shown === onScreen.wanted || onScreen.tries >= MOST_TRIES);
 
 const hasVideo = () => !video.hidden && video.getAttribute("src") !== null;
 
@@ -111,7 +112,7 @@ function seek(ms, { play = false, leadMs = 0 } = {}) {
   state.cursorMs = at;
   stopBack();
   if (findSource(at)) {
-    Object.assign(onScreen, { wanted: play ? -1 : frameNear(at), tries: 0 });
+    Object.assign(onScreen, { wanted: play || !video.paused ? -1 : frameNear(at), tries: 0 });
     sendVideo(withinMs(frameNear(at)));
     if (play) video.play().catch(() => tell("The browser did not start the video: press space."));
   }
@@ -146,11 +147,13 @@ const SILENT_MS = 400; // without word from the browser which frame it shows, th
  * frame's end or beginning; what is shown at last is where we are. */
 function frameIsShown() {
   const { wanted, shown, tries } = onScreen;
+  if (!frames.times) return followVideo(); // a grid that is not the video's own: its clock says where we are
   if (wanted >= 0 && shown !== wanted && video.paused && tries < MOST_TRIES) {
     onScreen.tries++;
     const share = 0.5 ** (tries + 2);
-    sendVideo(withinMs(wanted, shown < wanted ? 1 - share : share));
-  } else standAt(frameMs(shown));
+    return sendVideo(withinMs(wanted, shown < wanted ? 1 - share : share));
+  }
+  return standAt(frameMs(shown));
 }
 
 /** The frame on screen by the video's clock, as its instant. */

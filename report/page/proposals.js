@@ -9,7 +9,8 @@ const LISTED = 8;
 /** Take over what the server proposes; null: nothing yet. */
 function setProposals(found) {
   const { ms = [], cls = [], conf = [], teach = [] } = found ?? {};
-  Object.assign(proposed, { ms, cls, conf, teach, curves: null, version: found?.version ?? learnNews?.train.version ?? 0, rows: found?.curve_rows ?? 0, fps: found?.curve_fps ?? 25 });
+  const version = found?.version ?? learnNews?.train.version ?? 0;
+  Object.assign(proposed, { ms, cls, conf, teach, version, curves: null, rows: found?.curve_rows ?? 0, fps: found?.curve_fps ?? 25 });
   proposed.lanes = CLASSES.map(() => ({ ms: [], ids: [] }));
   cls.forEach((c, p) => {
     proposed.lanes[c]?.ms.push(ms[p]);

@@ -11,7 +11,9 @@ async function ask(path, body) {
   const headers = { "X-Bas": "label", "Content-Type": "application/json" };
   const answer = await fetch(path, body === undefined ? {} : { method: "POST", headers, body: JSON.stringify(body) });
   const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(said.error ?? `The server answers ${answer.status}.`), { isAnswer: true, now: said.now });
+  // 403: it was started again and does not know this window yet, so that it will answer later
+  const isAnswer = answer.status !== 403;
+  if (!answer.ok) throw Object.assign(new Error(said.error ?? `The server answers ${answer.status}.`), { isAnswer, now: said.now });
   return said;
 }
 
@@ -90,7 +92,8 @@ function undone(what, changes) {
 }
 
 function isLost() {
-  if (!talk.isLost) tell("The server does not answer: changes wait here until it does. Is `bas label` still running?");
+  if (!talk.isLost) tell("The server does not answer: changes wait here until it does. " +
+    "Is `bas label` still running? Where it was started again, open the address that it printed.");
   talk.isLost = true;
   drawStatus();
 }

@@ -74,7 +74,8 @@ function buildLanes(said, overviewSaid, hint) {
 /** Video and lanes on one screen: lanes share a part of its height, the video takes what the rest leaves. */
 function fitScreen() {
   const stage = byId("timeline");
-  const bar = byId("bar").offsetHeight;
+  const isFixed = getComputedStyle(byId("bar")).position === "sticky"; // on a phone the label page's bar scrolls away
+  const bar = isFixed ? byId("bar").offsetHeight : 0;
   const room = window.innerHeight - bar - 16;
   const numLanes = Math.max(1, CLASSES.length - state.offClasses.size);
   sizeLanes(Math.floor((LANES_SHARE * room - LANE.axis) / numLanes));

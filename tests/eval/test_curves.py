@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bas.eval.figures import curves, lateness
+from bas.eval.figures import best_thresholds, curves, lateness
 from bas.eval.metric import MetricSettings, average_map
 from bas.eval.spots import Game, Spots
 
@@ -40,6 +40,16 @@ def test_the_best_threshold_is_the_highest_with_the_best_f1() -> None:
     assert first.best == int(199 * 0.1)  # the highest of those that keep all four predictions
     assert first.f1[first.best] == first.f1.max()
     assert second.best == 199  # nothing to find: no prediction is sure enough
+
+
+def test_classes_with_few_events_take_the_threshold_of_all_classes() -> None:
+    """Ten events found at 0.5 and none at 0.3; a class with one event, which its best F1 would put at 0.05."""
+    events = [(100 * n, 0, 1) for n in range(10)] + [(2000, 1, 1)]
+    found = [(100 * n, 0, 0.5) for n in range(10)] + [(50 + 100 * n, 0, 0.3) for n in range(10)] + [(2000, 1, 0.05)]
+    by_class = curves([Game(spots(*events), spots(*found))], AT1)
+    assert [curve.best for curve in by_class] == [int(199 * 0.5), int(199 * 0.05)]
+    assert best_thresholds(by_class) == (int(199 * 0.5), int(199 * 0.5))
+    assert best_thresholds(curves([Game(spots(), GAME.predictions)], AT1)) == (0, 0)  # nothing is judged
 
 
 def test_average_precision_of_the_curves_is_that_of_the_metric() -> None:

@@ -70,8 +70,8 @@ class Pages:
     def data(self, evaluated: Sequence[EvaluatedRun], classes: Sequence[str], **more: Any) -> dict[str, Any]:
         """The page's JSON; videos by match name, the rest as `page_data` takes it."""
         names = dict.fromkeys(name for subject in evaluated for name in subject.loaded.names)
-        videos, seconds = more.pop("videos", {}), more.pop("seconds", {})
-        matches = [PageMatch(name, seconds.get(name, 0.0), videos.get(name)) for name in names]
+        videos, seconds, clips = (more.pop(key, {}) for key in ("videos", "seconds", "clips"))
+        matches = [PageMatch(name, seconds.get(name, 0.0), videos.get(name), clips.get(name, ())) for name in names]
         return page_data(evaluated, matches, classes, title=more.pop("title", "a report"), fps=FPS, **more)
 
     def write(self, evaluated: Sequence[EvaluatedRun], classes: Sequence[str], **more: Any) -> Path:

@@ -12,7 +12,7 @@ from bas.data.synthetic import write_match
 from bas.errors import InputError
 from bas.eval.mistakes import OutcomeKind, find_outcomes
 from bas.events import SOCCERNET_BALL_CLASSES as CLASSES
-from bas.report.page.data import EvaluatedRun
+from bas.report.page.data import Clip, EvaluatedRun
 
 pytestmark = pytest.mark.browser
 Found = list[tuple[int, int, float]]
@@ -402,6 +402,25 @@ def test_a_file_that_no_browser_plays_is_told_in_place(
         assert not page.locator("video").is_visible()
         page.keyboard.press("d")  # the timeline works all the same
         assert page.inner_text("#picked").startswith("0:01.00  Hit: HIT, 40 ms late")
+
+
+def test_clips_are_played_where_the_whole_video_is_not_there(
+    open_page: Callable[..., Any], subject: Callable[..., EvaluatedRun], pages: Any
+) -> None:
+    write_match(pages.folder, seconds=4, seed=1)
+    games: dict[str, tuple[Found, Found]] = {
+        "m": ([(150, 0, 1.0), (300, 0, 1.0)], [(150, 0, 0.5), (300, 0, 0.6), (500, 0, 0.9)])
+    }
+    clips = {"m": (Clip(4000, 8000, "224p.mp4"), Clip(1000, 5040, "gone.mp4"))}
+    window = open_page(pages.write([subject("a", games, ["HIT"])], ["HIT"], clips=clips))
+    page = window.page
+    assert page.inner_text("#errors-body [aria-pressed=true]").startswith("false alarm")  # nothing is missed
+    assert "Pick an error or a hit" in page.inner_text("#no-video")
+    page.keyboard.press("d")  # at 6 s; it is played from 5 s on, which the other clip holds as well, for a moment
+    window.until("document.querySelector('video').currentTime > 1.2")
+    window.until("Math.abs(basReport.state.cursorMs / 1000 - 4 - document.querySelector('video').currentTime) < 0.3")
+    page.keyboard.press("d")
+    assert "No clip of this moment" in page.inner_text("#no-video")
 
 
 def test_names_are_text_and_nothing_else(

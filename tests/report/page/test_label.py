@@ -206,6 +206,33 @@ def test_proposals_are_accepted_rejected_and_nudged(label: Callable[..., Any], m
     assert window.page.inner_text("#picked").startswith("0:01.000  Proposal")
 
 
+@pytest.mark.slow
+def test_from_a_few_marks_to_proposals(
+    label: Callable[..., Any], make_clip: Callable[..., Path], pulse_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A minute with an event every two seconds: the first half is marked, the other half is proposed and accepted."""
+    clip = make_clip("m-train.mp4", num_frames=1500, size=(64, 48))
+    store = pulse_store(tmp_path / "store.zarr", splits=("train",), num_rows=1500, gap_rows=50)
+    labelling = label(clip, store=store)
+    window = labelling.window()
+    settle(window)
+    for number in range(15):  # PASS at 0.8 s, DRIVE at 2.8 s, ...
+        window.call(f"location.hash = '#match=m-train&t={0.8 + 2 * number:.3f}'")
+        window.until(f"Math.abs(basLabel.state.cursorMs - {800 + 2000 * number}) < 1")
+        press(window, "12"[number % 2])
+    press(window, "Shift+ArrowRight", "o")  # everything up to here
+    window.page.click("#train")
+    window.until("basLabel.proposed.ms.length > 10", seconds=120)
+    assert "The model proposes" in window.page.inner_text("#picked")
+    window.page.select_option("#next select", "time")
+    press(window, *["Enter"] * 6)  # the first goes to the first proposal
+    found = [item for item in labelling.items() if item[0] == "spot"]
+    wanted = [("spot", 800 + 2000 * number, ("PASS", "DRIVE")[number % 2]) for number in range(20)]
+    assert all(
+        abs(ms - at) <= 120 and name == label for (_, ms, name), (_, at, label) in zip(found, wanted, strict=True)
+    )
+
+
 def test_two_windows_see_each_other_and_do_not_overwrite(
     label: Callable[..., Any], make_clip: Callable[..., Path]
 ) -> None:
@@ -224,12 +251,44 @@ def test_two_windows_see_each_other_and_do_not_overwrite(
     labelling.problems.clear()
 
 
+def test_changes_wait_for_a_server_that_does_not_answer(
+    label: Callable[..., Any], make_clip: Callable[..., Path]
+) -> None:
+    labelling = label(make_clip("a.mp4", num_frames=250))
+    window = labelling.window()
+    settle(window)
+    window.page.route("**/api/**", lambda route: route.abort())
+    window.page.keyboard.press("1")
+    window.page.keyboard.press("2")
+    window.until("document.getElementById('status').textContent.includes('2 changes on the way')")
+    window.until("document.getElementById('status').textContent.includes('no answer from the server')")
+    assert labelling.items() == []
+    window.page.unroute("**/api/**")
+    settle(window)
+    assert labelling.items() == [("spot", 0, "PASS"), ("spot", 0, "DRIVE")]
+
+    def lose_the_answer(route: Any) -> None:
+        route.fetch()
+        route.abort()
+        window.page.unroute("**/changes")
+
+    window.page.route("**/changes", lose_the_answer)
+    press(window, "ArrowRight", "1")
+    assert labelling.items()[2:] == [("spot", 40, "PASS")]
+    assert window.call("basLabel.items.size") == 3
+    assert "changed in another window" not in window.page.inner_text("#picked")
+    assert [each for each in labelling.problems if "ERR_FAILED" not in each and "409" not in each] == []
+    labelling.problems.clear()
+
+
 def test_classes_are_edited_and_names_are_text(label: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
     bad = "<img src=x onerror=alert(1)>"
     labelling = label(make_clip("a.mp4", num_frames=50), classes=("PASS", bad))
     window = labelling.window()
     settle(window)
     press(window, "1")
+    propose(labelling, (1000, 0, 0.9, 0.1), (1500, 1, 0.5, 0.9))
+    window.until("basLabel.proposed.ms.length === 2 && basLabel.proposed.curves !== null")
     page = window.page
     page.click("#classes summary")
     assert page.locator("#classes details button:has-text('remove')").first.is_disabled()
