@@ -55,6 +55,12 @@ class Change:
     before: Item | None
     after: Item | None
 
+    @property
+    def half(self) -> int:
+        """Of the item."""
+        item = self.after or self.before or {}
+        return int(item.get("half", 1))
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {"id": self.id, "before": self.before, "after": self.after}
@@ -129,10 +135,13 @@ class Document:
         """Number of the last change."""
         return len(self._entries)
 
-    def changes_since(self, seq: int) -> list[dict[str, Any]]:
-        """What each item is now that was changed after entry `seq`, as `{"id", "after"}`."""
+    def changes_since(self, seq: int, *, half: int = 1) -> list[dict[str, Any]]:
+        """What each item of a half is now that was changed after entry `seq`, as `{"id", "after"}`."""
         with self._lock:
-            ids = dict.fromkeys(change.id for _, changes in self._entries[max(0, seq) :] for change in changes)
+            changed = [
+                change for _, changes in self._entries[max(0, seq) :] for change in changes if change.half == half
+            ]
+            ids = dict.fromkeys(change.id for change in changed)
             return [{"id": each, "after": shown(self.items.get(each))} for each in ids]
 
     def change(self, changes: Sequence[Mapping[str, Any]], *, by: str, half: int = 1) -> int:
@@ -167,8 +176,8 @@ class Document:
             self._append("change", by, made)
             return self.seq
 
-    def undo(self, *, by: str, redo: bool = False) -> list[dict[str, Any]]:
-        """Take back the last change of a person, or make it again; what the items are then, or nothing.
+    def undo(self, *, by: str, half: int = 1, redo: bool = False) -> list[dict[str, Any]]:
+        """Take back the last change of a person in a half, or make it again; what the items are then, or nothing.
 
         Raises:
             Conflict: an item was changed by somebody else since; that change can no longer be undone.
@@ -176,16 +185,16 @@ class Document:
         with self._lock:
             history = self._histories.setdefault(by, _History())
             stack = history.redo if redo else history.undo
-            if not stack:
+            number = next((each for each in reversed(stack) if self._entries[each][1][0].half == half), None)
+            if number is None:
                 return []
-            number = stack[-1]
             _, changes = self._entries[number]
             wanted = [(c.id, c.before, c.after) if redo else (c.id, c.after, c.before) for c in changes]
             stale = {
                 i: shown(self.items.get(i)) for i, now, _ in wanted if _essence(self.items.get(i)) != _essence(now)
             }
             if stale:
-                stack.pop()
+                stack.remove(number)
                 raise Conflict("this change cannot be undone: somebody else has changed the same spot since", stale)
             made = [Change(identity, self.items.get(identity), then) for identity, _, then in reversed(wanted)]
             self._append(_DONE if redo else _UNDONE, by, made, of=number)

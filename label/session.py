@@ -169,8 +169,9 @@ class Session:
 
     def undo(self, number: int, *, redo: bool) -> tuple[int, list[dict[str, Any]]]:
         """Undo or redo the person's last change in the label file of a match."""
-        document = self.matches[number].document
-        changes = document.undo(by=self.person, redo=redo)
+        match = self.matches[number]
+        document = match.document
+        changes = document.undo(by=self.person, half=match.half, redo=redo)
         self._count(len(changes))
         return document.seq, changes
 
@@ -409,13 +410,13 @@ class Session:
 
     def news(self, number: int, since: int) -> dict[str, Any]:
         """What a window asks for once a second."""
-        document = self.matches[number].document
+        document, half = self.matches[number].document, self.matches[number].half
         why = self.cannot_train()
         running = self.extraction.state == "running"
         with self._lock:
             return {
                 "seq": document.seq,
-                "changes": document.changes_since(since),
+                "changes": document.changes_since(since, half=half),
                 "classes": list(self.classes),
                 "notes": [*self.notes, *document.notes],
                 "extract": {"done": self.extraction.done, "total": 1, "words": self.extraction.words}

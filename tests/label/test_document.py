@@ -118,6 +118,20 @@ def test_two_windows_do_not_overwrite_each_other(path: Path) -> None:
     document.close()
 
 
+def test_two_halves_share_a_file_and_nothing_else(path: Path) -> None:
+    document = Document.open(path)
+    for half in (1, 2, 2):
+        seq = document.change(
+            [{"id": f"h{document.seq}", "before": None, "after": spot(1000 * half)}], by="anna", half=half
+        )
+    assert seq == 3
+    assert [each["id"] for each in document.changes_since(0, half=2)] == ["h1", "h2"]
+    assert [each["id"] for each in document.undo(by="anna", half=1)] == ["h0"]
+    assert document.undo(by="anna", half=1) == []
+    document.close()
+    assert {each["gameTime"] for each in json.loads(path.read_text())["annotations"]} == {"2 - 00:02"}
+
+
 def test_another_program_changes_the_file_and_nothing_of_ours_is_lost(path: Path) -> None:
     extra = {
         "gameTime": "1 - 00:01",
