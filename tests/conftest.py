@@ -70,6 +70,31 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def graphs() -> dict[tuple[object, ...], Any]:
+    """What OpenVINO has converted in this process."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def known_graphs(graphs: dict[tuple[object, ...], Any]) -> Iterator[None]:
+    """Equal networks are converted once (3 s) for all tests that ask for this."""
+    from bas.extract.engines import openvino
+
+    convert = openvino._graph
+
+    def graph(net: Any, shape: tuple[int, ...]) -> Any:
+        tensors = (tensor.detach().numpy().tobytes() for tensor in (*net.parameters(), *net.buffers()))
+        key = (repr(net), shape, *map(hash, tensors))
+        if key not in graphs:
+            graphs[key] = convert(net, shape)
+        return graphs[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino, "_graph", graph)
+        yield
+
+
 @pytest.fixture
 def hears_ctrl_c() -> Iterator[None]:
     """SIGINT raises, also where the tests were started in the background of a shell, which has it ignored."""
