@@ -23,7 +23,9 @@ from bas import cli
 from bas.cache.match import MatchMeta
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
+from bas.errors import InputError
 from bas.events import Event, TimeGrid
+from bas.workers import Failure
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WEIGHTS_DIR = os.environ.get("BAS_WEIGHTS_DIR", "")
@@ -114,6 +116,21 @@ def bas(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return int(stop.value.code or 0)
 
     return call
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of an ablation without workers: for what does not depend on them."""
+    from bas.ablate import loop, runs
+
+    def in_turn(_work: object, tasks: Sequence[runs.RunTask], *, ended: Callable[..., None], **_: object) -> None:
+        for task in tasks:
+            try:
+                ended(task, runs.run_seed(task))
+            except InputError as error:
+                ended(task, Failure(str(error)))
+
+    monkeypatch.setattr(loop, "side_by_side", in_turn)
 
 
 @pytest.fixture
