@@ -2,10 +2,8 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,9 +25,9 @@ from bas.commands.ablate import table_view
 from bas.data.synthetic import write_match
 from bas.errors import InputError
 from bas.files import FileLock
-from bas.workers import Progress
+from bas.workers import Failure, Progress
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "known_graphs")
 Cli = Callable[..., int]
 SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
 
@@ -176,21 +174,21 @@ def wait_for_locks(out: Path) -> None:
 
 
 def test_a_killed_worker_fails_its_run_only_and_the_next_call_mends_it(
-    store: Path, tmp_path: Path, request: pytest.FixtureRequest
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    killed: list[str] = []
+    """That `side_by_side` tells of deaths so is tested in test_workers.py."""
+    request.getfixturevalue("in_this_process")
     notes: list[str] = []
+    in_turn = loop.side_by_side
 
-    def kill_first(_id: str, _done: float, _total: float, words: str) -> None:
-        if not killed:
-            killed.append(words)
-            [worker] = multiprocessing.active_children()
-            assert worker.pid is not None
-            os.kill(worker.pid, signal.SIGKILL)
+    def first_is_killed(work: Any, tasks: Sequence[RunTask], *, ended: Callable[..., None], **more: Any) -> None:
+        ended(tasks[0], Failure("its process was killed by SIGKILL"))
+        in_turn(work, tasks[1:], ended=ended, **more)
 
-    options = tiny("fc", num_seeds=2, epochs=3)
-    table = ablate([store], tmp_path / "out", options, callbacks(advanced=kill_first, note=notes.append))
-    assert killed[0].startswith("fc-0 ")
+    options = tiny("fc", num_seeds=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "side_by_side", first_is_killed)
+        table = ablate([store], tmp_path / "out", options, callbacks(note=notes.append))
     failed, done = notes[-2:]
     assert failed.startswith("1/2 fc-0: failed: its process was killed by SIGKILL")
     assert done.startswith("2/2 fc-1: mAP ")
@@ -199,7 +197,6 @@ def test_a_killed_worker_fails_its_run_only_and_the_next_call_mends_it(
     assert row.error.startswith("seed 0: its process was killed by SIGKILL")
     assert [run.seed for run in row.runs] == [1]
     assert "fc failed: seed 0: its process was killed by SIGKILL" in shown(table)
-    request.getfixturevalue("in_this_process")
     assert ablate([store], tmp_path / "out", options).complete
 
 

@@ -258,7 +258,16 @@ def test_what_a_finetuned_checkpoint_was_trained_with_cannot_be_overruled(
     record = replace(record, stride=3, window=10, width=64, height=36)
     save_backbone_checkpoint(tmp_path / "tuned.safetensors", module, record)
     arguments = ["extract", data_set_folder, "--out", tmp_path / "s.zarr", "--split", "test"]
-    arguments += ["--backbone", "x3d_xs", "--depth", 4, "--weights", tmp_path / "tuned.safetensors", "--engine", "torch"]
+    arguments += [
+        "--backbone",
+        "x3d_xs",
+        "--depth",
+        4,
+        "--weights",
+        tmp_path / "tuned.safetensors",
+        "--engine",
+        "torch",
+    ]
     assert bas(*arguments, "--stride", 2) == 2
     error = capsys.readouterr().err
     assert "--stride" in error
