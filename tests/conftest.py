@@ -54,6 +54,14 @@ def weights_dir() -> Path:
     return Path(WEIGHTS_DIR)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync() -> Iterator[None]:
+    """The tests end processes, not machines: what was written is there without waiting for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @contextmanager
 def on_one_thread() -> Iterator[None]:
     """What torch computes inside, it computes on one thread."""

@@ -34,12 +34,6 @@ LABEL = {"gameTime": "1 - 00:04", "label": "PASS", "position": "4000", "team": "
 Damage = Callable[[Path, int], None]
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests end processes, not machines: what was written is there without waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 def test_no_file_is_read_beyond_its_limit(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("[" + "1," * 50 + "1]")

@@ -32,12 +32,6 @@ Cli = Callable[..., int]
 SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests end processes, not machines."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, pulse_store: Callable[..., Path]) -> Path:
     return pulse_store(tmp_path_factory.mktemp("store") / "x3d.zarr")
