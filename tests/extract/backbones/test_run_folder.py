@@ -129,10 +129,8 @@ def test_the_file_alone_binds_less_and_gives_the_same_rows(run: Path, data: Path
     assert np.array_equal(one.rows("game-a")[:], other.rows("game-a")[:])
     assert one.origin is not None
     assert (one.origin.name, one.origin.is_run) == (BACKBONE, False)
-    assert (
-        bas("extract", data, "--out", by_file, "--weights", run, "--engine", "torch") == 0
-    )  # now it is known which run that was
-    named = FeatureStore.open(by_file).origin
+    assert bas("extract", data, "--out", by_file, "--weights", run, "--engine", "torch") == 0
+    named = FeatureStore.open(by_file).origin  # now it is known which run that was
     assert named == other.origin
     loose = ("extract", data, "--out", tmp_path / "loose.zarr", "--weights", run / BACKBONE, *backbone)
     assert bas(*loose, "--hop", 6) == 0
