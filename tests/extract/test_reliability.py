@@ -213,13 +213,6 @@ def test_two_processes_on_one_match(data: Path, whole: Tree, start: Start, tmp_p
     assert tree(tmp_path / "s.zarr") == whole
 
 
-def test_two_processes_share_a_store(data: Path, whole: Tree, start: Start, tmp_path: Path) -> None:
-    runs = [start(data, tmp_path / "s.zarr", "--shard", f"{index}/2") for index in range(2)]
-    assert [run.wait() for run in runs] == [0, 0]
-    assert [run.statuses for run in runs] == [{"long": "extracted"}, {"short": "extracted"}]
-    assert tree(tmp_path / "s.zarr") == whole
-
-
 @pytest.mark.parametrize("step", ["find_sources", "check", "writer"])
 def test_a_vanished_video_fails_alone(
     step: str, own_data: Path, data: Path, whole: Tree, start: Start, tmp_path: Path
@@ -270,40 +263,12 @@ def test_a_full_disk_loses_nothing(data: Path, whole: Tree, start: Start, tmp_pa
     run = start(data, store, limit_files=60_000)
     assert run.wait() == 2
     assert run.statuses == {"long": "failed", "short": "extracted"}
-    assert_full_disk_said(run)
+    assert "no space left" in run.said or "file size limit reached" in run.said
+    assert "free some space and run the same command again" in run.said
     assert FeatureStore.open(store).matches() == ["short"]
     assert [(finding.match, finding.severity) for finding in verify(store)] == [("long", "note")]
     assert start(data, store).wait() == 0
     assert tree(store) == whole
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 128 KiB; only root can make one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)]
-    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_really_full_disk_loses_nothing(data: Path, whole: Tree, start: Start, small_disk: Path) -> None:
-    store = small_disk / "s.zarr"
-    run = start(data, store)
-    assert run.wait() == 2
-    assert run.statuses["long"] == "failed"
-    assert_full_disk_said(run)
-    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    again = start(data, store)
-    assert again.wait() == 0
-    assert tree(store) == whole
-
-
-def assert_full_disk_said(run: Bas) -> None:
-    assert "no space left" in run.said or "file size limit reached" in run.said
-    assert "free some space and run the same command again" in run.said
 
 
 @pytest.mark.parametrize("where", ["decode", "engine"])
