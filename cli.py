@@ -29,6 +29,7 @@ _GROUPS = {
 _COMMANDS = (
     ("extract:extract", _FEATURES, "extract SN-BAS-2025 --out x3d_s.zarr --views identity,hflip"),
     ("weights:weights", _FEATURES, "weights x3d_s --fetch"),
+    ("label:label", _FEATURES, "label MY-MATCH.mp4 --classes SERVE,SMASH"),
     ("train_head:train_head", _TRAINING, "train-head x3d_s.zarr --head ed --out runs/ed"),
     ("ablate:ablate", _TRAINING, "ablate SN-BAS-2025 --recipes seed --seeds 3 --out ablation"),
     ("finetune:finetune", _TRAINING, "finetune SN-BAS-2025 --backbone x3d_s --head ed --out runs/ed-x3d_s"),

@@ -5,7 +5,7 @@ Imports nothing of ours but the error type.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -55,6 +55,23 @@ SOCCERNET_BALL_SPLITS: dict[str, Split] = {
     _SEASON + "2019-10-01 - Wigan Athletic - Birmingham City": "challenge",
 }
 """Game folder (relative to the data set's root, split folders left out) -> official split."""
+
+
+_SOCCERNET_FOLDER = re.compile(r"(.*/)?[0-9]{4}(-[0-9]{4})?/[0-9]{4}-[0-9]{2}-[0-9]{2} - .+ - .+")
+"""`england_efl/2019-2020/2019-10-01 - Reading - Fulham`, and what is laid out like it."""
+
+
+def own_classes(classes: tuple[str, ...], games: Iterable[str], labels: Collection[str]) -> tuple[str, ...]:
+    """The classes that are meant where nobody has listed any: SoccerNet's twelve for its games, else those that occur.
+
+    Args:
+        classes: the class list that was found.
+        games: ids of all games, of whatever split.
+        labels: all labels that occur in them.
+    """
+    found = tuple(name for name in classes if name in labels)
+    is_soccernet = any(_SOCCERNET_FOLDER.fullmatch(game) for game in games)
+    return classes if classes != SOCCERNET_BALL_CLASSES or is_soccernet or not found else found
 
 
 def split_named(name: str) -> Split | None:

@@ -162,14 +162,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class _Report:
+class Report:
     """How far a task is, in the words of its work."""
 
     value: Any
 
 
 @dataclass(frozen=True)
-class _Result(Generic[R]):
+class Result(Generic[R]):
     value: R
 
 
@@ -192,18 +192,18 @@ def side_by_side(
         progress: called with a task and what its work reports.
         ended: called with each task and its result, or why there is none.
     """
-    left, workers = list(reversed(tasks)), list[_Worker[T]]()
+    left, workers = list(reversed(tasks)), list[Worker[T]]()
     try:
         while left or workers:
             while left and len(workers) < jobs:
-                workers.append(_Worker(work, left.pop()))
+                workers.append(Worker(work, left.pop()))
             ready = wait([worker.connection for worker in workers])
             for worker in [each for each in workers if each.connection in ready]:
                 message = worker.receive()
-                if isinstance(message, _Report):
+                if isinstance(message, Report):
                     progress(worker.task, message.value)
                     continue
-                ended(worker.task, message.value if isinstance(message, _Result) else message)
+                ended(worker.task, message.value if isinstance(message, Result) else message)
                 if left and worker.is_alive:
                     worker.give(left.pop())
                 else:
@@ -214,7 +214,7 @@ def side_by_side(
             worker.end()
 
 
-class _Worker(Generic[T]):
+class Worker(Generic[T]):
     """A process and the task that it works on."""
 
     def __init__(self, work: Work[T, Any], task: T) -> None:
@@ -235,7 +235,7 @@ class _Worker(Generic[T]):
             self.is_alive = False
 
     def receive(self) -> Any:
-        """Its next message: `_Report`, `_Result`, or `Failure`, which may be its death."""
+        """Its next message: `Report`, `Result`, or `Failure`, which may be its death."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -267,7 +267,7 @@ def _serve(connection: Connection, work: Work[Any, Any]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def report(value: Any) -> None:
-        connection.send(_Report(value))
+        connection.send(Report(value))
 
     while True:
         try:
@@ -275,7 +275,7 @@ def _serve(connection: Connection, work: Work[Any, Any]) -> None:
         except EOFError:
             return
         try:
-            message: Any = _Result(work(task, report))
+            message: Any = Result(work(task, report))
         except Exception as error:  # whatever it is, other tasks go on
             message = Failure.of(error)
         connection.send(message)

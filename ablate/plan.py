@@ -133,7 +133,7 @@ def runs_of(entry: PlannedRow, out: Path, options: AblateOptions) -> tuple[Row, 
     """
     assert entry.store is not None
     store, settings = FeatureStore.open(entry.store.path), options.settings_of(entry.row.recipe)
-    chosen = choose_matches(store, stride=settings.stride)
+    chosen = choose_matches(store, classes=store.classes, stride=settings.stride)
     if options.frames_per_epoch is None:
         settings = one_pass_at_most(settings, chosen)
     model = build_model(settings, dim=store.settings.dim, num_classes=len(chosen.classes))

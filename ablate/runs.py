@@ -100,7 +100,8 @@ def run_seed(task: RunTask, on_progress: Callable[[float], None] = lambda _: Non
         on_progress((progress.epoch - 1 + progress.step / progress.num_steps) / progress.epochs)
 
     store = FeatureStore.open(task.store)
-    record = train(store, task.run, task.settings, device=task.device, progress=TrainingProgress(advanced=advanced))
+    heard = TrainingProgress(advanced=advanced)
+    record = train(store, task.run, task.settings, classes=store.classes, device=task.device, progress=heard)
     games = labelled_games(store, task.split)
     # scores of an earlier call count only for these weights and labels: labels in a store may be corrected meanwhile
     made_with = {

@@ -48,6 +48,8 @@ Synthetic matches and random weights: the figures say nothing about real footbal
   bas data check {matches}
   bas cache info {ablation}/stores/x3d_s.zarr
   bas ablate {matches} --recipes fc,tcn,ed --seeds 1 --weights none --size 160x90 --inputs standard --out mine
+Mark spots in one of them, train, and correct what is proposed:
+  bas label {matches} --store {ablation}/stores/x3d_s.zarr
 These heads know no real match. What spots actions in your own video learns from labelled ones, with pretrained weights:
   bas data check SN-BAS-2025
   bas extract SN-BAS-2025 --out x3d_s.zarr

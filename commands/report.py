@@ -8,7 +8,7 @@ import typer
 from ..events import Split
 from .options import AsJson
 from .settings_options import with_options
-from .show import Cell, ProgressView, show, table
+from .show import Cell, ProgressView, say, show, table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -39,6 +39,12 @@ def report(
         typer.Option(help="Matches to evaluate on; default: test; for predictions, the games that they hold."),
     ] = None,
     title: Annotated[str, typer.Option(help="Of the page; default: the runs' names.")] = "",
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve page and videos to a browser on this machine, until Ctrl-C.")
+    ] = False,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Put short clips beside the page instead of links, to hand the folder on.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """One page to look at: table, curves, confusion, worst errors, and a timeline that plays the video at each."""
@@ -51,10 +57,17 @@ def report(
         videos=tuple(videos or ()),
         split=split,
         title=title,
+        bundle=bundle,
     )
     with ProgressView("predicting") as progress:
         made = run_report(runs, out, options, progress)
     show(page_view(made), made.to_json(), as_json=as_json)
+    if serve:
+        from ..label.server import files_app
+        from ..label.server import serve as run_server
+
+        app = files_app(made.page, made.video_files)
+        run_server(app, port=0, open_browser=False, started=lambda address: say(f"report at {address}"))
 
 
 def page_view(made: "ReportResult") -> "Group":

@@ -114,13 +114,18 @@ def _visit(
     files = [entry.name for entry in entries if entry.is_file()]
     videos = tuple(name for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
     zips = tuple(name for name in files if name.lower().endswith(".zip"))
-    unread = tuple(name for name in files if Path(name).suffix.lower() in _TABLE_SUFFIXES and name not in _KNOWN_TABLES)
+    unread = tuple(name for name in files if Path(name).suffix.lower() in _TABLE_SUFFIXES and not _is_known(name))
     if videos or zips or unread or any(name in files for name in (LABELS_NAME, *holding)):
         yield Folder(path, parts, videos, LABELS_NAME in files, zips, unread)
     yield from (error(where, f"{name!r}: {problem[0]}", problem[1]) for name, problem in _bad_names(entries))
     for entry in entries:
         if entry.is_dir() and _is_storable(entry.name):
             yield from _visit(path / entry.name, (*parts, entry.name), inside | {key}, holding)
+
+
+def _is_known(name: str) -> bool:
+    """Whether a table is one that bas reads or has written."""
+    return name in _KNOWN_TABLES or name.endswith((f".{LABELS_NAME}", ".journal.jsonl"))
 
 
 def _is_wanted(name: str) -> bool:
@@ -170,6 +175,14 @@ def single_id(path: Path) -> str:
     if known is None:
         return path.stem
     return f"{path.resolve().parent.name}/{known[1]}" if known[1] else path.resolve().parent.name
+
+
+def labels_beside(video: Path) -> Path:
+    """Label file of a video: `Labels-ball.json` beside one such as `224p.mp4`, else `NAME.Labels-ball.json`.
+
+    A folder may hold many videos, each with labels of its own.
+    """
+    return video.with_name(LABELS_NAME if _KNOWN_VIDEO.fullmatch(video.stem) else f"{video.stem}.{LABELS_NAME}")
 
 
 def video_half(name: str) -> int | None:

@@ -1,7 +1,6 @@
 """What is predicted: games of feature stores, data sets and single videos; a game is one match or its two halves."""
 
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -9,14 +8,12 @@ from pathlib import Path
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..errors import InputError
-from ..events import SOCCERNET_BALL_CLASSES, SPLITS, Event, Split, read_labels
+from ..events import SPLITS, Event, Split, own_classes, read_labels
 from .folders import game_id, video_half
 from .labels import CLASSES_NAME, find_classes, read_label_file
 from .sources import DataSet, Match, find_data_set, find_sources
 
 _NUM_SHOWN = 4
-_SOCCERNET_FOLDER = re.compile(r"(.*/)?[0-9]{4}(-[0-9]{4})?/[0-9]{4}-[0-9]{2}-[0-9]{2} - .+ - .+")
-"""`england_efl/2019-2020/2019-10-01 - Reading - Fulham`, and what is laid out like it."""
 
 
 @dataclass(frozen=True)
@@ -218,30 +215,20 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
     problems = [f for f in findings if f.severity == "error" and not f.about_video]
     texts = tuple(f"{problem.where}: {problem.message}" for problem in problems)
     if not (source if source.is_dir() else source.parent).joinpath(CLASSES_NAME).exists():
-        classes, about_classes = _own_classes(classes, games, labels)
+        own = own_classes(classes, games, labels)
+        classes, about_classes = own, _averaged(classes, own)
         texts += about_classes
     return LabelSet(files, classes, texts, _by_stem(names))
 
 
-def _own_classes(
-    classes: tuple[str, ...], games: Collection[str], labels: Collection[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes to average over, and a line about it where they are fewer.
-
-    Args:
-        classes: the class list that was found.
-        games: ids of all games, of whatever split.
-        labels: all labels that occur in them.
-    """
-    found = tuple(name for name in classes if name in labels)
-    is_soccernet = any(_SOCCERNET_FOLDER.fullmatch(game) for game in games)
-    if classes != SOCCERNET_BALL_CLASSES or is_soccernet or not found or found == classes:
-        return classes, ()
-    about = (
-        f"averaged over the {len(found)} labelled classes ({', '.join(found)}): the data set lists no others in "
-        f"{CLASSES_NAME}, and lies in no folders as SoccerNet's; --classes names others"
+def _averaged(classes: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
+    """A line about the classes that are averaged over, where they are fewer than those that were found."""
+    if own == classes:
+        return ()
+    return (
+        f"averaged over the {len(own)} labelled classes ({', '.join(own)}): the data set lists no others in "
+        f"{CLASSES_NAME}, and lies in no folders as SoccerNet's; --classes names others",
     )
-    return found, (about,)
 
 
 def _by_stem(names: Sequence[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
@@ -285,8 +272,8 @@ def stored_labels(store: FeatureStore, *, splits: Sequence[str] = ()) -> LabelSe
     wholes = [(game, part) for game, part in parts_of_all if part.half is None]
     names = [(str(store.match(part.id).meta.video.get("name", "")), game) for game, part in wholes]
     labels = {event.label for _, part in parts_of_all for event in store.match(part.id).meta.events() or ()}
-    classes, about_classes = _own_classes(store.classes, {game for game, _ in parts_of_all}, labels)
-    return LabelSet(files, classes, (*problems, *about_classes), _by_stem(names))
+    own = own_classes(store.classes, {game for game, _ in parts_of_all}, labels)
+    return LabelSet(files, own, (*problems, *_averaged(store.classes, own)), _by_stem(names))
 
 
 def game_of_folder(root: Path) -> Callable[[Path], str]:

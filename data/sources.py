@@ -19,8 +19,10 @@ from .folders import (
     folder_splits,
     game_id,
     is_clip_folder,
+    labels_beside,
     open_root,
     single_id,
+    video_half,
     walk,
 )
 from .labels import (
@@ -211,7 +213,11 @@ def find_sources(sources: Sequence[Path], *, with_labels: bool = True) -> DataSe
     sets, findings = [], []
     for source in sources:
         try:
-            sets.append(_single(source) if source.is_file() else find_data_set(source, with_labels=with_labels))
+            sets.append(
+                _single(source, with_labels=with_labels)
+                if source.is_file()
+                else find_data_set(source, with_labels=with_labels)
+            )
         except InputError as reason:
             findings.append(Finding.from_error(str(source), reason, prefix=f"{source}: "))
     if len(sets) == 1 and not findings:
@@ -233,10 +239,24 @@ def find_sources(sources: Sequence[Path], *, with_labels: bool = True) -> DataSe
     return DataSet(root, tuple(matches.values()), lists[0] if lists else (), tuple(findings), files)
 
 
-def _single(path: Path) -> DataSet:
+def _single(path: Path, *, with_labels: bool) -> DataSet:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise InputError(f"{path}: not a video file", wanted=f"a folder, or one of {' '.join(VIDEO_SUFFIXES)}")
-    return DataSet(path.parent, (Match(single_id(path), path, None, None, None),), (), (), {})
+    if video_half(path.name):  # its labels are of both halves, and found with the folder
+        return DataSet(path.parent, (Match(single_id(path), path, None, None, None),), (), (), {})
+    match = Match(single_id(path), path, _labels_of(path) if with_labels else None, None, None)
+    if match.labels is None:
+        classes, about_classes = find_classes(path.parent, {})
+        return DataSet(path.parent, (match,), classes, tuple(about_classes), {})
+    file = read_label_file(match.labels, game=match.game)
+    classes, about_classes = find_classes(path.parent, {match.game: file})
+    return DataSet(path.parent, (match,), classes, (*about_classes, *file.findings), {match.labels: file})
+
+
+def _labels_of(video: Path) -> Path | None:
+    """The label file that belongs to a video by its name, where there is one."""
+    path = labels_beside(video)
+    return path if path.is_file() else None
 
 
 def _matches_in(folder: Folder, *, root: Path) -> tuple[list[Match], list[Finding]]:
@@ -244,11 +264,18 @@ def _matches_in(folder: Folder, *, root: Path) -> tuple[list[Match], list[Findin
         return [], []
     if is_clip_folder(folder):
         clips = [folder.path / name for name in folder.videos]
-        return [Match(game_id(root, (*folder.parts, clip.stem)), clip, None, None, None) for clip in clips], []
+        ids = [game_id(root, (*folder.parts, clip.stem)) for clip in clips]
+        return [Match(id_, clip, _labels_of(clip), None, None) for id_, clip in zip(ids, clips, strict=True)], []
     game = game_id(root, folder.parts)
     chosen = choose_videos(folder)
     matches = [
-        Match(game if half is None else f"{game}/{half}", video, folder.labels, None, half)
+        Match(
+            game if half is None else f"{game}/{half}",
+            video,
+            folder.labels or (_labels_of(video) if video else None),
+            None,
+            half,
+        )
         for half, video in chosen.by_half.items()
     ]
     problems = [Finding("error", game, *chosen.problem, about_video=True)] if chosen.problem else []

@@ -50,6 +50,22 @@ def curves(games: Sequence[Game], settings: MetricSettings) -> tuple[ClassCurve,
     )
 
 
+def best_thresholds(by_class: Sequence[ClassCurve]) -> tuple[int, ...]:
+    """(C,) index of the threshold that each class is shown at: the metric itself has none, it looks at all 200.
+
+    That of its best F1; for a class with fewer than `RARE_EVENTS` events that of all classes together; 0, for all
+    predictions, where no class has an event.
+    """
+    if not any(curve.num_events for curve in by_class):
+        return (0,) * len(by_class)
+    pooled = ClassCurve(
+        np.sum([curve.hits for curve in by_class], axis=0),
+        np.sum([curve.kept for curve in by_class], axis=0),
+        sum(curve.num_events for curve in by_class),
+    )
+    return tuple(curve.best if curve.num_events >= RARE_EVENTS else pooled.best for curve in by_class)
+
+
 def _reaching(by_highest_h: FloatArray) -> IntArray:
     """Counts by the highest threshold reached -> counts by threshold."""
     return by_highest_h[::-1].cumsum()[::-1].astype(np.int64)
@@ -91,6 +107,8 @@ METRIC: Metric = "at1"
 """The tolerance of hits: half a second either way."""
 WIDE_METRIC = "at5"
 """The tolerance within which a prediction counts as badly timed: two and a half seconds either way."""
+RARE_EVENTS = 10
+"""Classes with fewer events have no best threshold of their own: chance would choose it."""
 NUM_WORST = 60
 """Mistakes of each kind that are listed."""
 
@@ -103,9 +121,9 @@ class Figures:
     curves: tuple[ClassCurve, ...]
     """(C,)"""
     thresholds: tuple[int, ...]
-    """(C,) index of the metric's threshold with the best F1. Below it predictions count for table and curves only.
+    """(C,) index of the metric's threshold, see `best_thresholds`.
 
-    0, for all predictions, where no class has an event.
+    Below it predictions count for table and curves only.
     """
     lateness: Lateness
     matched: tuple[Matched, ...]
@@ -147,10 +165,8 @@ def figures(
         InputError: no game, or games with another number of classes.
     """
     report = evaluate(games, classes, settings, warnings=warnings)
-    # each class is shown at the threshold of its best F1: the metric itself has none, it looks at all 200
     by_class, reach = curves(games, settings.official), Tolerances.at(settings.fps)
-    is_labelled = any(curve.num_events for curve in by_class)
-    thresholds = tuple(curve.best if is_labelled else 0 for curve in by_class)
+    thresholds = best_thresholds(by_class)
     matched = [match_game(game, reach.half_width_frames) for game in games]
     outcomes = [
         find_outcomes(game, thresholds, half_width_frames=reach.half_width_frames, wide_frames=reach.wide_frames)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.labels import CLASSES_NAME
 from ..data.sources import DataSet, Match
 from ..errors import InputError
-from ..events import TimeGrid
+from ..events import TimeGrid, own_classes
 from ..extract.backbones.torchvision_compat import import_with_torchvision
 from ..extract.extractor import Extractor
 from ..extract.video.clips import ClipPlace, ClipReader, Clips
@@ -41,7 +42,10 @@ class VideoSource:
         """The data set's matches, to choose from."""
         split_of = {match.id: match.split for match in self.data_set.matches}
         root, again = str(self.data_set.root), "run the same command again"
-        return Matches(root, self.data_set.classes, split_of, self._labels, again)
+        labels = {event.label for file in self.data_set.label_files.values() for event in file.events}
+        classes = self.data_set.classes
+        own = () if (self.data_set.root / CLASSES_NAME).is_file() else own_classes(classes, split_of, labels)
+        return Matches(root, classes, split_of, self._labels, again, own=own)
 
     def video(self, match_id: str) -> Video:
         """The video of a match.

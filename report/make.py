@@ -4,9 +4,10 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from ..ablate.table import TABLE
 from ..cache.layout import METADATA
@@ -23,7 +24,8 @@ from ..files import disk_errors
 from ..heads.training.checkpoint import BEST
 from ..predict import PredictOptions, predict
 from ..workers import SILENT, Progress
-from .page.data import EvaluatedRun, PageMatch, page_data, require_own_page, write_page
+from .clips import cut_clips
+from .page.data import Clip, EvaluatedRun, PageMatch, page_data, require_own_page, write_page
 from .sources import DEFAULT_FPS, ReportOptions, ReportSource, about_predictions, find_sources, read_record
 
 
@@ -37,6 +39,15 @@ class ReportResult:
     """Matches that the page can play."""
     matches: tuple[PageMatch, ...]
     notes: tuple[str, ...]
+
+    @property
+    def video_files(self) -> dict[str, Path]:
+        """Address of each video as a browser asks for it, where the page is at `/` of a server -> the file."""
+        own = [match.video for match in self.matches if match.video and not urlsplit(match.video).scheme]
+        own += [clip.address for match in self.matches for clip in match.clips]
+        addresses = [unquote(urlsplit(urljoin("http://here/", video)).path) for video in own]
+        files = [(self.page.parent / unquote(video)).resolve() for video in own]
+        return dict(zip(addresses, files, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Where the page is, and the table of every run, as plain JSON."""
@@ -89,7 +100,7 @@ def report(
 
     if not labels.files:
         notes.append("no labels: predictions alone are shown; --labels DATA-SET or --store STORE evaluates them")
-    matches, about_videos = _matches(evaluated, sources, options, out)
+    matches, about_videos = _matches(evaluated, sources, options, out, fps, progress)
     names = [run.resolve().name for run in runs if (run / TABLE).exists()]
     names += [source.name for source in sources if source.ablation is None]
     title = options.title or ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
@@ -98,7 +109,7 @@ def report(
     data = page_data(evaluated, matches, classes, title=title, fps=fps, ablation=ablation, notes=notes)
     with disk_errors(out):
         page = write_page(out, data)
-    num_videos = sum(match.video is not None for match in matches)
+    num_videos = sum(match.video is not None or bool(match.clips) for match in matches)
     return ReportResult(page, tuple(evaluated), num_videos, tuple(matches), tuple(notes))
 
 
@@ -215,18 +226,33 @@ def _paired(
 
 
 def _matches(
-    evaluated: Sequence[EvaluatedRun], sources: Sequence[ReportSource], options: ReportOptions, out: Path
+    evaluated: Sequence[EvaluatedRun],
+    sources: Sequence[ReportSource],
+    options: ReportOptions,
+    out: Path,
+    fps: Fraction,
+    progress: Progress,
 ) -> tuple[list[PageMatch], list[str]]:
-    """Every match of any run with its length and video, and what is to be said about videos."""
+    """Every match of any run with its length and video (or clips of it), and what is to be said about videos."""
     names = list(dict.fromkeys(name for run in evaluated for name in run.loaded.names))
     seconds = _lengths(sources)
     videos, notes = _videos(sources, options)
     places = {name: _of_tail(videos, name) for name in names}
+    without = [name for name in names if places[name] is None]
+    clips: dict[str, tuple[Clip, ...]] = {}
+    if options.bundle:
+        there = {name: place for name, place in places.items() if place is not None}
+        clips, problems = cut_clips(evaluated, there, out, fps, progress)
+        notes, places = [*notes, *problems], dict.fromkeys(names)
     matches = [
-        PageMatch(name, _of_tail(seconds, name) or 0.0, _address(places[name], out) if places[name] else None)
+        PageMatch(
+            name,
+            _of_tail(seconds, name) or 0.0,
+            _address(places[name], out) if places[name] else None,
+            clips.get(name, ()),
+        )
         for name in names
     ]
-    without = [match.name for match in matches if match.video is None]
     if without:
         place = "; --videos DATA-SET names them" if not (options.videos or options.labels) else ""
         notes.append(f"no video for {len(without)} of {len(matches)} match(es), such as {without[0]}{place}")

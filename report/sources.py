@@ -35,6 +35,8 @@ class ReportOptions:
     """Split to evaluate on; None: `test` for runs, an ablation's own, and for predictions the games that they hold."""
     title: str = ""
     """Of the page; empty: the runs' names."""
+    bundle: bool = False
+    """Whether short clips are put beside the page, instead of links to the videos: to hand the folder on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE_FOLDERS = ("ablate", "cache", "commands", "data", "eval", "extract", "finetune", "heads", "report")
+CODE_FOLDERS = ("ablate", "cache", "commands", "data", "eval", "extract", "finetune", "heads", "label", "report")
 NOT_INSTALLED = {"tests", "benchmarks", "docs"}
 ROOT_MODULES = {"__init__", "__main__", "api", "cli", "errors", "events", "files", "predict", "workers"}
 BASE = {"errors", "events", "files", "workers"}
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "finetune": STAGES,
     "ablate": STAGES | {"predict", "workers"},
     "report": STAGES | {"predict", "ablate"},
+    "label": STAGES,
     "api": STAGES | {"predict"},
 }
 """Part -> the parts that it may import: cli -> stages -> cache -> events."""

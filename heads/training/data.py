@@ -19,7 +19,7 @@ from ...cache.bank import FeatureBank
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...eval.spots import Spots
-from ...events import COARSE_FPS, Event, Split, TimeGrid
+from ...events import COARSE_FPS, Event, Split, TimeGrid, own_classes
 from ..targets import Targets, clip_targets
 from .settings import TargetSettings, TrainSettings
 
@@ -68,6 +68,7 @@ class Matches:
     where: str
     """Path, for errors."""
     classes: tuple[str, ...]
+    """That may be learned."""
     split_of: Mapping[str, str | None]
     """By match id."""
     labels: Callable[[str], MatchLabels]
@@ -76,15 +77,18 @@ class Matches:
     """What to do once something beside the videos has been put right."""
     may_be_coarse: bool = False
     """Whether rows may be as few a second as they are: nobody can make more of a store's."""
+    own: tuple[str, ...] = ()
+    """The classes that are learned where nobody names any; empty: all."""
 
     @classmethod
     def of_store(cls, store: FeatureStore) -> "Matches":
         """The matches of a feature store."""
-        split_of = {match_id: store.match(match_id).meta.split for match_id in store.matches()}
-        again = "extract again (rows are kept)"
-        return cls(
-            str(store.path), store.classes, split_of, lambda match_id: _stored_labels(store, match_id), again, True
-        )
+        metas = {match_id: store.match(match_id).meta for match_id in store.matches()}
+        split_of = {match_id: meta.split for match_id, meta in metas.items()}
+        labels = {event.label for meta in metas.values() for event in meta.events() or ()}
+        own = own_classes(store.classes, metas, labels)
+        again, where = "extract again (rows are kept)", str(store.path)
+        return cls(where, store.classes, split_of, lambda match_id: _stored_labels(store, match_id), again, True, own)
 
 
 def _stored_labels(store: FeatureStore, match_id: str) -> MatchLabels:
@@ -218,7 +222,7 @@ def _checked_classes(source: Matches, classes: Sequence[str] | None) -> tuple[st
             wanted=", ".join(source.classes),
             cure="name only classes that are labelled, or leave --classes out",
         )
-    return tuple(classes or source.classes)
+    return tuple(classes or source.own or source.classes)
 
 
 def _of_split(split_of: Mapping[str, str | None], split: Split) -> list[str]:

@@ -28,7 +28,8 @@ function drawCurves(current) {
     const points = curvePoints(curve);
     const hits = points.map(([x, y, bin]) => svg("circle", { class: "touch", cx: plotX(x), cy: plotY(y), r: 4 },
       svg("title", {}, `threshold ${thresholdOf(bin).toFixed(2)}: precision ${percent(y)}, recall ${percent(x)}`)));
-    const told = events ? `best F1 ${percent(f1)}: precision ${percent(precision)}, recall ${percent(recall)} ` +
+    const isRare = events < DATA.rare_events;
+    const told = events ? `${isRare ? "few events, threshold of all classes: F1" : "best F1"} ${percent(f1)}: precision ${percent(precision)}, recall ${percent(recall)} ` +
       `from ${thresholdOf(best).toFixed(2)} on` : "no events";
     const plot = svg("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, role: "img", "aria-label": `${label}: ${told}` },
       axes(), others, svg("path", { class: "line", d: path(points), style: { stroke: classColour(c) } }),
@@ -40,7 +41,8 @@ function drawCurves(current) {
       el("p", { class: "plot-note" }, told));
   });
   show("curves-body",
-    el("p", { class: "hint" }, "Precision (up) against recall (right) at the metric's 200 thresholds; the dot is where F1 is best.",
+    el("p", { class: "hint" }, "Precision (up) against recall (right) at the metric's 200 thresholds; the dot is where F1 is best; of a class with few events, " +
+      "where that of all classes is.",
       DATA.runs.length > 1 ? " Thin lines: the other runs." : ""),
     el("div", { class: "plots" }, plots));
 }

@@ -19,26 +19,10 @@ const MISTAKES = IS_LABELLED
   ? [KIND.missed, KIND.wrong_class, KIND.badly_timed, KIND.false_alarm, KIND.double] : [KIND.false_alarm];
 const TOP_BIN = DATA.num_thresholds - 1;
 const FRAME_MS = 1000 / DATA.fps;
+frames.stepMs = FRAME_MS;
 const thresholdOf = (bin) => bin / TOP_BIN;
 /** Cell of an instant in the official reader. */
 const cellOf = (ms) => Math.trunc(DATA.fps * (ms / 1000));
-
-function unpack(text, type) {
-  const raw = atob(text);
-  const bytes = new Uint8Array(raw.length);
-  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
-  return new type(bytes.buffer);
-}
-
-/** First index at which ascending `values` reach `wanted`. */
-function lowerBound(values, wanted, start = 0, stop = values.length) {
-  while (start < stop) {
-    const middle = (start + stop) >> 1;
-    if (values[middle] < wanted) start = middle + 1;
-    else stop = middle;
-  }
-  return start;
-}
 
 /** Indices of each class, in order of time. */
 function lanesOf(classes) {

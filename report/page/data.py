@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import InputError
-from ...eval.figures import METRIC, Figures, Tolerances
+from ...eval.figures import METRIC, RARE_EVENTS, Figures, Tolerances
 from ...eval.files import LoadedGames, SpotTimes
 from ...eval.metric import NUM_THRESHOLDS
 from ...eval.mistakes import MISTAKES, Matched, OutcomeKind
@@ -45,6 +45,16 @@ class EvaluatedRun:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """A short piece of a match's video, in a file of its own."""
+
+    from_ms: float
+    to_ms: float
+    address: str
+    """Relative to the page."""
+
+
+@dataclass(frozen=True)
 class PageMatch:
     """One match (or half) on the page."""
 
@@ -53,6 +63,8 @@ class PageMatch:
     """At least; 0 where it is not known."""
     video: str | None
     """Where the page finds it: a relative or absolute address."""
+    clips: tuple[Clip, ...] = ()
+    """That are played where there is no whole video."""
 
 
 def page_data(
@@ -86,6 +98,7 @@ def page_data(
         "half_width_frames": reach.half_width_frames,
         "wide_frames": reach.wide_frames,
         "num_thresholds": NUM_THRESHOLDS,
+        "rare_events": RARE_EVENTS,
         "kinds": {kind.name.lower(): int(kind) for kind in OutcomeKind},
         "classes": list(classes),
         "matches": [_match(match, runs) for match in matches],
@@ -108,7 +121,9 @@ def _match(match: PageMatch, runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
             index = run.loaded.names.index(match.name)
             events, times = run.figures.matched[index].events, run.loaded.times[index]
             columns = {"ms": times.events_ms[events.order], "cls": events.classes, "shown": events.values > 0}
-            return {"name": match.name, "seconds": match.seconds, "video": match.video, "events": _pack(columns)}
+            clips = [[clip.from_ms, clip.to_ms, clip.address] for clip in match.clips]
+            about = {"name": match.name, "seconds": match.seconds, "video": match.video, "clips": clips}
+            return about | {"events": _pack(columns)}
     raise AssertionError(f"{match.name} is of no run")
 
 
@@ -194,7 +209,9 @@ def _packed(name: str, values: ArrayLike) -> str:
 
 PAGE = "index.html"
 _TEMPLATE = Path(__file__).parent
-_SCRIPTS = ("dom", "data", "summary", "charts", "mistakes", "lanes", "timeline", "player", "main")
+_SHARED = ("dom", "span", "lanes", "player", "pointer", "address")
+_SCRIPTS = (*_SHARED, "data", "summary", "charts", "mistakes", "marks", "timeline", "board", "main")
+_LABEL_SCRIPTS = (*_SHARED, "spots", "server", "proposals", "panels", "label_lanes", "label", "label_main")
 """In order: all become one module script."""
 _MARK = "<!-- bas report -->"
 _HEAD_CHARACTERS = 400
@@ -211,9 +228,18 @@ def page_text(data: Mapping[str, Any]) -> str:
         "title": html.escape(str(data["title"])),
         "style": _template("page.css"),
         "data": _safe_json(data),
-        "script": "\n".join(_template(f"{name}.js") for name in _SCRIPTS),
+        "script": _script(_SCRIPTS),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template("index.html"))
+
+
+def label_page() -> dict[str, tuple[str, str]]:
+    """The files of the label page: address -> (media type, text). There is no data in them."""
+    return {
+        "/": ("text/html", _template("label.html")),
+        "/page.css": ("text/css", _template("page.css")),
+        "/page.js": ("text/javascript", _script(_LABEL_SCRIPTS)),
+    }
 
 
 def write_page(folder: Path, data: Mapping[str, Any]) -> Path:
@@ -249,6 +275,10 @@ def require_own_page(folder: Path) -> None:
 def _safe_json(data: Mapping[str, Any]) -> str:
     """JSON that cannot end the script element that holds it."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _script(names: Sequence[str]) -> str:
+    return "\n".join(_template(f"{name}.js") for name in names)
 
 
 def _template(name: str) -> str:

@@ -1,4 +1,4 @@
-// Elements and numbers. Names of matches, classes and runs are untrusted: they only ever become text.
+// Elements and numbers, for both pages. Names of matches, classes and runs are untrusted: they only ever become text.
 
 /** An element: attributes by name, `on` for handlers, children as elements or text. */
 function el(name, attributes = {}, ...children) {
@@ -27,6 +27,7 @@ function show(id, ...children) {
 
 const byId = (id) => document.getElementById(id);
 const count = (number) => number.toLocaleString("en-US");
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const percent = (value, digits = 1) => (value === null || value === undefined ? "–" : (100 * value).toFixed(digits));
 const signed = (number) => (number > 0 ? `+${number.toFixed(0)}` : number.toFixed(0).replace("-", "−"));
 const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
@@ -63,4 +64,22 @@ function table(columns, rows, attributes = {}) {
   ]);
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": attributes["aria-label"] },
     el("table", attributes, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
+}
+
+/** A typed array from base64. */
+function unpack(text, type) {
+  const raw = atob(text);
+  const bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return new type(bytes.buffer);
+}
+
+/** First index at which ascending `values` reach `wanted`. */
+function lowerBound(values, wanted, start = 0, stop = values.length) {
+  while (start < stop) {
+    const middle = (start + stop) >> 1;
+    if (values[middle] < wanted) start = middle + 1;
+    else stop = middle;
+  }
+  return start;
 }

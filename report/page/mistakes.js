@@ -1,7 +1,7 @@
 // The list of worst errors; each leads into the timeline.
 
 const SHOWN_AT_FIRST = 15;
-const listState = { kind: MISTAKES[0], cls: -1, all: false };
+const listState = { kind: null, cls: -1, all: false }; // no kind: the first of which there is any
 
 /** One mistake of a run as the list and the timeline show it. */
 function describe(view, outcome, { event, prediction }) {
@@ -42,6 +42,7 @@ function drawMistakes(current, open) {
     return outcomes.get(match);
   };
   const again = (change) => { Object.assign(listState, change); drawMistakes(current, open); };
+  listState.kind ??= MISTAKES.find((kind) => run.mistakes.some(([each]) => each === kind)) ?? MISTAKES[0];
   const all = run.mistakes.filter(([kind]) => kind === listState.kind).map(([, match, event, prediction]) =>
     ({ match, event, prediction, told: describe(viewOf(current, match), outcomeOf(match), { event, prediction }) }));
   const isOf = ({ told }) => listState.cls < 0 || [told.trueClass, told.predicted].includes(CLASSES[listState.cls]);

@@ -181,6 +181,10 @@ function compareTable(current) {
   return el("details", {}, el("summary", {}, "All runs by class"), table(columns, rows, { "aria-label": "Runs by class" }));
 }
 
+/** Where each class's threshold comes from. */
+const thresholdRule = () => `for each class the one with the best F1; for a class with fewer than ${DATA.rare_events} events, ` +
+  "which say too little about it, the one that is best for all classes together.";
+
 /** What the figures count, in words. */
 const rulesOf = (at, wide) => [
   "Hits are the pairs of SoccerNet's metric: each event in turn takes the surest free prediction of its class within " +

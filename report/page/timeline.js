@@ -1,35 +1,16 @@
-// The timeline's state and what changes it: matches, thresholds, filters, zoom, picking and stepping.
+// The timeline's matches, thresholds, filters, picking and stepping.
 
-const FIRST_WINDOW_MS = 120_000;
-const NARROWEST_MS = 400;
-const LEAD_MS = 1000;
-
-const state = {
-  run: 0, match: 0, view: null, outcome: null, bins: [], oneBin: null,
-  fromMs: 0, toMs: FIRST_WINDOW_MS, cursorMs: 0, picked: null, mistakes: [], hover: null,
-  offClasses: new Set(), kinds: new Set(Object.values(KIND)), overview: null, overviewWidth: 0,
-};
-let lanesCanvas = null;
-let overviewCanvas = null;
-let layout = null;
-let isDue = false;
-
-/** Draw at the next frame; many calls become one. */
-function redraw() {
-  if (isDue) return;
-  isDue = true;
-  requestAnimationFrame(() => {
-    isDue = false;
-    layout = drawLanes(lanesCanvas, state);
-    drawOverview(overviewCanvas, state);
-  });
-}
+Object.assign(state, {
+  run: 0, match: 0, view: null, outcome: null, bins: [], oneBin: null, mistakes: [], kinds: new Set(Object.values(KIND)), overview: null,
+  with: -1, other: null, onlyDiffering: false, // a second run: its index, its view and outcome; whether to step through what differs
+});
 
 function openMatch(match, run = state.run) {
   Object.assign(state, { match, run, view: viewOf(run, match), picked: null });
-  Object.assign(state, { fromMs: 0, toMs: Math.min(FIRST_WINDOW_MS, state.view.lengthMs), cursorMs: 0 });
+  state.lengthMs = state.view.lengthMs;
+  Object.assign(state, { fromMs: 0, toMs: Math.min(FIRST_WINDOW_MS, state.lengthMs), cursorMs: 0 });
   judge();
-  loadVideo(match);
+  openVideo();
   byId("match").value = String(match);
   tell("");
 }
@@ -39,6 +20,7 @@ function judge() {
   const curves = DATA.runs[state.run].curves;
   state.bins = curves.map((curve) => state.oneBin ?? curve.best);
   state.outcome = sortOut(state.view, state.bins);
+  state.other = otherRun();
   if (state.picked) {
     const { event, prediction } = state.picked;
     state.picked = prediction >= 0 ? pickPrediction(state, prediction) : pickEvent(state, event);
@@ -46,18 +28,33 @@ function judge() {
   refilter();
 }
 
+/** The second run in this match at thresholds of its own; null where none is compared. */
+function otherRun() {
+  if (state.with < 0) return null;
+  const view = viewOf(state.with, state.match);
+  const bins = DATA.runs[state.with].curves.map((curve) => state.oneBin ?? curve.best);
+  return { view, outcome: sortOut(view, bins), name: DATA.runs[state.with].name };
+}
+
+/** Whether only one of the two runs finds an event: 1 the first, 2 the second, 0 both or none. */
+function differs(event) {
+  const [first, second] = [state.outcome, state.other.outcome].map(({ eventKinds }) => eventKinds[event] === KIND.hit);
+  return first === second ? 0 : first ? 1 : 2;
+}
+
 /** After a change of what is shown: list the errors to step through, count, draw. */
 function refilter() {
   const { events, predictions } = state.view;
   const isOn = (c, kind) => !state.offClasses.has(c) && state.kinds.has(kind);
   const found = [];
+  const isListed = (kind, event) => (state.onlyDiffering ? differs(event) : kind !== KIND.hit && state.kinds.has(kind));
   state.outcome.eventKinds.forEach((kind, event) => {
-    if (kind !== KIND.hit && isOn(events.cls[event], kind)) {
+    if (isListed(kind, event) && !state.offClasses.has(events.cls[event])) {
       found.push({ ...pickEvent(state, event), ms: events.ms[event] });
     }
   });
   state.outcome.kinds.forEach((kind, prediction) => {
-    if ((kind === KIND.false_alarm || kind === KIND.double) && isOn(predictions.cls[prediction], kind)) {
+    if (!state.onlyDiffering && (kind === KIND.false_alarm || kind === KIND.double) && isOn(predictions.cls[prediction], kind)) {
       found.push({ event: -1, ...pickPrediction(state, prediction), ms: predictions.ms[prediction] });
     }
   });
@@ -78,7 +75,14 @@ function drawCounts() {
   const made = found + here[KIND.wrong_class] + here[KIND.badly_timed] + here[KIND.double] + here[KIND.false_alarm];
   const real = state.view.events.cls.reduce((sum, c) => sum + isOn(c), 0);
   byId("counts").textContent = (DATA.matches.length > 1 ? "This match: " : "") + toldCounts(found, made, real) +
-    (DATA.matches.length > 1 ? ` All matches: ${allMatches(isOn)}` : "");
+    (DATA.matches.length > 1 ? ` All matches: ${allMatches(isOn)}` : "") + (state.other && IS_LABELLED ? ` ${toldDifference(isOn)}` : "");
+}
+
+/** How many events of this match only one of the two runs finds. */
+function toldDifference(isOn) {
+  const alone = [0, 0, 0];
+  state.view.events.cls.forEach((c, event) => { alone[differs(event)] += isOn(c); });
+  return `Here ${DATA.runs[state.run].name} alone finds ${count(alone[1])}, ${state.other.name} alone ${count(alone[2])}.`;
 }
 
 function toldCounts(hits, made, real) {
@@ -98,33 +102,6 @@ function allMatches(isOn) {
   return toldCounts(...sums);
 }
 
-/** The window [from, to] in ms, kept inside the match. */
-function setWindow(fromMs, toMs) {
-  const length = Math.min(Math.max(toMs - fromMs, NARROWEST_MS), state.view.lengthMs);
-  const from = Math.min(Math.max(0, fromMs), state.view.lengthMs - length);
-  Object.assign(state, { fromMs: from, toMs: from + length });
-  redraw();
-}
-
-function zoom(factor, aroundMs = (state.fromMs + state.toMs) / 2) {
-  const length = Math.min(Math.max((state.toMs - state.fromMs) * factor, NARROWEST_MS), state.view.lengthMs);
-  const share = (aroundMs - state.fromMs) / (state.toMs - state.fromMs);
-  setWindow(aroundMs - share * length, aroundMs + (1 - share) * length);
-}
-
-const pan = (shareOfWindow) => {
-  const by = shareOfWindow * (state.toMs - state.fromMs);
-  setWindow(state.fromMs + by, state.toMs + by);
-};
-
-/** Bring an instant into the window: centred where it is near no edge already. */
-function reveal(ms) {
-  const length = state.toMs - state.fromMs;
-  const margin = 0.12 * length;
-  if (ms < state.fromMs + margin || ms > state.toMs - margin) setWindow(ms - length / 2, ms + length / 2);
-  else redraw();
-}
-
 /** Pick an event or prediction: mark it, tell of it, play from a second before. */
 function pick(picked, { play = true } = {}) {
   state.picked = { event: picked.event, prediction: picked.prediction };
@@ -132,11 +109,17 @@ function pick(picked, { play = true } = {}) {
   reveal(told.ms);
   seek(told.ms, { play, leadMs: play && hasVideo() ? LEAD_MS : 0 });
   const place = state.mistakes.findIndex((each) => each.event === picked.event && each.prediction === picked.prediction);
-  const number = place >= 0 ? ` (error ${place + 1} of ${count(state.mistakes.length)} in this match)` : "";
-  tell(`${clock(told.ms)}  ${storyOf(told)}${told.hidden ? ", not shown in the picture" : ""}${number}`);
+  const number = place >= 0 ? ` (${state.onlyDiffering ? "difference" : "error"} ${place + 1} of ${count(state.mistakes.length)} in this match)` : "";
+  tell(`${clock(told.ms)}  ${storyOf(told)}${told.hidden ? ", not shown in the picture" : ""}${number}${otherStory(picked.event)}`);
+  noteAddress(told.ms);
 }
 
-const tell = (text) => { byId("picked").textContent = text; };
+/** What the second run makes of an event. */
+function otherStory(event) {
+  if (!state.other || event < 0) return "";
+  const { view, outcome, name } = state.other;
+  return `\n${name}: ${storyOf(describe(view, outcome, { event, prediction: outcome.eventPartners[event] }))}`;
+}
 
 const pickedMs = () => {
   const { event, prediction } = state.picked;
@@ -159,11 +142,12 @@ function stepMistake(direction) {
 
 function stepMatch(direction) {
   const match = state.match + direction;
-  if (!DATA.matches[match]) return tell(direction > 0 ? "No error after this one." : "No error before this one.");
+  const what = state.onlyDiffering ? "difference" : "error";
+  if (!DATA.matches[match]) return tell(direction > 0 ? `No ${what} after this one.` : `No ${what} before this one.`);
   openMatch(match);
   const next = direction > 0 ? state.mistakes[0] : state.mistakes.at(-1);
   if (next) pick(next);
-  else tell(`No error in ${DATA.matches[match].name}.`);
+  else tell(`No ${what} in ${DATA.matches[match].name}.`);
 }
 
 /** To the next or previous event, whatever became of it. */
@@ -176,4 +160,29 @@ function stepEvent(direction) {
   while (next >= 0 && next < events.ms.length && !isOn(next)) next += direction;
   if (next >= 0 && next < events.ms.length) pick(pickEvent(state, next));
   else tell(direction > 0 ? "No event after this one." : "No event before this one.");
+}
+
+function noteAddress(ms) {
+  const run = DATA.runs.length > 1 ? DATA.runs[state.run].name : null;
+  writeAddress(DATA.matches[state.match].name, ms, { run, with: state.other ? state.other.name : null });
+}
+
+/** Go to where the address leads; addresses of sections are left to the browser. */
+function goToAddress() {
+  const asked = askedAddress();
+  const match = DATA.matches.findIndex(({ name }) => name === asked.match);
+  if (match < 0) return;
+  const [run, other] = [asked.run, asked.with].map((wanted) => DATA.runs.findIndex(({ name }) => name === wanted));
+  if (run >= 0 && run !== currentRun) chooseRun(run);
+  if (other >= 0) compareWith(other);
+  openMatch(match);
+  byId("timeline").scrollIntoView({ block: "start" });
+  if (Number.isNaN(asked.ms)) return;
+  const [event, prediction] = [state.view.events, state.view.predictions].map((of) => {
+    const place = lowerBound(of.ms, asked.ms - 1);
+    return of.ms[place] <= asked.ms + 1 ? place : -1;
+  });
+  if (event >= 0) pick(pickEvent(state, event), { play: false });
+  else if (prediction >= 0) pick(pickPrediction(state, prediction), { play: false });
+  else stepTo(asked.ms);
 }

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -139,6 +140,38 @@ def test_a_run_is_predicted_evaluated_and_shown(
     report_json = json.loads(capsys.readouterr().out)
     assert means(page) == report_json["means"]["mAP"]["value"] > 0.3
     assert page["runs"][0]["report"]["classes"] == report_json["classes"]
+
+
+def test_a_bundle_holds_clips_instead_of_links(
+    bas: Cli,
+    capsys: pytest.CaptureFixture[str],
+    run: Path,
+    data: Path,
+    tmp_path: Path,
+    make_clip: Callable[..., Path],
+    read_number: Callable[..., int],
+) -> None:
+    out, videos = tmp_path / "page", tmp_path / "videos"
+    shutil.copytree(data, videos)
+    make_clip("d.mp4", num_frames=NUM_ROWS, size=(160, 96)).replace(videos / "test" / "liga" / "d" / "224p.mp4")
+    (out / "clips").mkdir(parents=True)
+    (out / "clips" / "099.mp4").write_bytes(b"of a report before")
+    (out / "clips" / "mine.mp4").write_bytes(b"of somebody else")
+    assert bas("report", run, "--videos", videos, "--out", out, "--bundle") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of 2 matches with video" in said
+    assert "liga/c & #c: no clips" in said  # its video is an empty file
+    broken, match = page_of(out)["matches"]
+    assert (match["video"], broken["video"], broken["clips"]) == (None, None, [])
+    assert {path.name for path in (out / "clips").iterdir()} == {"mine.mp4", *(Path(c[2]).name for c in match["clips"])}
+    for from_ms, to_ms, address in match["clips"]:
+        with av.open(str(out / address)) as container:
+            numbers = [read_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+            assert container.streams.video[0].codec_context.name == "h264"
+        assert numbers == list(range(round(from_ms / 40), round(to_ms / 40)))
+        assert len(numbers) <= 100
+    shown = [any(a <= event.position_ms < b for a, b, _ in match["clips"]) for event in events_of(3)]
+    assert sum(shown) > 0.8 * len(shown)
 
 
 def test_predictions_that_are_there_are_used_again(run: Path, tmp_path: Path) -> None:

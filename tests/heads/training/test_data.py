@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
-from bas.events import Event, TimeGrid
+from bas.events import SOCCERNET_BALL_CLASSES, Event, TimeGrid
 from bas.heads.targets import NO_EVENT_STEPS
 from bas.heads.training.data import (
     LabelledMatch,
@@ -275,3 +275,10 @@ def test_targets_are_float_and_whole(store: FeatureStore) -> None:
     targets, _ = row_targets(chosen.train[0], stride=2, num_classes=2, settings=PLAIN, class_counts=chosen.class_counts)
     assert targets.label_btn.shape == (chosen.train[0].num_rows, 3)
     torch.testing.assert_close(targets.label_btn.sum(1), torch.ones(chosen.train[0].num_rows))
+
+
+def test_a_data_set_of_ones_own_trains_the_classes_that_it_labels(
+    pulse_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = FeatureStore.open(pulse_store(tmp_path / "two.zarr", classes=SOCCERNET_BALL_CLASSES))
+    assert choose_matches(store).classes == ("PASS", "DRIVE")

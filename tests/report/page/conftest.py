@@ -1,5 +1,7 @@
 """Report pages made from spots, and a headless Chromium that opens them."""
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +16,10 @@ from bas.eval.figures import METRIC, figures
 from bas.eval.files import LoadedGames, SpotTimes
 from bas.eval.report import EvalSettings, Resampling
 from bas.eval.spots import Game, Spots
-from bas.report.page.data import EvaluatedRun, PageMatch, page_data, write_page
+from bas.label.options import LabelOptions
+from bas.label.server import bound_server, label_app
+from bas.label.session import Session, opened_session
+from bas.report.page.data import EvaluatedRun, PageMatch, label_page, page_data, write_page
 
 FPS = Fraction(25)
 CHROMIUM = Path("/usr/bin/chromium")
@@ -123,13 +128,75 @@ class Window:
             self.page.wait_for_timeout(20)
 
 
+@dataclass
+class Labelling:
+    """A session of `bas label` with its server, and a browser that opens windows on it."""
+
+    session: Session
+    address: str
+    browser: Any
+    problems: list[str] = field(default_factory=list)
+
+    def window(self, *, fragment: str = "", width: int = 1280, height: int = 900) -> Window:
+        """Another window on the page, when it is ready."""
+        page = self.browser.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        page.on("console", lambda said: self.problems.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.goto(f"{self.address}#{fragment}")
+        page.wait_for_selector("html[data-ready]")
+        return Window(page, self.problems)
+
+    def items(self, number: int = 0) -> list[tuple[Any, ...]]:
+        """What is marked on the disk's side, in order of time: (kind, ms, label) or (kind, from, to)."""
+        items = self.session.matches[number].document.items.values()
+        names = {"stretch": ("from_ms", "to_ms")}
+        found = [(item["kind"], *(item[name] for name in names.get(item["kind"], ("ms", "label")))) for item in items]
+        return sorted(found, key=lambda item: (item[1], item[0]))
+
+
+@pytest.fixture
+def label(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Labelling]]:
+    """Starts `bas label` on videos; errors in the consoles of its windows fail the test at its end."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(Session, "begin_extraction", lambda _: None)  # no features are made
+    started: list[Labelling] = []
+    with contextlib.ExitStack() as stack:
+
+        def start(*videos: Path, classes: Sequence[str] = ("PASS", "DRIVE"), store: Path | None = None) -> Labelling:
+            options = LabelOptions(classes=tuple(classes), person="anna")
+            session = stack.enter_context(opened_session(videos, store or tmp_path / "none.zarr", options))
+            server, listener, address = bound_server(label_app(session, label_page()))
+            stack.enter_context(contextlib.closing(listener))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+
+            def end() -> None:
+                server.should_exit = True
+                thread.join()
+
+            stack.callback(end)
+            started.append(Labelling(session, address, chromium))
+            return started[-1]
+
+        yield start
+        for context in chromium.contexts:
+            context.close()
+    assert [problem for each in started for problem in each.problems] == []
+
+
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Window]]:
     """Opens a file from disk at a size; console errors and failed requests fail the test at its end."""
     opened: list[Window] = []
 
     def start(
-        file: Path, *, width: int = 1280, height: int = 900, expect_problems: bool = False, **options: Any
+        file: Path,
+        *,
+        fragment: str = "",
+        width: int = 1280,
+        height: int = 900,
+        expect_problems: bool = False,
+        **options: Any,
     ) -> Window:
         page = chromium.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce", **options)
         window = Window(page, [])
@@ -138,7 +205,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Window]]:
         page.on("pageerror", lambda error: problem(str(error)))
         page.on("requestfailed", lambda request: problem(f"failed: {request.url}"))
         page.on("request", lambda request: problem(request.url) if request.url.startswith("http") else None)
-        page.goto(file.as_uri())
+        page.goto(f"{file.as_uri()}#{fragment}")
         page.wait_for_selector("html[data-ready]")
         if not expect_problems:
             opened.append(window)

@@ -25,8 +25,9 @@ TOO_WIDE = """[...document.querySelectorAll('main *, header *, nav *')].filter((
     return box.width > 0 && (box.right > innerWidth + 1 || box.left < -1);
 }).map((each) => each.outerHTML.slice(0, 80))"""
 
-OVERLAPPING = """['main', 'header', '.tiles', '.bars', '.bars li', '.plots', '.transport', '#timeline', '#player',
-    '.board ul', '.board li', '#timeline-controls', '#timeline-controls > .row', '#errors-body', '.chips', '#lanes',
+OVERLAPPING = """['main', 'header', '.tiles', '.bars', '.bars li', '.plots', '.transport', '#transport', '#timeline',
+    '#player', '.side', '.board ul', '.board li', '#timeline-controls', '#timeline-controls > .row', '#errors-body',
+    '.chips', '#lanes',
 ].flatMap((name) => [...document.querySelectorAll(name)]).flatMap((parent) => {
     const boxes = [...parent.children].map((each) => [each.outerHTML.slice(0, 70), each.getBoundingClientRect()])
         .filter(([, box]) => box.width && box.height);
@@ -35,11 +36,11 @@ OVERLAPPING = """['main', 'header', '.tiles', '.bars', '.bars li', '.plots', '.t
         Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1).map(([other]) => `${one} / ${other}`));
 })"""
 
-CLIPPED = """[...document.querySelectorAll('button, th, td, .bar-value, .bar-counts, .tile-value, h1, h2')]
+CLIPPED = """[...document.querySelectorAll('button, th, td, .bar-value, .bar-counts, .tile-value, h1, section > h2')]
     .filter((each) => each.clientWidth > 0 && each.scrollWidth > each.clientWidth + 2)
     .filter((each) => getComputedStyle(each).display !== 'inline').map((each) => each.outerHTML.slice(0, 80))"""
 
-SPILLING = """[...document.querySelectorAll('section, #player, .screen, .board, .row, .chips, .tiles, .bars li, td')]
+SPILLING = """[...document.querySelectorAll('section, #player, .screen, .row, .chips, .tiles, .bars li, td')]
     .filter((each) => each.scrollHeight > each.clientHeight + 3).map((each) => each.outerHTML.slice(0, 80))"""
 
 NAMELESS = """[...document.querySelectorAll('select, input, button, canvas, video')].filter((each) =>
@@ -139,6 +140,67 @@ def test_without_labels_predictions_are_shown_and_nothing_is_judged(
     assert window.page.inner_text("#picked").startswith("0:02.08  Prediction: PASS, confidence 0.900")
 
 
+BOX = (
+    "(({top, bottom, left, right}) => [top, bottom, left, right])(document.querySelector('%s').getBoundingClientRect())"
+)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768)])
+def test_video_and_lanes_fit_one_screen(open_page: Callable[..., Any], played: Path, width: int, height: int) -> None:
+    window = open_page(played, width=width, height=height)
+    assert window.call(BOX % "#timeline")[0] < 400  # it comes first
+    for other in ("-1", "1"):
+        window.page.select_option("#with", other)
+        window.call("document.getElementById('timeline').scrollIntoView()")
+        screen, lanes, whole = (window.call(BOX % each) for each in ("video", "#lanes-canvas", "#overview-canvas"))
+        assert window.call(BOX % "#bar")[1] <= screen[0]
+        assert screen[1] < lanes[0] < lanes[1] < whole[1] <= height
+        assert lanes[3] <= width
+        assert screen[1] - screen[0] >= 200
+
+
+def test_the_phone_keeps_the_video_in_view(open_page: Callable[..., Any], played: Path) -> None:
+    window = open_page(played, width=390, height=844)
+    window.call("document.getElementById('overview-canvas').scrollIntoView({ block: 'end' })")
+    top, bottom, *_ = window.call(BOX % "video")
+    assert top >= window.call(BOX % "#bar")[1] - 1
+    assert bottom < window.call(BOX % "#overview-canvas")[0]
+    assert window.call(TOO_WIDE) == []
+
+
+def test_addresses_lead_to_an_instant_and_follow_what_is_picked(open_page: Callable[..., Any], played: Path) -> None:
+    window = open_page(played, fragment="match=league%2Ftwo&t=8.000&run=tcn")
+    page = window.page
+    assert page.input_value("#match") == "1"
+    assert page.input_value("#run") == "1"
+    assert page.inner_text("#picked").startswith("0:08.00  ")
+    assert 0 <= window.call(BOX % "#timeline")[0] < 100
+    page.select_option("#run", "0")
+    page.select_option("#match", "0")
+    page.keyboard.press("n")
+    window.until("location.hash === '#match=league%2Fone&t=4.000&run=ed'")
+    window.call("location.hash = '#match=league%2Fone&t=7.5'")
+    window.until("Math.abs(basReport.state.cursorMs - 7500) <= 20")
+
+
+def test_two_runs_lie_side_by_side(open_page: Callable[..., Any], played: Path) -> None:
+    """Of the first match the first run finds two events, the second one of them."""
+    window = open_page(played)
+    page = window.page
+    before = window.call("document.getElementById('lanes-canvas').toDataURL()")
+    page.select_option("#with", "1")
+    assert "Here ed alone finds 1, tcn alone 0." in page.inner_text("#counts")
+    assert window.call("document.getElementById('lanes-canvas').toDataURL()") != before
+    page.check("#differing")
+    page.keyboard.press("n")
+    first, second = page.inner_text("#picked").split("\n")
+    assert first == "0:10.00  Hit: PASS, 40 ms late, confidence 0.950 (difference 1 of 1 in this match)"
+    assert second.startswith("tcn: Missed: PASS")
+    page.select_option("#run", "1")  # the run that it was compared with
+    assert page.input_value("#with") == "-1"
+    assert not page.is_checked("#differing")
+
+
 def test_a_click_on_a_tick_plays_from_a_second_before(open_page: Callable[..., Any], played: Path) -> None:
     window = open_page(played)
     page = window.page
@@ -147,7 +209,7 @@ def test_a_click_on_a_tick_plays_from_a_second_before(open_page: Callable[..., A
     window.until("!document.querySelector('video').paused && document.querySelector('video').currentTime > 5.2")
     assert 5.2 < window.call("document.querySelector('video').currentTime") < 7
     assert page.inner_text("#picked").startswith("0:06.00  Badly timed: PASS 1000 ms late, confidence 0.800")
-    assert abs(window.call("basReport.state.cursorMs / 1000 - document.querySelector('video').currentTime")) < 0.3
+    window.until("Math.abs(basReport.state.cursorMs / 1000 - document.querySelector('video').currentTime) < 0.3")
     page.keyboard.press(" ")
     window.until("document.querySelector('video').paused")
     page.mouse.click(*spot_at(window, 0, 10040, is_event=False))
@@ -289,9 +351,8 @@ def test_the_slider_counts_live_and_comes_back(open_page: Callable[..., Any], pl
 
 def test_classes_can_be_left_out(open_page: Callable[..., Any], played: Path) -> None:
     window = open_page(played)
-    tall = window.page.locator("#lanes-canvas").bounding_box()["height"]
     window.page.uncheck(".board input[value='0']")
-    window.until(f"document.getElementById('lanes-canvas').getBoundingClientRect().height < {tall}")
+    window.until("basReport.lanes().length === 11")
     assert window.page.inner_text("#counts").startswith("This match: 0 of 2 events found, 1 other prediction")
     window.page.check(".board input[value='-1']")
     assert window.page.inner_text("#counts").startswith("This match: 2 of 5 events found")

@@ -77,7 +77,8 @@ def test_numbers_that_are_none_become_null(subject: Callable[..., EvaluatedRun],
 
 def test_every_file_of_the_template_is_used_and_short() -> None:
     names = {path.name for path in FOLDER.iterdir() if path.suffix != ".py" and path.is_file()}
-    assert names == {"index.html", "page.css", *(f"{name}.js" for name in file._SCRIPTS)}
+    scripts = {f"{name}.js" for name in (*file._SCRIPTS, *file._LABEL_SCRIPTS)}
+    assert names == {"index.html", "label.html", "page.css", *scripts}
     for name in names:
         assert len((FOLDER / name).read_text().splitlines()) < 400, name
 

@@ -1,0 +1,237 @@
+"""Spots as other programs write them: CSV, OpenSportsLab's JSON, Label Studio, CVAT time lines, SoccerNet's JSON."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from ..errors import InputError
+from ..events import parse_event
+from ..files import parse_json, read_bounded
+
+MAX_BYTES = 256 << 20
+_MAX_MS = 24 * 3600 * 1000
+_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,4}):(\d{1,2}(?:[.,]\d{1,9})?)", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}(?:[.,]\d{1,9})?", re.ASCII)
+_TIME, _LABEL, _VIDEO, _TEAM = (
+    ("time", "seconds", "second", "position", "start", "timestamp", "position_ms", "ms", "milliseconds", "frame"),
+    ("label", "class", "event", "action", "name", "tag"),
+    ("video", "file", "filename", "match", "game", "path", "video_path"),
+    ("team", "side"),
+)
+"""Column names of a CSV file, in lower case."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A spot in a file of another program."""
+
+    label: str
+    video: str
+    """Name or path of its video as the file gives it; empty where the file is about one video."""
+    ms: int | None = None
+    """From the start of the video; None: `frame` says where."""
+    frame: int | None = None
+    """From 0, in the order of the video's frames."""
+    team: str = ""
+    half: int = 1
+
+
+def read_annotations(path: Path) -> tuple[str, list[Annotation]]:
+    """(name of the format, spots in the order of the file).
+
+    Raises:
+        InputError: unreadable, of no format that is known, or a spot in it is not usable (names the line or entry).
+    """
+    data = read_bounded(path, max_bytes=MAX_BYTES)
+    suffix = path.suffix.lower()
+    if suffix == ".xml":
+        return "CVAT", list(_cvat(data, path))
+    if suffix in (".csv", ".tsv", ".txt"):
+        return "CSV", list(_csv(data, path))
+    document = parse_json(data, where=str(path))
+    for name, is_it, read in _JSON:
+        if is_it(document):
+            return name, list(read(document, path))
+    raise InputError(
+        f"{path}: annotations of a format that is not known",
+        got=f"JSON with {_keys(document)}",
+        wanted="CSV, OpenSportsLab's JSON, Label Studio's JSON, CVAT for video's XML, or SoccerNet's JSON",
+        cure="export it as CSV: a line per spot with its time in seconds (or mm:ss.cc) and its label",
+    )
+
+
+def of_video(annotations: Iterable[Annotation], video: Path, *, alone: bool) -> list[Annotation]:
+    """Those about a video: by its file name or the end of its path.
+
+    Args:
+        annotations: all of a file.
+        video: the video.
+        alone: whether it is the only video; then spots without a video's name are about it.
+    """
+    names = {video.name.casefold(), video.stem.casefold()}
+
+    def is_about(name: str) -> bool:
+        last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].casefold()
+        last = re.sub(r"^[0-9a-f]{8}-", "", last)  # Label Studio puts this before the name of an upload
+        return last in names or last.rsplit(".", 1)[0] in names
+
+    return [each for each in annotations if (is_about(each.video) if each.video else alone)]
+
+
+def _keys(document: object) -> str:
+    if isinstance(document, Mapping):
+        return "keys " + ", ".join(map(str, list(document)[:6]))
+    return f"a {type(document).__name__}"
+
+
+def parse_time_ms(text: str) -> int | None:
+    """Whole milliseconds of `83.5`, `1:23.5` or `1:01:23,5` (seconds, minutes, hours); None where it is no time."""
+    text = text.strip()
+    if found := _CLOCK.fullmatch(text):
+        hours, minutes, seconds = int(found[1] or 0), int(found[2]), Fraction(found[3].replace(",", "."))
+        ms = round(1000 * (3600 * hours + 60 * minutes + seconds))
+    elif _NUMBER.fullmatch(text):
+        ms = round(1000 * Fraction(text.replace(",", ".")))
+    else:
+        return None
+    return ms if 0 <= ms < _MAX_MS else None
+
+
+def _csv(data: bytes, path: Path) -> Iterator[Annotation]:
+    text = data.decode("utf-8-sig", errors="replace")
+    first = text.split("\n", 1)[0]
+    delimiter = max((";", "\t", ","), key=first.count)
+    rows = [(n, row) for n, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), 1) if any(row)]
+    if not rows:
+        return
+    names = [cell.strip().lower() for cell in rows[0][1]]
+    columns = {what: _column(names, known) for what, known in _COLUMNS.items()}
+    if columns["label"] is None or columns["time"] is None:  # no header
+        start = 0 if parse_time_ms(rows[0][1][0]) is not None else 1
+        columns = {"video": 0 if start else None, "time": start, "label": start + 1, "team": start + 2}
+        unit = "time"
+    else:
+        unit, rows = names[columns["time"]], rows[1:]
+    for number, row in rows:
+        cells = {
+            what: row[place].strip() if place is not None and place < len(row) else ""
+            for what, place in columns.items()
+        }
+        yield _of_cells(cells, unit, where=f"{path}: line {number}")
+
+
+_COLUMNS: Mapping[str, Sequence[str]] = {"video": _VIDEO, "time": _TIME, "label": _LABEL, "team": _TEAM}
+
+
+def _column(names: Sequence[str], known: Sequence[str]) -> int | None:
+    return next((names.index(name) for name in known if name in names), None)
+
+
+def _of_cells(cells: Mapping[str, str], unit: str, *, where: str) -> Annotation:
+    is_count = unit in ("position_ms", "ms", "milliseconds", "frame")
+    ms = parse_time_ms(cells["time"]) if not is_count else None
+    count = int(cells["time"]) if is_count and cells["time"].isdigit() and len(cells["time"]) < 10 else None
+    if (ms is None and count is None) or not cells["label"]:
+        wanted = "a whole number" if is_count else "seconds or mm:ss.cc"
+        got = f"{cells['time']!r}, {cells['label']!r}"
+        raise InputError(f"{where}: no spot", got=got[:80], wanted=f"{unit} ({wanted}) and a label")
+    label = cells["label"].removeprefix("'") if cells["label"][:2] in ("'=", "'+", "'-", "'@") else cells["label"]
+    if unit == "frame":
+        return Annotation(label, cells["video"], frame=count, team=cells["team"])
+    return Annotation(label, cells["video"], ms=ms if count is None else count, team=cells["team"])
+
+
+def _is_osl(document: object) -> bool:
+    data = document.get("data") if isinstance(document, Mapping) else None
+    return isinstance(data, list) and all(isinstance(each, Mapping) and "inputs" in each for each in data)
+
+
+def _osl(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
+    for number, sample in enumerate(document["data"]):
+        inputs = [each for each in sample["inputs"] if isinstance(each, Mapping)]
+        video = next((str(each.get("path", "")) for each in inputs if each.get("type", "video") == "video"), "")
+        for place, event in enumerate(sample.get("events") or ()):
+            where = f"{path}: data[{number}].events[{place}]"
+            record = {**event, "position": event.get("position_ms")} if isinstance(event, Mapping) else event
+            parsed = parse_event(record, where=where)
+            yield Annotation(parsed.label, video, ms=parsed.position_ms, team=parsed.team)
+
+
+def _is_label_studio(document: object) -> bool:
+    return (
+        isinstance(document, list)
+        and bool(document)
+        and all(isinstance(task, Mapping) and isinstance(task.get("data"), Mapping) for task in document)
+    )
+
+
+def _label_studio(document: Sequence[Mapping[str, Any]], path: Path) -> Iterator[Annotation]:
+    """Time-line labels in frames from 1, or labels with a start in seconds."""
+    for number, task in enumerate(document):
+        video = str(task["data"].get("video") or task["data"].get("audio") or "")
+        for made in task.get("annotations") or ():
+            for result in made.get("result") or ():
+                value = result.get("value") or {}
+                labels = value.get("timelinelabels") or value.get("labels") or ()
+                where = f"{path}: task {number + 1}, result {result.get('id', '')}"
+                for label in labels:
+                    for span in value.get("ranges") or ():
+                        frame = span.get("start")
+                        if type(frame) is not int or frame < 1:
+                            raise InputError(f"{where}: no usable frame", got=repr(frame)[:40], wanted="1 or more")
+                        yield Annotation(str(label), video, frame=frame - 1)
+                    if "start" in value:
+                        ms = parse_time_ms(str(value["start"]))
+                        if ms is None:
+                            got = repr(value["start"])[:40]
+                            raise InputError(f"{where}: no usable start", got=got, wanted="seconds")
+                        yield Annotation(str(label), video, ms=ms)
+
+
+def _is_soccernet(document: object) -> bool:
+    return isinstance(document, Mapping) and isinstance(document.get("annotations"), list)
+
+
+def _soccernet(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
+    for number, record in enumerate(document["annotations"]):
+        event = parse_event(record, where=f"{path}: annotations[{number}]")
+        yield Annotation(event.label, "", ms=event.position_ms, team=event.team, half=event.half)
+
+
+_JSON: tuple[tuple[str, Callable[[object], bool], Callable[[Any, Path], Iterator[Annotation]]], ...] = (
+    ("OSL JSON", _is_osl, _osl),
+    ("Label Studio", _is_label_studio, _label_studio),
+    ("SoccerNet JSON", _is_soccernet, _soccernet),
+)
+
+
+def _cvat(data: bytes, path: Path) -> Iterator[Annotation]:
+    """CVAT for video: the first frame of each track; CVAT for images: the tags of each frame."""
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise InputError(f"{path}: not valid XML", got=error, cure="export it again") from None
+    if root.tag != "annotations":
+        raise InputError(f"{path}: not from CVAT", got=f"<{root.tag}>", wanted="<annotations>")
+    video = next((each.text or "" for each in root.iterfind(".//meta//source")), "")
+    for track in root.iterfind("track"):
+        frames = [shape.get("frame", "") for shape in track if shape.get("outside", "0") != "1"]
+        if frames:
+            yield Annotation(track.get("label", ""), video, frame=_frame(frames[0], path))
+    for image in root.iterfind("image"):
+        for tag in image.iterfind("tag"):
+            yield Annotation(tag.get("label", ""), video, frame=_frame(image.get("id", ""), path))
+    for tag in root.iterfind("tag"):
+        yield Annotation(tag.get("label", ""), video, frame=_frame(tag.get("frame", ""), path))
+
+
+def _frame(text: str, path: Path) -> int:
+    if not text.isdigit() or len(text) > 9:
+        raise InputError(f"{path}: no usable frame", got=repr(text)[:40], wanted="a whole number")
+    return int(text)

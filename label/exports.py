@@ -1,0 +1,203 @@
+"""Labels as other programs read them: SoccerNet and OSL JSON, CSV, and edit lists and chapters of chosen classes."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from .session import LabelMatch
+
+from ..errors import InputError
+from ..events import Event
+
+CLIP_BEFORE_MS, CLIP_AFTER_MS = 3000, 3000
+"""What an edit list shows around a spot."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is exported."""
+
+    match_id: str
+    video_name: str
+    fps: Fraction
+    seconds: float
+    size: tuple[int, int]
+    events: tuple[Event, ...]
+    """In time order."""
+    classes: tuple[str, ...]
+
+    @property
+    def clips_ms(self) -> list[tuple[int, int, str]]:
+        """(from, to, name) of a clip around each spot, inside the video."""
+        end = round(1000 * self.seconds) or 24 * 3600 * 1000
+        return [
+            (max(0, event.position_ms - CLIP_BEFORE_MS), min(end, event.position_ms + CLIP_AFTER_MS), event.label)
+            for event in self.events
+        ]
+
+
+def export(match: "LabelMatch", format_name: str, classes: Sequence[str]) -> tuple[str, str, str]:
+    """(text, media type, file name) of a match's spots of some classes.
+
+    Raises:
+        InputError: no such format.
+    """
+    if format_name not in FORMATS:
+        raise InputError("no such format", got=repr(format_name)[:40], wanted=", ".join(FORMATS))
+    write, media_type, ending = FORMATS[format_name]
+    spots = match.document.of_kind("spot", half=match.half)
+    info, video = match.info, match.match.video
+    events = tuple(Event(item["ms"], item["label"], half=item["half"]) for item in spots if item["label"] in classes)
+    labels = Labels(
+        match.match.id,
+        video.name if video else "",
+        info.rate if info else Fraction(25),
+        float(info.end_seconds) if info else 0.0,
+        (info.display_width, info.display_height) if info else (0, 0),
+        events,
+        tuple(classes),
+    )
+    return write(labels), media_type, f"{match.match.id.rsplit('/', 1)[-1]}{ending}"
+
+
+def _soccernet(labels: Labels) -> str:
+    document = {"UrlLocal": labels.match_id, "annotations": [event.to_json() for event in labels.events]}
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _osl(labels: Labels) -> str:
+    """OpenSportsLab's JSON, version 2."""
+    events = [
+        {"head": "action", "label": event.label, "position_ms": str(event.position_ms)} for event in labels.events
+    ]
+    document = {
+        "version": "2.0",
+        "task": "action_spotting",
+        "dataset_name": labels.match_id,
+        "labels": {"action": {"type": "single_label", "labels": list(labels.classes)}},
+        "data": [
+            {
+                "id": labels.match_id,
+                "inputs": [{"type": "video", "path": labels.video_name, "fps": float(labels.fps)}],
+                "events": events,
+            }
+        ],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _csv(labels: Labels) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("video", "position_ms", "time", "label"))
+    for event in labels.events:
+        name = f"'{event.label}" if event.label[:1] in "=+-@" else event.label  # a spreadsheet would compute it
+        writer.writerow((labels.video_name, event.position_ms, _clock(event.position_ms, "."), name))
+    return text.getvalue()
+
+
+def _edl(labels: Labels) -> str:
+    """CMX 3600: source in and out, record in and out, in frames of a whole rate."""
+    rate = max(1, round(labels.fps))
+    lines, at = [f"TITLE: {_line(labels.match_id)}", "FCM: NON-DROP FRAME", ""], 0
+    for number, (from_ms, to_ms, name) in enumerate(labels.clips_ms, 1):
+        first, stop = (int(ms * labels.fps / 1000) for ms in (from_ms, to_ms))
+        times = (_timecode(frame, rate) for frame in (first, stop, at, at + stop - first))
+        lines += [
+            f"{number:03d}  AX       V     C        {' '.join(times)}",
+            f"* FROM CLIP NAME: {_line(labels.video_name)}",
+            f"* COMMENT: {_line(name)}",
+            "",
+        ]
+        at += stop - first
+    return "\n".join(lines) + "\n"
+
+
+def _fcpxml(labels: Labels) -> str:
+    """Final Cut Pro XML 1.9: one clip after the other, its marker where the spot is."""
+    fps = labels.fps
+    frame = f"{fps.denominator}/{fps.numerator}s"
+
+    def time(frames: int) -> str:
+        return f"{frames * fps.denominator}/{fps.numerator}s"
+
+    root = ElementTree.Element("fcpxml", version="1.9")
+    resources = ElementTree.SubElement(root, "resources")
+    width, height = map(str, labels.size)
+    ElementTree.SubElement(resources, "format", id="r1", frameDuration=frame, width=width, height=height)
+    length = time(max(1, int(labels.seconds * fps)))
+    asset = ElementTree.SubElement(
+        resources, "asset", id="r2", name=labels.video_name, start="0s", duration=length, hasVideo="1", format="r1"
+    )
+    ElementTree.SubElement(asset, "media-rep", kind="original-media", src=labels.video_name)
+    event = ElementTree.SubElement(ElementTree.SubElement(root, "library"), "event", name=labels.match_id)
+    sequence = ElementTree.SubElement(
+        ElementTree.SubElement(event, "project", name=labels.match_id), "sequence", format="r1"
+    )
+    spine, at = ElementTree.SubElement(sequence, "spine"), 0
+    for spot, (from_ms, to_ms, name) in zip(labels.events, labels.clips_ms, strict=True):
+        first, stop = (int(ms * fps / 1000) for ms in (from_ms, to_ms))
+        clip = ElementTree.SubElement(
+            spine, "asset-clip", ref="r2", name=name, offset=time(at), start=time(first), duration=time(stop - first)
+        )
+        ElementTree.SubElement(
+            clip, "marker", start=time(int(spot.position_ms * fps / 1000)), duration=frame, value=name
+        )
+        at += stop - first
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n' + ElementTree.tostring(root, "unicode") + "\n"
+
+
+def _vtt(labels: Labels) -> str:
+    """WebVTT cues, which players show as subtitles or chapters."""
+    parts = ["WEBVTT\n"]
+    for from_ms, to_ms, name in labels.clips_ms:
+        text = _line(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        parts.append(f"{_clock(from_ms, '.')} --> {_clock(to_ms, '.')}\n{text}\n")
+    return "\n".join(parts)
+
+
+def _ffmetadata(labels: Labels) -> str:
+    """Chapters for `ffmpeg -i VIDEO -i FILE -map_metadata 1 -codec copy OUT`."""
+    lines = [";FFMETADATA1"]
+    starts = [*(event.position_ms for event in labels.events), round(1000 * labels.seconds)]
+    for event, stop in zip(labels.events, starts[1:], strict=True):
+        name = "".join(f"\\{letter}" if letter in "=;#\\" else letter for letter in _line(event.label))
+        end = max(stop, event.position_ms + 1)
+        lines += ["[CHAPTER]", "TIMEBASE=1/1000", f"START={event.position_ms}", f"END={end}", f"title={name}"]
+    return "\n".join(lines) + "\n"
+
+
+def _clock(ms: int, point: str) -> str:
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}{point}{ms % 1000:03d}"
+
+
+def _timecode(frame: int, rate: int) -> str:
+    seconds = frame // rate
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frame % rate:02d}"
+
+
+def _line(text: str) -> str:
+    """Text that stays on its line."""
+    return " ".join(text.split())
+
+
+Write = Callable[[Labels], str]
+FORMATS: Mapping[str, tuple[Write, str, str]] = {
+    "soccernet": (_soccernet, "application/json", "-Labels-ball.json"),
+    "osl": (_osl, "application/json", "-osl.json"),
+    "csv": (_csv, "text/csv", ".csv"),
+    "edl": (_edl, "text/plain", ".edl"),
+    "fcpxml": (_fcpxml, "application/xml", ".fcpxml"),
+    "vtt": (_vtt, "text/vtt", ".vtt"),
+    "ffmetadata": (_ffmetadata, "text/plain", ".ffmeta"),
+}
+"""Name -> (writer, media type, ending)."""
+EXPORT_NAMES: tuple[str, ...] = tuple(FORMATS)
+Record = dict[str, Any]

@@ -1,0 +1,371 @@
+"""The web server of `bas label` and of `bas report --serve`, on this machine only: Starlette, under uvicorn.
+
+Whoever may use it has a secret: it is in the address that is printed, and is exchanged for a cookie. A page of another
+site can neither read (it has no cookie, and Host is checked) nor write (Origin and a header of our own are checked).
+"""
+
+import base64
+import contextlib
+import secrets
+import socket
+import threading
+import webbrowser
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import __version__
+from ..errors import InputError
+from ..files import parse_json
+from .agreement import agreements
+from .document import Conflict, shown
+from .exports import FORMATS, export
+from .session import LabelMatch, Session
+
+LOOPBACK = "127.0.0.1"
+_MAX_BODY_BYTES = 8 << 20
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "style-src 'self'",
+        "script-src 'self'",
+        "img-src 'self' data:",
+        "media-src 'self' blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+"""Content policy of the label page. That of a report, which is one file that may be opened anywhere, is in the page."""
+_VIDEO_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
+
+
+class Guard:
+    """Lets requests through that come from the page itself: the rest is refused before anything is looked at."""
+
+    def __init__(self, app: ASGIApp, *, secret: str, port: int) -> None:
+        self.app, self._secret, self._cookie = app, secret, f"bas{port}"
+        self._hosts = {f"{LOOPBACK}:{port}", f"localhost:{port}"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, set the cookie, or pass on."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope["method"], headers)
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if not refusal and scope["path"] == "/" and token and secrets.compare_digest(token, self._secret):
+            response: Response = RedirectResponse("/", HTTPStatus.SEE_OTHER, headers={"Referrer-Policy": "no-referrer"})
+            response.set_cookie(self._cookie, self._secret, httponly=True, samesite="strict")
+            return await response(scope, receive, send)
+        if not refusal and not secrets.compare_digest(self._cookie_of(headers), self._secret):
+            refusal = "open the address that bas has printed: it holds the key to this page"
+        if refusal:
+            return await PlainTextResponse(refusal, HTTPStatus.FORBIDDEN)(scope, receive, send)
+
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = MutableHeaders(scope=message)
+                added["X-Content-Type-Options"], added["Referrer-Policy"] = "nosniff", "no-referrer"
+                added["Cross-Origin-Resource-Policy"] = "same-origin"
+                added.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        return await self.app(scope, receive, with_policy)
+
+    def _refusal(self, method: str, headers: Headers) -> str:
+        if headers.get("host", "") not in self._hosts:  # a name that a stranger's DNS leads here
+            return "wrong Host"
+        origin = headers.get("origin")
+        if origin is not None and origin not in {f"http://{host}" for host in self._hosts}:
+            return "wrong Origin"
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            return "asked for by another site"
+        if method not in ("GET", "HEAD") and headers.get("x-bas") != "label":
+            return "not asked for by the page"
+        return ""
+
+    def _cookie_of(self, headers: Headers) -> str:
+        pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+        return next((value for name, _, value in pairs if name == self._cookie), "")
+
+
+def label_app(session: Session, page: Mapping[str, tuple[str, str]]) -> Starlette:
+    """The app of `bas label`.
+
+    Args:
+        session: what is labelled.
+        page: address -> (media type, text) of the page's files.
+    """
+    api = _Api(session)
+    routes = [_static(address, *file) for address, file in page.items()]
+    for path, method, answer in (
+        ("/api/page", "GET", api.page),
+        ("/api/match/{match:int}", "GET", api.match),
+        ("/api/match/{match:int}/curves", "GET", api.curves),
+        ("/api/match/{match:int}/changes", "POST", api.changes),
+        ("/api/match/{match:int}/undo", "POST", api.undo),
+        ("/api/match/{match:int}/redo", "POST", api.redo),
+        ("/api/match/{match:int}/copy", "POST", api.copy),
+        ("/api/news", "GET", api.news),
+        ("/api/train", "POST", api.train),
+        ("/api/curve", "POST", api.curve),
+        ("/api/classes", "POST", api.classes),
+        ("/api/settings", "POST", api.settings),
+        ("/api/agreement", "GET", api.agreement),
+        ("/api/export", "GET", api.export),
+        ("/video/{match:int}", "GET", api.video),
+    ):
+        routes.append(Route(path, _answering(answer), methods=[method]))
+    return Starlette(routes=routes)
+
+
+def files_app(page: Path, files: Mapping[str, Path]) -> Starlette:
+    """An app that serves one page and the files that it names, such as a report with its videos.
+
+    Args:
+        page: the file for `/`.
+        files: address -> file.
+    """
+
+    async def answer(request: Request) -> Response:
+        path = {"/": page, **files}.get(request.scope["path"])
+        if path is None:
+            return PlainTextResponse("no such file", HTTPStatus.NOT_FOUND)
+        return FileResponse(path, media_type="text/html" if path == page else _VIDEO_TYPES.get(path.suffix.lower()))
+
+    return Starlette(routes=[Route("/{path:path}", answer)])
+
+
+def _static(address: str, media_type: str, text: str) -> Route:
+    async def answer(_: Request) -> Response:
+        return Response(text, media_type=media_type, headers={"Content-Security-Policy": _POLICY})
+
+    return Route(address, answer)
+
+
+Answer = Callable[[Request, Any], Any]
+
+
+def _answering(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+    """A handler that runs `answer` in a thread, with the parsed body, and makes errors answers."""
+    from starlette.concurrency import run_in_threadpool
+
+    async def handle(request: Request) -> Response:
+        try:
+            body = await _body(request) if request.method == "POST" else None
+            result = await run_in_threadpool(answer, request, body)
+            return result if isinstance(result, Response) else JSONResponse(result)
+        except Conflict as conflict:
+            return JSONResponse({"error": str(conflict), "now": conflict.now}, HTTPStatus.CONFLICT)
+        except InputError as error:
+            return JSONResponse({"error": str(error)}, HTTPStatus.CONFLICT)
+
+    return handle
+
+
+async def _body(request: Request) -> Any:
+    data = b""
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > _MAX_BODY_BYTES:
+            raise InputError("request is too large", wanted=f"at most {_MAX_BODY_BYTES:,} bytes")
+    body = parse_json(data or b"{}", where="request")
+    if not isinstance(body, dict):
+        raise InputError("request is not usable", got=type(body).__name__, wanted="an object")
+    return body
+
+
+class _Api:
+    """Answers to the page; see each method for the address."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def _number(self, request: Request) -> int:
+        number = int(request.path_params.get("match", request.query_params.get("match", "0")))
+        if not 0 <= number < len(self._session.matches):
+            raise InputError("no such match", got=number, wanted=f"0 to {len(self._session.matches) - 1}")
+        return number
+
+    def _match(self, request: Request) -> LabelMatch:
+        return self._session.matches[self._number(request)]
+
+    def page(self, _request: Request, _body: Any) -> Any:
+        """/api/page"""
+        session = self._session
+        matches = []
+        for number, match in enumerate(session.matches):
+            info, why = match.info, "" if match.copy else match.cannot_play
+            matches.append(
+                {
+                    "id": match.match.id,
+                    "name": match.match.id,
+                    "seconds": float(info.end_seconds) if info else 0.0,
+                    "fps": float(info.rate) if info else 25.0,
+                    "video": f"/video/{number}" if match.video else None,
+                    "video_problem": why,
+                    "can_copy": bool(why and info),
+                }
+            )
+        return {
+            "title": "bas label",
+            "version": __version__,
+            "person": session.person,
+            "classes": list(session.classes),
+            "orders": ["teach", "time", "confidence"],
+            "matches": matches,
+            "export_formats": list(FORMATS),
+        }
+
+    def match(self, request: Request, _body: Any) -> Any:
+        """/api/match/{i}"""
+        match = self._match(request)
+        document, found = match.document, self._session.proposals.get(match.match.id)
+        proposals = found and {
+            "version": self._session.version,
+            "ms": found.ms.tolist(),
+            "cls": found.classes.tolist(),
+            "conf": [round(float(each), 4) for each in found.confidence],
+            "teach": [round(float(each), 4) for each in found.teach],
+            "curve_fps": float(found.fps),
+            "curve_rows": found.curves_kr.shape[1],
+        }
+        frame_ms = base64.b64encode(match.frame_ms().astype("<f8").tobytes()).decode()
+        items = {identity: shown(item) for identity, item in list(document.items.items()) if item["half"] == match.half}
+        return {"seq": document.seq, "items": items, "frame_ms": frame_ms, "proposals": proposals}
+
+    def curves(self, request: Request, _body: Any) -> Any:
+        """/api/match/{i}/curves"""
+        found = self._session.proposals.get(self._match(request).match.id)
+        data = found.curves_kr.tobytes() if found is not None else b""
+        return Response(data, media_type="application/octet-stream")
+
+    def changes(self, request: Request, body: Any) -> Any:
+        """/api/match/{i}/changes"""
+        changes = body.get("changes")
+        if not isinstance(changes, list) or not changes:
+            raise InputError("request is not usable", got=type(changes).__name__, wanted="a list of changes")
+        return {"seq": self._session.change(self._number(request), changes)}
+
+    def undo(self, request: Request, _body: Any, *, redo: bool = False) -> Any:
+        """/api/match/{i}/undo"""
+        seq, changes = self._session.undo(self._number(request), redo=redo)
+        return {"seq": seq, "changes": changes}
+
+    def redo(self, request: Request, body: Any) -> Any:
+        """/api/match/{i}/redo"""
+        return self.undo(request, body, redo=True)
+
+    def copy(self, request: Request, _body: Any) -> Any:
+        """/api/match/{i}/copy"""
+        self._session.begin_copy(self._number(request))
+        return {}
+
+    def news(self, request: Request, _body: Any) -> Any:
+        """/api/news"""
+        since = request.query_params.get("since", "0")
+        return self._session.news(self._number(request), int(since) if since.isdigit() else 0)
+
+    def train(self, _request: Request, body: Any) -> Any:
+        """/api/train"""
+        first = body.get("match", 0)
+        self._session.train(first=first if isinstance(first, int) and 0 <= first < len(self._session.matches) else 0)
+        return {}
+
+    def curve(self, _request: Request, _body: Any) -> Any:
+        """/api/curve"""
+        self._session.measure_curve()
+        return {}
+
+    def classes(self, _request: Request, body: Any) -> Any:
+        """/api/classes"""
+        rename, classes = body.get("rename"), body.get("classes")
+        if isinstance(rename, list) and len(rename) == 2:
+            self._session.rename_class(str(rename[0]), str(rename[1]))
+        elif isinstance(classes, list):
+            self._session.set_classes(classes)
+        return {"classes": self._session.classes}
+
+    def settings(self, _request: Request, body: Any) -> Any:
+        """/api/settings"""
+        number = body.get("train_after")
+        if type(number) is not int or not 0 <= number < 1_000_000:
+            raise InputError(
+                "train_after is not usable", got=repr(number)[:40], wanted="a whole number; 0: by the button"
+            )
+        self._session.train_after = number
+        return {}
+
+    def agreement(self, request: Request, _body: Any) -> Any:
+        """/api/agreement"""
+        match = self._match(request)
+        return {"people": agreements(match.document.path, match.document, half=match.half)}
+
+    def export(self, request: Request, _body: Any) -> Any:
+        """/api/export"""
+        match, asked = self._match(request), request.query_params.get("classes", "")
+        classes = [name for name in asked.split(",") if name] or self._session.classes
+        text, media_type, name = export(match, request.query_params.get("format", ""), classes)
+        safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
+        return Response(text, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{safe}"'})
+
+    def video(self, request: Request, _body: Any) -> Any:
+        """/video/{i}"""
+        path = self._match(request).video
+        if path is None:
+            return PlainTextResponse("no video that a browser plays", HTTPStatus.NOT_FOUND)
+        return FileResponse(path, media_type=_VIDEO_TYPES.get(path.suffix.lower()))
+
+
+def serve(app: Starlette, *, port: int, open_browser: bool, started: Callable[[str], None]) -> None:
+    """Serve an app on this machine until a signal comes.
+
+    Args:
+        app: what answers.
+        port: 0: any that is free.
+        open_browser: whether to open the page in the default browser.
+        started: called with the address, its token in it.
+
+    Raises:
+        InputError: the port is not free.
+    """
+    server, listener, address = bound_server(app, port=port)
+    with contextlib.closing(listener):
+        started(address)
+        if open_browser:
+            threading.Timer(0.5, webbrowser.open, [address]).start()
+        server.run(sockets=[listener])
+
+
+def bound_server(app: Starlette, *, port: int = 0) -> tuple[uvicorn.Server, socket.socket, str]:
+    """A guarded server with the socket that it is to run on, and its address with the token.
+
+    Raises:
+        InputError: the port is not free.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+        listener.listen()  # from here on a browser that comes before the server runs has to wait only
+    except (OSError, OverflowError) as error:
+        listener.close()
+        cure = "--port 0 takes any that is free"
+        raise InputError(f"port {port} cannot be used", got=getattr(error, "strerror", error), cure=cure) from None
+    secret, port = secrets.token_urlsafe(24), listener.getsockname()[1]
+    guarded = Guard(app, secret=secret, port=port)
+    config = uvicorn.Config(guarded, log_level="warning", access_log=False, server_header=False, lifespan="off")
+    config.timeout_graceful_shutdown = 2
+    return uvicorn.Server(config), listener, f"http://{LOOPBACK}:{port}/?token={secret}"

@@ -1,0 +1,157 @@
+"""Spots of other programs: each format in its exact shape, and what is no spot."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bas.data.annotations import Annotation, of_video, parse_time_ms, read_annotations
+from bas.errors import InputError
+
+OSL = {
+    "version": "2.0",
+    "task": "action_spotting",
+    "labels": {"action": {"type": "single_label", "labels": ["PASS", "SHOT"]}},
+    "data": [
+        {
+            "id": "clip_1",
+            "inputs": [{"type": "video", "path": "train/clip_1.mp4", "fps": 30.0}],
+            "events": [
+                {"head": "action", "label": "PASS", "position_ms": "2400"},
+                {"head": "action", "label": "SHOT", "position_ms": 9000, "confidence": 0.7},
+            ],
+        },
+        {"id": "clip_2", "inputs": [{"type": "video", "path": "train/clip_2.mp4"}], "events": []},
+    ],
+}
+LABEL_STUDIO = [
+    {
+        "data": {"video": "/data/upload/3/0a1b2c3d-clip_1.mp4"},
+        "annotations": [
+            {
+                "result": [
+                    {
+                        "type": "timelinelabels",
+                        "value": {"ranges": [{"start": 61, "end": 61}], "timelinelabels": ["PASS"]},
+                    },
+                    {"type": "labels", "value": {"start": 9.0, "end": 9.0, "labels": ["SHOT"]}},
+                ]
+            }
+        ],
+    }
+]
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version><meta><job><source>clip_1.mp4</source></job></meta>
+<track id="0" label="PASS" source="manual">
+  <box frame="60" outside="0" occluded="0" keyframe="1" xtl="1" ytl="1" xbr="2" ybr="2" z_order="0"></box>
+  <box frame="61" outside="1" occluded="0" keyframe="1" xtl="1" ytl="1" xbr="2" ybr="2" z_order="0"></box>
+</track>
+<image id="225" name="frame_000225"><tag label="SHOT" source="manual"></tag></image>
+</annotations>"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "format_name"),
+    [
+        ("a.csv", "time,label\n2.4,PASS\n0:09,SHOT\n", "CSV"),
+        ("a.csv", "\ufeffSeconds;Event;Team\r\n2,4;PASS;home\r\n9;SHOT;\r\n", "CSV"),
+        ("a.csv", "0:02.40,PASS\n00:00:09,SHOT\n", "CSV"),
+        ("a.tsv", "clip_1.mp4\t2.4\tPASS\nclip_1.mp4\t9\tSHOT\n", "CSV"),
+        ("a.csv", "video,position_ms,label\nclip_1.mp4,2400,PASS\nclip_1.mp4,9000,SHOT\n", "CSV"),
+        ("a.json", json.dumps(OSL), "OSL JSON"),
+        (
+            "a.json",
+            json.dumps({"annotations": [{"label": "PASS", "position": "2400"}, {"label": "SHOT", "position": 9000}]}),
+            "SoccerNet JSON",
+        ),
+    ],
+)
+def test_times(tmp_path: Path, name: str, text: str, format_name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    found_format, found = read_annotations(path)
+    assert found_format == format_name
+    assert [(each.ms, each.label) for each in found] == [(2400, "PASS"), (9000, "SHOT")]
+    assert of_video(found, Path("videos/clip_1.mp4"), alone=True) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "places"),
+    [
+        ("a.json", json.dumps(LABEL_STUDIO), [(None, 60), (9000, None)]),
+        ("a.xml", CVAT, [(None, 60), (None, 225)]),
+        ("a.csv", "frame,label\n60,PASS\n225,SHOT\n", [(None, 60), (None, 225)]),
+    ],
+)
+def test_frames(tmp_path: Path, name: str, text: str, places: list[tuple[int | None, int | None]]) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    _, found = read_annotations(path)
+    assert [(each.ms, each.frame) for each in found] == places
+    assert [each.label for each in found] == ["PASS", "SHOT"]
+    assert of_video(found, Path("CLIP_1.mp4"), alone=True) == found
+    assert of_video([each for each in found if each.video], Path("clip_2.mp4"), alone=True) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "time,label\n2.4,PASS\nlater,SHOT\n", "line 3: no spot"),
+        ("a.csv", "time,label\n-1,PASS\n", "line 2: no spot"),
+        ("a.csv", "time,label\n3,\n", "line 2: no spot"),
+        ("a.csv", "frame,label\n2.5,PASS\n", "line 2: no spot"),
+        ("a.json", '{"shapes": []}', "not known"),
+        ("a.json", "[1, 2]", "not known"),
+        ("a.json", '[{"data": {"video": "a.mp4"}, "annotations": [{"result": [{"value": {"timelinelabels": ["A"], '
+         '"ranges": [{"start": 0}]}}]}]}]', "no usable frame"),
+        ("a.json", json.dumps(OSL).replace('"2400"', '"soon"'), r"events\[0\]: position"),
+        ("a.xml", "<annotations><track", "not valid XML"),
+        ("a.xml", "<html></html>", "not from CVAT"),
+        ("a.xml", '<annotations><tag label="A" frame="x"/></annotations>', "no usable frame"),
+    ],
+)  # fmt: skip
+def test_what_is_no_spot_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_annotations(path)
+
+
+def test_clocks() -> None:
+    times = {"83.5": 83_500, "1:23.5": 83_500, "1:01:23,5": 3_683_500, "90:00": 5_400_000, "0": 0}
+    assert {text: parse_time_ms(text) for text in times} == times
+    assert [parse_time_ms(text) for text in ("", "1:2:3:4", "1e9", "-3", "999999999", "٣")] == [None] * 6
+
+
+def test_spots_without_a_video_belong_to_the_only_one() -> None:
+    found = [Annotation("PASS", "", ms=1), Annotation("PASS", "other.mp4", ms=2)]
+    assert of_video(found, Path("mine.mp4"), alone=True) == found[:1]
+    assert of_video(found, Path("mine.mp4"), alone=False) == []
+
+
+def test_they_begin_a_session_of_labelling(
+    bas: Callable[..., int],
+    tmp_path: Path,
+    make_clip: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`bas label --import`: frames become the times of the video's own frames, new labels become classes."""
+    from bas.label import server, session
+
+    monkeypatch.setattr(server, "serve", lambda *_args, **_options: None)
+    monkeypatch.setattr(session.Session, "begin_extraction", lambda _self: None)
+    video = make_clip("clip_1.mp4", num_frames=60, pts=[512 * n + (256 if n > 30 else 0) for n in range(60)])
+    (tmp_path / "spots.csv").write_text("frame,label\n20,PASS\n40,SHOT\n")
+    for _ in range(2):  # the second time there is nothing new
+        assert bas("label", video, "--import", tmp_path / "spots.csv", "--classes", "PASS", "--no-browser") == 0
+        found: dict[str, Any] = json.loads((tmp_path / "clip_1.Labels-ball.json").read_text())
+        assert [(each["position"], each["label"]) for each in found["annotations"]] == [
+            ("800", "PASS"),
+            ("1620", "SHOT"),
+        ]
+    assert (tmp_path / "classes.txt").read_text() == "PASS\nSHOT\n"
+    assert "2 spot(s)" in capsys.readouterr().out
+    assert bas("label", video, "--import", tmp_path / "nothing.csv") == 2
