@@ -173,7 +173,7 @@ def test_a_killed_worker_fails_its_run_only_and_the_next_call_mends_it(
     """That `side_by_side` tells of deaths so is tested in test_workers.py."""
     request.getfixturevalue("in_this_process")
     notes: list[str] = []
-    in_turn = loop.side_by_side
+    in_turn = vars(loop)["side_by_side"]
 
     def first_is_killed(work: Any, tasks: Sequence[RunTask], *, ended: Callable[..., None], **more: Any) -> None:
         ended(tasks[0], Failure("its process was killed by SIGKILL"))

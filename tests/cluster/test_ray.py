@@ -173,7 +173,7 @@ def test_without_ray_it_is_said_what_to_install(
 
 
 def test_another_version_on_a_node_is_said() -> None:
-    result = workers._ray_task(pytest.fail, "not begun", 0, None, "0.0.0")
+    result = workers._ray_task(lambda *_: pytest.fail("it was begun"), "a task", 0, None, "0.0.0")
     assert isinstance(result, Failure)
     assert "has another version of bas than the driver" in result.why
 
