@@ -125,9 +125,9 @@ def own_data(data: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole_store(data: Path, start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of an uninterrupted run."""
+    """The store of an uninterrupted run; the file `steps` beside it holds how many appends and fsyncs it took."""
     store = tmp_path_factory.mktemp("whole") / "s.zarr"
-    assert start(data, store).wait() == 0
+    assert start(data, store, kill_after=(-1, 0, str(store.with_name("steps")))).wait() == 0
     assert verify(store) == []
     return store
 
@@ -156,12 +156,11 @@ def wait_for(store: Path, pattern: str, *, num_bytes: int = 0) -> None:
 
 @pytest.mark.parametrize("num_kills", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_then_resumed(
-    num_kills: int, data: Path, whole: Tree, start: Start, tmp_path: Path
+    num_kills: int, data: Path, whole_store: Path, start: Start, tmp_path: Path
 ) -> None:
     """A tenth of the moments is in the start; of the others one each is in equal parts of all appends and fsyncs."""
     source, count_file, num_starts = random.Random(num_kills), tmp_path / "steps", math.ceil(num_kills / 10)
-    assert start(data, tmp_path / "timed", kill_after=(-1, 0, str(count_file))).wait() == 0
-    num_steps = int(count_file.read_text())
+    whole, num_steps = tree(whole_store), int(whole_store.with_name("steps").read_text())
     codes: list[int] = []
     statuses: list[str] = []
     for turn in range(num_kills):
