@@ -154,7 +154,7 @@ def wait_for(store: Path, pattern: str, *, num_bytes: int = 0) -> None:
     raise AssertionError(f"{pattern} never came")
 
 
-@pytest.mark.parametrize("num_kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [7, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_then_resumed(
     num_kills: int, data: Path, whole_store: Path, start: Start, tmp_path: Path
 ) -> None:
