@@ -23,7 +23,9 @@ from bas import cli
 from bas.cache.match import MatchMeta
 from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
+from bas.errors import InputError
 from bas.events import Event, TimeGrid
+from bas.workers import Failure
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WEIGHTS_DIR = os.environ.get("BAS_WEIGHTS_DIR", "")
@@ -52,6 +54,14 @@ def weights_dir() -> Path:
     return Path(WEIGHTS_DIR)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync() -> Iterator[None]:
+    """The tests end processes, not machines: what was written is there without waiting for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @contextmanager
 def on_one_thread() -> Iterator[None]:
     """What torch computes inside, it computes on one thread."""
@@ -67,6 +77,31 @@ def on_one_thread() -> Iterator[None]:
 def one_thread() -> Iterator[None]:
     """Tiny tensors are slower on many threads, and much slower on busy cores; figures are those of the workers."""
     with on_one_thread():
+        yield
+
+
+@pytest.fixture(scope="session")
+def graphs() -> dict[tuple[object, ...], Any]:
+    """What OpenVINO has converted in this process."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def known_graphs(graphs: dict[tuple[object, ...], Any]) -> Iterator[None]:
+    """Equal networks are converted once (3 s) for all tests that ask for this."""
+    from bas.extract.engines import openvino
+
+    convert = openvino._graph
+
+    def graph(net: Any, shape: tuple[int, ...]) -> Any:
+        tensors = (tensor.detach().numpy().tobytes() for tensor in (*net.parameters(), *net.buffers()))
+        key = (repr(net), shape, *map(hash, tensors))
+        if key not in graphs:
+            graphs[key] = convert(net, shape)
+        return graphs[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino, "_graph", graph)
         yield
 
 
@@ -89,6 +124,21 @@ def bas(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return int(stop.value.code or 0)
 
     return call
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of an ablation without workers: for what does not depend on them."""
+    from bas.ablate import loop, runs
+
+    def in_turn(_work: object, tasks: Sequence[runs.RunTask], *, ended: Callable[..., None], **_: object) -> None:
+        for task in tasks:
+            try:
+                ended(task, runs.run_seed(task))
+            except InputError as error:
+                ended(task, Failure(str(error)))
+
+    monkeypatch.setattr(loop, "side_by_side", in_turn)
 
 
 @pytest.fixture

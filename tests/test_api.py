@@ -25,11 +25,14 @@ def test_the_example_of_the_documentation(pulse_store: Callable[..., Path], tmp_
     assert "mAP" in done.stdout
 
 
-def test_import_is_light() -> None:
-    code = "import sys, bas; bas.InputError; print([m for m in ('torch', 'zarr', 'av') if m in sys.modules])"
+def test_what_needs_no_torch_imports_none() -> None:
+    """The package and a store are light; so are settings, their help and the table of backbones."""
+    code = "import sys, bas, bas.cache.store; bas.InputError; print([m for m in ('zarr', 'av') if m in sys.modules])\n"
+    code += "import bas.heads.training.settings, bas.predict, bas.extract.backbones.registry\n"
+    code += "print('torch' in sys.modules)"
     environment = {"PYTHONPATH": str(ROOT / ".typing"), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["[]", "False"]
 
 
 def test_windows_are_rows_of_the_store_with_the_classes_at_events(

@@ -84,7 +84,9 @@ def test_from_follows_the_run(bas: Cli, data: Path, classes: str, tmp_path: Path
     [
         ("--unfreeze abc", "Invalid value for '--unfreeze'"),
         ("--unfreeze -1", "setting 'unfreeze' is not usable"),
-        ("--precision fp16", "fp16 on cpu"),
+        ("--precision fp16", "setting 'precision' is not usable"),
+        ("--stride 6", "made for another stride"),
+        ("--head edd", "no such head"),
         ("--norm layer", "Invalid value for '--norm'"),
         ("--augment all", "Invalid value for '--augment'"),
         ("--accumulate 3", "setting 'accumulate' is not usable"),

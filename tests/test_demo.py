@@ -10,6 +10,7 @@ from bas.cache.store import FeatureStore
 from bas.commands.demo import HEADS
 from bas.heads.training.checkpoint import RunRecord
 
+pytestmark = pytest.mark.usefixtures("one_thread", "known_graphs", "in_this_process")
 Cli = Callable[..., int]
 
 

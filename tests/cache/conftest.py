@@ -1,6 +1,5 @@
 """Settings, a small store, and whole-tree comparison for the store's tests."""
 
-import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -100,12 +99,6 @@ class StoreMaker:
     def shard(self) -> Path:
         """Shard of match a."""
         return self.path / "a" / "features" / "identity" / "c" / "0" / "0"
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests end processes, not machines: what was written is there without waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

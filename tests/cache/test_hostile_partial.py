@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def test_a_linked_partial_is_refused_and_nothing_behind_it_is_touched(maker: Any
     assert held(outside) == before
 
 
-@pytest.mark.parametrize("match", ["../../x", "/tmp/x", "b", "", 5, None])
+@pytest.mark.parametrize("match", ["../../x", "/tmp/x", "b", 5])
 def test_journals_of_another_place_are_cleared_away(maker: Any, tmp_path: Path, match: object) -> None:
     partial = unfinished(maker, match=match, committing=True)
     assert read_journal(partial) is None
@@ -68,13 +67,6 @@ def test_journals_of_another_place_are_cleared_away(maker: Any, tmp_path: Path, 
     assert maker.store().matches() == []
     assert not partial.exists()
     assert set(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("change", [{"views": 5}, {"views": ["../.."]}, {"views": [5]}, {}])
-def test_journals_with_odd_views_are_cleared_away(maker: Any, change: dict[str, object]) -> None:
-    partial = unfinished(maker, fingerprint=change)
-    assert maker.store().matches() == []
-    assert not partial.exists()
 
 
 @pytest.mark.parametrize("place", ["match/features/identity", "match/valid/c", "match/valid/c/0", "journal.json.new"])
@@ -90,12 +82,6 @@ def test_work_with_links_is_begun_anew(maker: Any, outside: Path, place: str) ->
         writer.commit()
     assert held(outside) == before
     np.testing.assert_array_equal(maker.store().rows("a")[:], maker.rows(600).astype(np.float16))
-
-
-def test_work_with_a_pipe_is_begun_anew(maker: Any) -> None:
-    partial = unfinished(maker)
-    os.mkfifo(partial / "pipe")
-    assert read_journal(partial) is None
 
 
 def test_unfinished_work_that_is_a_link_is_never_written_through(maker: Any, outside: Path) -> None:
@@ -117,12 +103,3 @@ def test_nothing_is_written_behind_a_linked_folder(maker: Any, outside: Path) ->
     with pytest.raises(InputError, match="leads out of the store"):
         maker.writer("liga/a", num_rows=5)
     assert held(outside) == before
-
-
-def test_temporary_files_that_are_links_are_not_written_through(maker: Any, outside: Path) -> None:
-    maker.path.mkdir()
-    (maker.path / ".partial").mkdir()
-    (maker.path / ".partial" / "root.json").symlink_to(outside / "root.json")
-    with pytest.raises(InputError):
-        maker.store()
-    assert (outside / "root.json").read_text() == "precious"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from bas.cache.match import info
-from bas.cache.settings import FeatureSettings
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
 from bas.errors import InputError
@@ -50,16 +48,11 @@ def refused(maker: Any) -> str:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("num_rows", value) for value in ("1000000000000000000", "601", "1", "1e999", "true", "-1", "9" * 4000)),
-        *(("fps", value) for value in ('"1/0"', '"1e400"', '"1e1000000000"', '"-25"', "1e999", "NaN", "25")),
-        *(("fps", f'"{text}"') for text in ("9" * 4000, "1/" + "9" * 4000, "0", "0/5", "")),
-        *(("time_base", value) for value in ('"1e-1000000000"', '"0"', "null", "5")),
-        *(("origin_ticks", value) for value in ("1e999", "9" * 4000, '"3"', "null")),
-        *(("labels", value) for value in ("{}", "5", "[5]", '"ab"', '[{"label": "x", "position": 1e999}]')),
-        *(("labels", f'[{{"label": "{text}", "position": "5"}}]') for text in ("\\u001b[2J", "\\u009b", "\\ud800", "")),
-        *(("labels", f'[{{"label": "x", "position": {text}}}]') for text in ("9" * 4200, '"99999999999"', "-1")),
-        *(("video", value) for value in ("5", "[]", "null")),
-        *(("split", value) for value in ('["train"]', "5", '"training"')),
+        *(("num_rows", value) for value in ("1000000000000000000", "601", "true", "9" * 4000)),
+        *(("fps", value) for value in ('"1e1000000000"', '"1/0"', "25")),
+        *(("time_base", '"1e-1000000000"'), ("origin_ticks", "1e999"), ("video", "5"), ("split", '"training"')),
+        *(("labels", value) for value in ("5", "[5]", '[{"label": "x", "position": 1e999}]')),
+        *(("labels", f'[{{"label": "{text}", "position": "5"}}]') for text in ("\\u001b[2J", "\\ud800")),
     ],
 )
 def test_hostile_match_records_are_refused(maker: Any, field: str, value: str) -> None:
@@ -68,43 +61,7 @@ def test_hostile_match_records_are_refused(maker: Any, field: str, value: str) -
     assert refused(maker)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        *(("classes", value) for value in ("5", "[1]", '"AB"', "{}", "null")),
-        *(("software", value) for value in ("5", "[1]", '{"a": "\\u001b[31m"}')),
-        *(("weights_origin", value) for value in ("5", "{}", '{"name": "x", "file_sha256": "y", "epoch": "z"}')),
-        ("weights_origin", '{"name": "x", "file_sha256": "y", "run_sha256": 7, "train_matches": 5}'),
-        *(("settings", value) for value in ("5", "[]", "{}", "null")),
-        *(("format", value) for value in ("1e999", "true", "[]")),
-    ],
-)
-def test_hostile_roots_are_refused(maker: Any, field: str, value: str) -> None:
-    maker.match()
-    edit(maker.path / "zarr.json", value, "attributes", "bas", field)
-    if (field, value) == ("format", "true"):  # equal to 1 in Python, and harmless
-        return
-    refused(maker)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        *((name, value) for name in ("dim", "width", "window") for value in (10**18, True, 0, 6.0, "6")),
-        *(("mean", [value, 1.0, 1.0]) for value in (float("nan"), float("inf"), 10**400, "x")),
-        *(("std", value) for value in ([1.0], [], None, "abc")),
-        *((name, value) for name in ("backbone", "weights", "fps") for value in (5, None, ["x"])),
-        *(("fps", "1e1000000000"), ("depth", "5"), ("depth", 1e300)),
-    ],
-)
-def test_hostile_settings_are_refused(maker: Any, field: str, value: object) -> None:
-    with pytest.raises(InputError):
-        FeatureSettings.from_json(maker.settings().to_json() | {field: value})
-
-
-@pytest.mark.parametrize(
-    "shape", [[10**18, 10**18], [2**40, 6], [600, 10**9], [10**18], [], [6] * 40, [599, 6], [0, 6]]
-)
+@pytest.mark.parametrize("shape", [[10**18, 10**18], [2**40, 6], [600, 10**9], [6] * 40, [599, 6]])
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_hostile_shapes_are_refused(maker: Any, shape: list[int], is_ours: bool) -> None:
     maker.match()
@@ -119,27 +76,7 @@ def test_hostile_shapes_are_refused(maker: Any, shape: list[int], is_ours: bool)
     refused(maker)
 
 
-@pytest.mark.parametrize("name", ["pts", "valid"])
-@pytest.mark.parametrize("num_rows", [10**18, 10**11, 599, 0])
-def test_hostile_lengths_are_refused(maker: Any, name: str, num_rows: int) -> None:
-    maker.match()
-    folder = maker.path / "a" / name
-    shutil.rmtree(folder / "c")
-    edit(folder / "zarr.json", f"[{num_rows}]", "shape")
-    edit(folder / "zarr.json", "[1000]", "chunk_grid", "configuration", "chunk_shape")
-    refused(maker)
-
-
-def test_times_that_are_no_whole_numbers_are_refused(maker: Any) -> None:
-    maker.match()
-    folder = maker.path / "a" / "pts"
-    edit(folder / "zarr.json", '"float64"', "data_type")
-    edit(folder / "zarr.json", "{}", "attributes")
-    with pytest.raises(InputError, match="whole numbers"):
-        maker.store().pts("a")
-
-
-FILES = ("zarr.json", "a/zarr.json", "a/features/identity/zarr.json", "a/features/identity/c/0/0", "a/pts/c/0")
+FILES = ("zarr.json", "a/zarr.json", "a/features/identity/c/0/0")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -159,24 +96,14 @@ def test_what_is_no_file_is_refused_without_waiting(maker: Any, name: str, kind:
     refused(maker)
 
 
-@pytest.mark.parametrize("name", ["zarr.json", "a/zarr.json", "a/features/identity/zarr.json"])
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000, "5", "[]", "null", "", "\xff", '{"attributes": {"bas": {}, "bas": 5}}']
-)
-def test_odd_json_is_refused(maker: Any, name: str, text: str) -> None:
-    maker.match()
-    (maker.path / name).write_bytes(text.encode("latin-1"))
-    refused(maker)
-
-
-@pytest.mark.parametrize("name", ["zarr.json", "a/zarr.json", "a/features/identity/zarr.json", "a/pts/c/0"])
+@pytest.mark.parametrize("name", ["zarr.json", "a/zarr.json", "a/pts/c/0"])
 def test_files_of_gigabytes_are_not_read(maker: Any, name: str) -> None:
     maker.match()
     os.truncate(maker.path / name, 1 << 36)  # takes no room on the disk
     assert "68,719,476,736 bytes" in refused(maker)
 
 
-@pytest.mark.parametrize("place", [".", "a/features/identity", "a"])
+@pytest.mark.parametrize("place", [".", "a"])
 def test_folders_without_end_are_refused(maker: Any, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     maker.match()
     monkeypatch.chdir(maker.path / place)
@@ -200,20 +127,6 @@ def test_names_that_are_no_ids_are_refused(maker: Any, name: bytes) -> None:
         FeatureStore.open(maker.path).matches()
     assert str(error.value).replace("\n", "").isprintable()
     assert [finding.severity for finding in verify(maker.path)] == ["error"]
-
-
-def test_views_that_are_no_names_are_refused(maker: Any) -> None:
-    maker.match()
-    (maker.path / "a" / "features" / "\x1b[2J").mkdir()
-    with pytest.raises(InputError, match="view name is not usable"):
-        maker.store().views("a")
-
-
-def test_ids_without_end_are_refused(maker: Any) -> None:
-    store = maker.store()
-    for match_id in ("/".join("a" * 40), "/".join(["x" * 200] * 10), "x" * 100_000):
-        with pytest.raises(InputError, match="match id is not usable"):
-            store.match(match_id)
 
 
 def test_a_match_of_another_user_is_one_error_and_the_others_go_on(

@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import pickle
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -240,18 +238,6 @@ def test_rows_go_to_spawned_processes(maker: Any) -> None:
         pickle.loads(data)
 
 
-def test_unknown_codecs_and_types_are_refused(maker: Any) -> None:
-    maker.match()
-    path = maker.path / "a" / "features" / "identity" / "zarr.json"
-    metadata = json.loads(path.read_text())
-    changes: list[dict[str, Any]] = [{"codecs": [{"name": "pickle"}]}, {"codecs": "x"}, {"codecs": ["bytes"]}]
-    changes += [{"data_type": "object"}, {"shape": [5]}, {"shape": "x"}, {"zarr_format": 2}, {"attributes": 3}]
-    for change in changes:
-        path.write_text(json.dumps(metadata | change))
-        with pytest.raises(InputError):
-            maker.store().rows("a")
-
-
 def test_damaged_shards_are_never_served(maker: Any) -> None:
     maker.match()
     good = maker.shard.read_bytes()
@@ -301,18 +287,3 @@ def test_wrong_pts_are_never_served(maker: Any) -> None:
     path.unlink()
     with pytest.raises(InputError, match="damaged"):
         maker.store().pts("a")
-
-
-def test_listing_opens_nothing_but_folders(maker: Any) -> None:
-    maker.match("x/0")
-    for n in range(1, 300):
-        shutil.copytree(maker.path / "x" / "0", maker.path / "x" / str(n))
-        (maker.path / "x" / str(n) / "zarr.json").write_text("not read")
-    assert len(FeatureStore.open(maker.path).matches()) == 300
-
-
-def test_importing_the_store_is_light() -> None:
-    code = "import sys, bas.cache.store; print([m for m in ('torch', 'zarr', 'av') if m in sys.modules])"
-    environment = {"PYTHONPATH": str(ROOT / ".typing"), "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.strip() == "[]"

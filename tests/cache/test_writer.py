@@ -1,7 +1,6 @@
 """Writing: resumed work equals uninterrupted work, one owner, full disks, values that do not fit."""
 
 import contextlib
-import errno
 import os
 import random
 import re
@@ -419,19 +418,6 @@ def test_a_full_disk_for_real(maker: Any, tree: Callable[[Path], Any], whole: An
         assert tree(folder) == whole
     finally:
         subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_disk_that_refuses_is_an_input_error(maker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with maker.writer(num_rows=1000) as writer:
-
-        def refuse(*_: object) -> int:
-            raise OSError(errno.EROFS, "Read-only file system")
-
-        monkeypatch.setattr(os, "write", refuse)
-        with pytest.raises(InputError, match="Read-only"):
-            writer.append({"identity": maker.rows(1000)}, np.ones(1000, bool))
-        monkeypatch.undo()
-    assert finish(maker, 1000)[1] == ""
 
 
 def test_a_reader_sees_a_whole_match_or_none(maker: Any) -> None:

@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bas import workers
+from bas import __version__, workers
 from bas.cache.layout import PARTIAL
 from bas.cache.partial import JOURNAL
 from bas.data.sources import find_sources
@@ -114,23 +115,9 @@ def test_a_node_is_killed_midway_and_the_store_is_that_of_a_single_run(nodes: An
     assert all(result.columns["on"] for result in summary.results)
 
 
-def work(task: tuple[str, Path], report: Callable[[Any], None]) -> str:
-    """Ends in the way that the task names."""
-    name, folder = task
-    report({"half": name})
-    if name == "input":
-        raise InputError("the row cannot be trained", got=1, wanted=2)
-    if name == "fault":
-        raise RuntimeError("a fault of ours\nwith a second line")
-    if name == "killed" or (name == "killed once" and not (folder / "once").exists()):
-        (folder / "once").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if name == "slow":
-        time.sleep(1.5)
-    return f"{name} done"
-
-
-def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path) -> None:
+def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    work = import_module("ray_work").work
     results: dict[str, Any] = {}
     reports: list[Any] = []
     on_ray(
@@ -150,22 +137,16 @@ def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path) -> None:
     assert ("slow", {"half": "slow"}) in reports
 
 
-def test_a_node_that_sees_another_video_fails_that_match(nodes: Any, data: Path, tmp_path: Path) -> None:
+def test_a_node_that_sees_another_video_fails_that_match(data: Path, tmp_path: Path) -> None:
     """The video changes between the look of the driver and the task."""
     data_set = find_sources([data / "m2"])
     real, changed = data_set.matches[0].require_video(), tmp_path / "224p.mp4"
     changed.write_bytes(real.read_bytes())
     match = replace(data_set.matches[0], video=changed)
     seen = run._task(run._Setup(tmp_path / "none.zarr", None, "none", RUN), data_set, match)  # type: ignore[arg-type]
-    results: list[Any] = []
-    on_ray(
-        run._extract_task,
-        [seen],
-        address=nodes.address,
-        progress=lambda *_: None,
-        ended=lambda _, result: results.append(result),
-    )
-    assert "none.zarr: not as the driver sees it" in results[0].why
+    result = workers._ray_task(run._extract_task, seen, 0, None, __version__)
+    assert isinstance(result, Failure)
+    assert "none.zarr: not as the driver sees it" in result.why
 
 
 def test_a_gpu_is_asked_for_where_there_is_none(nodes: Any, data: Path, tmp_path: Path) -> None:
@@ -192,7 +173,7 @@ def test_without_ray_it_is_said_what_to_install(
 
 
 def test_another_version_on_a_node_is_said() -> None:
-    result = workers._ray_task(work, ("last", Path()), 0, None, "0.0.0")
+    result = workers._ray_task(lambda *_: pytest.fail("it was begun"), "a task", 0, None, "0.0.0")
     assert isinstance(result, Failure)
     assert "has another version of bas than the driver" in result.why
 
@@ -208,13 +189,19 @@ def test_what_a_killed_cluster_has_left_is_not_believed(monkeypatch: pytest.Monk
 
 
 def test_ablate_trains_on_the_cluster(
-    bas: Cli, nodes: Any, pulse_store: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bas: Cli,
+    nodes: Any,
+    pulse_store: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     store, out = pulse_store(tmp_path / "x3d.zarr"), tmp_path / "out"
     call = [store, "--recipes", "fc", "--seeds", 1, "--epochs", 1, "--device", "cpu"]
     assert bas("ablate", *call, "--out", out, "--ray", nodes.address, "--json") == 0
     there = json.loads(capsys.readouterr().out)
-    assert bas("ablate", *call, "--out", tmp_path / "here", "--jobs", 1, "--json") == 0
+    request.getfixturevalue("in_this_process")
+    assert bas("ablate", *call, "--out", tmp_path / "here", "--json") == 0
     here = json.loads(capsys.readouterr().out)
     assert [run["means"] for row in there["rows"] for run in row["runs"]] == [
         run["means"] for row in here["rows"] for run in row["runs"]

@@ -22,22 +22,20 @@ from typing import Any, NoReturn
 from bas import cli
 
 
-def slow_down(seconds: list[float]) -> None:
-    """Seconds before each append and before each fsync; progress is saved at every 256th row."""
+def hold(what: tuple[int, str]) -> None:
+    """No append beyond so many rows of a match until there is a file; progress is saved at every 256th row."""
     from bas.cache.writer import MatchWriter
 
-    append, sync, (append_seconds, sync_seconds) = MatchWriter.append, os.fsync, seconds
+    append, (num_rows, path), seen = MatchWriter.append, what, dict[int, int]()
 
-    def slow_append(self: MatchWriter, *rows: Any, **valid: Any) -> None:
-        time.sleep(append_seconds)
+    def held_append(self: MatchWriter, rows: Any, valid: Any) -> None:
+        seen[id(self)] = seen.get(id(self), 0) + len(valid)
+        while seen[id(self)] > num_rows and not Path(path).exists():
+            time.sleep(0.005)
         self._journal_seconds = 0.0
-        append(self, *rows, **valid)
+        append(self, rows, valid)
 
-    def slow_sync(handle: int) -> None:
-        time.sleep(sync_seconds)
-        sync(handle)
-
-    MatchWriter.append, os.fsync = slow_append, slow_sync  # type: ignore[method-assign, assignment]
+    MatchWriter.append = held_append  # type: ignore[method-assign]
 
 
 def kill_after(what: tuple[int, float, str]) -> None:
@@ -147,7 +145,7 @@ def run_and_vanish() -> NoReturn:
 
 
 FAULTS: dict[str, Callable[[Any], None]] = {
-    "slow_down": slow_down,
+    "hold": hold,
     "kill_after": kill_after,
     "limit_files": limit_files,
     "remove_after": remove_after,

@@ -12,19 +12,18 @@ import av
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from bas.cache.store import FeatureStore
 from bas.data.sources import find_sources
 from bas.data.synthetic import write_match
 from bas.errors import InputError
 from bas.extract.backbones.weights import load_weights, save_backbone_checkpoint
-from bas.extract.engines import openvino
 from bas.extract.extractor import Extractor
 from bas.extract.options import ExtractOptions, ExtractRunOptions, parse_shard, share_out
 from bas.extract.run import chosen_matches, extract
 from bas.workers import Summary
 
+pytestmark = pytest.mark.usefixtures("known_graphs")
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
 LONG_FRAMES, SHORT_FRAMES = 325, 150
 Cli = Callable[..., int]
@@ -48,27 +47,6 @@ def whole_store(data_set_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     return path
 
 
-@pytest.fixture(scope="module")
-def graphs() -> dict[tuple[object, ...], Any]:
-    """What OpenVINO has converted."""
-    return {}
-
-
-@pytest.fixture
-def known_graphs(graphs: dict[tuple[object, ...], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal networks are converted once (2 s) for all tests that ask for this; the others convert anew."""
-    convert = openvino._graph
-
-    def graph(net: nn.Module, shape: tuple[int, ...]) -> Any:
-        tensors = (tensor.detach().numpy().tobytes() for tensor in (*net.parameters(), *net.buffers()))
-        key = (repr(net), shape, *map(hash, tensors))
-        if key not in graphs:
-            graphs[key] = convert(net, shape)
-        return graphs[key]
-
-    monkeypatch.setattr(openvino, "_graph", graph)
-
-
 def run(data: Path, store: Path, **how: object) -> Summary:
     return extract(find_sources([data]), store, OPTIONS, ExtractRunOptions(**({"engine": "openvino"} | how)))  # type: ignore[arg-type]
 
@@ -80,8 +58,6 @@ def tree(root: Path) -> dict[str, bytes]:
 
 def test_rows_are_those_of_the_plain_network_on_each_window(whole_store: Path, data_set_folder: Path) -> None:
     """Straight from the definition: decode all, run plain PyTorch clip by clip, average with Hann weights."""
-    import av
-
     module, record = load_weights("x3d_xs", 4, "none")
     with av.open(data_set_folder / "short" / "224p.mp4") as container:
         frames = [
@@ -135,8 +111,7 @@ def test_labels_split_time_and_classes_travel_with_the_store(whole_store: Path, 
     assert set(store.classes) == {"PASS", "DRIVE", *store.classes}
 
 
-@pytest.mark.parametrize("how", [{"batch": 1}, {"batch": 5}, {"decode_threads": 1}, {"decode_threads": 3}])
-@pytest.mark.usefixtures("known_graphs")
+@pytest.mark.parametrize("how", [{"batch": 1, "decode_threads": 3}, {"batch": 5, "decode_threads": 1}])
 def test_batch_and_threads_change_no_bit(
     how: dict[str, int], whole_store: Path, data_set_folder: Path, tmp_path: Path
 ) -> None:
@@ -144,7 +119,6 @@ def test_batch_and_threads_change_no_bit(
     assert tree(tmp_path / "s.zarr") == tree(whole_store)
 
 
-@pytest.mark.usefixtures("known_graphs")
 def test_sharing_out_and_adding_views_later_change_no_bit(
     whole_store: Path, data_set_folder: Path, tmp_path: Path
 ) -> None:
@@ -169,9 +143,9 @@ def test_other_settings_into_the_same_store_are_refused_by_name(
     whole_store: Path, data_set_folder: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = tree(whole_store)
-    assert bas("extract", data_set_folder, "--out", whole_store, "--hop", 8) == 2
+    assert bas("extract", data_set_folder, "--out", whole_store, "--engine", "torch", "--hop", 8) == 2
     assert "these differ: hop" in capsys.readouterr().err
-    assert bas("extract", data_set_folder, "--out", whole_store, "--depth", 5) == 2
+    assert bas("extract", data_set_folder, "--out", whole_store, "--engine", "torch", "--depth", 5) == 2
     assert "depth" in capsys.readouterr().err
     assert tree(whole_store) == before
 
@@ -246,7 +220,6 @@ def test_an_exception_of_any_kind_ends_its_match_alone(data_set_folder: Path, tm
     assert "Traceback" in summary.results[0].details
 
 
-@pytest.mark.usefixtures("known_graphs")
 def test_a_damaged_video_needs_leave(data_set_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     damaged = bytearray((data_set_folder / "long" / "224p.mp4").read_bytes())
@@ -263,10 +236,7 @@ def test_a_damaged_video_needs_leave(data_set_folder: Path, tmp_path: Path) -> N
     assert 0 < allowed.columns["invalid"] < LONG_FRAMES
 
 
-@pytest.mark.usefixtures("known_graphs")
 def test_a_late_start_is_no_damage(data_set_folder: Path, tmp_path: Path) -> None:
-    import av
-
     with av.open(data_set_folder / "short" / "224p.mp4") as source, av.open(tmp_path / "late.mp4", "w") as late:
         stream = source.streams.video[0]
         copy = late.add_stream_from_template(stream)
@@ -288,7 +258,16 @@ def test_what_a_finetuned_checkpoint_was_trained_with_cannot_be_overruled(
     record = replace(record, stride=3, window=10, width=64, height=36)
     save_backbone_checkpoint(tmp_path / "tuned.safetensors", module, record)
     arguments = ["extract", data_set_folder, "--out", tmp_path / "s.zarr", "--split", "test"]
-    arguments += ["--backbone", "x3d_xs", "--depth", 4, "--weights", tmp_path / "tuned.safetensors"]
+    arguments += [
+        "--backbone",
+        "x3d_xs",
+        "--depth",
+        4,
+        "--weights",
+        tmp_path / "tuned.safetensors",
+        "--engine",
+        "torch",
+    ]
     assert bas(*arguments, "--stride", 2) == 2
     error = capsys.readouterr().err
     assert "--stride" in error
@@ -300,7 +279,6 @@ def test_what_a_finetuned_checkpoint_was_trained_with_cannot_be_overruled(
     assert "--weights FILE" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("known_graphs")
 def test_verify_extracts_again_and_notices_other_features(
     whole_store: Path, data_set_folder: Path, tmp_path: Path, bas: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -308,10 +286,9 @@ def test_verify_extracts_again_and_notices_other_features(
     assert "all is well" in capsys.readouterr().out
     other = tmp_path / "s.zarr"
     options = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=8, stride=2)
-    extract(find_sources([data_set_folder]), other, options, ExtractRunOptions())
-    for name in ("long", "short"):  # features of another plan under this store's settings: only the videos can tell
-        shutil.copy(whole_store / name / "features/identity/zarr.json", other / name / "features/identity/zarr.json")
-        shutil.copy(whole_store / name / "features/identity/c/0/0", other / name / "features/identity/c/0/0")
+    extract(find_sources([data_set_folder]), other, options, ExtractRunOptions(), split=("test",))
+    for file in ("zarr.json", "c/0/0"):  # features of another plan under this store's settings: only a video can tell
+        shutil.copy(whole_store / "short/features/identity" / file, other / "short/features/identity" / file)
     assert bas("cache", "verify", other) == 0
     assert bas("cache", "verify", other, "--videos", data_set_folder) == 2
     assert "rows differ" in capsys.readouterr().out
@@ -382,11 +359,8 @@ def test_the_device_scaler_sees_the_whole_picture_and_is_in_the_key(data_set_fol
         {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"},
     ],
 )
-def test_a_share_is_taken_from_the_launcher(environment: dict[str, str]) -> None:
+def test_a_share_is_taken_from_the_launcher_or_it_is_said_what_to_type(environment: dict[str, str]) -> None:
     assert parse_shard("auto", environment) == parse_shard("1/4", {}) == (1, 4)
-
-
-def test_a_share_without_a_launcher_says_what_to_type() -> None:
     with pytest.raises(InputError, match="--shard auto finds no launcher"):
         parse_shard("auto", {"RANK": "1"})
 

@@ -1,6 +1,5 @@
 """Little videos whose classes differ by motion only, tiny settings, and runs on them in this process."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,12 +73,6 @@ def begin(settings: FinetuneSettings, backbone: str = "timm:test_resnet.r160_in1
     """Random weights, and pictures as they are."""
     asked = {"weights": "none", "size": (WIDTH, HEIGHT)} | asked
     return Start.of(settings, ExtractOptions(backbone=backbone, **asked), None)
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests end processes, not machines."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
-"""Every recipe builds, and survives its way through JSON."""
+"""Every recipe builds; that it survives the disk is tested with the records of runs."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,22 +15,12 @@ from bas.heads.model import build_model
 from bas.heads.recipes import RECIPES, SEED_TABLE, default_recipe, named_recipe, other_features
 from bas.heads.registry import HEADS
 from bas.heads.training.data import window_index, window_starts
-from bas.heads.training.settings import TrainSettings
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 
 
 @every_recipe
-def test_settings_survive_json(name: str) -> None:
-    settings = RECIPES[name].settings
-    record = json.loads(json.dumps(settings.to_json()))
-    again = TrainSettings.from_json(record, where="here")
-    assert again == settings
-    assert again.differing(settings) == []
-
-
-@every_recipe
-@pytest.mark.parametrize("dim", [2, 192, 440, 1280])
+@pytest.mark.parametrize("dim", [2, 440])
 def test_every_recipe_builds_for_every_width(name: str, dim: int) -> None:
     settings = RECIPES[name].settings
     model = build_model(settings, dim=dim, num_classes=12).eval()

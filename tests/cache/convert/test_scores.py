@@ -223,14 +223,3 @@ def test_files_that_are_no_npz(folder: Path, damage: Callable[[bytes], bytes]) -
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match="damaged"):
         read_scores(path)
-
-
-def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
-    class Hostile:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (tmp_path / "ran",)
-
-    write(tmp_path / WHOLE_NAME, frame_indexes=np.arange(1), scores=np.array([[Hostile()]], object))
-    with pytest.raises(InputError, match="damaged"):
-        read_scores(tmp_path / WHOLE_NAME)
-    assert not (tmp_path / "ran").exists()

@@ -67,14 +67,12 @@ def wrong_range(handler: BaseHTTPRequestHandler) -> None:
 
 
 TRICKS: dict[str, Any] = {
-    "500": lambda handler: head(handler, 500, Content_Length=0),
     "403": lambda handler: head(handler, 403, Content_Length=0),
     "silent": lambda _: time.sleep(2.5),
     "drip": drip,
     "dropped": dropped,
     "wrong range": wrong_range,
     "to a file": lambda handler: head(handler, 302, Location="file:///etc/passwd", Content_Length=0),
-    "in circles": lambda handler: head(handler, 302, Location=handler.path, Content_Length=0),
     "not http": lambda handler: handler.wfile.write(b"\x00\x01\x02\r\n\r\n"),
     "endless": endless,
 }

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bas.cache.share import places
 from bas.cache.share.local_copy import local_copy
 from bas.cache.share.places import Unreachable
 from bas.cache.share.pull import Selection
@@ -97,7 +99,10 @@ def test_the_copy_follows_what_is_changed_and_removed_there(maker: Any, shared: 
     assert store.match("b").meta.labels == labels
 
 
-def test_a_complete_copy_is_used_when_nobody_answers(maker: Any, shared: Shared, tmp_path: Path) -> None:
+def test_a_complete_copy_is_used_when_nobody_answers(
+    maker: Any, shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "retry_timeout": timedelta(seconds=0.2)})
     rows = maker.match("a")
     maker.match("b", match_meta=maker.meta(split="test"))
     url, root, heard, training = shared.push(), tmp_path / "stores", Heard(), Selection(splits=("train",))

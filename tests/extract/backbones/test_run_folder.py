@@ -29,7 +29,7 @@ from bas.extract.options import ExtractOptions
 from bas.files import file_sha256
 from bas.heads.training import checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "known_graphs")
 Cli = Callable[..., int]
 SETTINGS: dict[str, Any] = {
     "fit": "stretch",
@@ -114,7 +114,7 @@ def test_a_store_follows_the_run_and_says_so(run: Path, data: Path, tmp_path: Pa
         "valid_matches": ["game-d"],
     }
     same = ("--backbone", "x3d_xs", "--size", "64x36", "--hop", 3, "--fps", "12.5")
-    assert bas("extract", data, "--out", store, "--weights", run, *same) == 0
+    assert bas("extract", data, "--out", store, "--weights", run, "--engine", "torch", *same) == 0
     assert bas("cache", "verify", store, "--videos", data, "--weights", run) == 0
 
 
@@ -129,8 +129,8 @@ def test_the_file_alone_binds_less_and_gives_the_same_rows(run: Path, data: Path
     assert np.array_equal(one.rows("game-a")[:], other.rows("game-a")[:])
     assert one.origin is not None
     assert (one.origin.name, one.origin.is_run) == (BACKBONE, False)
-    assert bas("extract", data, "--out", by_file, "--weights", run) == 0  # now it is known which run that was
-    named = FeatureStore.open(by_file).origin
+    assert bas("extract", data, "--out", by_file, "--weights", run, "--engine", "torch") == 0
+    named = FeatureStore.open(by_file).origin  # now it is known which run that was
     assert named == other.origin
     loose = ("extract", data, "--out", tmp_path / "loose.zarr", "--weights", run / BACKBONE, *backbone)
     assert bas(*loose, "--hop", 6) == 0

@@ -31,7 +31,7 @@ def test_the_default_size_is_the_nearest_that_the_patch_allows(name: str, patch:
 
 def test_a_transformer_is_extracted_at_the_size_that_its_record_tells(bas: Cli, games: Path, tmp_path: Path) -> None:
     video = next(games.rglob("*.mp4"))
-    call = ("extract", video, "--out", tmp_path / "vit.zarr", "--weights", "none", "--fps", 1)
+    call = ("extract", video, "--out", tmp_path / "vit.zarr", "--weights", "none", "--fps", 1, "--engine", "torch")
     assert bas(*call, "--backbone", "timm:vit_tiny_patch16_224") == 0
     settings = FeatureStore.open(tmp_path / "vit.zarr").settings
     assert (settings.width, settings.height, settings.dim) == (400, 224, 192)

@@ -22,7 +22,6 @@ KINDS: list[Kind] = ["torch", "openvino"]
 NAMES = [
     ("x3d_xs", 4),
     ("i3d", None),
-    ("slow_r50", None),
     ("tf_efficientnet_lite0", None),
     ("timm:vit_tiny_patch16_224", None),
 ]
@@ -70,7 +69,7 @@ def test_engine_is_plain_pytorch(pair: Pair, name: str, depth: int | None, kind:
     assert engine.describe()["engine"] == engine.name
 
 
-@pytest.mark.parametrize(("name", "depth"), NAMES[:4])
+@pytest.mark.parametrize(("name", "depth"), NAMES[:3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_bit_depends_on_the_grouping(pair: Pair, name: str, depth: int | None, kind: Kind) -> None:
     engine, _ = pair(name, depth, kind)

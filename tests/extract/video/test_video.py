@@ -64,16 +64,16 @@ def test_each_step_shows_its_frame(
 def test_every_start_gives_the_same_bits(
     make_clip: Maker, damage_clip: Maker, tmp_path: Path, params: str, num_spots: int
 ) -> None:
-    clip = make_clip("a.mp4", num_frames=100, options={"x264-params": params + ":log-level=none"})
+    clip = make_clip("a.mp4", num_frames=60, options={"x264-params": params + ":log-level=none"})
     if num_spots:
         clip = damage_clip(clip, tmp_path / "b.mp4", num_spots=num_spots, num_bytes=16)
     full = list(read(clip, threads=1).frames())
     assert (num_spots == 0) == all(frame.valid for frame in full)
     video = read(clip, threads=1)
-    for start in range(100):
-        part = list(video.frames(start, min(100, start + 2)))
+    for start in range(60):
+        part = list(video.frames(start, min(60, start + 2)))
         assert all(same(frame, full[frame.step]) for frame in part)
-        assert len(part) == min(2, 100 - start)
+        assert len(part) == min(2, 60 - start)
     for threads in (2, 5):
         assert all(map(same, read(clip, threads=threads).frames(), full))
 
@@ -327,9 +327,9 @@ def test_shared_counter(shared_data: Path) -> None:
     picture = PictureFormat(width=1920, height=1080)
     with av.open(str(path)) as container:
         options: dict[str, Any] = {"src_colorspace": 1, "src_color_range": "MPEG", "dst_color_range": "JPEG"}
-        plain = [frame.to_ndarray(format="rgb24", **options)[800:] for frame in container.decode(video=0)]
+        plain = [frame.to_ndarray(format="rgb24", **options)[800::3, ::3] for frame in container.decode(video=0)]
     for step, frame in enumerate(read(path, picture=picture).frames()):
-        errors = [float(np.abs(frame.image[800:].astype(np.int16) - image).mean()) for image in plain]
+        errors = [float(np.abs(frame.image[800::3, ::3].astype(np.int16) - image).mean()) for image in plain]
         assert np.argmin(errors) == step * 10 // 25
         assert frame.valid
     assert step == 74

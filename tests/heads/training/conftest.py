@@ -1,6 +1,5 @@
 """Small stores whose features carry the events, tiny settings, and the command line in this process."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -96,12 +95,6 @@ def tiny_settings(**changes: Any) -> TrainSettings:
         "lr": 5e-3,
     }
     return TrainSettings(**(tiny | changes))
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests end processes, not machines: what was written is there without waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session")

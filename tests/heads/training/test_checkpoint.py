@@ -88,10 +88,6 @@ def test_early_stopping_counts_epochs_in_which_neither_map_nor_loss_improves(tin
     assert state.is_over(tiny(epochs=5, patience=0))
 
 
-def test_updates_are_counted_over_all_epochs(tiny: Tiny) -> None:
-    assert LoopState(epoch=3, step=2).total_steps(tiny()) == 20
-
-
 def test_a_state_survives_json_exactly(tiny: Tiny) -> None:
     state = LoopState(epoch=1, step=5, loss_sum=0.1 + 0.2, seconds=1 / 3)
     assert LoopState.from_json(json.loads(json.dumps(asdict(state)))) == state
@@ -198,9 +194,3 @@ def test_batch_norm_of_older_runs_has_no_counter_and_opens(tmp_path: Path, tiny:
     read_weights(tmp_path / BEST, other)
     for name, tensor in old.items():
         assert torch.equal(other.state_dict()[name], tensor), name
-
-
-def test_a_disk_that_refuses_is_said(tmp_path: Path, tiny: Tiny) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
-        write_weights(tmp_path / "file" / "best.safetensors", trainer_of(tiny()).model)

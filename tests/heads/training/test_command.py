@@ -176,6 +176,7 @@ def test_what_is_wrong_ends_with_code_2(
     place = (store.path, "--out", tmp_path / "run", *TINY) if options else ()
     assert bas("train-head", *place, *options) == 2
     shown = capsys.readouterr()
+    assert not (tmp_path / "run" / "run.json").exists() or "no number" in message
     assert message in shown.err
     assert "Traceback" not in shown.err
     assert not shown.out

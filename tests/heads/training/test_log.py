@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from bas.errors import InputError
 from bas.heads.training.checkpoint import EpochLine, LoopState
 from bas.heads.training.log import RunLog
 from bas.heads.training.settings import TrainSettings
@@ -108,9 +107,3 @@ def test_after_a_resume_every_step_is_shown_once_and_as_done_last(
     for name in ("valid/map", "valid/headline_map", "train/epoch_loss"):
         assert [update for update, _ in found[name]] == [5, 11, 17]
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
-
-
-def test_a_disk_that_refuses_is_said(tmp_path: Path, tiny: Tiny) -> None:
-    (tmp_path / "tensorboard").write_text("a file")
-    with pytest.raises(InputError, match="cannot be written"), RunLog.open(tmp_path, LoopState(), tiny()):
-        pass

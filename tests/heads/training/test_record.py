@@ -55,12 +55,6 @@ def test_records_of_every_recipe_survive_the_disk(store: FeatureStore, tmp_path:
     assert record.finished
 
 
-def test_a_state_replaces_what_the_record_says_of_epochs(store: FeatureStore, tiny: Tiny) -> None:
-    record = done(record_of(store, tiny()))
-    begun = record.after(LoopState())
-    assert (begun.history, begun.best_epoch, begun.best) == ((), 0, None)
-
-
 @pytest.mark.parametrize(
     ("changes", "options", "names"),
     [

@@ -1,10 +1,6 @@
 """Settings of a run: derived numbers, JSON, what differs, and what cannot be."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,9 +132,3 @@ def test_the_former_name_of_frames_per_epoch_is_read() -> None:
 def test_records_that_are_no_settings_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"setting '{next(iter(change))}' is not usable"):
         TrainSettings.from_json(TrainSettings().to_json() | change, where="run.json")
-
-
-def test_settings_and_their_help_need_no_torch() -> None:
-    code = "import sys, bas.heads.training.settings, bas.predict; sys.exit('torch' in sys.modules)"
-    environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[3] / ".typing"), "PATH": os.environ["PATH"]}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
