@@ -114,7 +114,7 @@ def test_soccernets_headline_is_over_the_first_ten_classes(
         def forward(self, x_btc: Tensor) -> Tensor:
             return nn.functional.pad(super().forward(x_btc), (0, 10))
 
-    result = Validation(store, tiny()).result(cast(Any, Padded()))
+    result = Validation(store, tiny(), classes=SOCCERNET_BALL_CLASSES).result(cast(Any, Padded()))
     values = list(result.per_class.values())
     assert len(values) == 12
     assert result.headline == pytest.approx(sum(values[:10]) / 10)
