@@ -162,14 +162,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Report:
+class ProgressMessage:
     """How far a task is, in the words of its work."""
 
     value: Any
 
 
 @dataclass(frozen=True)
-class Result(Generic[R]):
+class ResultMessage(Generic[R]):
     value: R
 
 
@@ -200,10 +200,10 @@ def side_by_side(
             ready = wait([worker.connection for worker in workers])
             for worker in [each for each in workers if each.connection in ready]:
                 message = worker.receive()
-                if isinstance(message, Report):
+                if isinstance(message, ProgressMessage):
                     progress(worker.task, message.value)
                     continue
-                ended(worker.task, message.value if isinstance(message, Result) else message)
+                ended(worker.task, message.value if isinstance(message, ResultMessage) else message)
                 if left and worker.is_alive:
                     worker.give(left.pop())
                 else:
@@ -235,7 +235,7 @@ class Worker(Generic[T]):
             self.is_alive = False
 
     def receive(self) -> Any:
-        """Its next message: `Report`, `Result`, or `Failure`, which may be its death."""
+        """Its next message: `ProgressMessage`, `ResultMessage`, or `Failure`, which may be its death."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -267,7 +267,7 @@ def _serve(connection: Connection, work: Work[Any, Any]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def report(value: Any) -> None:
-        connection.send(Report(value))
+        connection.send(ProgressMessage(value))
 
     while True:
         try:
@@ -275,7 +275,7 @@ def _serve(connection: Connection, work: Work[Any, Any]) -> None:
         except EOFError:
             return
         try:
-            message: Any = Result(work(task, report))
+            message: Any = ResultMessage(work(task, report))
         except Exception as error:  # whatever it is, other tasks go on
             message = Failure.of(error)
         connection.send(message)

@@ -119,7 +119,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Annotated:
+class AnnotationFiles:
     """What the files of other programs say about the matches of a data set."""
 
     files: Mapping[str, LabelFile]
@@ -131,10 +131,10 @@ class Annotated:
     """Files that hold no spots of these matches."""
 
 
-NO_ANNOTATIONS = Annotated({}, {}, (), ())
+NO_ANNOTATIONS = AnnotationFiles({}, {}, (), ())
 
 
-def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[list[tuple[Match, F]], Annotated]:
+def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[list[tuple[Match, F]], AnnotationFiles]:
     """Give matches without labels those of CSV and JSON files that other programs wrote.
 
     A file without names of videos is about the only video beside it, or the one of its own name.
@@ -172,7 +172,7 @@ def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[
         if not is_used:
             unread.append(path)
     with_labels = [(replace(match, labels=sources.get(match.game, match.labels)), folder) for match, folder in found]
-    return with_labels, Annotated(files, splits, tuple(findings), tuple(unread))
+    return with_labels, AnnotationFiles(files, splits, tuple(findings), tuple(unread))
 
 
 def _label_file(annotations: Sequence[Annotation], path: Path) -> LabelFile:
@@ -264,7 +264,7 @@ def _described(
     findings: Sequence[Finding],
     *,
     splits_file: Path | None = None,
-    annotated: "Annotated" = NO_ANNOTATIONS,
+    annotated: "AnnotationFiles" = NO_ANNOTATIONS,
 ) -> DataSet:
     """Matches with their splits, labels and classes; `findings` are put before those made here."""
     matches, about_splits = _with_splits(found, root=root, splits_file=splits_file, stated=annotated.splits)

@@ -397,7 +397,7 @@ def _proposals(
 
 
 @dataclass(frozen=True)
-class RunTask:
+class ProposeTask:
     """Finished runs that are to propose."""
 
     store: Path
@@ -407,7 +407,7 @@ class RunTask:
     marked: tuple[Marked, ...]
 
 
-def propose_by_runs(task: RunTask, tell: Tell) -> dict[str, Any]:
+def propose_by_runs(task: ProposeTask, tell: Tell) -> dict[str, Any]:
     """Propose by what finished runs say about the stored rows. Returns as `learn`.
 
     Raises:

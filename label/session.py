@@ -26,7 +26,7 @@ from ..extract.options import ExtractOptions, ExtractRunOptions
 from ..extract.video.demux import file_stamp, read_index
 from ..extract.video.reader import VideoInfo, probe_video
 from ..files import cache_folder, disk_errors, write_text_atomic
-from ..workers import Failure, MatchResult, Progress, Report, Result, Worker
+from ..workers import Failure, MatchResult, Progress, ProgressMessage, ResultMessage, Worker
 from .document import Document, is_class_name, opened
 from .learn import (
     LEAST_SPOTS,
@@ -34,7 +34,7 @@ from .learn import (
     LearnTask,
     Marked,
     Proposals,
-    RunTask,
+    ProposeTask,
     learn,
     learning_curve,
     propose_by_runs,
@@ -109,8 +109,8 @@ class LabelMatch:
 
 
 @dataclass
-class Work:
-    """A kind of work that runs one at a time in a process: training, the learning curve, extraction, a copy."""
+class Job:
+    """A kind of job that runs one at a time in a process: training, the learning curve, extraction, a copy."""
 
     state: str = "idle"
     """idle, running or failed."""
@@ -139,7 +139,7 @@ class Session:
         self.data_set, self.matches, self.store_path = data_set, list(matches), store
         self.classes, self.person, self.train_after = list(classes), options.person, options.train_after
         self.notes: list[str] = []
-        self.training, self.curve, self.extraction, self.copying = Work(), Work(), Work(), Work()
+        self.training, self.curve, self.extraction, self.copying = Job(), Job(), Job(), Job()
         self.copied = -1
         """Match that is copied, or was last."""
         self.points: list[CurvePoint] = []
@@ -280,7 +280,7 @@ class Session:
         task = self._task(0)
         if task.marked:
             self.training.begin("loading the run")
-            by_runs = RunTask(task.store, tuple(runs), task.classes, task.marked)
+            by_runs = ProposeTask(task.store, tuple(runs), task.classes, task.marked)
             self._spawn(self._learner, (propose_by_runs, by_runs), self.training, self._heard, self._trained)
 
     def measure_curve(self) -> None:
@@ -288,7 +288,7 @@ class Session:
         self._begin(self.curve, "learning curve", 0, learning_curve, self._measured)
 
     def _begin(
-        self, work: Work, words: str, first: int, function: Callable[..., Any], ended: Callable[[Any], None]
+        self, work: Job, words: str, first: int, function: Callable[..., Any], ended: Callable[[Any], None]
     ) -> None:
         if why := self.cannot_train():
             raise InputError("nothing to learn from yet", got=why)
@@ -319,7 +319,7 @@ class Session:
 
         return LearnTask(self.store_path, tuple(self.classes), tuple(map(marked, matches)))
 
-    def _heard(self, work: Work, value: Any) -> None:
+    def _heard(self, work: Job, value: Any) -> None:
         kind, what = value
         with self._lock:
             if kind == "done":
@@ -346,7 +346,7 @@ class Session:
         task = _ExtractTask(self.data_set, tuple(match.id for match in wanted), self.store_path)
         self._spawn(self._extractor, (_extract, task), self.extraction, self._extracting, self._extracted)
 
-    def _extracting(self, work: Work, value: Any) -> None:
+    def _extracting(self, work: Job, value: Any) -> None:
         kind, what = value
         if kind == "note":
             self._note(what)
@@ -383,8 +383,8 @@ class Session:
         self,
         process: "_Process",
         task: Any,
-        work: Work,
-        heard: Callable[[Work, Any], None],
+        work: Job,
+        heard: Callable[[Job, Any], None],
         ended: Callable[[Any], None],
     ) -> None:
         """Do a task in a process, in a thread that listens to it."""
@@ -629,7 +629,7 @@ def _copy(task: tuple[Path, Path], tell: Callable[[Any], None]) -> None:
     copy_video(*task, ProxySettings(size=_COPY_SIZE, max_bad_share=1.0), tell)
 
 
-def _copied_share(work: Work, share: Any) -> None:
+def _copied_share(work: Job, share: Any) -> None:
     work.done = float(share)
 
 
@@ -654,10 +654,10 @@ class _Process:
             worker = self._worker = Worker(_do, task)
         while True:
             message = worker.receive()
-            if isinstance(message, Report):
+            if isinstance(message, ProgressMessage):
                 heard(message.value)
             else:
-                return message.value if isinstance(message, Result) else message
+                return message.value if isinstance(message, ResultMessage) else message
 
     def end(self) -> None:
         """Stop it, whatever it does."""
