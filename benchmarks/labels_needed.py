@@ -5,7 +5,7 @@
 The true labels of a store stand in for the person. Some matches are labelled one after the other, others judge.
   order      everything from the start on, without help
   assisted   likewise, but the heads' proposals are there: a key only where they are wrong
-  teach, confidence   a first stretch in order, then proposals from anywhere, by that order
+  teach, unsure, confidence   a first stretch in order, then proposals from anywhere, by that order
 A person's seconds: a stretch is watched at its own speed; each mark, correction or answer is one key of `KEY_SECONDS`;
 an answer to a proposal also watches `LOOK_SECONDS` around it. Training is not counted: it runs while one goes on.
 """
@@ -29,7 +29,7 @@ from bas.label.learn import LearnTask, Marked, _Data
 KEY_SECONDS, LOOK_SECONDS, NEAR_MS = 1.0, 2.0, 500
 CLASSES: list[str] = []
 """That are labelled."""
-WAYS = ("order", "assisted", "teach", "confidence")
+WAYS = ("order", "assisted", "teach", "unsure", "confidence")
 Mark = tuple[int, int]
 """Milliseconds on the clock of all matches, one after the other, and class."""
 
@@ -145,7 +145,7 @@ def run(store: FeatureStore, labelled: list[str], unseen: list[str], way: str, a
     ]
     person, rows, end_ms = Person(clock, truth), [], clock.starts_ms[-1]
     proposals: list[tuple[int, int, float, float]] = []
-    """(ms, class, confidence, teach)"""
+    """(ms, class, confidence, what the way orders by)"""
     for number in range(args.rounds):
         if number == 0 or way in ("order", "assisted"):
             seconds = args.first_seconds if number == 0 else args.step_seconds
@@ -153,7 +153,7 @@ def run(store: FeatureStore, labelled: list[str], unseen: list[str], way: str, a
             person.goes_on(min(end_ms, person.until_ms + round(1000 * seconds)), there)
         else:
             asked = 0
-            for ms, c, _, _ in sorted(proposals, key=lambda each: -each[3 if way == "teach" else 2]):
+            for ms, c, _, _ in sorted(proposals, key=lambda each: -each[3]):
                 if asked < args.answers and not person.is_said(ms, c):
                     person.answers(ms, c)
                     asked += 1
@@ -164,8 +164,8 @@ def run(store: FeatureStore, labelled: list[str], unseen: list[str], way: str, a
         for place, start in enumerate(clock.starts_ms[:-1]):
             p = data.propose(models, place)
             proposals += [
-                (start + int(ms), int(c), float(sure), float(teach))
-                for ms, c, sure, teach in zip(p.ms, p.classes, p.confidence, p.teach, strict=True)
+                (start + int(ms), int(c), float(sure), float(value))
+                for ms, c, sure, value in zip(p.ms, p.classes, p.confidence, getattr(p, way, p.confidence), strict=True)
             ]
         score = judged(data, models, store, len(labelled), args)
         rows.append([len(person.spots), person.num_answers, round(person.seconds, 1), round(100 * score, 2)])

@@ -116,6 +116,7 @@ def fill(session: Session, num_spots: int) -> None:
         generator.integers(0, 12, PROPOSALS),
         generator.random(PROPOSALS).astype(np.float32),
         generator.random(PROPOSALS).astype(np.float32),
+        generator.random(PROPOSALS).astype(np.float32),
         generator.integers(0, 256, (12, ROWS)).astype(np.uint8),
         Fraction(25),
     )

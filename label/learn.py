@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..heads.training.data import Chosen, LabelledMatch
     from ..heads.training.settings import TrainSettings
 
-Order = Literal["teach", "time", "confidence"]
 Tell = Callable[[tuple[str, Any]], None]
 """Hears ("done", share and words) and ("match", its `Proposals`)."""
 NUM_HEADS = 2
@@ -91,7 +90,9 @@ class Proposals:
     confidence: NDArray[np.float32]
     """(N,) 0 to 1."""
     teach: NDArray[np.float32]
-    """(N,) 0 to 1: what a person's answer is worth, see `teaching_value`."""
+    """(N,) the higher, the sooner to look at; see `looking_orders`."""
+    unsure: NDArray[np.float32]
+    """(N,) likewise."""
     curves_kr: NDArray[np.uint8]
     """(K, R) confidence of each row, times 255."""
     fps: Fraction
@@ -180,22 +181,23 @@ def _point(values: Sequence[float], counts: Sequence[int]) -> CurvePoint:
     return CurvePoint(round(float(np.mean(counts))), mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 
-def teaching_value(
+def looking_orders(
     confidence: NDArray[np.float32], disagreement: NDArray[np.float32], num_marked: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """(N,) 0 to 1: what a person's answer to each proposal is worth.
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two orders in which to look at N proposals, each (N,): what teaches, and what the heads are unsure about.
+
+    While little is marked, a sure proposal of a rare class teaches most: it is another example, or a wrong one that the
+    heads believe in. What they are unsure about is mostly nothing then (both were measured: RESULTS). Once nearly all
+    proposals are right, the unsure ones are what is left to ask.
 
     Args:
         confidence: (N,) mean of the heads.
         disagreement: (N,) how far the heads are apart, 0 to 1.
         num_marked: (N,) spots of the proposal's class that are marked already.
     """
-    if not len(confidence):
-        return np.zeros(0, np.float32)
-    # While little is marked, a sure proposal of a rare class brings most: it is another example of it, or a wrong one
-    # that the heads are sure about. What they are unsure about is mostly nothing then (measured, see RESULTS).
-    value = confidence * (1 + disagreement) / np.sqrt(1.0 + num_marked)
-    return np.asarray(value / max(float(value.max()), 1e-9), np.float32)
+    rarity = 1 / np.sqrt(1.0 + num_marked)
+    unsure = 1 - np.abs(2 * confidence - 1) + disagreement
+    return np.asarray(confidence * rarity, np.float32), np.asarray(unsure * rarity, np.float32)
 
 
 @dataclass
@@ -390,10 +392,10 @@ def _proposals(
     order = np.lexsort((index, spots.frames))
     rows, index = spots.frames[order], index[order].astype(np.int64)
     confidence = spots.values[order].astype(np.float32)
-    teach = teaching_value(confidence, spread_rk[rows, index], num_marked[index])
+    teach, unsure = looking_orders(confidence, spread_rk[rows, index], num_marked[index])
     ms = np.array([grid.instant_ms(row) for row in rows.tolist()], np.int64)
     curves_kr = np.ascontiguousarray(np.round(255 * mean_rk.T).astype(np.uint8))
-    return Proposals(marked.match_id, ms, index, confidence, teach, curves_kr, fps)
+    return Proposals(marked.match_id, ms, index, confidence, teach, unsure, curves_kr, fps)
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ class _Api:
             "version": __version__,
             "person": session.person,
             "classes": list(session.classes),
-            "orders": ["teach", "time", "confidence"],
+            "orders": ["teach", "unsure", "confidence", "time"],
             "matches": matches,
             "export_formats": list(FORMATS),
         }
@@ -240,6 +240,7 @@ class _Api:
             "cls": found.classes.tolist(),
             "conf": [round(float(each), 4) for each in found.confidence],
             "teach": [round(float(each), 4) for each in found.teach],
+            "unsure": [round(float(each), 4) for each in found.unsure],
             "curve_fps": float(found.fps),
             "curve_rows": found.curves_kr.shape[1],
         }

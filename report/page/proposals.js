@@ -1,16 +1,16 @@
 // What the model proposes: which to look at next, accepting and rejecting.
 
 const proposed = {
-  version: -1, ms: [], cls: [], conf: [], teach: [], lanes: [], curves: null, rows: 0, fps: 25,
+  version: -1, ms: [], cls: [], conf: [], teach: [], unsure: [], lanes: [], curves: null, rows: 0, fps: 25,
   order: "teach", sorted: [], // indices in the order in which to look at them
 };
 const LISTED = 8;
 
 /** Take over what the server proposes; null: nothing yet. */
 function setProposals(found) {
-  const { ms = [], cls = [], conf = [], teach = [] } = found ?? {};
+  const { ms = [], cls = [], conf = [], teach = [], unsure = [] } = found ?? {};
   const version = found?.version ?? learnNews?.train.version ?? 0;
-  Object.assign(proposed, { ms, cls, conf, teach, version, curves: null, rows: found?.curve_rows ?? 0, fps: found?.curve_fps ?? 25 });
+  Object.assign(proposed, { ms, cls, conf, teach, unsure, version, curves: null, rows: found?.curve_rows ?? 0, fps: found?.curve_fps ?? 25 });
   proposed.lanes = CLASSES.map(() => ({ ms: [], ids: [] }));
   cls.forEach((c, p) => {
     proposed.lanes[c]?.ms.push(ms[p]);
@@ -41,7 +41,8 @@ function curveOf(fine) {
 }
 
 function sortProposals() {
-  const key = { teach: (p) => -proposed.teach[p], time: (p) => proposed.ms[p], confidence: (p) => -proposed.conf[p] }[proposed.order];
+  const { order, teach, unsure, conf, ms } = proposed;
+  const key = { teach: (p) => -teach[p], unsure: (p) => -unsure[p], confidence: (p) => -conf[p], time: (p) => ms[p] }[order];
   proposed.sorted = proposed.ms.map((_, p) => p).sort((a, b) => key(a) - key(b) || a - b);
 }
 
@@ -112,7 +113,7 @@ function drawNext() {
     proposed.order = choice.value;
     sortProposals();
     drawNext();
-  } } }, [["teach", "teaches most"], ["time", "time"], ["confidence", "surest"]].map(([value, text]) =>
+  } } }, [["teach", "teaches most"], ["unsure", "least sure"], ["confidence", "surest"], ["time", "time"]].map(([value, text]) =>
     el("option", { value, selected: value === proposed.order }, text)));
   const picked = state.picked?.proposal ?? -1;
   const start = picked >= 0 ? proposed.sorted.indexOf(picked) : 0;

@@ -60,6 +60,7 @@ def propose(labelling: Any, *found: tuple[int, int, float, float], rows: int = 2
         np.array(cls, np.int64),
         np.array(confidences, np.float32),
         np.array(teach, np.float32),
+        np.zeros(len(ms), np.float32),
         curves,
         Fraction(25),
     )
