@@ -1,7 +1,7 @@
 """The command `bas eval`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,10 @@ from .show import Cell, show, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ..eval.players import PlayerScore, PlayersReport
+
+MetricOption = Literal[Metric, "players"]
+
 _COLUMNS = ("events", "found", "AP", "interval", "chance", "late", "sd", "med")
 
 
@@ -23,7 +27,11 @@ def evaluate(
         Path, typer.Argument(metavar="PREDICTIONS", help="Folder with results_spotting.json per game, or one file.")
     ],
     metric: Annotated[
-        Metric, typer.Option(help="SoccerNet's (at1 ... at5 s, tight, loose) or E2E-Spot's (within 0, 1, 2, 4 frames).")
+        MetricOption,
+        typer.Option(
+            help="SoccerNet's (at1 ... at5 s, tight, loose), E2E-Spot's (e2e: within 0, 1, 2, 4 frames), or F1 of "
+            "events with their player (players: two files as FOOTPASS has them)."
+        ),
     ] = "at1",
     delta: Annotated[
         list[str] | None,
@@ -42,6 +50,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score predictions: mAP, per class, with intervals, a chance row and warnings about what misleads."""
+    if metric == "players":
+        from ..eval.players import evaluate_players
+
+        players = evaluate_players(labels, predictions)
+        show(players_view(players), players.to_json(), as_json=as_json)
+        return
     from .. import api
 
     report = api.evaluate(
@@ -56,6 +70,24 @@ def evaluate(
         num_resamples=resamples,
     )
     show(report_view(report), report.to_json(), as_json=as_json)
+
+
+def players_view(report: "PlayersReport") -> "RenderableType":
+    """F1 of all classes together and their mean, then a line per class."""
+    from rich.console import Group
+    from rich.text import Text
+
+    def cells(score: "PlayerScore") -> list[Cell]:
+        rates = (score.precision, score.recall, score.f1)
+        return [score.label, score.num_events, score.num_predictions, *(f"{100 * rate:.1f}" for rate in rates)]
+
+    rows: list[list[Cell]] = [
+        cells(report.total),
+        ["mean of classes", None, None, None, None, f"{100 * report.macro_f1:.1f}"],
+    ]
+    view = table(("", "events", "found", "precision", "recall", "F1"), [*rows, *map(cells, report.classes)])
+    about = "of the same team, jersey and class, within 12 frames, from confidence 0.15 on"
+    return Group(view, Text(), Text(about), *(Text(f"warning: {each}", "yellow") for each in report.warnings))
 
 
 def report_view(report: Report) -> "RenderableType":
