@@ -130,6 +130,15 @@ def _write(
 ) -> int:
     """Write the views of a part that are missing; how many they were."""
     meta, part_id = store.match(match_id).meta, f"{match_id}-{split}"
+    if target.views(part_id):
+        there = target.match(part_id)
+        if (there.meta.extra.get("first_row"), there.num_rows) != (span.start, len(span)):
+            raise InputError(
+                f"{target.path}: holds another split of {match_id!r}",
+                got=f"{split} from row {there.meta.extra.get('first_row')}, {there.num_rows} rows",
+                wanted=f"from row {span.start}, {len(span)} rows",
+                cure="name another --out, or remove that store",
+            )
     start_ms = meta.grid.ms(span.start)
     labels = [replace(event, position_ms=max(0, event.position_ms - start_ms)).to_json() for event in events]
     part = replace(

@@ -6,6 +6,7 @@ T: rows (frames of the grid), C: channels of a feature row.
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from .layout import (
     inside,
 )
 from .match import MatchInfo, MatchMeta, WeightsOrigin, read_match
-from .partial import require_real, sweep
+from .partial import lock_match, require_real, sweep
 from .reduction import REDUCTION_FILE, Reduction, read_reduction, write_reduction
 from .rows import MappedRows, damaged, open_rows, read_plain
 from .settings import FeatureSettings
@@ -277,6 +278,23 @@ class FeatureStore:
             settings=self.settings,
         )
         return MatchWriter(job, resume=resume, journal_seconds=journal_seconds)
+
+    def set_labels(self, match_id: str, labels: Sequence[Mapping[str, Any]], *, split: str | None) -> bool:
+        """Bring labels and split of a match up to date; its rows stay. False where they are so already.
+
+        Raises:
+            InputError: no such match, or the disk refuses.
+            MatchBusy: another process writes this match.
+        """
+        stored = self.match(match_id)
+        meta = replace(stored.meta, labels=tuple(labels), split=split)
+        if meta == stored.meta:
+            return False
+        path = inside(self.path, f"{match_id}/{METADATA}")
+        record = group_metadata({"bas_match": meta.to_json(num_rows=stored.num_rows)})
+        with lock_match(self.path, match_id), disk_errors(path):
+            write_atomic(path, canonical_json(record, where=match_id), via=self.path / PARTIAL / "labels.json")
+        return True
 
     def _require(self, match_id: str) -> str:
         """The id, where the store has the match."""

@@ -35,12 +35,13 @@ def label(
 
     Labels lie beside the videos, and every change is on the disk at once. Ctrl-C ends it; the same command goes on.
     """
-    from ..label.server import label_app, serve
+    from ..label.server import key_file, label_app, serve
     from ..label.session import opened_session
     from ..report.page.data import label_page
 
     options = replace(options, person=options.person or _user())
     with opened_session(sources, store, options, run or ()) as session:
+        session.on_note = note
         for match in session.matches:
             say(f"{match.match.id}: labels in {match.document.path}")
             note(match.problem)
@@ -50,7 +51,8 @@ def label(
         def started(address: str) -> None:
             say(f"label at {address}\n(Ctrl-C ends it; everything is saved)")
 
-        serve(label_app(session, label_page()), port=port, open_browser=browser, started=started)
+        key = key_file([match.document.path for match in session.matches])
+        serve(label_app(session, label_page()), port=port, open_browser=browser, started=started, key=key)
 
 
 def _user() -> str:

@@ -71,22 +71,32 @@ def read_annotations(path: Path) -> tuple[str, list[Annotation]]:
     )
 
 
-def of_video(annotations: Iterable[Annotation], video: Path, *, alone: bool) -> list[Annotation]:
-    """Those about a video: by its file name or the end of its path.
+def of_video(
+    annotations: Iterable[Annotation], video: Path, *, alone: bool, same_name: bool = False
+) -> list[Annotation]:
+    """Those about a video.
 
     Args:
         annotations: all of a file.
         video: the video.
-        alone: whether it is the only video; then spots without a video's name are about it.
+        alone: whether the file is about this video alone; then spots without a video's name are about it, too.
+        same_name: whether other videos have this file's name, as `224p.mp4` in a folder per match: then a name that
+            does not lead through the video's own folder says nothing, unless the file is about this video alone.
     """
-    names = {video.name.casefold(), video.stem.casefold()}
+    own = [part.casefold() for part in (*video.resolve().parts[:-1], video.stem)]
 
     def is_about(name: str) -> bool:
-        last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].casefold()
-        last = re.sub(r"^[0-9a-f]{8}-", "", last)  # Label Studio puts this before the name of an upload
-        return last in names or last.rsplit(".", 1)[0] in names
+        parts = [part.casefold() for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        if not parts:
+            return alone
+        last = re.sub(r"^[0-9a-f]{8}-", "", parts[-1])  # Label Studio puts this before the name of an upload
+        if last not in (video.name.casefold(), video.stem.casefold()):
+            return False
+        if not same_name or alone:
+            return True
+        return len(parts) > 1 and own[-len(parts) : -1] == parts[:-1]
 
-    return [each for each in annotations if (is_about(each.video) if each.video else alone)]
+    return [each for each in annotations if is_about(each.video)]
 
 
 def _keys(document: object) -> str:

@@ -17,6 +17,7 @@ from ..events import Event, Split, read_events, read_labels
 from ..extract.video.reader import VideoInfo, probe_video
 from ..files import disk_errors, write_text_atomic
 from ..workers import SILENT, MatchResult, Summary, each_match
+from .folders import is_usual_name
 from .games import find_labels, game_of_folder
 from .sources import find_data_set
 
@@ -50,9 +51,12 @@ class Labels:
         info: VideoInfo | None,
     ) -> "Labels":
         """Spots of some classes of a match, with what is known of its video."""
+        name = video.name if video else ""
+        if video and is_usual_name(video):  # of matches whose videos are all called 224p.mp4 the folder tells which
+            name = f"{video.resolve().parent.name}/{name}"
         return cls(
             match_id=match_id,
-            video_name=video.name if video else "",
+            video_name=name,
             fps=info.rate if info else Fraction(25),
             seconds=float(info.end_seconds) if info else 0.0,
             size=(info.display_width, info.display_height) if info else (0, 0),

@@ -66,7 +66,8 @@ def open_root(root: Path) -> Path:
         InputError: missing, a file, or a feature store.
     """
     if not root.exists():
-        raise InputError(f"{root}: no such folder", wanted="the root of a data set", cure="check the path")
+        what = "file" if root.suffix.lower() in VIDEO_SUFFIXES else "folder"
+        raise InputError(f"{root}: no such {what}", wanted="a video, or the root of a data set", cure="check the path")
     if not root.is_dir():
         cure = "unzip it and name the folder" if root.suffix.lower() == ".zip" else f"name its folder: {root.parent}"
         raise InputError(f"{root}: not a folder", got="a file", wanted="the root of a data set", cure=cure)
@@ -182,7 +183,12 @@ def labels_beside(video: Path) -> Path:
 
     A folder may hold many videos, each with labels of its own.
     """
-    return video.with_name(LABELS_NAME if _KNOWN_VIDEO.fullmatch(video.stem) else f"{video.stem}.{LABELS_NAME}")
+    return video.with_name(LABELS_NAME if is_usual_name(video) else f"{video.stem}.{LABELS_NAME}")
+
+
+def is_usual_name(video: Path) -> bool:
+    """Whether a video is called as those of SoccerNet's matches are, such as `224p.mp4`: its folder names the match."""
+    return bool(_KNOWN_VIDEO.fullmatch(video.stem))
 
 
 def video_half(name: str) -> int | None:

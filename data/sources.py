@@ -4,6 +4,7 @@ Reads folder names and label files; opens no video (`data.check` does).
 """
 
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -148,6 +149,7 @@ def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[
     sources: dict[str, Path] = {}
     findings, unread = [], []
     bare = [match for match, _ in found if match.video is not None and match.labels is None and match.half is None]
+    names = Counter(match.require_video().stem.casefold() for match, _ in found if match.video is not None)
     for path in tables:
         try:
             _, annotations = read_annotations(path) if bare else ("", [])
@@ -161,10 +163,14 @@ def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[
         for match in bare:
             video = match.require_video()
             is_own = match in beside and (len(beside) == 1 or path.stem.casefold() == video.stem.casefold())
-            own = of_video(annotations, video, alone=is_own)
-            if not own or match.game in files:
+            own = of_video(annotations, video, alone=is_own, same_name=names[video.stem.casefold()] > 1)
+            if not own:
                 continue
             is_used = True
+            if match.game in files:
+                message = f"two files hold spots of it ({sources[match.game].name} and {path.name})"
+                findings.append(error(match.game, message, "keep one of them"))
+                continue
             files[match.game] = _label_file(own, path)
             sources[match.game] = path
             if split := split_named(path.stem):

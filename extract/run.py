@@ -104,7 +104,7 @@ def extract_match(shared: Extraction, match: Match) -> MatchResult:
     store, extractor, run = shared.store, shared.extractor, shared.run
     views = tuple(view for view in run.views if view not in store.views(match.id))
     if not views:
-        return _already_there(store, match)
+        return _already_there(store, match, shared.data_set)
     path = match.require_video()
     stamp = file_stamp(path)
     video = extractor.open(path, threads=run.decode_threads)
@@ -205,8 +205,13 @@ def software_versions() -> dict[str, str]:
     return versions
 
 
-def _already_there(store: FeatureStore, match: Match) -> MatchResult:
-    return MatchResult(match_id=match.id, status="already there", num_rows=store.match(match.id).num_rows)
+def _already_there(store: FeatureStore, match: Match, data_set: DataSet) -> MatchResult:
+    """The rows stay; labels and split follow the data set, where it has labels of the match."""
+    events, stored, status = data_set.events(match), store.match(match.id), "already there"
+    split = match.split if match.split is not None else stored.meta.split
+    if events is not None and store.set_labels(match.id, [event.to_json() for event in events], split=split):
+        status = "labels updated"
+    return MatchResult(match_id=match.id, status=status, num_rows=stored.num_rows)
 
 
 def _summary(
@@ -312,7 +317,7 @@ def _extract_on_ray(
     tasks = []
     for match in matches:
         if set(run.views) <= set(store.views(match.id)):
-            finished(_already_there(store, match))
+            finished(_already_there(store, match, data_set))
         else:
             tasks.append(_task(setup, data_set, match))
     on_ray(

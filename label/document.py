@@ -86,6 +86,8 @@ class Document:
         self._entries: list[tuple[str, tuple[Change, ...]]] = []
         """(who, changes) of every journal entry that changes items, in order: `seq` is how many there are."""
         self._histories: dict[str, _History] = {}
+        self.known_ids = set[str]()
+        """Of every item that there ever was."""
         self._known_sha256, self._base = "", list[_Key]()
         """Label file as it was last read or written, and its spots."""
         self._stamp: tuple[int, int, int] | None = None
@@ -320,6 +322,7 @@ class Document:
     def _apply(self, kind: str, by: str, changes: Sequence[Change], *, of: int) -> None:
         number = len(self._entries)
         self._entries.append((by, tuple(changes)))
+        self.known_ids.update(change.id for change in changes)
         for change in changes:
             if change.after is None:
                 self.items.pop(change.id, None)

@@ -6,11 +6,12 @@ site can neither read (it has no cookie, and Host is checked) nor write (Origin 
 
 import base64
 import contextlib
+import hashlib
 import secrets
 import socket
 import threading
 import webbrowser
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from .. import __version__
 from ..data.exports import FORMATS, Labels, export
 from ..errors import InputError
 from ..events import Event
-from ..files import parse_json
+from ..files import cache_folder, parse_json, read_json, write_json_atomic
 from .agreement import agreements
 from .document import Conflict, shown
 from .session import LabelMatch, Session
@@ -334,19 +335,28 @@ class _Api:
         return FileResponse(path, media_type=_VIDEO_TYPES.get(path.suffix.lower()))
 
 
-def serve(app: Starlette, *, port: int, open_browser: bool, started: Callable[[str], None]) -> None:
+def key_file(paths: Sequence[Path]) -> Path:
+    """Where the port and the secret of a session over these files are kept, for the user's own eyes."""
+    key = hashlib.sha256("\n".join(sorted(str(path.resolve()) for path in paths)).encode()).hexdigest()[:20]
+    return cache_folder() / "label" / f"{key}.json"
+
+
+def serve(
+    app: Starlette, *, port: int, open_browser: bool, started: Callable[[str], None], key: Path | None = None
+) -> None:
     """Serve an app on this machine until a signal comes.
 
     Args:
         app: what answers.
-        port: 0: any that is free.
+        port: 0: the one of last time, else any that is free.
         open_browser: whether to open the page in the default browser.
         started: called with the address, its token in it.
+        key: file with port and secret of last time, so that a page that is still open goes on after a restart.
 
     Raises:
         InputError: the port is not free.
     """
-    server, listener, address = bound_server(app, port=port)
+    server, listener, address = bound_server(app, port=port, key=key)
     with contextlib.closing(listener):
         started(address)
         if open_browser:
@@ -354,23 +364,47 @@ def serve(app: Starlette, *, port: int, open_browser: bool, started: Callable[[s
         server.run(sockets=[listener])
 
 
-def bound_server(app: Starlette, *, port: int = 0) -> tuple[uvicorn.Server, socket.socket, str]:
-    """A guarded server with the socket that it is to run on, and its address with the token.
+def bound_server(
+    app: Starlette, *, port: int = 0, key: Path | None = None
+) -> tuple[uvicorn.Server, socket.socket, str]:
+    """A guarded server with the socket that it is to run on, and its address with the token. Arguments as `serve`.
 
     Raises:
         InputError: the port is not free.
     """
+    last_port, secret = _last(key)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((LOOPBACK, port))
+        try:
+            listener.bind((LOOPBACK, port or last_port))
+        except OSError:
+            if port:
+                raise
+            listener.bind((LOOPBACK, 0))
         listener.listen()  # from here on a browser that comes before the server runs has to wait only
     except (OSError, OverflowError) as error:
         listener.close()
         cure = "--port 0 takes any that is free"
         raise InputError(f"port {port} cannot be used", got=getattr(error, "strerror", error), cure=cure) from None
-    secret, port = secrets.token_urlsafe(24), listener.getsockname()[1]
+    port = listener.getsockname()[1]
+    if key is not None:
+        with contextlib.suppress(OSError):  # without it a restart has another address, and that is all
+            key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_json_atomic(key, {"port": port, "secret": secret})
+            key.chmod(0o600)
     guarded = Guard(app, secret=secret, port=port)
     config = uvicorn.Config(guarded, log_level="warning", access_log=False, server_header=False, lifespan="off")
     config.timeout_graceful_shutdown = 2
     return uvicorn.Server(config), listener, f"http://{LOOPBACK}:{port}/?token={secret}"
+
+
+def _last(key: Path | None) -> tuple[int, str]:
+    """Port (0: any) and secret of last time, or a new one."""
+    if key is not None and key.is_file():
+        with contextlib.suppress(InputError, KeyError, TypeError, ValueError):
+            record = read_json(key, max_bytes=4096)
+            port, secret = int(record["port"]), str(record["secret"])
+            if 0 < port < 1 << 16 and len(secret) >= 32:
+                return port, secret
+    return 0, secrets.token_urlsafe(24)

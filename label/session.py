@@ -8,7 +8,7 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,8 @@ class Session:
         self.data_set, self.matches, self.store_path = data_set, list(matches), store
         self.classes, self.person, self.train_after = list(classes), options.person, options.train_after
         self.notes: list[str] = []
+        self.on_note: Callable[[str], None] = lambda _: None
+        """Hears of each note, too."""
         self.training, self.curve, self.extraction, self.copying = Job(), Job(), Job(), Job()
         self.copied = -1
         """Match that is copied, or was last."""
@@ -239,14 +241,17 @@ class Session:
                 self.set_classes([*self.classes, *new])
             have = {(item["ms"], item["label"]) for item in match.document.of_kind("spot", half=match.half)}
             spots = {(match.ms_of(each), each.label) for each in found} - have
-            if spots:
-                made = [
-                    {"id": uuid.uuid4().hex, "before": None, "after": {"kind": "spot", "ms": ms, "label": label}}
-                    for ms, label in sorted(spots)
-                ]
+            made = [
+                {"id": _import_id(ms, label), "before": None, "after": {"kind": "spot", "ms": ms, "label": label}}
+                for ms, label in sorted(spots)
+            ]  # one that was moved or deleted since an earlier import of it stays so
+            made = [each for each in made if each["id"] not in match.document.known_ids]
+            if made:
                 self.change(number, made)
             num_taken += len(found)
-            said += [f"{match.match.id}: {len(spots)} spot(s) from {path} ({name})"] if found else []
+            said += [f"{match.match.id}: {len(made)} new spot(s) from {path} ({name})"] if found else []
+        if not annotations:
+            said.append(f"{path}: no spot in it")
         if annotations and not num_taken:
             raise InputError(
                 f"{path}: about none of these videos",
@@ -343,7 +348,9 @@ class Session:
         if not wanted:
             return
         self.extraction.begin("loading the backbone")
-        task = _ExtractTask(self.data_set, tuple(match.id for match in wanted), self.store_path)
+        # without labels: those that are marked come into the store with bas extract, when they are ready
+        bare = replace(self.data_set, classes=(), matches=tuple(replace(match, labels=None) for match in wanted))
+        task = _ExtractTask(bare, tuple(match.id for match in wanted), self.store_path)
         self._spawn(self._extractor, (_extract, task), self.extraction, self._extracting, self._extracted)
 
     def _extracting(self, work: Job, value: Any) -> None:
@@ -418,7 +425,7 @@ class Session:
                 "seq": document.seq,
                 "changes": document.changes_since(since, half=half),
                 "classes": list(self.classes),
-                "notes": [*self.notes, *document.notes],
+                "notes": list(self.notes),
                 "extract": {"done": self.extraction.done, "total": 1, "words": self.extraction.words}
                 if running
                 else None,
@@ -449,10 +456,20 @@ class Session:
                 try:
                     match.document.write_file()
                     said.pop(path, None)
+                    self._take_over_classes(match)
                 except InputError as error:  # the journal has everything; it is tried again
                     if said.get(path) != str(error):
                         said[path] = str(error)
                         self._note(str(error))
+
+    def _take_over_classes(self, match: LabelMatch) -> None:
+        """A class that another program wrote into the label file is one of ours from then on."""
+        for text in match.document.notes:
+            self._note(text)
+        match.document.notes.clear()
+        if new := sorted(match.document.labels() - set(self.classes)):
+            self.set_classes([*self.classes, *new])
+            self._note(f"new in {match.document.path.name}: {', '.join(new)}")
 
     def close(self) -> None:
         """End processes and threads; documents are closed by who opened them."""
@@ -463,6 +480,7 @@ class Session:
             thread.join(timeout=2)
 
     def _note(self, text: str) -> None:
+        self.on_note(text)
         with self._lock:
             self.notes.append(text)
             del self.notes[:-_MOST_NOTES]
@@ -544,6 +562,11 @@ def _label_file(match: Match, options: LabelOptions) -> Path:
     if not options.own_file:
         return shared
     return shared.with_name(f"{shared.name.removesuffix('.json')}.{options.person}.json")
+
+
+def _import_id(ms: int, label: str) -> str:
+    """The same for the same spot, whenever it is imported."""
+    return "import-" + hashlib.sha256(f"{ms} {label}".encode()).hexdigest()[:32]
 
 
 def _begin_with_labels(session: Session, *, own_file: bool) -> None:

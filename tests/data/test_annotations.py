@@ -156,7 +156,7 @@ def test_they_begin_a_session_of_labelling(
             ("1620", "SHOT"),
         ]
     assert (tmp_path / "classes.txt").read_text() == "PASS\nSHOT\n"
-    assert "2 spot(s)" in capsys.readouterr().out
+    assert "2 new spot(s)" in capsys.readouterr().out
     assert bas("label", video, "--import", tmp_path / "nothing.csv") == 2
 
 
@@ -191,21 +191,52 @@ def test_osl_files_by_split_are_a_data_set(spots: Path) -> None:
 
 def test_csv_beside_each_video_or_one_for_all(spots: Path) -> None:
     (spots / "clip_1.csv").write_text("0:02.4;PASS;home\n9;SHOT;away\n")
-    (spots / "all.csv").write_text("file,seconds,label\nclip_2.mp4,1,PASS\nvideos/clip_1.mp4,5,OUT\n")
+    (spots / "all.csv").write_text("file,seconds,label\nclip_2.mp4,1,PASS\n")
     (spots / "tracking.csv").write_text("frame,x,y\n1,20,30\n")  # no spots: noted as not read
     assert events_of(spots) == {
-        "clip_1": (None, [(5000, "OUT", "")]),  # the first file that names it
+        "clip_1": (None, [(2400, "PASS", "home"), (9000, "SHOT", "away")]),
         "clip_2": (None, [(1000, "PASS", "")]),
         "clip_3": (None, []),
     }
-    (spots / "all.csv").unlink()
-    assert events_of(spots)["clip_1"] == (None, [(2400, "PASS", "home"), (9000, "SHOT", "away")])
     assert find_data_set(spots).unread == (spots / "tracking.csv",)
     single = find_sources([spots / "clip_1.mp4"])
     assert [event.label for event in single.events(single.matches[0]) or []] == ["PASS", "SHOT"]
+    (spots / "more.csv").write_text("file,seconds,label\nvideos/clip_1.mp4,5,OUT\n")
+    with pytest.raises(InputError, match="two files hold spots of it"):
+        events_of(spots)
+    (spots / "more.csv").unlink()
     (spots / "clip_1.csv").write_text("time,label\n2.4,PASS\nlater,SHOT\n")
     with pytest.raises(InputError, match="line 3: no spot"):
         events_of(spots)
+
+
+def test_a_file_about_224p_is_about_no_other_match(spots: Path) -> None:
+    for name in ("a", "b", "c"):
+        (spots / name).mkdir()
+        (spots / f"clip_{'abc'.index(name) + 1}.mp4").rename(spots / name / "224p.mp4")
+    (spots / "a" / "marks.csv").write_text("video,seconds,label\n224p.mp4,1,PASS\n")
+    (spots / "all.csv").write_text("video,seconds,label\nb/224p.mp4,2,PASS\n224p.mp4,3,PASS\n")
+    found = events_of(spots)
+    assert {match: events for match, (_, events) in found.items()} == {
+        "a": [(1000, "PASS", "")],
+        "b": [(2000, "PASS", "")],
+        "c": [],
+    }
+
+
+def test_the_store_follows_the_labels_and_keeps_its_rows(bas: Callable[..., int], spots: Path) -> None:
+    small = ("--backbone", "x3d_xs", "--weights", "none", "--size", "64x36", "--window", 8, "--hop", 4, "-q")
+    video, store = spots / "clip_1.mp4", spots / "s.zarr"
+    assert bas("extract", video, "--out", store, *small) == 0
+    rows = (store / "clip_1" / "features" / "identity" / "c" / "0" / "0").read_bytes()
+    assert FeatureStore.open(store).match("clip_1").meta.events() is None
+    (spots / "clip_1.csv").write_text("2,PASS\n4,SHOT\n")
+    for _ in range(2):
+        assert bas("extract", video, "--out", store, *small) == 0
+        events = FeatureStore.open(store).match("clip_1").meta.events() or []
+        assert [(event.position_ms, event.label) for event in events] == [(2000, "PASS"), (4000, "SHOT")]
+    assert (store / "clip_1" / "features" / "identity" / "c" / "0" / "0").read_bytes() == rows
+    assert bas("cache", "verify", store) == 0
 
 
 def test_labels_of_ours_come_before_those_of_others(spots: Path) -> None:

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from bas.data.exports import FORMATS
+from bas.errors import InputError
 from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 from bas.label.learn import LearnTask, Marked, learning_curve
 from bas.label.options import LabelOptions
-from bas.label.server import files_app
+from bas.label.server import bound_server, files_app, label_app
 from bas.label.session import opened_session
 from bas.report.make import ReportResult
 from bas.report.page.data import PageMatch
 
-from .conftest import Visitor, labelling, put, running, served, true_spots
+from .conftest import PAGE, Visitor, labelling, put, running, served, true_spots
 
 
 def test_a_stranger_can_neither_read_nor_write(workplace: Path) -> None:
@@ -178,6 +179,60 @@ def test_classes_are_added_ordered_and_renamed_with_their_spots(workplace: Path)
         assert visitor.post("/api/classes", {"rename": ["PASS", "LONG PASS"]})["classes"][1] == "LONG PASS"
         assert session.matches[0].document.items["a"]["label"] == "LONG PASS"
     assert (workplace / "classes.txt").read_text().split("\n") == ["DRIVE", "LONG PASS", "SHOT", ""]
+
+
+def test_an_import_is_not_repeated_and_what_was_corrected_stays(workplace: Path) -> None:
+    (workplace / "in.csv").write_text("1,PASS\n2,DRIVE\n3,PASS\n")
+    with labelling(workplace) as session:
+        session.take_in(workplace / "in.csv")
+        items = session.matches[0].document.items
+        first, second = sorted(items, key=lambda each: items[each]["ms"])[:2]
+        session.change(0, [{"id": first, "before": items[first], "after": None}])
+        session.change(0, [{"id": second, "before": items[second], "after": {**items[second], "ms": 2040}}])
+    with labelling(workplace) as session:
+        assert "0 new spot(s)" in session.take_in(workplace / "in.csv")[0]
+        assert [item["ms"] for item in session.matches[0].document.of_kind("spot")] == [2040, 3000]
+        (workplace / "empty.csv").write_text("")
+        assert "no spot in it" in session.take_in(workplace / "empty.csv")[0]
+
+
+def test_a_class_that_an_editor_adds_is_one_of_ours(workplace: Path) -> None:
+    with labelling(workplace) as session:
+        session.change(0, [put("a", 1000, "PASS")])
+        session.matches[0].document.write_file()
+        path = session.matches[0].document.path
+        document = json.loads(path.read_text())
+        document["annotations"].append({"label": "NEW", "position": "2000"})
+        path.write_text(json.dumps(document))
+        deadline = time.monotonic() + 10
+        while "NEW" not in session.classes:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert any("changed by another program" in note for note in session.notes)
+    assert (workplace / "classes.txt").read_text() == "PASS\nDRIVE\nNEW\n"
+
+
+def test_a_page_that_is_open_goes_on_after_a_restart(workplace: Path, tmp_path: Path) -> None:
+    key = tmp_path / "label" / "key.json"
+    addresses = []
+    for _ in range(2):
+        with labelling(workplace) as session:
+            _, listener, address = bound_server(label_app(session, PAGE), key=key)
+            listener.close()
+            addresses.append(address)
+    assert addresses[0] == addresses[1]
+    assert key.stat().st_mode & 0o077 == 0
+    key.write_text('{"port": "x"}')
+    with labelling(workplace) as session:
+        _, listener, address = bound_server(label_app(session, PAGE), key=key)
+        listener.close()
+    assert address.split("token=")[1] != addresses[0].split("token=")[1]
+
+
+@pytest.mark.parametrize("person", ["../x y", "a/b", ".", "x" * 61, "a\x1b"])
+def test_a_name_that_cannot_be_of_a_file_is_refused(person: str) -> None:
+    with pytest.raises(InputError, match="--person is not usable"):
+        LabelOptions(person=person, own_file=True)
 
 
 def test_two_people_who_label_blindly_are_compared(workplace: Path) -> None:
