@@ -70,6 +70,8 @@ def extract(
         InputError: nothing can be extracted with these settings. A match that fails is in the summary instead.
     """
     matches = chosen_matches(data_set, split, run)
+    if options == ExtractOptions() and (stored := _whole_store(store_path, matches, run)) is not None:
+        return _bring_labels(stored, data_set, matches, progress)
     weights, extractor = settled(store_path, options, run)
     progress.note(describe_settings(extractor.settings))
     if run.ray is not None:
@@ -203,6 +205,23 @@ def software_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def _whole_store(path: Path, matches: Sequence[Match], run: ExtractRunOptions) -> FeatureStore | None:
+    """The store, where it has the rows of every match: then no weights are needed."""
+    if not (path / METADATA).exists():
+        return None
+    store = FeatureStore.open(path)
+    return store if all(set(run.views) <= set(store.views(match.id)) for match in matches) else None
+
+
+def _bring_labels(store: FeatureStore, data_set: DataSet, matches: Sequence[Match], progress: Progress) -> Summary:
+    """Bring labels and splits of matches whose rows are all there up to date."""
+    started, classes = time.perf_counter(), data_set.classes or store.classes
+    store = FeatureStore.create_or_open(store.path, store.settings, classes=classes, software=store.software)
+    progress.started(len(matches), 0)
+    results = each_match(matches, lambda match: _already_there(store, match, data_set), progress)
+    return _summary(store.path, store.settings, "none used", results, started)
 
 
 def _already_there(store: FeatureStore, match: Match, data_set: DataSet) -> MatchResult:

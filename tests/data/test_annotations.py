@@ -235,6 +235,9 @@ def test_the_store_follows_the_labels_and_keeps_its_rows(bas: Callable[..., int]
         assert bas("extract", video, "--out", store, *small) == 0
         events = FeatureStore.open(store).match("clip_1").meta.events() or []
         assert [(event.position_ms, event.label) for event in events] == [(2000, "PASS"), (4000, "SHOT")]
+    (spots / "clip_1.csv").write_text("2,PASS\n")
+    assert bas("extract", video, "--out", store, "-q") == 0  # no weights are asked for where all rows are there
+    assert len(FeatureStore.open(store).match("clip_1").meta.events() or []) == 1
     assert (store / "clip_1" / "features" / "identity" / "c" / "0" / "0").read_bytes() == rows
     assert bas("cache", "verify", store) == 0
 
