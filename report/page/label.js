@@ -2,6 +2,7 @@
 
 const KEYS = [
   ["1–9, 0, b …", "mark a spot of that class in the frame shown; on a proposal: accept it as that class"],
+  ["shift 1–9 …", "give the picked spot that class"],
   ["← →", "one frame back, on; with shift: a second"], ["j k l", "back, stand, on; again: faster"], ["space", "play, pause"],
   ["a, d", "previous, next spot"], ["p, n", "previous, next proposal"], ["enter", "accept the proposal"], ["x, backspace", "reject it"],
   ["alt ← →", "move what is picked by a frame; or drag a spot"], ["delete", "delete what is picked"],
@@ -94,6 +95,21 @@ function classKey(c) {
   changedPick();
 }
 
+/** Another class for the spot that is picked; where there is one of that class already, the two become one. */
+function relabel(c) {
+  const { picked } = state;
+  const item = items.get(picked?.id);
+  if (item?.kind !== "spot") {
+    classKey(c);
+    return;
+  }
+  const other = spotOn(c, item.ms);
+  if (other === picked.id) return;
+  change([[picked.id, other ? null : { ...item, label: CLASSES[c] }]]);
+  if (other) state.picked = { id: other };
+  changedPick();
+}
+
 /** Move what is picked by frames; the video shows where it is then. */
 function nudge(direction) {
   const { picked } = state;
@@ -162,9 +178,10 @@ function commandOf(event) {
   if (arrow && event.altKey) return () => nudge(arrow);
   if (arrow && event.shiftKey) return () => stepSeconds(arrow);
   if (event.altKey) return null;
-  const digit = /^Digit\d$/.test(event.code) && !event.shiftKey ? event.code.slice(5) : event.key;
-  const c = FREE_KEYS.indexOf(digit);
-  return c >= 0 && c < CLASSES.length ? () => classKey(c) : COMMANDS[event.key];
+  const c = FREE_KEYS.indexOf(/^Digit\d$/.test(event.code) ? event.code.slice(5) : event.key.toLowerCase());
+  const isClass = c >= 0 && c < CLASSES.length;
+  if (isClass) return () => (event.shiftKey ? relabel(c) : classKey(c));
+  return COMMANDS[event.key];
 }
 
 function click(x, y) {

@@ -110,6 +110,9 @@ def test_a_video_is_labelled_by_keyboard_from_nothing(
     settle(reloaded)
     assert reloaded.page.inner_text("#picked").startswith("0:01.120  DRIVE by anna")
     assert reloaded.page.inner_text("#count-2") == "1"
+    press(reloaded, "Shift+Digit1")  # another class for the picked spot, in place of a second spot
+    assert ("spot", 1120, "PASS") in labelling.items()
+    assert ("spot", 1120, "DRIVE") not in labelling.items()
 
 
 RATES = {"25": Fraction(25), "29.97": Fraction(30000, 1001), "50": Fraction(50), "variable": None}
