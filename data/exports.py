@@ -17,10 +17,13 @@ from ..events import Event, Split, read_events, read_labels
 from ..extract.video.reader import VideoInfo, probe_video
 from ..files import disk_errors, write_text_atomic
 from ..workers import SILENT, MatchResult, Summary, each_match
+from .clips import write_clips
 from .folders import is_usual_name
 from .games import find_labels, game_of_folder
 from .sources import find_data_set
 
+CLIPS = "clips"
+"""The format that is no text: an mp4 file per spot."""
 PREDICTIONS, RECORD = "results_spotting.json", "prediction.json"
 
 CLIP_BEFORE_MS, CLIP_AFTER_MS = 3000, 3000
@@ -97,8 +100,8 @@ def export_all(source: Path, out: Path, format_name: str, *, splits: Sequence[Sp
     Raises:
         InputError: no such format, or nothing to write. A match that fails is in the summary instead.
     """
-    if format_name not in FORMATS:
-        raise InputError("no such format", got=format_name, wanted=", ".join(FORMATS))
+    if format_name not in (*FORMATS, CLIPS):
+        raise InputError("no such format", got=format_name, wanted=", ".join((*FORMATS, CLIPS)))
     started, videos = time.perf_counter(), dict[str, Path]()
     if source.is_dir() and (source / RECORD).exists():
         games = {game: [*read_events(path, key="predictions")] for game, path in _predictions(source).items()}
@@ -113,6 +116,11 @@ def export_all(source: Path, out: Path, format_name: str, *, splits: Sequence[Sp
     def one(game: str) -> MatchResult:
         video = videos.get(game)
         labels = Labels.of(game, games[game], classes, video=video, info=probe_video(video) if video else None)
+        if format_name == CLIPS:
+            if video is None:
+                raise InputError(f"{game}: no video to cut clips from", cure="name the data set that holds it")
+            clips = write_clips(video, labels.events, out / labels.file_name)
+            return MatchResult(match_id=game, status="written", columns={"spots": len(clips), "file": labels.file_name})
         text, _, name = export(labels, format_name)
         with disk_errors(out):
             write_text_atomic(out / name, text)

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import secrets
 import socket
+import tempfile
 import threading
 import webbrowser
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,7 +27,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
-from ..data.exports import FORMATS, Labels, export
+from ..data.clips import write_clips, zipped
+from ..data.exports import CLIPS, FORMATS, Labels, export
 from ..errors import InputError
 from ..events import Event
 from ..files import cache_folder, parse_json, read_json, write_json_atomic
@@ -228,7 +230,7 @@ class _Api:
             "classes": list(session.classes),
             "orders": ["teach", "unsure", "confidence", "time"],
             "matches": matches,
-            "export_formats": list(FORMATS),
+            "export_formats": [*FORMATS, CLIPS],
         }
 
     def match(self, request: Request, _body: Any) -> Any:
@@ -323,6 +325,11 @@ class _Api:
         spots = match.document.of_kind("spot", half=match.half)
         events = [Event(item["ms"], item["label"], half=item["half"]) for item in spots]
         labels = Labels.of(match.match.id, events, classes, video=match.match.video, info=match.info)
+        if request.query_params.get("format") == CLIPS:
+            with tempfile.TemporaryDirectory() as folder:
+                data = zipped(write_clips(match.match.require_video(), labels.events, Path(folder)))
+            headers = {"Content-Disposition": 'attachment; filename="clips.zip"'}
+            return Response(data, media_type="application/zip", headers=headers)
         text, media_type, name = export(labels, request.query_params.get("format", ""))
         safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
         return Response(text, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{safe}"'})

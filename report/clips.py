@@ -2,28 +2,24 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from fractions import Fraction
 from itertools import chain, zip_longest
 from pathlib import Path
 
-import av
 import numpy as np
 
+from ..data.clips import MOST_CLIPS, open_small, write_clip
 from ..errors import InputError
 from ..eval.mistakes import OutcomeKind
-from ..extract.video.picture import PictureFormat
-from ..extract.video.reader import GridFrame, Video, open_video
-from ..files import disk_errors, whole_or_absent
+from ..files import disk_errors
 from ..workers import Progress
 from .page.data import Clip, EvaluatedRun
 
 FOLDER = "clips"
-MOST_CLIPS, MOST_HITS = 200, 50
-"""Clips in all, and how many of them may be of hits."""
+MOST_HITS = 50
+"""How many of the clips may be of hits."""
 _EITHER_WAY_MS, _LEAST_MS = 2000, 1000
 """What a clip shows around its spot; of a spot that is that far inside another clip none is made."""
-_HEIGHT, _CRF = 360, 27
 _Spot = tuple[str, int]
 """Match and milliseconds."""
 
@@ -49,14 +45,14 @@ def cut_clips(
     for name, spots_ms in _windows(_spots(runs), videos).items():
         progress.note(f"{name}: {len(spots_ms)} clip(s)")
         try:
-            video = _opened(videos[name], fps)
+            video = open_small(videos[name], fps)
             of_match = []
             for from_ms, to_ms in spots_ms:
                 steps = [min(video.num_steps, max(0, round(ms * fps / 1000))) for ms in (from_ms, to_ms)]
                 if steps[0] < steps[1]:
                     number += 1
                     address = f"{FOLDER}/{number:03d}.mp4"
-                    _write(out / address, video, steps[0], steps[1], fps)
+                    write_clip(out / address, video, steps[0], steps[1], fps)
                     first_ms, last_ms = (float(1000 * step / fps) for step in steps)
                     of_match.append(Clip(first_ms, last_ms, address))
             made[name] = tuple(of_match)
@@ -112,31 +108,3 @@ def _windows(spots: Iterable[_Spot], videos: Mapping[str, Path]) -> dict[str, li
         if name in videos and not any(first <= least and ms + _LEAST_MS <= last for first, last in held):
             held.append((max(0, ms - _EITHER_WAY_MS), ms + _EITHER_WAY_MS))
     return {name: sorted(held) for name, held in windows.items()}
-
-
-def _opened(path: Path, fps: Fraction) -> Video:
-    """The video in small pictures of even size."""
-    shown = open_video(path, fps=fps, picture=PictureFormat(width=16, height=16), threads=1).info
-    height = min(_HEIGHT, shown.display_height) // 2 * 2
-    width = round(shown.display_width * height / shown.display_height / 2) * 2
-    return open_video(path, fps=fps, picture=PictureFormat(width=max(2, width), height=max(2, height)), threads=1)
-
-
-def _write(path: Path, video: Video, start_step: int, stop_step: int, fps: Fraction) -> None:
-    options = {"crf": str(_CRF), "preset": "veryfast", "g": "25", "x264-params": "cpu-independent=1:log-level=none"}
-    with (
-        disk_errors(path),
-        whole_or_absent(path) as temporary,
-        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
-        closing(video.frames(start_step, stop_step)) as frames,  # type: ignore[type-var]
-    ):
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height = video.picture_size
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        for each in frames:
-            container.mux(stream.encode(_frame(each)))
-        container.mux(stream.encode(None))
-
-
-def _frame(each: GridFrame) -> av.VideoFrame:
-    return av.VideoFrame.from_ndarray(each.image, "rgb24").reformat(format="yuv420p", dst_colorspace="itu601")

@@ -1,9 +1,11 @@
 """The server answers the page, and nobody else."""
 
+import io
 import json
 import re
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 
 from bas.data.exports import FORMATS
 from bas.errors import InputError
+from bas.extract.video.picture import PictureFormat
+from bas.extract.video.reader import open_video
 from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 from bas.label.learn import LearnTask, Marked, learning_curve
@@ -165,6 +169,13 @@ def test_every_export_holds_the_spots_of_the_chosen_classes(workplace: Path) -> 
         assert "START=1234\nEND=5000" in chapters
         assert "title=\\=cmd" in chapters
         assert visitor.ask("/api/export?match=0&format=exe")[0] == 409
+        with zipfile.ZipFile(io.BytesIO(visitor.ask("/api/export?match=0&format=clips&classes=DRIVE")[1])) as archive:
+            assert archive.namelist() == ["001-DRIVE-5000.mp4"]
+            archive.extractall(workplace)
+        assert (
+            open_video(workplace / "001-DRIVE-5000.mp4", fps=None, picture=PictureFormat(width=16, height=16)).num_steps
+            == 150
+        )
 
 
 def test_classes_are_added_ordered_and_renamed_with_their_spots(workplace: Path) -> None:
