@@ -212,6 +212,8 @@ def _whole_store(path: Path, matches: Sequence[Match], run: ExtractRunOptions) -
     if not (path / METADATA).exists():
         return None
     store = FeatureStore.open(path)
+    if store.settings.reduction is not None:
+        return None
     return store if all(set(run.views) <= set(store.views(match.id)) for match in matches) else None
 
 

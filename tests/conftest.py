@@ -29,13 +29,22 @@ from bas.workers import Failure
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WEIGHTS_DIR = os.environ.get("BAS_WEIGHTS_DIR", "")
-# Files go to a worker whole: these first, so that none is left alone with a long one at the end.
-LONGEST_FILES = ("test_reliability.py", "test_ray.py", "test_run.py", "test_loop.py", "test_demo.py", "test_predict.py")
+# Files go to a worker whole: these first, so that none is left alone with a long one at the end; before them the one that
+# sends signals to its own process, while no other test has left threads there.
+LONGEST_FILES = (
+    "test_stopping.py",
+    "test_reliability.py",
+    "test_ray.py",
+    "test_run.py",
+    "test_loop.py",
+    "test_demo.py",
+    "test_predict.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first."""
-    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
+    items.sort(key=lambda item: (item.path.name not in LONGEST_FILES, item.path.name != LONGEST_FILES[0]))
 
 
 @pytest.fixture(scope="session")
