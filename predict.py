@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .cache.store import FeatureStore
 from .data.games import Part, SourceGame, StoredPart, VideoPart, choose_games, find_games
-from .errors import InputError, refuse_differing
+from .errors import InputError
 from .eval.calibrate import FittedCalibration
 from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
 from .eval.prediction_folder import PartSpots, PredictionFolder
@@ -283,14 +283,8 @@ def _prepared(
     first = ensemble.first
     parts = [part for game in games for part in game.parts]
     for store in {part.store.path: part.store for part in parts if isinstance(part, StoredPart)}.values():
-        features = ensemble.full_features if store.settings.reduction is None else ensemble.features
-        wrong = store.settings.differing(features)
-        refuse_differing(
-            wrong,
-            f"{store.path}: rows of other settings than the run was trained on",
-            got=vars(store.settings),
-            wanted=vars(features),
-            cure="name a store of the settings that the run was trained on, or the videos themselves",
+        ensemble.require_store(
+            store, cure="name a store of the settings that the run was trained on, or the videos themselves"
         )
     if options.nms == "seed" and TimeGrid(first.fps).is_coarse:
         raise InputError(

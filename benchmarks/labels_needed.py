@@ -24,7 +24,7 @@ from bas.cache.store import FeatureStore
 from bas.eval.metric import MetricSettings, average_map
 from bas.eval.peaks import default_peaks, find_spots
 from bas.eval.spots import Game, Spots
-from bas.label.learn import LearnTask, Marked, _Data
+from bas.label.learn import LearnData, LearnTask, Marked
 
 KEY_SECONDS, LOOK_SECONDS, NEAR_MS = 1.0, 2.0, 500
 CLASSES: list[str] = []
@@ -120,7 +120,7 @@ def truth_of(store: FeatureStore, match_id: str) -> list[Mark]:
     return sorted((event.position_ms, CLASSES.index(event.label)) for event in events if event.label in CLASSES)
 
 
-def judged(data: _Data, models: list[Any], store: FeatureStore, first: int, args: argparse.Namespace) -> float:
+def judged(data: LearnData, models: list[Any], store: FeatureStore, first: int, args: argparse.Namespace) -> float:
     """Mean AP over the first classes, on the matches of the data from number `first` on."""
     games, fps = [], data.fps
     for number in range(first, len(data.marked)):
@@ -158,7 +158,7 @@ def run(store: FeatureStore, labelled: list[str], unseen: list[str], way: str, a
                     person.answers(ms, c)
                     asked += 1
         marked = (*person.marked(), *(Marked(each, (), (), ()) for each in unseen))
-        data = _Data.open(LearnTask(store.path, tuple(CLASSES), marked, seed=args.seed))
+        data = LearnData.open(LearnTask(store.path, tuple(CLASSES), marked, seed=args.seed))
         models = [data.train(data.known, seed=args.seed + head) for head in range(2)]
         proposals = []
         for place, start in enumerate(clock.starts_ms[:-1]):

@@ -3,7 +3,8 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,7 @@ MAX_BYTES = 256 << 20
 _MAX_MS = 24 * 3600 * 1000
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,4}):(\d{1,2}(?:[.,]\d{1,9})?)", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(?:[.,]\d{1,9})?", re.ASCII)
+_TABLES = (".csv", ".tsv", ".txt")
 _TIME, _LABEL, _VIDEO, _TEAM = (
     ("time", "seconds", "second", "position", "start", "timestamp", "position_ms", "ms", "milliseconds", "frame"),
     ("label", "class", "event", "action", "name", "tag"),
@@ -50,16 +52,23 @@ def read_annotations(path: Path) -> tuple[str, list[Annotation]]:
     """(name of the format, spots in the order of the file).
 
     Raises:
-        NotAnnotations: of no format that is known.
-        InputError: unreadable, or a spot in it is not usable (names the line or entry).
+        NotAnnotations: unreadable, or of no format that is known.
+        InputError: a spot in it is not usable (names the line or entry).
     """
-    data = read_bounded(path, max_bytes=MAX_BYTES)
     suffix = path.suffix.lower()
+    try:
+        data = read_bounded(path, max_bytes=MAX_BYTES)
+        text = data.decode("utf-8-sig") if suffix in _TABLES else ""
+        document = parse_json(data, where=str(path)) if suffix not in (*_TABLES, ".xml") else None
+    except InputError as error:
+        raise NotAnnotations(error.what, got=error.got, wanted=error.wanted, cure=error.cure) from None
+    except UnicodeDecodeError as error:
+        got = f"byte {error.start}: {error.reason}"
+        raise NotAnnotations(f"{path}: not UTF-8 text", got=got, cure="save it as UTF-8") from None
     if suffix == ".xml":
         return "CVAT", list(_cvat(data, path))
-    if suffix in (".csv", ".tsv", ".txt"):
-        return "CSV", list(_csv(data, path))
-    document = parse_json(data, where=str(path))
+    if suffix in _TABLES:
+        return "CSV", list(_csv(text, path))
     for name, is_it, read in _JSON:
         if is_it(document):
             return name, list(read(document, path))
@@ -71,32 +80,40 @@ def read_annotations(path: Path) -> tuple[str, list[Annotation]]:
     )
 
 
-def of_video(
-    annotations: Iterable[Annotation], video: Path, *, alone: bool, same_name: bool = False
-) -> list[Annotation]:
-    """Those about a video.
+def by_video(path: Path, annotations: Sequence[Annotation], videos: Sequence[Path]) -> list[list[Annotation]]:
+    """The spots of a file that are about each video, by the video's name or path as the file gives it.
+
+    A spot without a video's name is about the only video that there is, or that lies beside the file, or the one that
+    has the file's own name. Of videos with one name, as `224p.mp4` in a folder per match, a spot must name the folder,
+    too, unless the file lies beside its video.
 
     Args:
-        annotations: all of a file.
-        video: the video.
-        alone: whether the file is about this video alone; then spots without a video's name are about it, too.
-        same_name: whether other videos have this file's name, as `224p.mp4` in a folder per match: then a name that
-            does not lead through the video's own folder says nothing, unless the file is about this video alone.
+        path: the file.
+        annotations: its spots.
+        videos: all that it may be about.
     """
-    own = [part.casefold() for part in (*video.resolve().parts[:-1], video.stem)]
+    names = Counter(video.stem.casefold() for video in videos)
+    beside = [video for video in videos if video.parent == path.parent]
 
-    def is_about(name: str) -> bool:
-        parts = [part.casefold() for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-        if not parts:
-            return alone
-        last = re.sub(r"^[0-9a-f]{8}-", "", parts[-1])  # Label Studio puts this before the name of an upload
-        if last not in (video.name.casefold(), video.stem.casefold()):
-            return False
-        if not same_name or alone:
-            return True
-        return len(parts) > 1 and own[-len(parts) : -1] == parts[:-1]
+    def is_own(video: Path) -> bool:
+        has_its_name = path.stem.casefold() == video.stem.casefold()
+        return len(videos) == 1 or (video in beside and (len(beside) == 1 or has_its_name))
 
-    return [each for each in annotations if is_about(each.video)]
+    return [
+        [each for each in annotations if _is_about(each.video, video, is_own(video), names[video.stem.casefold()] > 1)]
+        for video in videos
+    ]
+
+
+def _is_about(name: str, video: Path, is_own: bool, is_ambiguous: bool) -> bool:
+    parts = [part.casefold() for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    if not parts:
+        return is_own
+    last = re.sub(r"^[0-9a-f]{8}-", "", parts[-1])  # Label Studio puts this before the name of an upload
+    if last not in (video.name.casefold(), video.stem.casefold()):
+        return False
+    folders = [part.casefold() for part in video.resolve().parts[:-1]]
+    return is_own or not is_ambiguous or (len(parts) > 1 and folders[1 - len(parts) :] == parts[:-1])
 
 
 def _keys(document: object) -> str:
@@ -118,8 +135,7 @@ def parse_time_ms(text: str) -> int | None:
     return ms if 0 <= ms < _MAX_MS else None
 
 
-def _csv(data: bytes, path: Path) -> Iterator[Annotation]:
-    text = data.decode("utf-8-sig", errors="replace")
+def _csv(text: str, path: Path) -> Iterator[Annotation]:
     first = text.split("\n", 1)[0]
     delimiter = max((";", "\t", ","), key=first.count)
     rows = [(n, row) for n, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), 1) if any(row)]

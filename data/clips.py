@@ -10,14 +10,15 @@ from pathlib import Path
 import av
 
 from ..errors import InputError
-from ..events import Event
+from ..events import Event, TimeGrid
 from ..extract.video.picture import PictureFormat
 from ..extract.video.reader import GridFrame, Video, open_video
 from ..files import disk_errors, whole_or_absent
 
 MOST_CLIPS = 200
+BEFORE_MS, AFTER_MS = 3000, 3000
+"""What a clip shows around a spot."""
 _HEIGHT, _CRF = 360, 27
-_BEFORE_MS, _AFTER_MS = 3000, 3000
 
 
 def open_small(path: Path, fps: Fraction | None = None) -> Video:
@@ -64,15 +65,14 @@ def write_clips(path: Path, events: Sequence[Event], out: Path) -> list[Path]:
         got = f"{len(events)} spots"
         raise InputError("too many clips", got=got, wanted=f"at most {MOST_CLIPS}", cure="choose fewer classes")
     video, written = open_small(path), []
+    grid = TimeGrid(video.grid.fps)
     for number, event in enumerate(events, 1):
-        first, stop = (
-            min(video.num_steps, max(0, video.grid.fps * ms // 1000))
-            for ms in (event.position_ms - _BEFORE_MS, event.position_ms + _AFTER_MS)
-        )
+        first = grid.frame(max(0, event.position_ms - BEFORE_MS))
+        stop = min(video.num_steps, grid.frame(event.position_ms + AFTER_MS))
         if first < stop:
             label = "".join(letter if letter.isalnum() else "-" for letter in event.label)
             written.append(out / f"{number:03d}-{label}-{event.position_ms}.mp4")
-            write_clip(written[-1], video, int(first), int(stop), video.grid.fps)
+            write_clip(written[-1], video, first, stop, grid.fps)
     return written
 
 

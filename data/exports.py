@@ -13,21 +13,19 @@ from xml.etree import ElementTree
 
 from ..cache.layout import METADATA
 from ..errors import InputError
-from ..events import Event, Split, read_events, read_labels
+from ..eval.files import find_predictions
+from ..eval.prediction_folder import RECORD
+from ..events import Event, Split, TimeGrid, read_events, read_labels
 from ..extract.video.reader import VideoInfo, probe_video
 from ..files import disk_errors, write_text_atomic
 from ..workers import SILENT, MatchResult, Summary, each_match
-from .clips import write_clips
+from .clips import AFTER_MS, BEFORE_MS, write_clips
 from .folders import is_usual_name
 from .games import find_labels, game_of_folder
 from .sources import find_data_set
 
 CLIPS = "clips"
 """The format that is no text: an mp4 file per spot."""
-PREDICTIONS, RECORD = "results_spotting.json", "prediction.json"
-
-CLIP_BEFORE_MS, CLIP_AFTER_MS = 3000, 3000
-"""What an edit list shows around a spot."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Labels:
         """(from, to, name) of a clip around each spot, inside the video."""
         end = round(1000 * self.seconds) or 24 * 3600 * 1000
         return [
-            (max(0, event.position_ms - CLIP_BEFORE_MS), min(end, event.position_ms + CLIP_AFTER_MS), event.label)
+            (max(0, event.position_ms - BEFORE_MS), min(end, event.position_ms + AFTER_MS), event.label)
             for event in self.events
         ]
 
@@ -104,7 +102,8 @@ def export_all(source: Path, out: Path, format_name: str, *, splits: Sequence[Sp
         raise InputError("no such format", got=format_name, wanted=", ".join((*FORMATS, CLIPS)))
     started, videos = time.perf_counter(), dict[str, Path]()
     if source.is_dir() and (source / RECORD).exists():
-        games = {game: [*read_events(path, key="predictions")] for game, path in _predictions(source).items()}
+        paths = find_predictions(source, game_id=game_of_folder(source))
+        games = {game: [*read_events(path, key="predictions")] for game, path in paths.items()}
         classes: Sequence[str] = sorted({event.label for events in games.values() for event in events})
     else:
         found = find_labels(source, splits=splits)
@@ -128,11 +127,6 @@ def export_all(source: Path, out: Path, format_name: str, *, splits: Sequence[Sp
 
     results = each_match(sorted(games), one, SILENT)
     return Summary(results=tuple(results), target=str(out), seconds=time.perf_counter() - started)
-
-
-def _predictions(folder: Path) -> dict[str, Path]:
-    game_of = game_of_folder(folder)
-    return {game_of(path.parent): path for path in sorted(folder.rglob(PREDICTIONS))}
 
 
 def _soccernet(labels: Labels) -> str:
@@ -178,7 +172,7 @@ def _edl(labels: Labels) -> str:
     rate = max(1, round(labels.fps))
     lines, at = [f"TITLE: {_line(labels.match_id)}", "FCM: NON-DROP FRAME", ""], 0
     for number, (from_ms, to_ms, name) in enumerate(labels.clips_ms, 1):
-        first, stop = (int(ms * labels.fps / 1000) for ms in (from_ms, to_ms))
+        first, stop = map(TimeGrid(labels.fps).frame, (from_ms, to_ms))
         times = (_timecode(frame, rate) for frame in (first, stop, at, at + stop - first))
         lines += [
             f"{number:03d}  AX       V     C        {' '.join(times)}",
@@ -213,12 +207,12 @@ def _fcpxml(labels: Labels) -> str:
     )
     spine, at = ElementTree.SubElement(sequence, "spine"), 0
     for spot, (from_ms, to_ms, name) in zip(labels.events, labels.clips_ms, strict=True):
-        first, stop = (int(ms * fps / 1000) for ms in (from_ms, to_ms))
+        first, stop = map(TimeGrid(fps).frame, (from_ms, to_ms))
         clip = ElementTree.SubElement(
             spine, "asset-clip", ref="r2", name=name, offset=time(at), start=time(first), duration=time(stop - first)
         )
         ElementTree.SubElement(
-            clip, "marker", start=time(int(spot.position_ms * fps / 1000)), duration=frame, value=name
+            clip, "marker", start=time(TimeGrid(fps).frame(spot.position_ms)), duration=frame, value=name
         )
         at += stop - first
     ElementTree.indent(root)

@@ -4,7 +4,6 @@ Reads folder names and label files; opens no video (`data.check` does).
 """
 
 import os
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TypeVar
 
 from ..errors import InputError
 from ..events import SOCCERNET_BALL_SPLITS, Event, Split, split_named
-from .annotations import Annotation, NotAnnotations, of_video, read_annotations
+from .annotations import Annotation, NotAnnotations, by_video, read_annotations
 from .folders import (
     LABELS_NAME,
     PREFERRED_HEIGHT,
@@ -136,9 +135,7 @@ NO_ANNOTATIONS = AnnotationFiles({}, {}, (), ())
 
 
 def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[list[tuple[Match, F]], AnnotationFiles]:
-    """Give matches without labels those of CSV and JSON files that other programs wrote.
-
-    A file without names of videos is about the only video beside it, or the one of its own name.
+    """Give matches without labels those of CSV and JSON files that other programs wrote; see `by_video`.
 
     Args:
         found: matches, each with anything.
@@ -148,49 +145,40 @@ def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[
     splits: dict[str, Split] = {}
     sources: dict[str, Path] = {}
     findings, unread = [], []
-    bare = [match for match, _ in found if match.video is not None and match.labels is None and match.half is None]
-    names = Counter(match.require_video().stem.casefold() for match, _ in found if match.video is not None)
+    matches = [match for match, _ in found if match.video is not None and match.half is None]
     for path in tables:
         try:
-            _, annotations = read_annotations(path) if bare else ("", [])
+            # frames are no times until the video is read: they are left to bas label --import
+            annotations = [each for each in read_annotations(path)[1] if each.ms is not None]
         except NotAnnotations:
             annotations = []
         except InputError as reason:
             findings.append(Finding.from_error(path.name, reason, prefix=f"{path}: "))
             continue
-        beside = [match for match in bare if match.require_video().parent == path.parent]
-        is_used = False
-        for match in bare:
-            video = match.require_video()
-            is_own = match in beside and (len(beside) == 1 or path.stem.casefold() == video.stem.casefold())
-            own = of_video(annotations, video, alone=is_own, same_name=names[video.stem.casefold()] > 1)
+        of_videos = by_video(path, annotations, [match.require_video() for match in matches])
+        for match, own in zip(matches, of_videos, strict=True):
+            first = match.labels or sources.get(match.game)
             if not own:
                 continue
-            is_used = True
-            if match.game in files:
-                message = f"two files hold spots of it ({sources[match.game].name} and {path.name})"
-                findings.append(error(match.game, message, "keep one of them"))
+            if first is not None:
+                make = note if match.labels else error
+                cure = "keep the right one" if match.labels else "keep one of them"
+                findings.append(make(match.game, f"two files hold its spots ({first.name} and {path.name})", cure))
                 continue
-            files[match.game] = _label_file(own, path)
-            sources[match.game] = path
+            files[match.game], sources[match.game] = _label_file(own, path), path
             if split := split_named(path.stem):
                 splits[match.game] = split
-        if not is_used:
+        if not any(of_videos):
             unread.append(path)
-    with_labels = [(replace(match, labels=sources.get(match.game, match.labels)), folder) for match, folder in found]
+    with_labels = [(replace(match, labels=sources.get(match.game, match.labels)), rest) for match, rest in found]
     return with_labels, AnnotationFiles(files, splits, tuple(findings), tuple(unread))
 
 
 def _label_file(annotations: Sequence[Annotation], path: Path) -> LabelFile:
-    """Spots of one match as events; frames are no times until the video is read, and are left to `bas label`."""
-    events = [Event(each.ms, each.label, half=each.half, team=each.team) for each in annotations if each.ms is not None]
-    first = {event.label: path.name for event in events}
-    findings = []
-    if len(events) < len(annotations):
-        message = f"{len(annotations) - len(events)} spot(s) are given by frame numbers, and not read"
-        findings.append(error(path.name, message, f"bas label VIDEO --import {path.name} finds their times"))
+    """Spots of one match as events."""
+    events = [Event(each.ms or 0, each.label, half=each.half, team=each.team) for each in annotations]
     ordered = sorted(events, key=lambda event: (event.half, event.position_ms))
-    return LabelFile(tuple(ordered), tuple(findings), first)
+    return LabelFile(tuple(ordered), (), {event.label: path.name for event in events})
 
 
 def find_data_set(root: Path, *, with_labels: bool = True) -> DataSet:

@@ -14,7 +14,8 @@ import torch
 from ..cache.bank import FeatureBank
 from ..cache.reduction import Reduction, read_reduction
 from ..cache.settings import FeatureSettings
-from ..errors import InputError
+from ..cache.store import FeatureStore
+from ..errors import InputError, refuse_differing
 from .model import SpottingModel, build_model
 from .registry import require_own_modules
 from .scoring import FloatArray, match_scores
@@ -140,6 +141,21 @@ class Ensemble:
             sum_rk = scores_rk if sum_rk is None else sum_rk + scores_rk
         assert sum_rk is not None
         return sum_rk / np.float32(len(self.runs))
+
+    def require_store(self, store: FeatureStore, *, cure: str) -> None:
+        """Refuse a store whose rows are of other settings than the runs were trained on.
+
+        Raises:
+            InputError: they are; names what differs.
+        """
+        wanted = self.full_features if store.settings.reduction is None else self.features
+        refuse_differing(
+            store.settings.differing(wanted),
+            f"{store.path}: rows of other settings than the run was trained on",
+            got=vars(store.settings),
+            wanted=vars(wanted),
+            cure=cure,
+        )
 
     def _require_fits(self, run: LoadedRun) -> None:
         mine, theirs = self.first, run.record

@@ -1,5 +1,6 @@
 """How far two people agree on a stretch that both have marked: Cohen's kappa and the difference in time."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -49,7 +50,9 @@ def agreement(
     common = _common(stretches_a, stretches_b)
     if not common:
         return None
-    marks_a, marks_b = ([_mark(item) for item in spots if _inside(item["ms"], common)] for spots in (spots_a, spots_b))
+    marks_a, marks_b = (
+        sorted(_mark(item) for item in spots if _inside(item["ms"], common)) for spots in (spots_a, spots_b)
+    )
     pairs = _pairs(marks_a, marks_b)
     taken_a, taken_b = {a for a, _ in pairs}, {b for _, b in pairs}
     said_a = [marks_a[a][1] for a, _ in pairs] + [label for n, (_, label) in enumerate(marks_a) if n not in taken_a]
@@ -68,11 +71,11 @@ def agreement(
 
 
 def _pairs(marks_a: Sequence[tuple[int, str]], marks_b: Sequence[tuple[int, str]]) -> list[tuple[int, int]]:
+    times_b = [ms for ms, _ in marks_b]
     near = [
-        (label_a != label_b, abs(ms_a - ms_b), a, b)
+        (label_a != marks_b[b][1], abs(ms_a - times_b[b]), a, b)
         for a, (ms_a, label_a) in enumerate(marks_a)
-        for b, (ms_b, label_b) in enumerate(marks_b)
-        if abs(ms_a - ms_b) <= NEAR_MS
+        for b in range(bisect_left(times_b, ms_a - NEAR_MS), bisect_right(times_b, ms_a + NEAR_MS))
     ]
     free_a, free_b, pairs = set(range(len(marks_a))), set(range(len(marks_b))), []
     for _, _, a, b in sorted(near):

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from ..errors import InputError
 from ..events import Event, parse_event
-from ..files import FileLock, disk_errors, read_bounded, read_json, write_atomic
+from ..files import FileLock, disk_errors, parse_json, read_bounded, write_atomic
 
 JOURNAL_BYTES = 1 << 30
 """Largest journal that is read: some million changes."""
@@ -262,7 +262,7 @@ class Document:
                 return
             data = read_bounded(self.path, max_bytes=64 << 20)
             sha256 = hashlib.sha256(data).hexdigest()
-            document = read_json(self.path)
+            document = parse_json(data, where=str(self.path))
             records = document.get("annotations") if isinstance(document, Mapping) else None
             if not isinstance(records, list):
                 raise InputError(f"{self.path}: no list named 'annotations'", wanted='{"annotations": [...]}')

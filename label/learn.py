@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cache.store import FeatureStore
-from ..errors import InputError, refuse_differing
+from ..errors import InputError
 from ..eval.peaks import default_peaks, find_spots
 from ..eval.spots import Game, Spots
-from ..events import TimeGrid
+from ..events import Event, TimeGrid
 
 if TYPE_CHECKING:
     from ..heads.model import SpottingModel
-    from ..heads.training.data import Chosen, LabelledMatch
+    from ..heads.training.data import Chosen
     from ..heads.training.settings import TrainSettings
 
 Tell = Callable[[tuple[str, Any]], None]
@@ -53,11 +53,16 @@ class Marked:
     rejects: tuple[tuple[int, int], ...]
     """(milliseconds, class): there is no such spot."""
 
-    def known_rows(self, num_rows: int, grid: TimeGrid) -> NDArray[np.bool_]:
-        """(R,) rows about which the labels say everything."""
-        known = np.zeros(num_rows, np.bool_)
+    def stretch_rows(self, num_rows: int, grid: TimeGrid) -> NDArray[np.bool_]:
+        """(R,) rows of the stretches."""
+        rows = np.zeros(num_rows, np.bool_)
         for from_ms, to_ms in self.stretches_ms:
-            known[grid.frame(from_ms) : grid.frame(to_ms)] = True
+            rows[grid.frame(from_ms) : grid.frame(to_ms)] = True
+        return rows
+
+    def known_rows(self, num_rows: int, grid: TimeGrid) -> NDArray[np.bool_]:
+        """(R,) rows about which the labels say everything: those of the stretches, and those near a single answer."""
+        known = self.stretch_rows(num_rows, grid)
         near = max(1, int(NEAR_SECONDS * grid.fps))
         for ms, _ in (*self.spots, *self.rejects):
             row = grid.frame(ms)
@@ -121,7 +126,7 @@ def learn(task: LearnTask, tell: Tell) -> dict[str, Any]:
         InputError: too little is marked.
     """
     started = time.perf_counter()
-    data = _Data.open(task)
+    data = LearnData.open(task)
     models = []
     for number in range(task.num_heads):
 
@@ -148,7 +153,7 @@ def learning_curve(task: LearnTask, tell: Tell) -> list[CurvePoint]:
     Raises:
         InputError: too little is marked.
     """
-    data = _Data.open(task)
+    data = LearnData.open(task)
     folds = data.folds(_FOLDS)
     points = []
     for number, share in enumerate(_SHARES):
@@ -201,8 +206,8 @@ def looking_orders(
 
 
 @dataclass
-class _Data:
-    """Rows and labels of all matches, one after the other."""
+class LearnData:
+    """Rows and labels of all matches, one after the other: what heads are trained on and propose for."""
 
     task: LearnTask
     marked: list[Marked]
@@ -214,12 +219,12 @@ class _Data:
     fps: Fraction
 
     @classmethod
-    def open(cls, task: LearnTask) -> "_Data":
+    def open(cls, task: LearnTask) -> "LearnData":
         """Raises InputError where too little is marked, or the store does not serve."""
         import torch
 
         from ..cache.bank import open_bank
-        from ..heads.training.data import Chosen
+        from ..heads.training.data import Chosen, Matches, MatchLabels, labelled_matches
         from ..heads.training.loop import choose_device
 
         store = FeatureStore.open(task.store)
@@ -230,7 +235,15 @@ class _Data:
             raise InputError(f"{task.store}: matches of different frame rates", got=got, cure="label them one by one")
         fps = rates.pop()
         grid = TimeGrid(fps)
-        matches = [_labelled(each, infos[each.match_id].num_rows, grid) for each in task.marked]
+        spots = {each.match_id: [Event(ms, task.classes[c]) for ms, c in each.spots] for each in task.marked}
+        source = Matches(
+            where=str(store.path),
+            classes=task.classes,
+            split_of={},
+            labels=lambda match_id: MatchLabels(infos[match_id].num_rows, grid, spots[match_id]),
+            again="train again",
+        )
+        matches = labelled_matches(source, list(spots), task.classes)
         known = [each.known_rows(infos[each.match_id].num_rows, grid) for each in task.marked]
         device = choose_device("auto")
         bank = open_bank(store, [each.match_id for each in task.marked], device=device)
@@ -382,9 +395,7 @@ def _proposals(
     mean_rk, spread_rk = of_heads_hrk.mean(0), np.ptp(of_heads_hrk, axis=0)
     least = _LEAST_CONFIDENCE if rate is not None else _LEAST_CONFIDENCE_OF_RUNS
     spots = find_spots(mean_rk, replace(default_peaks(fps), threshold=least))
-    open_rows = np.ones(len(mean_rk), np.bool_)
-    for from_ms, to_ms in marked.stretches_ms:
-        open_rows[grid.frame(from_ms) : grid.frame(to_ms)] = False
+    open_rows = ~marked.stretch_rows(len(mean_rk), grid)
     spots = spots.keep(open_rows[spots.frames])
     if rate is not None:
         spots = _surest(spots, _MORE_THAN_EXPECTED * rate * (np.count_nonzero(open_rows) / float(fps)))
@@ -422,14 +433,7 @@ def propose_by_runs(task: ProposeTask, tell: Tell) -> dict[str, Any]:
 
     started, store = time.perf_counter(), FeatureStore.open(task.store)
     ensemble = Ensemble.load(task.runs, choose_device("auto"))
-    wanted = ensemble.full_features if store.settings.reduction is None else ensemble.features
-    refuse_differing(
-        store.settings.differing(wanted),
-        f"{store.path}: rows of other settings than the run was trained on",
-        got=vars(store.settings),
-        wanted=vars(wanted),
-        cure="name the store that the run was trained on, or leave --run out",
-    )
+    ensemble.require_store(store, cure="name the store that the run was trained on, or leave --run out")
     places = [task.classes.index(name) for name in ensemble.first.classes]
     for number, marked in enumerate(task.marked):
         tell(("done", (number / len(task.marked), f"proposing for {marked.match_id}")))
@@ -467,15 +471,6 @@ def _settings(task: LearnTask, fps: Fraction) -> "TrainSettings":
         score_len=512,
         score_overlap=0.1,
     )
-
-
-def _labelled(marked: Marked, num_rows: int, grid: TimeGrid) -> "LabelledMatch":
-    from ..heads.training.data import LabelledMatch
-
-    inside = [(ms, c) for ms, c in marked.spots if grid.frame(ms) < num_rows]
-    events = tuple(sorted((grid.frame(ms), c + 1) for ms, c in inside))
-    cells = tuple(sorted((grid.judged.frame(ms), c + 1) for ms, c in inside))
-    return LabelledMatch(marked.match_id, num_rows, grid.fps, events, 0, cells)
 
 
 def _useful(windows: Any, known: NDArray[np.bool_], event_rows: NDArray[np.int64]) -> Any:

@@ -52,7 +52,8 @@ _POLICY = "; ".join(
     )
 )
 """Content policy of the label page. That of a report, which is one file that may be opened anywhere, is in the page."""
-_VIDEO_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
+_VIDEO_TYPES = {".m4v": "video/mp4", ".mov": "video/mp4"}
+"""Endings whose usual type browsers do not play; the type of the others is guessed by their ending."""
 
 
 class Guard:
@@ -228,7 +229,6 @@ class _Api:
             "version": __version__,
             "person": session.person,
             "classes": list(session.classes),
-            "orders": ["teach", "unsure", "confidence", "time"],
             "matches": matches,
             "export_formats": [*FORMATS, CLIPS],
         }

@@ -6,7 +6,6 @@ Everything here may be called from any thread; what takes long runs in processes
 import contextlib
 import hashlib
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
-from ..data.annotations import Annotation, of_video, read_annotations
+from ..data.annotations import Annotation, by_video, read_annotations
 from ..data.folders import LABELS_NAME, labels_beside
 from ..data.labels import CLASSES_NAME
 from ..data.settings import ProxySettings
@@ -26,7 +25,7 @@ from ..extract.options import ExtractOptions, ExtractRunOptions
 from ..extract.video.demux import file_stamp, read_index
 from ..extract.video.reader import VideoInfo, probe_video
 from ..files import cache_folder, disk_errors, write_text_atomic
-from ..workers import Failure, MatchResult, Progress, ProgressMessage, ResultMessage, Worker
+from ..workers import Failure, Progress, ProgressMessage, ResultMessage, Worker
 from .document import Document, is_class_name, opened
 from .learn import (
     LEAST_SPOTS,
@@ -110,7 +109,7 @@ class LabelMatch:
 
 @dataclass
 class Job:
-    """A kind of job that runs one at a time in a process: training, the learning curve, extraction, a copy."""
+    """How far one of the jobs is that run in processes of their own: training, learning curve, extraction, a copy."""
 
     state: str = "idle"
     """idle, running or failed."""
@@ -150,6 +149,8 @@ class Session:
         self.proposals: dict[str, Proposals] = {}
         self._lock = threading.RLock()
         self._changes, self._learner = 0, _Process()
+        self._learned_classes: tuple[str, ...] = ()
+        """Of the task that the learner works on."""
         self._extractor, self._copier = _Process(), _Process()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -180,9 +181,10 @@ class Session:
     def _count(self, number: int) -> None:
         with self._lock:
             self._changes += number
-            is_due = self.train_after and self._changes >= self.train_after and self.training.state != "running"
-        if is_due and not self.cannot_train():
-            self.train()
+            is_due = self.train_after and self._changes >= self.train_after and not self._is_learning
+        if is_due:
+            with contextlib.suppress(InputError):  # the change is made, whatever comes of this
+                self.train()
 
     def set_classes(self, classes: Sequence[str]) -> None:
         """Another list of classes: more, or in another order.
@@ -234,18 +236,18 @@ class Session:
         """
         name, annotations = read_annotations(path)
         said, num_taken = [], 0
-        for number, match in enumerate(self.matches):
-            found = of_video(annotations, match.match.require_video(), alone=len(self.matches) == 1)
-            labels = dict.fromkeys(each.label for each in found)
-            if new := [label for label in labels if label not in self.classes]:
-                self.set_classes([*self.classes, *new])
+        of_videos = by_video(path, annotations, [match.match.require_video() for match in self.matches])
+        for number, (match, found) in enumerate(zip(self.matches, of_videos, strict=True)):
+            if new := [each.label for each in found if each.label not in self.classes]:
+                self.set_classes([*self.classes, *dict.fromkeys(new)])
             have = {(item["ms"], item["label"]) for item in match.document.of_kind("spot", half=match.half)}
-            spots = {(match.ms_of(each), each.label) for each in found} - have
+            spots = sorted({(match.ms_of(each), each.label) for each in found} - have)
             made = [
-                {"id": _import_id(ms, label), "before": None, "after": {"kind": "spot", "ms": ms, "label": label}}
-                for ms, label in sorted(spots)
-            ]  # one that was moved or deleted since an earlier import of it stays so
-            made = [each for each in made if each["id"] not in match.document.known_ids]
+                {"id": identity, "before": None, "after": {"kind": "spot", "ms": ms, "label": label}}
+                for ms, label in spots
+                # one that was moved or deleted since an earlier import of it stays so
+                if (identity := _import_id(match, ms, label)) not in match.document.known_ids
+            ]
             if made:
                 self.change(number, made)
             num_taken += len(found)
@@ -272,6 +274,10 @@ class Session:
             "" if spots >= LEAST_SPOTS else f"{spots} spots are marked in matches with features: {LEAST_SPOTS} at least"
         )
 
+    @property
+    def _is_learning(self) -> bool:
+        return "running" in (self.training.state, self.curve.state)
+
     def train(self, *, first: int = 0) -> None:
         """Begin to train; proposals of match `first` come first.
 
@@ -285,6 +291,7 @@ class Session:
         task = self._task(0)
         if task.marked:
             self.training.begin("loading the run")
+            self._learned_classes = task.classes
             by_runs = ProposeTask(task.store, tuple(runs), task.classes, task.marked)
             self._spawn(self._learner, (propose_by_runs, by_runs), self.training, self._heard, self._trained)
 
@@ -293,18 +300,19 @@ class Session:
         self._begin(self.curve, "learning curve", 0, learning_curve, self._measured)
 
     def _begin(
-        self, work: Job, words: str, first: int, function: Callable[..., Any], ended: Callable[[Any], None]
+        self, job: Job, words: str, first: int, function: Callable[..., Any], ended: Callable[[Any], None]
     ) -> None:
         if why := self.cannot_train():
             raise InputError("nothing to learn from yet", got=why)
         with self._lock:
-            if "running" in (self.training.state, self.curve.state):
+            if self._is_learning:
                 raise InputError("is learning already", cure="wait until it has ended")
-            work.begin(words)
-            if work is self.training:
+            job.begin(words)
+            if job is self.training:
                 self._changes = 0
         task = self._task(first)
-        self._spawn(self._learner, (function, task), work, self._heard, ended)
+        self._learned_classes = task.classes
+        self._spawn(self._learner, (function, task), job, self._heard, ended)
 
     def _task(self, first: int) -> LearnTask:
         matches = self._with_rows(self._stored())
@@ -324,12 +332,12 @@ class Session:
 
         return LearnTask(self.store_path, tuple(self.classes), tuple(map(marked, matches)))
 
-    def _heard(self, work: Job, value: Any) -> None:
+    def _heard(self, job: Job, value: Any) -> None:
         kind, what = value
         with self._lock:
             if kind == "done":
-                work.done, work.words = what
-            elif len(self.classes) == len(what.curves_kr):
+                job.done, job.words = what
+            elif tuple(self.classes) == self._learned_classes:  # else its class numbers mean others by now
                 self.proposals[what.match_id] = what
 
     def _trained(self, about: Any) -> None:
@@ -353,12 +361,12 @@ class Session:
         task = _ExtractTask(bare, tuple(match.id for match in wanted), self.store_path)
         self._spawn(self._extractor, (_extract, task), self.extraction, self._extracting, self._extracted)
 
-    def _extracting(self, work: Job, value: Any) -> None:
+    def _extracting(self, job: Job, value: Any) -> None:
         kind, what = value
         if kind == "note":
             self._note(what)
         else:
-            work.words, work.done = what
+            job.words, job.done = what
 
     def _extracted(self, problems: Any) -> None:
         for each in problems:
@@ -390,7 +398,7 @@ class Session:
         self,
         process: "_Process",
         task: Any,
-        work: Job,
+        job: Job,
         heard: Callable[[Job, Any], None],
         ended: Callable[[Any], None],
     ) -> None:
@@ -398,15 +406,15 @@ class Session:
 
         def run() -> None:
             try:
-                outcome = process.do(task, lambda value: heard(work, value))
+                outcome = process.do(task, lambda value: heard(job, value))
                 if isinstance(outcome, Failure):
-                    work.state, work.words = "failed", outcome.why
+                    job.state, job.words = "failed", outcome.why
                     self._note(outcome.why)
                 else:
                     ended(outcome)
-                    work.state, work.words, work.done = "idle", "", 1.0
+                    job.state, job.words, job.done = "idle", "", 1.0
             except Exception as error:  # whatever it is, labelling goes on, and the person is told
-                work.state, work.words = "failed", str(error)
+                job.state, job.words = "failed", str(error)
                 self._note(str(error))
 
         thread = threading.Thread(target=run, daemon=True)
@@ -521,9 +529,12 @@ def opened_session(
     with opened(list(paths.values())) as documents:
         labelled = [_label_match(match, documents[paths[match.id]]) for match in matches]
         session = Session(data_set, labelled, store, classes, options)
-        _begin_with_labels(session, own_file=options.own_file)
         if tuple(classes) != data_set.classes:
             session.set_classes(classes)
+        if not options.own_file:  # labels that another program wrote in a format of its own are there to begin with
+            for path in dict.fromkeys(match.labels for match in matches if match.labels is not None):
+                if not path.name.endswith(LABELS_NAME):
+                    session.take_in(path)
         session.run_writer()
         session.begin_extraction()
         if runs:
@@ -564,22 +575,9 @@ def _label_file(match: Match, options: LabelOptions) -> Path:
     return shared.with_name(f"{shared.name.removesuffix('.json')}.{options.person}.json")
 
 
-def _import_id(ms: int, label: str) -> str:
+def _import_id(match: LabelMatch, ms: int, label: str) -> str:
     """The same for the same spot, whenever it is imported."""
-    return "import-" + hashlib.sha256(f"{ms} {label}".encode()).hexdigest()[:32]
-
-
-def _begin_with_labels(session: Session, *, own_file: bool) -> None:
-    """Labels that another program wrote in a format of its own are there to begin with; nobody's where one is blind."""
-    for match in session.matches:
-        labels = match.match.labels
-        if own_file or labels is None or labels.name.endswith(LABELS_NAME) or match.document.seq:
-            continue
-        events = session.data_set.events(match.match) or []
-        spots = [{"kind": "spot", "ms": event.position_ms, "label": event.label} for event in events]
-        changes = [{"id": uuid.uuid4().hex, "before": None, "after": spot} for spot in spots]
-        if changes:
-            match.document.change(changes, by=labels.name, half=match.half)
+    return "import-" + hashlib.sha256(f"{match.half} {ms} {label}".encode()).hexdigest()[:32]
 
 
 def _label_match(match: Match, document: Document) -> LabelMatch:
@@ -620,29 +618,21 @@ def _extract(task: _ExtractTask, tell: Callable[[Any], None]) -> list[str]:
     except InputError as error:
         if not is_new:
             raise
-        tell(
-            (
-                "note",
-                f"pretrained weights cannot be had ({error.what}): random ones are used, from which little is learned",
-            )
-        )
+        why = f"pretrained weights cannot be had ({error.what})"
+        tell(("note", f"{why}: random ones are used, from which little is learned"))
         _, extractor = settled(task.store, ExtractOptions(weights="none"), run)
     tell(("note", f"features by {extractor.settings.backbone}, {extractor.engine().name}"))
     matches = [match for match in task.data_set.matches if match.id in task.match_ids]
-    rows: dict[str, tuple[float, float]] = {}
+    begun = set[str]()
 
     def advanced(match_id: str, done: float, total: float, _words: str) -> None:
-        rows[match_id] = done, total
-        share = (len(rows) - 1 + done / max(total, 1)) / len(matches)
+        begun.add(match_id)
+        share = (len(begun) - 1 + done / max(total, 1)) / len(matches)
         tell(("done", (f"features of {match_id}: {done:,.0f} of {total:,.0f} frames", share)))
 
     progress = Progress(advanced=advanced)
     summary = extract_matches(extractor, task.data_set, matches, task.store, run, progress=progress)
-    return [_in_words(result) for result in summary.results if not result.is_done]
-
-
-def _in_words(result: MatchResult) -> str:
-    return f"{result.match_id}: {result.message}"
+    return [f"{result.match_id}: {result.message}" for result in summary.results if not result.is_done]
 
 
 def _copy(task: tuple[Path, Path], tell: Callable[[Any], None]) -> None:
@@ -652,8 +642,8 @@ def _copy(task: tuple[Path, Path], tell: Callable[[Any], None]) -> None:
     copy_video(*task, ProxySettings(size=_COPY_SIZE, max_bad_share=1.0), tell)
 
 
-def _copied_share(work: Job, share: Any) -> None:
-    work.done = float(share)
+def _copied_share(job: Job, share: Any) -> None:
+    job.done = float(share)
 
 
 def _do(task: Any, tell: Callable[[Any], None]) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from ..data.clips import MOST_CLIPS, open_small, write_clip
 from ..errors import InputError
 from ..eval.mistakes import OutcomeKind
+from ..events import TimeGrid
 from ..files import disk_errors
 from ..workers import Progress
 from .page.data import Clip, EvaluatedRun
@@ -48,7 +49,7 @@ def cut_clips(
             video = open_small(videos[name], fps)
             of_match = []
             for from_ms, to_ms in spots_ms:
-                steps = [min(video.num_steps, max(0, round(ms * fps / 1000))) for ms in (from_ms, to_ms)]
+                steps = [min(video.num_steps, TimeGrid(fps).frame(ms)) for ms in (from_ms, to_ms)]
                 if steps[0] < steps[1]:
                     number += 1
                     address = f"{FOLDER}/{number:03d}.mp4"

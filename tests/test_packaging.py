@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "workers": {"errors", "files"},
     "eval": BASE,
     "cache": BASE,
-    "data": BASE | {"cache", "workers", "extract"},
+    "data": BASE | {"cache", "workers", "extract", "eval"},
     "extract": BASE | {"cache", "data", "workers"},
     "heads": BASE | {"cache", "eval"},
     "predict": STAGES,

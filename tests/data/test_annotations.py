@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bas.cache.store import FeatureStore
-from bas.data.annotations import Annotation, of_video, parse_time_ms, read_annotations
+from bas.data.annotations import Annotation, by_video, parse_time_ms, read_annotations
 from bas.data.sources import find_data_set, find_sources
 from bas.errors import InputError
 from bas.events import Event, write_predictions
@@ -77,7 +77,7 @@ def test_times(tmp_path: Path, name: str, text: str, format_name: str) -> None:
     found_format, found = read_annotations(path)
     assert found_format == format_name
     assert [(each.ms, each.label) for each in found] == [(2400, "PASS"), (9000, "SHOT")]
-    assert of_video(found, Path("videos/clip_1.mp4"), alone=True) == found
+    assert by_video(path, found, [Path("videos/clip_1.mp4")]) == [found]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_frames(tmp_path: Path, name: str, text: str, places: list[tuple[int | N
     _, found = read_annotations(path)
     assert [(each.ms, each.frame) for each in found] == places
     assert [each.label for each in found] == ["PASS", "SHOT"]
-    assert of_video(found, Path("CLIP_1.mp4"), alone=True) == found
-    assert of_video([each for each in found if each.video], Path("clip_2.mp4"), alone=True) == []
+    assert by_video(path, found, [Path("CLIP_1.mp4")]) == [found]
+    assert by_video(path, [each for each in found if each.video], [Path("clip_2.mp4")]) == [[]]
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,11 @@ def test_clocks() -> None:
 
 def test_spots_without_a_video_belong_to_the_only_one() -> None:
     found = [Annotation("PASS", "", ms=1), Annotation("PASS", "other.mp4", ms=2)]
-    assert of_video(found, Path("mine.mp4"), alone=True) == found[:1]
-    assert of_video(found, Path("mine.mp4"), alone=False) == []
+    file, mine, other = Path("x/spots.csv"), Path("x/mine.mp4"), Path("y/other.mp4")
+    assert by_video(file, found, [mine]) == [found[:1]]
+    assert by_video(file, found, [mine, other]) == [found[:1], found[1:]]  # it lies beside mine
+    assert by_video(file, found, [mine, Path("x/third.mp4")]) == [[], []]
+    assert by_video(Path("x/mine.csv"), found, [mine, Path("x/third.mp4")]) == [found[:1], []]
 
 
 def test_they_begin_a_session_of_labelling(
@@ -192,17 +195,19 @@ def test_osl_files_by_split_are_a_data_set(spots: Path) -> None:
 def test_csv_beside_each_video_or_one_for_all(spots: Path) -> None:
     (spots / "clip_1.csv").write_text("0:02.4;PASS;home\n9;SHOT;away\n")
     (spots / "all.csv").write_text("file,seconds,label\nclip_2.mp4,1,PASS\n")
-    (spots / "tracking.csv").write_text("frame,x,y\n1,20,30\n")  # no spots: noted as not read
+    (spots / "tracking.csv").write_text("frame,x,y,class\n1,20,30,ball\n")  # of frames: noted as not read
+    (spots / "players.csv").write_bytes("name;age\nMüller;30\n".encode("latin-1"))
+    (spots / "broken.json").write_text("{")
     assert events_of(spots) == {
         "clip_1": (None, [(2400, "PASS", "home"), (9000, "SHOT", "away")]),
         "clip_2": (None, [(1000, "PASS", "")]),
         "clip_3": (None, []),
     }
-    assert find_data_set(spots).unread == (spots / "tracking.csv",)
+    assert {path.name for path in find_data_set(spots).unread} == {"tracking.csv", "players.csv", "broken.json"}
     single = find_sources([spots / "clip_1.mp4"])
     assert [event.label for event in single.events(single.matches[0]) or []] == ["PASS", "SHOT"]
     (spots / "more.csv").write_text("file,seconds,label\nvideos/clip_1.mp4,5,OUT\n")
-    with pytest.raises(InputError, match="two files hold spots of it"):
+    with pytest.raises(InputError, match="two files hold its spots"):
         events_of(spots)
     (spots / "more.csv").unlink()
     (spots / "clip_1.csv").write_text("time,label\n2.4,PASS\nlater,SHOT\n")
@@ -246,6 +251,7 @@ def test_labels_of_ours_come_before_those_of_others(spots: Path) -> None:
     (spots / "clip_1.csv").write_text("2.4,PASS\n")
     (spots / "clip_1.Labels-ball.json").write_text('{"annotations": [{"label": "OUT", "position": "80"}]}')
     assert events_of(spots)["clip_1"] == (None, [(80, "OUT", "")])
+    assert any("two files hold its spots" in finding.message for finding in find_data_set(spots).findings)
 
 
 def test_from_csv_to_a_figure(bas: Callable[..., int], spots: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,7 +281,8 @@ def test_what_is_written_is_read_again(bas: Callable[..., int], spots: Path, nam
     (path,) = (spots / "out").iterdir()
     found_format, found = read_annotations(path)
     assert found_format == format_name
-    assert [(each.ms, each.label) for each in of_video(found, spots / "clip_1.mp4", alone=True)] == [
+    (own,) = by_video(path, found, [spots / "clip_1.mp4"])
+    assert [(each.ms, each.label) for each in own] == [
         (2400, "PASS"),
         (9000, "SHOT"),
     ]

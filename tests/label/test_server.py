@@ -20,7 +20,7 @@ from bas.heads.training.settings import TrainSettings
 from bas.label.learn import LearnTask, Marked, learning_curve
 from bas.label.options import LabelOptions
 from bas.label.server import bound_server, files_app, label_app
-from bas.label.session import opened_session
+from bas.label.session import Session, opened_session
 from bas.report.make import ReportResult
 from bas.report.page.data import PageMatch
 
@@ -205,6 +205,42 @@ def test_an_import_is_not_repeated_and_what_was_corrected_stays(workplace: Path)
         assert [item["ms"] for item in session.matches[0].document.of_kind("spot")] == [2040, 3000]
         (workplace / "empty.csv").write_text("")
         assert "no spot in it" in session.take_in(workplace / "empty.csv")[0]
+
+
+def test_an_import_reaches_only_the_match_that_it_is_about(
+    tmp_path: Path, make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Videos of a data set are all called 224p.mp4, and the labels that a match has from a CSV are there once."""
+    monkeypatch.setattr(Session, "begin_extraction", lambda _: None)
+    for name in ("a", "b"):
+        clip = make_clip(f"{name}.mp4", num_frames=50, size=(64, 48))
+        (tmp_path / "set" / name).mkdir(parents=True)
+        clip.rename(tmp_path / "set" / name / "224p.mp4")
+    (tmp_path / "set" / "a" / "marks.csv").write_text("video,seconds,label\n224p.mp4,1,PASS\n")
+    (tmp_path / "in.csv").write_text("video,seconds,label\nb/224p.mp4,1.2,DRIVE\n")
+    options = LabelOptions(classes=("PASS", "DRIVE"), person="anna")
+    for round_number in range(2):
+        with opened_session([tmp_path / "set"], tmp_path / "none.zarr", options) as session:
+            session.take_in(tmp_path / "in.csv")
+            spots = [
+                [(item["ms"], item["label"]) for item in match.document.of_kind("spot")] for match in session.matches
+            ]
+            assert spots == [[(1000, "PASS")] if round_number == 0 else [], [(1200, "DRIVE")]]
+            if round_number == 0:  # what was deleted does not come back
+                (identity,) = session.matches[0].document.items
+                session.change(
+                    0, [{"id": identity, "before": session.matches[0].document.items[identity], "after": None}]
+                )
+
+
+def test_a_change_is_made_whatever_becomes_of_training(workplace: Path) -> None:
+    with labelling(workplace, train_after=1) as session:
+        session.curve.state = "running"  # training would be refused
+        assert session.change(0, [put("a", 1000, "PASS"), put("b", 2000, "DRIVE")]) == 1
+        session.curve.state = "idle"
+        session._learned_classes = ("DRIVE", "PASS")
+        session._heard(session.training, ("match", None))  # of another order of classes: dropped, not shown as theirs
+        assert session.proposals == {}
 
 
 def test_a_class_that_an_editor_adds_is_one_of_ours(workplace: Path) -> None:
