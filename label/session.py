@@ -149,6 +149,8 @@ class Session:
         self.proposals: dict[str, Proposals] = {}
         self._lock = threading.RLock()
         self._changes, self._learner = 0, _Process()
+        self.runs: tuple[Path, ...] = ()
+        """Finished runs that propose until something is learned here."""
         self._learned_classes: tuple[str, ...] = ()
         """Of the task that the learner works on."""
         self._extractor, self._copier = _Process(), _Process()
@@ -286,13 +288,13 @@ class Session:
         """
         self._begin(self.training, "training", first, learn, self._trained)
 
-    def propose_by_runs(self, runs: Sequence[Path]) -> None:
+    def propose_by_runs(self) -> None:
         """Begin with what finished runs propose, for the matches whose features are there."""
         task = self._task(0)
-        if task.marked:
+        if self.runs and task.marked and not self._is_learning:
             self.training.begin("loading the run")
             self._learned_classes = task.classes
-            by_runs = ProposeTask(task.store, tuple(runs), task.classes, task.marked)
+            by_runs = ProposeTask(task.store, self.runs, task.classes, task.marked)
             self._spawn(self._learner, (propose_by_runs, by_runs), self.training, self._heard, self._trained)
 
     def measure_curve(self) -> None:
@@ -371,6 +373,8 @@ class Session:
     def _extracted(self, problems: Any) -> None:
         for each in problems:
             self._note(each)
+        if "spots" not in self.training.about:  # nothing has been learned here yet
+            self.propose_by_runs()
 
     def begin_copy(self, number: int) -> None:
         """Make a copy of a match's video that browsers play.
@@ -536,9 +540,9 @@ def opened_session(
                 if not path.name.endswith(LABELS_NAME):
                     session.take_in(path)
         session.run_writer()
+        session.runs = tuple(runs)
+        session.propose_by_runs()
         session.begin_extraction()
-        if runs:
-            session.propose_by_runs(runs)
         try:
             yield session
         finally:
