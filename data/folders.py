@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..events import SOCCERNET_BALL_SPLITS, SPLIT_NAMES, Split, split_named
-from .labels import ROOT_PLACE, SPLITS_NAME, Finding, error
+from .labels import CLASSES_NAME, ROOT_PLACE, SPLITS_NAME, Finding, error
 
 PREFERRED_HEIGHT = 224
 """Of several videos of a match: SoccerNet's 224p, which is decoded ten times as fast as 720p."""
@@ -184,6 +184,13 @@ def labels_beside(video: Path) -> Path:
     A folder may hold many videos, each with labels of its own.
     """
     return video.with_name(LABELS_NAME if is_usual_name(video) else f"{video.stem}.{LABELS_NAME}")
+
+
+def classes_beside(labels: Path) -> Path:
+    """Class list of a label file: `NAME.classes.txt` of `NAME.Labels-ball.json`, else the folder's `classes.txt`."""
+    own = labels.with_name(labels.name.removesuffix(LABELS_NAME) + CLASSES_NAME)
+    folders = labels.with_name(CLASSES_NAME)
+    return folders if folders.is_file() and not own.is_file() else own
 
 
 def is_usual_name(video: Path) -> bool:

@@ -9,7 +9,7 @@ from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..errors import InputError
 from ..events import SPLITS, Event, Split, own_classes, read_labels
-from .folders import LABELS_NAME, game_id, video_half
+from .folders import LABELS_NAME, classes_beside, game_id, video_half
 from .labels import CLASSES_NAME, find_classes, read_label_file
 from .sources import DataSet, Match, find_data_set, find_sources
 
@@ -198,7 +198,9 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         game = game_id(source.parent, ())
         read_labels(source)  # raises what keeps it from being read
         file = read_label_file(source, game=game)
-        classes, findings = find_classes(source.parent, {game: file})
+        class_file = classes_beside(source)
+        classes, findings = find_classes(class_file, {game: file})
+        is_listed = class_file.is_file()
         findings += file.findings
         games, labels = {game}, set(file.first)
         names = []
@@ -209,13 +211,14 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         files = {match.game: _readable(match, data_set) for match in wanted if match.labels is not None}
         names = [(str(each.video), each.game) for each in data_set.matches if each.video and each.half is None]
         classes, findings = data_set.classes, list(data_set.findings)
+        is_listed = all(path.is_file() for path in data_set.class_files)
         games = {match.game for match in data_set.matches}
         labels = {label for file in data_set.label_files.values() for label in file.first}
     if not files:
         raise InputError(f"{source}: no labels", got=f"split {', '.join(splits)}" if splits else None)
     problems = [f for f in findings if f.severity == "error" and not f.about_video]
     texts = tuple(f"{problem.where}: {problem.message}" for problem in problems)
-    if not (source if source.is_dir() else source.parent).joinpath(CLASSES_NAME).exists():
+    if not is_listed:
         own = own_classes(classes, games, labels)
         classes, about_classes = own, _averaged(classes, own)
         texts += about_classes

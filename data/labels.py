@@ -207,20 +207,20 @@ def _read_splits(path: Path) -> tuple[dict[str, frozenset[Split]], list[Finding]
     return listed, findings
 
 
-def find_classes(root: Path, files: Mapping[str, LabelFile]) -> tuple[tuple[str, ...], list[Finding]]:
-    """Classes in order of their ids: `classes.txt`, else SoccerNet's twelve if they cover the labels, else the labels.
+def find_classes(list_file: Path, files: Mapping[str, LabelFile]) -> tuple[tuple[str, ...], list[Finding]]:
+    """Classes in order of their ids: the listed ones, SoccerNet's twelve if they cover the labels, else the labels.
 
     A label that differs from a class in case, blanks or signs alone is no class of its own.
 
     Args:
-        root: the data set's root.
+        list_file: one class a line, where there is one.
         files: game id -> its label file.
     """
     labels = {game: Counter(event.label for event in file.events) for game, file in files.items()}
     counts = sum(labels.values(), Counter[str]())
-    listed, findings = _read_classes(root / CLASSES_NAME)
+    listed, findings = _read_classes(list_file)
     if listed:
-        return listed, findings + _unknown_classes(files, listed, f"correct the label, or add it to {CLASSES_NAME}")
+        return listed, findings + _unknown_classes(files, listed, f"correct the label, or add it to {list_file.name}")
     is_soccernet = any(game.rsplit("/", 1)[-1] in _OFFICIAL_SPLITS for game in files)
     if not counts:
         return (SOCCERNET_BALL_CLASSES if is_soccernet else ()), findings

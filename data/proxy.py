@@ -38,7 +38,7 @@ from ..files import (
 )
 from ..workers import SILENT, Failure, MatchResult, Progress, Summary, side_by_side
 from .folders import folder_splits, game_id
-from .labels import CLASSES_NAME, SPLITS_NAME, SplitSources, assign_splits
+from .labels import SPLITS_NAME, SplitSources, assign_splits
 from .settings import X264_PRESET, ProxySettings
 from .sources import DataSet, find_data_set
 
@@ -366,7 +366,7 @@ def _keeps_names(data_set: DataSet, out: Path) -> bool:
 
 def _copy_texts(data_set: DataSet, out: Path) -> None:
     """Labels, splits and classes, byte for byte; each whole or absent."""
-    names = {data_set.root / name for name in (SPLITS_NAME, CLASSES_NAME)}
+    names = {data_set.root / SPLITS_NAME, *data_set.class_files}
     names |= {match.labels for match in data_set.matches if match.labels is not None}
     for source in sorted(name for name in names if name.exists()):
         target = out / source.relative_to(data_set.root)

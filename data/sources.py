@@ -18,6 +18,7 @@ from .folders import (
     VIDEO_SUFFIXES,
     Folder,
     choose_videos,
+    classes_beside,
     folder_splits,
     game_id,
     is_clip_folder,
@@ -28,6 +29,7 @@ from .folders import (
     walk,
 )
 from .labels import (
+    CLASSES_NAME,
     ROOT_PLACE,
     SPLITS_NAME,
     Finding,
@@ -93,6 +95,8 @@ class DataSet:
     """What each game's label file holds, read once."""
     unread: tuple[Path, ...] = ()
     """Files that may be annotations, in a format that is not read."""
+    class_files: tuple[Path, ...] = ()
+    """Where the classes are listed, or would be: one file for each source."""
 
     def events(self, match: Match) -> list[Event] | None:
         """Events of this video that can be used, in time order, relative to its start; None without a label file."""
@@ -266,10 +270,11 @@ def _described(
     for match in matches:
         if match.labels is not None and match.game not in label_files:
             label_files[match.game] = read_label_file(match.labels, game=match.game)
-    classes, about_classes = find_classes(root, label_files)
+    class_file = root / CLASSES_NAME
+    classes, about_classes = find_classes(class_file, label_files)
     about_labels = [finding for file in label_files.values() for finding in file.findings]
     found_all = (*findings, *about_splits, *about_classes, *about_labels)
-    return DataSet(root, tuple(matches), classes, found_all, label_files)
+    return DataSet(root, tuple(matches), classes, found_all, label_files, class_files=(class_file,))
 
 
 def find_sources(sources: Sequence[Path], *, with_labels: bool = True) -> DataSet:
@@ -305,23 +310,27 @@ def find_sources(sources: Sequence[Path], *, with_labels: bool = True) -> DataSe
         findings.append(error("classes", f"the sources have different classes ({got})", "extract them to two stores"))
     files = {game: file for each in sets for game, file in each.label_files.items()}
     root = Path(os.path.commonpath([source.absolute() for source in sources])) if sources else Path()
-    return DataSet(root, tuple(matches.values()), lists[0] if lists else (), tuple(findings), files)
+    class_files = tuple(path for each in sets for path in each.class_files)
+    classes = lists[0] if lists else ()
+    return DataSet(root, tuple(matches.values()), classes, tuple(findings), files, class_files=class_files)
 
 
 def _single(path: Path, *, with_labels: bool) -> DataSet:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise InputError(f"{path}: not a video file", wanted=f"a folder, or one of {' '.join(VIDEO_SUFFIXES)}")
+    class_file = classes_beside(labels_beside(path))
     if video_half(path.name):  # its labels are of both halves, and found with the folder
-        return DataSet(path.parent, (Match(single_id(path), path, None, None, None),), (), (), {})
+        match = Match(single_id(path), path, None, None, None)
+        return DataSet(path.parent, (match,), (), (), {}, class_files=(class_file,))
     match = Match(single_id(path), path, _labels_of(path) if with_labels else None, None, None)
     tables = [path.with_suffix(suffix) for suffix in (".csv", ".tsv", ".json") if with_labels]
     [(match, _)], annotated = annotate([(match, None)], [table for table in tables if table.is_file()])
     files = dict(annotated.files)
     if match.labels is not None and not files:
         files[match.game] = read_label_file(match.labels, game=match.game)
-    classes, about_classes = find_classes(path.parent, files)
+    classes, about_classes = find_classes(class_file, files)
     findings = (*annotated.findings, *about_classes, *(each for file in files.values() for each in file.findings))
-    return DataSet(path.parent, (match,), classes, findings, files, annotated.unread)
+    return DataSet(path.parent, (match,), classes, findings, files, annotated.unread, (class_file,))
 
 
 def _labels_of(video: Path) -> Path | None:

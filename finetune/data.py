@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.labels import CLASSES_NAME
 from ..data.sources import DataSet, Match
 from ..errors import InputError
 from ..events import TimeGrid, own_classes
@@ -44,7 +43,8 @@ class VideoSource:
         root, again = str(self.data_set.root), "run the same command again"
         labels = {event.label for file in self.data_set.label_files.values() for event in file.events}
         classes = self.data_set.classes
-        own = () if (self.data_set.root / CLASSES_NAME).is_file() else own_classes(classes, split_of, labels)
+        is_listed = all(path.is_file() for path in self.data_set.class_files)
+        own = () if is_listed else own_classes(classes, split_of, labels)
         return Matches(root, classes, split_of, self._labels, again, own=own)
 
     def video(self, match_id: str) -> Video:

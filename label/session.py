@@ -17,7 +17,6 @@ from ..cache.layout import METADATA
 from ..cache.store import FeatureStore
 from ..data.annotations import Annotation, by_video, read_annotations
 from ..data.folders import LABELS_NAME, labels_beside
-from ..data.labels import CLASSES_NAME
 from ..data.settings import ProxySettings
 from ..data.sources import DataSet, Match, find_sources
 from ..errors import InputError
@@ -225,10 +224,10 @@ class Session:
         self._write_classes()
 
     def _write_classes(self) -> None:
-        """`classes.txt` beside the videos, so that every other command knows the same classes in the same order."""
-        for root in {_root_of(match.match, self.data_set.root) for match in self.matches}:
-            with disk_errors(root):
-                write_text_atomic(root / CLASSES_NAME, "".join(f"{name}\n" for name in self.classes))
+        """The class lists beside the videos, so that every other command knows the same classes in the same order."""
+        for path in self.data_set.class_files:
+            with disk_errors(path):
+                write_text_atomic(path, "".join(f"{name}\n" for name in self.classes))
 
     def take_in(self, path: Path) -> list[str]:
         """Add the spots of a file that another program wrote, as one change per match; what came of it, in words.
@@ -597,11 +596,6 @@ def copy_place(source: Path) -> Path:
     """Where the playable copy of a video lies: in bas's own folder, under the file's place, size and time."""
     key = hashlib.sha256(repr((str(source.resolve()), file_stamp(source))).encode()).hexdigest()[:20]
     return cache_folder() / "copies" / f"{key}.mp4"
-
-
-def _root_of(match: Match, root: Path) -> Path:
-    video = match.require_video()
-    return root if root in video.parents and root != Path() else video.parent
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def test_they_begin_a_session_of_labelling(
             ("800", "PASS"),
             ("1620", "SHOT"),
         ]
-    assert (tmp_path / "classes.txt").read_text() == "PASS\nSHOT\n"
+    assert (tmp_path / "clip_1.classes.txt").read_text() == "PASS\nSHOT\n"
     assert "2 new spot(s)" in capsys.readouterr().out
     assert bas("label", video, "--import", tmp_path / "nothing.csv") == 2
 

@@ -177,7 +177,7 @@ def test_killed_at_random_moments_then_resumed(
     print(f"{codes.count(-9)} of {num_kills} killed, within {num_steps} steps; matches then {counts}")  # noqa: T201
     assert codes.count(-9) >= 0.7 * num_kills
     assert sum(counts.values()) == 2 * num_kills
-    if num_kills >= 50:  # seven may all miss the fifth of the steps from which a match is resumed; tests below hold one there
+    if num_kills >= 50:  # seven may all miss the steps from which a match is resumed
         assert min(counts.values()) >= 0.1 * num_kills
 
 

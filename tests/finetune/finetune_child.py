@@ -31,7 +31,7 @@ POINTS = {
     "after a saving mid-epoch": (loop, "write_checkpoint", 5, True),
     "between an update and its saving": (loop, "write_checkpoint", 5, False),
     "between head and backbone": (trainer, "save_backbone_checkpoint", 1, False),
-    "between backbone and last": (trainer, "save_backbone_checkpoint", 2, True),
+    "between backbone and last": (trainer, "save_backbone_checkpoint", 1, True),
     "before the choice of peaks": (Evaluator, "choose", 1, False),
 }
 """Point -> where a function is looked up, its name, at which call of it to die, and whether after or before it."""
@@ -46,7 +46,7 @@ def run(data: Path, out: Path, settings: FinetuneSettings) -> None:
         "save_seconds": -1.0,
     }
     asked = ExtractOptions(backbone="timm:test_resnet.r160_in1k", weights="none", size=(48, 32))
-    finetune(find_sources([data]), out, settings, Start.of(settings, asked, None), save_seconds=-1.0, **how)
+    finetune(find_sources([data]), out, settings, Start.of(settings, asked, None), **how)
 
 
 def die_at(owner: Any, name: str, call: int, *, after: bool) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bas.data.exports import FORMATS
+from bas.data.sources import find_sources
 from bas.errors import InputError
 from bas.extract.video.picture import PictureFormat
 from bas.extract.video.reader import open_video
@@ -189,7 +190,14 @@ def test_classes_are_added_ordered_and_renamed_with_their_spots(workplace: Path)
         ]
         assert visitor.post("/api/classes", {"rename": ["PASS", "LONG PASS"]})["classes"][1] == "LONG PASS"
         assert session.matches[0].document.items["a"]["label"] == "LONG PASS"
-    assert (workplace / "classes.txt").read_text().split("\n") == ["DRIVE", "LONG PASS", "SHOT", ""]
+    assert (workplace / "m-train.classes.txt").read_text().split("\n") == ["DRIVE", "LONG PASS", "SHOT", ""]
+    (workplace / "other.mp4").write_bytes((workplace / "m-train.mp4").read_bytes())
+    (workplace / "other.Labels-ball.json").write_text('{"annotations": [{"label": "JUMP", "position": "1000"}]}')
+    with labelling(workplace, classes=()) as session:  # what is listed for one video binds no other of its folder
+        assert session.classes == ["DRIVE", "LONG PASS", "SHOT"]
+    assert find_sources([workplace / "other.mp4"]).classes == ("JUMP",)
+    files = [workplace / name for name in ("m-train.mp4", "other.mp4")]
+    assert {each.where for each in find_sources(files).findings if each.severity == "error"} == {"classes"}
 
 
 def test_an_import_is_not_repeated_and_what_was_corrected_stays(workplace: Path) -> None:
@@ -256,7 +264,7 @@ def test_a_class_that_an_editor_adds_is_one_of_ours(workplace: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert any("changed by another program" in note for note in session.notes)
-    assert (workplace / "classes.txt").read_text() == "PASS\nDRIVE\nNEW\n"
+    assert (workplace / "m-train.classes.txt").read_text() == "PASS\nDRIVE\nNEW\n"
 
 
 def test_a_page_that_is_open_goes_on_after_a_restart(workplace: Path, tmp_path: Path) -> None:
