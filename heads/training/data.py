@@ -197,11 +197,14 @@ def choose_matches(
     _check_rate(source, TimeGrid(fps), stride)
     for split, matches in (("train", train), ("valid", judges)):
         if not any(match.events for match in matches):
+            num_other = sum(match.num_hidden for match in matches)
             raise InputError(
                 f"{source.where}: the split {split!r} has no event of the class list",
-                got=f"{sum(match.num_hidden for match in matches)} events of other classes",
+                got=f"{num_other} events of other classes",
                 wanted=", ".join(names),
-                cure="give the class list of the labels with --classes",
+                cure="give the class list of the labels with --classes"
+                if num_other
+                else "label more of its matches, or choose others; a match cut by time: give it a larger share",
             )
     return Chosen(tuple(train), tuple(judges), names, fps)
 
