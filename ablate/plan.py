@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cache.layout import METADATA
+from ..cache.settings import Depth, depth_text
 from ..cache.store import FeatureStore
 from ..data.sources import DataSet, find_sources
 from ..errors import InputError
 from ..extract.backbones.registry import backbone_spec
 from ..extract.extractor import DEFAULT_BACKBONE
 from ..heads.model import build_model
-from ..heads.recipes import RECIPES
+from ..heads.recipes import RECIPES, holds, suited
 from ..heads.training.data import choose_matches, one_pass_at_most
 from ..heads.training.settings import TrainSettings
 from .options import AblateOptions
@@ -30,7 +31,7 @@ class BackboneStore:
 
     path: Path
     backbone: str
-    depth: int | None
+    depth: Depth
     is_given: bool
     """Else it is extracted."""
 
@@ -132,11 +133,13 @@ def runs_of(entry: PlannedRow, out: Path, options: AblateOptions) -> tuple[Row, 
         InputError: the recipe cannot be trained on these features.
     """
     assert entry.store is not None
-    store, settings = FeatureStore.open(entry.store.path), options.settings_of(entry.row.recipe)
+    store = FeatureStore.open(entry.store.path)
+    settings = suited(options.settings_of(entry.row.recipe), entry.row.recipe, store.settings)
     chosen = choose_matches(store, classes=store.classes, stride=settings.stride)
     if options.frames_per_epoch is None:
         settings = one_pass_at_most(settings, chosen)
-    model = build_model(settings, dim=store.settings.dim, num_classes=len(chosen.classes))
+    features, num_classes = store.settings, len(chosen.classes)
+    model = build_model(settings, dim=features.dim, num_classes=num_classes, features=features)
     cost = settings.epochs * settings.frames_per_epoch * (_FIXED_COST + model.num_parameters)
     row = replace(entry.row, weights=store.settings.weights, frames_per_epoch=settings.frames_per_epoch)
     return row, [
@@ -156,7 +159,7 @@ def runs_of(entry: PlannedRow, out: Path, options: AblateOptions) -> tuple[Row, 
 def _row(recipe: str, store: BackboneStore | None, options: AblateOptions, *, name: str) -> Row:
     known = RECIPES[recipe]
     backbone, depth = (store.backbone, store.depth) if store else (known.backbone or "", known.depth)
-    is_for_it = (known.backbone, known.depth) == (backbone, depth)
+    is_for_it = known.backbone == backbone and holds(depth, known.depth)
     return Row(
         name=name,
         recipe=recipe,
@@ -180,13 +183,13 @@ def _stores_of(name: str, inputs: AblationSources, out: Path, options: AblateOpt
         return tuple(given)
     backbone = recipe.backbone or DEFAULT_BACKBONE
     depth = backbone_spec(backbone).depth(recipe.depth)
-    fitting = [store for store in given if (store.backbone, store.depth) == (backbone, depth)]
+    fitting = [store for store in given if store.backbone == backbone and holds(store.depth, depth)]
     if fitting or inputs.data_set is None:
         return tuple(fitting)
-    is_default = depth == backbone_spec(backbone).depth(None)
-    return (
-        BackboneStore(out / STORES / f"{backbone}{'' if is_default else f'-{depth}'}.zarr", backbone, depth, False),
-    )
+    others = [RECIPES[each].depth for each in options.recipes if RECIPES[each].backbone == backbone]
+    depth = next((each for each in others if each != depth and holds(each, depth)), depth)  # one store serves both
+    file = backbone if depth == backbone_spec(backbone).depth(None) else f"{backbone}-{depth_text(depth)}"
+    return (BackboneStore(out / STORES / f"{file}.zarr", backbone, depth, False),)
 
 
 def _drop_duplicates(found: dict[str, tuple[BackboneStore, ...]], options: AblateOptions) -> Iterator[str]:
@@ -213,7 +216,7 @@ def _drop_duplicates(found: dict[str, tuple[BackboneStore, ...]], options: Ablat
 def _backbone_text(name: str) -> str:
     recipe = RECIPES[name]
     backbone = recipe.backbone or DEFAULT_BACKBONE
-    return backbone if recipe.depth is None else f"{backbone} with {recipe.depth} blocks"
+    return backbone if recipe.depth is None else f"{backbone} with {depth_text(recipe.depth)} blocks"
 
 
 def _require_labels(data_set: DataSet, options: AblateOptions) -> None:

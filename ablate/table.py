@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..cache.settings import Depth
 from ..errors import InputError, reading_record, refuse_differing
 from ..eval.report import Score, finite
 from ..files import read_json, write_json_atomic, write_text_atomic
@@ -68,7 +69,7 @@ class Row:
     recipe: str
     about: str
     backbone: str
-    depth: int | None
+    depth: Depth
     head: str
     weights: str
     published: Mapping[str, Any] | None

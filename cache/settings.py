@@ -17,6 +17,9 @@ from .layout import MAX_CHANNELS
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
 Scaler = Literal["swscale-bicubic", "swscale-bilinear", "swscale-area", "swscale-lanczos", "torch-bilinear"]
+Depth = int | tuple[int, ...] | None
+"""Trunk blocks of a backbone that are kept. Several: a row holds the channels of each, one after the other. None: the
+backbone has one depth only."""
 IMPORTED = "import:"
 """Begins the backbone's name where the rows were imported: another program made them."""
 REDUCED_CURE = (
@@ -24,6 +27,7 @@ REDUCED_CURE = (
     "the components that are there"
 )
 """What to do where rows are wanted in a reduced store."""
+_OPTIONAL = ("reduction", "depth_dims")
 _REDUCTION = re.compile(r"(pca-[1-9][0-9]*|uint8|pca-[1-9][0-9]*\+uint8):[0-9a-f]{64}")
 
 
@@ -37,8 +41,8 @@ class FeatureSettings:
 
     backbone: str
     """Name in `BACKBONES`, `timm:NAME`, or `import:KIND` of rows that another program made."""
-    depth: int | None
-    """Number of trunk blocks kept (X3D: 4 or 5); None where the backbone has one depth only."""
+    depth: Depth
+    """Number of trunk blocks kept (X3D: 2 to 5), or several."""
     weights: str
     """Where the weights came from: `kinetics`, `imagenet`, `none`, or the weights file's name; imported: the model."""
     weights_sha256: str
@@ -72,6 +76,8 @@ class FeatureSettings:
     reduction: str | None = None
     """Of rows that `bas cache pca` reduced: kind and SHA-256, see `Reduction.name`. Left out of JSON and key where
     there is none, so that keys of full stores are what they were before it existed."""
+    depth_dims: tuple[int, ...] | None = None
+    """Channels of each depth, where rows hold several; else left out of JSON and key."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "width", "height", "window", "hop", "stride"):
@@ -84,8 +90,12 @@ class FeatureSettings:
         for name in ("backbone", "weights", "weights_sha256", "fps"):
             if not isinstance(getattr(self, name), str):
                 raise InputError(f"setting {name!r} is not usable", got=repr(getattr(self, name))[:80], wanted="text")
-        if self.depth is not None and type(self.depth) is not int:
-            raise InputError("setting 'depth' is not usable", got=repr(self.depth)[:80], wanted="a whole number")
+        depths, dims = (each if isinstance(each, tuple) else () for each in (self.depth, self.depth_dims))
+        if not (self.depth is None or depths or type(self.depth) is int) or len(depths) != len(dims):
+            got = f"{self.depth!r}, channels {self.depth_dims!r}"[:80]
+            raise InputError("setting 'depth' is not usable", got=got, wanted="a whole number, or several of them")
+        if any(type(each) is not int or not 1 <= each <= MAX_CHANNELS for each in (*depths, *dims)):
+            raise InputError("setting 'depth' is not usable", got=f"{depths}, {dims}"[:80], wanted="whole numbers >= 1")
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3 or not all(map(math.isfinite, getattr(self, name))):
                 raise InputError(f"setting {name!r} is not usable", got=repr(getattr(self, name))[:80], wanted="RGB")
@@ -153,11 +163,9 @@ class FeatureSettings:
         return self.reduction is not None and self.reduction.startswith("pca-")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, in field order; without `reduction` where there is none."""
+        """Plain JSON values, in field order; without `reduction` and `depth_dims` where there are none."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        if values["reduction"] is None:
-            del values["reduction"]
-        return values
+        return {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}
 
     @classmethod
     def from_json(cls, record: object, *, where: str = "the store") -> "FeatureSettings":
@@ -170,13 +178,31 @@ class FeatureSettings:
         if isinstance(record, Mapping):
             with reading_record(f"{where}: settings are damaged"):
                 colours = {name: tuple(map(float, record[name])) for name in ("mean", "std") if name in record}
-            values = {**record, **colours}
+            lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+            values = {**record, **lists, **colours}
         settings = settings_from(cls, values, where=where)
         mine, given = settings.to_json(), dict(record) if isinstance(record, Mapping) else {}
         wrong = [name for name in given if json.dumps(given[name]) != json.dumps(mine.get(name))]  # such as 25.0 for 25
         if wrong:
             raise InputError(f"{where}: settings are damaged", got=named_values(wrong, given)[:400])
         return settings
+
+    def channels_of(self, depth: int) -> tuple[int, int]:
+        """First channel of a depth in a row, and the one behind its last.
+
+        Raises:
+            InputError: rows do not hold it by itself.
+        """
+        depths, dims = (each if isinstance(each, tuple) else () for each in (self.depth, self.depth_dims))
+        if depth not in depths or sum(dims) != self.dim:
+            raise InputError(
+                "--depth names a depth that the rows do not hold by itself",
+                got=depth,
+                wanted=depth_text(depths) if sum(dims) == self.dim else "rows of several depths, not reduced",
+                cure="bas extract --depth 2,3,4,5 makes rows of several depths; leave --depth out to use all channels",
+            )
+        first = sum(dims[: depths.index(depth)])
+        return first, first + dims[depths.index(depth)]
 
     def key(self) -> str:
         """SHA-256 (hex) of all that decides the rows; not the name of a weights file, as its tensors are hashed."""
@@ -205,6 +231,24 @@ class FeatureSettings:
         cure = cure if stored.reduction is None else REDUCED_CURE
         what = f"{store}: made with other settings"
         refuse_differing(self.differing(stored), what, got=vars(self), wanted=vars(stored), cure=cure)
+
+
+def depth_text(depth: Depth) -> str:
+    """As it is typed: `5` or `2,3,4,5`; empty where there is one only."""
+    return "" if depth is None else ",".join(map(str, depth if isinstance(depth, tuple) else (depth,)))
+
+
+def parse_depth(text: str) -> Depth:
+    """`5` -> 5, `2,3,4,5` -> (2, 3, 4, 5).
+
+    Raises:
+        InputError: anything else, or not in ascending order.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    depths = tuple(int(part) for part in parts if part.isdigit())
+    if len(depths) < len(parts) or list(depths) != sorted(set(depths)):
+        raise InputError("--depth is not usable", got=text, wanted="a whole number, or several in order, as 2,3,4,5")
+    return depths if len(depths) > 1 else depths[0]
 
 
 def _hash(values: Mapping[str, Any]) -> str:

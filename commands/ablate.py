@@ -100,13 +100,14 @@ def table_view(ablation: "AblationTable", *, width: int | None = None) -> "Rende
     from rich.text import Text
 
     from ..ablate.table import SHEET
+    from ..cache.settings import depth_text
     from ..heads.recipes import RECIPES
 
     is_wide = (width or shutil.get_terminal_size((WIDTH_PIPED, 0)).columns) >= _WIDE
     rows = ablation.rows
     columns: dict[str, Sequence[str]] = {"recipe": [row.name for row in rows]}
     if is_wide:
-        depths = ["" if row.depth is None else f", {row.depth} blocks" for row in rows]
+        depths = ["" if row.depth is None else f", {depth_text(row.depth)} blocks" for row in rows]
         columns["backbone"] = [row.backbone + depth for row, depth in zip(rows, depths, strict=True)]
         columns["head"] = [row.head for row in rows]
     columns["seeds"] = [f"{len(row.runs)}/{row.num_seeds}" for row in rows]

@@ -18,8 +18,11 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "asked": {"Backbone": ("backbone", "depth", "weights", "size", "fps")},
     "given": {
         "Backbone": ("unfreeze", "backbone_lr", "norm", "augment", "accumulate"),
-        **HEAD_PANELS,
-        "Windows and labels": tuple(name for name in HEAD_PANELS["Windows and labels"] if name != "views"),
+        # views are of stores; the depth is that of the backbone
+        **{
+            panel: tuple(name for name in names if name not in ("views", "depth"))
+            for panel, names in HEAD_PANELS.items()
+        },
     },
 }
 

@@ -25,7 +25,7 @@ _TOLERANCE_SECONDS = 0.5
 """To either side, of the metric at 1 s."""
 
 PANELS = {
-    "Head": ("head", "options", "proj", "loss", "dropout", "inputs"),
+    "Head": ("head", "options", "proj", "loss", "dropout", "inputs", "depth"),
     "Windows and labels": ("clip_len", "stride", "hop_rows", "views", "dilate", "sigma", "mixup"),
     "Optimisation": (
         *("epochs", "frames_per_epoch", "warmup_epochs", "schedule", "batch", "lr", "weight_decay"),
@@ -59,7 +59,7 @@ def train_head(
     The defaults below are those of the head `ed`; a recipe or another head may have its own.
     """
     from ..cache.store import FeatureStore
-    from ..heads.recipes import other_features
+    from ..heads.recipes import other_features, suited
     from ..heads.training.loop import train
 
     if list_:
@@ -70,7 +70,9 @@ def train_head(
     settings = settings_of(recipe, given)
     [path] = local_stores([store], splits=("train", "valid"), views=settings.views)
     features = FeatureStore.open(path)
-    note(other_features(recipe, features.settings) if recipe else "")
+    if recipe:
+        settings = suited(settings, recipe, features.settings)
+        note(other_features(recipe, features.settings))
     with ProgressView("training", unit="steps") as progress:
         record = train(
             features,
@@ -246,7 +248,9 @@ def recipes_json() -> dict[str, Any]:
 
 
 def _backbone(recipe: "HeadRecipe") -> str:
-    blocks = f", {recipe.depth} blocks" if recipe.depth is not None else ""
+    from ..cache.settings import depth_text
+
+    blocks = f", {depth_text(recipe.depth)} blocks" if recipe.depth is not None else ""
     return f"{recipe.backbone}{blocks}" if recipe.backbone else "any"
 
 

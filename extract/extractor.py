@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from ..cache.match import WeightsOrigin
-from ..cache.settings import REDUCED_CURE, FeatureSettings
+from ..cache.settings import REDUCED_CURE, Depth, FeatureSettings, depth_text
 from ..errors import InputError
 from .backbones.registry import BackboneSpec, backbone_spec
 from .backbones.weights import BACKBONE, KNOWN_NAMES, WeightsRecord, finetuned_run, load_weights, weights_origin
@@ -67,7 +67,7 @@ def _option(value: object) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> tuple[str, int | None, str]:
+def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> tuple[str, Depth, str]:
     """Backbone, depth and weights to load: options first, then the store, then defaults.
 
     Raises:
@@ -87,6 +87,7 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
         )
     backbone = options.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
     depth = options.depth
+    assert not isinstance(depth, str)  # the options have read it
     if depth is None and stored is not None and stored.backbone == backbone:
         depth = stored.depth
     if options.weights is not None:
@@ -139,6 +140,7 @@ def resolve_settings(
     settings = FeatureSettings(
         backbone=record.backbone,
         depth=record.depth,
+        depth_dims=spec.depth_dims(record.depth),
         weights=record.weights,
         weights_sha256=record.weights_sha256,
         dim=record.dim,
@@ -296,7 +298,7 @@ def unscaled_size(info: VideoInfo, settings: FeatureSettings) -> tuple[int, int]
 
 def describe_settings(settings: FeatureSettings) -> str:
     """Settings in one line for people."""
-    depth = f" depth {settings.depth}" if settings.depth is not None else ""
+    depth = f" depth {depth_text(settings.depth)}" if settings.depth is not None else ""
     plan = "each frame by itself"
     if settings.window > 1:
         plan = f"window {settings.window} hop {settings.hop} {settings.blend} stride {settings.stride}"

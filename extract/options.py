@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.settings import Blend, Fit, Scaler
+from ..cache.settings import Blend, Depth, Fit, Scaler, parse_depth
 from ..errors import InputError
 
 Clips = npt.NDArray[np.uint8]
@@ -29,8 +29,9 @@ class ExtractOptions:
 
     backbone: str | None = None
     """Backbone: x3d_s (default), i3d, tf_efficientnet_lite0, ... (`bas weights` lists them), or timm:NAME."""
-    depth: int | None = None
-    """Trunk blocks of X3D that are kept: 5 (192 channels, default) or 4 (96)."""
+    depth: Depth | str = None
+    """Trunk blocks of X3D that are kept: 5 (192 channels, default), 4 (96), 3 (48) or 2 (24); 2,3,4,5: rows hold the
+    channels of each, one after the other."""
     weights: str | None = None
     """Weights: kinetics, imagenet, none (random), a file, or the folder of a finetuned run, whose settings are then
     followed; default: those that the backbone is known by."""
@@ -50,6 +51,10 @@ class ExtractOptions:
     """How overlapping clips are averaged; default hann."""
     stride: int | None = None
     """Frames per step; default: what the weights were trained with (X3D 2, others 1)."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.depth, str):
+            object.__setattr__(self, "depth", parse_depth(self.depth))
 
 
 @dataclass(frozen=True, kw_only=True)

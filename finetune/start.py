@@ -88,7 +88,8 @@ class Start:
         Raises:
             InputError: the run has another class list.
         """
-        model = build_model(settings, dim=self.features.dim, num_classes=len(classes))
+        features, num_classes = self.features, len(classes)
+        model = build_model(settings, dim=features.dim, num_classes=num_classes, features=features)
         if self.head is not None:
             if tuple(classes) != self.head.record.classes:
                 raise InputError(

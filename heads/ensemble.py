@@ -60,7 +60,8 @@ class LoadedRun:
 
 
 def _model(record: RunRecord) -> SpottingModel:
-    return build_model(record.settings, dim=record.features.dim, num_classes=len(record.classes))
+    num_classes = len(record.classes)
+    return build_model(record.settings, dim=record.features.dim, num_classes=num_classes, features=record.features)
 
 
 @dataclass(frozen=True)

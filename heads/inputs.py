@@ -44,8 +44,8 @@ class Inputs(nn.Module):
     mean_d: Tensor
     std_d: Tensor
 
-    def __init__(self, name: str, dim: int) -> None:
-        """`name` is a key of `INPUTS`; `dim` is C.
+    def __init__(self, name: str, dim: int, *, channels: tuple[int, int] | None = None) -> None:
+        """`name` is a key of `INPUTS`; `dim` is C; of these, `channels` (first, behind the last) are used, or all.
 
         Raises:
             InputError: no such name.
@@ -53,8 +53,9 @@ class Inputs(nn.Module):
         super().__init__()
         if name not in INPUTS:
             raise InputError("no such treatment of inputs", got=repr(name), wanted=", ".join(INPUTS))
-        self._function, factor, self.is_fitted = INPUTS[name]
-        self.dim = factor * dim
+        self._pointwise, factor, self.is_fitted = INPUTS[name]
+        self._first, self._stop = channels or (0, dim)
+        self.dim = factor * (self._stop - self._first)
         """D."""
         self.register_buffer("mean_d", torch.zeros(self.dim))
         self.register_buffer("std_d", torch.ones(self.dim))
@@ -65,6 +66,10 @@ class Inputs(nn.Module):
         if not self.is_fitted:
             return x_btd
         return ((x_btd - self.mean_d) / self.std_d).clamp(-LARGEST, LARGEST)
+
+    def _function(self, x_btc: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, D)."""
+        return self._pointwise(x_btc[..., self._first : self._stop])
 
     def fit(self, rows_rc: Tensor, *, alike: bool = False) -> None:
         """Take mean and deviation from training rows; a channel that never changes keeps a deviation of 1.

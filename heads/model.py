@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..cache.settings import FeatureSettings
 from ..errors import InputError
 from .contract import Head, HeadOutputs, HeadSettings, NeckSettings
 from .inputs import Inputs
@@ -14,8 +15,16 @@ from .targets import Targets
 from .training.settings import ModelSettings
 
 
-def build_model(settings: ModelSettings, *, dim: int, num_classes: int) -> "SpottingModel":
+def build_model(
+    settings: ModelSettings, *, dim: int, num_classes: int, features: FeatureSettings | None = None
+) -> "SpottingModel":
     """A model for C = `dim` channels, randomly initialised from torch's global generator.
+
+    Args:
+        settings: what it is.
+        dim: channels of the rows.
+        num_classes: K, without background.
+        features: of the rows, which say where the depth is that the settings ask for.
 
     Raises:
         InputError: a name or a setting is not usable.
@@ -24,7 +33,10 @@ def build_model(settings: ModelSettings, *, dim: int, num_classes: int) -> "Spot
     replaced = head_settings(settings.options)
     if unused:
         raise InputError(f"setting of a head that is not in {settings.head!r}", got=", ".join(unused))
-    inputs = Inputs(settings.inputs, dim)
+    if settings.depth is not None and features is None:
+        raise InputError("where the depth is among the channels is not known", got=settings.depth, wanted="features")
+    channels = features.channels_of(settings.depth) if features and settings.depth is not None else None
+    inputs = Inputs(settings.inputs, dim, channels=channels)
     head = build_head(
         settings.head,
         dim=inputs.dim,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..cache.settings import FeatureSettings
+from ..cache.settings import Depth, FeatureSettings, depth_text
 from ..errors import InputError
 from .training.settings import TrainSettings
 
@@ -49,8 +49,8 @@ class Recipe:
     published: Published | None = field(default=None)
     backbone: str | None = field(default=None)
     """Name of the backbone whose features it is for; None: any."""
-    depth: int | None = field(default=None)
-    """Trunk blocks of that backbone; None where it has one depth only."""
+    depth: Depth = field(default=None)
+    """Trunk blocks of that backbone."""
 
 
 _FC = TrainSettings(head="fc", proj=0)
@@ -63,6 +63,7 @@ _ANCHOR = TrainSettings(
     options={"anchor.lengths_steps": "4,8,16", "anchor.event_steps": 8},
     max_grad_norm=1.0,
 )
+_STAGE_UNET = TrainSettings(head="stage_unet", proj=0)
 _ACTIONFORMER = TrainSettings(head="actionformer", lr=1e-4, max_grad_norm=1.0)
 _SCORES = TrainSettings(
     head="unet",
@@ -179,6 +180,13 @@ RECIPES: Mapping[str, Recipe] = {
         backbone="x3d_m",
         depth=5,
     ),
+    "x3d_m-unet_gru": Recipe(
+        "U-Net over the stages of the backbone, then a bidirectional GRU",
+        replace(_STAGE_UNET, head="stage_unet+bigru", options={"bigru.dropout": 0.2}),
+        _team_2026(5, None, 47.2, "week7/README.md"),
+        backbone="x3d_m",
+        depth=(2, 3, 4, 5),
+    ),
     "x3d_m-bigru-432": Recipe(
         "bidirectional GRU, two layers, trained longer",
         TrainSettings(
@@ -195,6 +203,7 @@ RECIPES: Mapping[str, Recipe] = {
     # any backbone
     "bigru": Recipe("bidirectional GRU", _BIGRU),
     "unet_gru": Recipe("U-Net with a GRU at the bottom", _UNET_GRU),
+    "stage_unet": Recipe("U-Net over the stages of X3D, from rows of --depth 2,3,4,5", _STAGE_UNET),
     "positions": Recipe("learned positions alone; put it before a neck", TrainSettings(head="positions")),
     "tcn_dilated": Recipe("three dilated convolutions", TrainSettings(head="tcn_dilated")),
     "sgp_block": Recipe("one SGP block as in TriDet", TrainSettings(head="sgp_block")),
@@ -236,13 +245,27 @@ def named_recipe(name: str) -> TrainSettings:
 def other_features(name: str, features: FeatureSettings) -> str:
     """In one line, how features are not those that a recipe is for; empty where they are."""
     recipe = RECIPES[name]
-    if recipe.backbone is None or (recipe.backbone, recipe.depth) == (features.backbone, features.depth):
+    is_for_it = recipe.backbone == features.backbone and holds(features.depth, recipe.depth)
+    if recipe.backbone is None or is_for_it:
         return ""
     wanted, got = (
-        backbone if depth is None else f"{backbone} with {depth} blocks"
+        backbone if depth is None else f"{backbone} with {depth_text(depth)} blocks"
         for backbone, depth in ((recipe.backbone, recipe.depth), (features.backbone, features.depth))
     )
     return f"recipe {name} is for {wanted}, the store holds {got}: its published figures do not compare"
+
+
+def holds(stored: Depth, wanted: Depth) -> bool:
+    """Whether rows of the depths `stored` hold the channels of `wanted`, alone or among others."""
+    return stored == wanted or (isinstance(stored, tuple) and wanted in stored)
+
+
+def suited(settings: TrainSettings, recipe: str, features: FeatureSettings) -> TrainSettings:
+    """A recipe's settings for these rows: the depth that it is for, where they hold several and none is asked for."""
+    depth = RECIPES[recipe].depth
+    if settings.depth is None and isinstance(depth, int) and depth != features.depth and holds(features.depth, depth):
+        return replace(settings, depth=depth)
+    return settings
 
 
 def default_recipe(head: str) -> TrainSettings:

@@ -19,6 +19,7 @@ from .gru import BiGruSettings, UnetGruSettings
 from .positions import PositionsSettings
 from .pyramid import EdConvSettings, TpnSettings
 from .sgp import SgpBlockSettings, SgpSettings
+from .stage_unet import StageUnetSettings
 from .tcn import TcnDilatedSettings, TcnSettings
 from .training.settings import DISPLACEMENT, LOSS_NAMES, LossName
 from .transformer import TransformerSettings
@@ -38,6 +39,7 @@ HEADS: dict[str, NeckSettings | HeadSettings] = {
     "bigru": BiGruSettings(),
     "unet_gru": UnetGruSettings(),
     "unet": UnetSettings(),
+    "stage_unet": StageUnetSettings(),
     "anchor": AnchorSettings(),
     "actionformer": ActionFormerSettings(),
 }

@@ -3,6 +3,7 @@
 Shapes: B clips, T steps, C channels, H x W pixels in, h x w cells out.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,7 +20,8 @@ class ClipBackbone(nn.Module):
     Forward takes normalised float RGB (B, 3, T, H, W) and returns (B, T, C): one row per step, never pooled over time.
 
     Args:
-        trunk: (B, 3, T, H, W) -> (B, C, T, h, w); its tensor names are those of the public weights.
+        trunk: (B, 3, T, H, W) -> (B, C, T, h, w), or a list of these whose channels stand side by side in a row; its
+            tensor names are those of the public weights.
         ahead_steps: row t of the trunk is centred on step t + `ahead_steps` of the clip, >= 0. The rows are moved so
             that row t is centred on step t; the first ones are repeated.
     """
@@ -30,8 +32,9 @@ class ClipBackbone(nn.Module):
         self.ahead_steps = ahead_steps
 
     def forward(self, clips: Tensor) -> Tensor:
-        cells: Tensor = self.trunk(clips)
-        rows = cells.mean(dim=(3, 4)).transpose(1, 2)
+        cells: Tensor | list[Tensor] = self.trunk(clips)
+        means = [each.mean(dim=(3, 4)) for each in (cells if isinstance(cells, list) else [cells])]
+        rows = torch.cat(means, dim=1).transpose(1, 2)
         if self.ahead_steps:
             rows = rows[:, (torch.arange(rows.shape[1], device=rows.device) - self.ahead_steps).clamp(min=0)]
         return rows
@@ -88,16 +91,25 @@ _X3D_DEPTH_FACTOR = {"x3d_l": 5.0}
 
 
 class Blocks(nn.Module):
-    """The first blocks of a pytorchvideo network, one after another."""
+    """The first blocks of a pytorchvideo network, one after another; gives what comes out of some of them.
 
-    def __init__(self, blocks: list[nn.Module]) -> None:
+    Args:
+        blocks: the first ones, each fed by the one before.
+        depths: numbers of blocks, from 1, whose outputs are wanted; by default all blocks.
+    """
+
+    def __init__(self, blocks: list[nn.Module], depths: Sequence[int] = ()) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
+        self.depths = frozenset(depths or [len(blocks)])
 
-    def forward(self, clips: Tensor) -> Tensor:
-        for block in self.blocks:
+    def forward(self, clips: Tensor) -> list[Tensor]:
+        cells = []
+        for depth, block in enumerate(self.blocks, start=1):
             clips = block(clips)
-        return clips
+            if depth in self.depths:
+                cells.append(clips)
+        return cells
 
 
 class DensePairPool(nn.Module):
@@ -107,12 +119,13 @@ class DensePairPool(nn.Module):
         return shifted_max(cells, taps=2, dilation=1, front=0)
 
 
-def build_x3d(name: str, depth: int) -> nn.Module:
-    """X3D trunk: (B, 3, T, H, W) -> (B, 192 at depth 5 or 96 at depth 4, T, ceil(H / 32) or ceil(H / 16), ...).
+def build_x3d(name: str, depths: Sequence[int]) -> nn.Module:
+    """X3D trunk: (B, 3, T, H, W) -> per depth (B, C, T, h, w), from 24 channels at half the size for depth 1 (the stem)
+    to 192 at ceil(H / 32) for depth 5.
 
     Args:
         name: `x3d_xs`, `x3d_s`, `x3d_m` or `x3d_l`; xs, s and m are one network, trained on different clips.
-        depth: blocks kept, the stem counts as one.
+        depths: blocks whose outputs are wanted, ascending; the stem counts as one.
     """
     x3d = import_with_torchvision("pytorchvideo.models.x3d")
     clip_length, crop_size = _X3D_INPUT[name]
@@ -122,7 +135,7 @@ def build_x3d(name: str, depth: int) -> nn.Module:
         depth_factor=_X3D_DEPTH_FACTOR.get(name, 2.2),
         inner_act=nn.SiLU,  # the library's own Swish has no working backward pass in today's torch
     )
-    return Blocks(list(net.blocks[:depth]))
+    return Blocks(list(net.blocks[: depths[-1]]), depths)
 
 
 def build_resnet3d(name: Literal["i3d_r50", "slow_r50"]) -> nn.Module:

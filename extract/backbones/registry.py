@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ...cache.settings import Depth, depth_text
 from ...errors import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class BackboneSpec:
     """RGB in [0, 1] is divided by it after the mean is subtracted."""
     native_size: int
     """Pixels of the square that the weights were trained on; other sizes work."""
-    build: Callable[[int | None], nn.Module]
+    build: Callable[[Depth], nn.Module]
     """Depth -> module (randomly initialised)."""
     urls: Mapping[str, str]
     """Weights by name: a download address, or `timm:NAME.TAG` for timm's own loader."""
@@ -61,7 +62,7 @@ class BackboneSpec:
     patch: int = 1
     """Pixels: sides of pictures must be multiples of it."""
 
-    def depth(self, asked: int | None) -> int | None:
+    def depth(self, asked: Depth) -> Depth:
         """The depth that is meant: the one asked for, or the default.
 
         Raises:
@@ -69,11 +70,11 @@ class BackboneSpec:
         """
         if asked is None:
             return next(iter(self.outputs))
-        if asked not in self.outputs:
+        if any(depth not in self.outputs for depth in _several(asked)):
             known = [str(depth) for depth in self.outputs if depth is not None]
             raise InputError(
                 "--depth does not fit the backbone",
-                got=asked,
+                got=depth_text(asked),
                 wanted=" or ".join(known) or "no --depth: it has one only",
             )
         return asked
@@ -83,17 +84,25 @@ class BackboneSpec:
         width, height = (max(1, round(side / self.patch)) * self.patch for side in size)
         return width, height
 
-    def output(self, depth: int | None) -> Output:
-        """Channels and receptive field at a depth (None: the default)."""
-        return self.outputs[self.depth(depth)]
+    def output(self, depth: Depth) -> Output:
+        """Channels and receptive field at a depth (None: the default); of several, their channels side by side."""
+        outputs = [self.outputs[each] for each in _several(self.depth(depth))]
+        return Output(sum(each.dim for each in outputs), max(each.receptive_field_steps for each in outputs))
+
+    def depth_dims(self, depth: Depth) -> tuple[int, ...] | None:
+        """Channels of each of several depths; None for one."""
+        return tuple(self.outputs[each].dim for each in depth) if isinstance(depth, tuple) else None
+
+
+def _several(depth: Depth) -> tuple[int | None, ...]:
+    return depth if isinstance(depth, tuple) else (depth,)
 
 
 def _x3d(name: str, native_size: int, outputs: dict[int | None, Output]) -> BackboneSpec:
-    def build(depth: int | None) -> nn.Module:
+    def build(depth: Depth) -> nn.Module:
         from .nets import ClipBackbone, build_x3d
 
-        assert depth is not None
-        return ClipBackbone(build_x3d(name, depth))
+        return ClipBackbone(build_x3d(name, [each for each in _several(depth) if each is not None]))
 
     return BackboneSpec(
         kind="3d",
@@ -109,7 +118,7 @@ def _x3d(name: str, native_size: int, outputs: dict[int | None, Output]) -> Back
 
 
 def _resnet3d(name: Literal["i3d_r50", "slow_r50"], file: str, steps: int) -> BackboneSpec:
-    def build(_depth: int | None) -> nn.Module:
+    def build(_depth: Depth) -> nn.Module:
         from .nets import ClipBackbone, build_resnet3d
 
         return ClipBackbone(build_resnet3d(name))
@@ -126,7 +135,7 @@ def _resnet3d(name: Literal["i3d_r50", "slow_r50"], file: str, steps: int) -> Ba
     )
 
 
-def _i3d(_depth: int | None) -> nn.Module:
+def _i3d(_depth: Depth) -> nn.Module:
     from .i3d import AHEAD_STEPS, InceptionI3d
     from .nets import ClipBackbone
 
@@ -136,7 +145,7 @@ def _i3d(_depth: int | None) -> nn.Module:
 def _timm(
     name: str, dim: int, mean: Rgb, std: Rgb, *, native_size: int = 224, head: str = "classifier"
 ) -> BackboneSpec:
-    def build(_depth: int | None) -> nn.Module:
+    def build(_depth: Depth) -> nn.Module:
         from .nets import FrameBackbone, build_timm
 
         return FrameBackbone(build_timm(name))
@@ -153,8 +162,8 @@ def _timm(
     )
 
 
-_X3D_SMALL: dict[int | None, Output] = {5: Output(192, 57), 4: Output(96, 43)}
-_X3D_LARGE: dict[int | None, Output] = {5: Output(192, 115), 4: Output(96, 85)}
+_X3D_SMALL: dict[int | None, Output] = {5: Output(192, 57), 4: Output(96, 43), 3: Output(48, 21), 2: Output(24, 11)}
+_X3D_LARGE: dict[int | None, Output] = {5: Output(192, 115), 4: Output(96, 85), 3: Output(48, 35), 2: Output(24, 15)}
 
 BACKBONES: dict[str, BackboneSpec] = {
     "x3d_xs": _x3d("x3d_xs", 160, _X3D_SMALL),
@@ -199,7 +208,7 @@ def backbone_spec(name: str) -> BackboneSpec:
     return BACKBONES[name]
 
 
-def build_backbone(name: str, depth: int | None = None) -> nn.Module:
+def build_backbone(name: str, depth: Depth = None) -> nn.Module:
     """A backbone with random weights (torch's own seed), in training mode; `weights.load_weights` gives trained ones.
 
     Args:

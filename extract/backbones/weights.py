@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...cache.layout import MAX_CHANNELS
 from ...cache.match import WeightsOrigin
-from ...cache.settings import FeatureSettings
+from ...cache.settings import Depth, FeatureSettings, depth_text
 from ...errors import InputError, reading_record, refuse_differing
 from ...files import file_sha256, read_json
 from .registry import BackboneSpec, Rgb, backbone_spec
@@ -32,8 +32,8 @@ class WeightsRecord:
 
     backbone: str
     """Name in `BACKBONES`, or `timm:NAME`."""
-    depth: int | None
-    """Trunk blocks kept; None where there is one depth only."""
+    depth: Depth
+    """Trunk blocks kept."""
     dim: int
     """Channels of a row."""
     mean: Rgb
@@ -71,13 +71,16 @@ class WeightsRecord:
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
         for name in ("mean", "std"):
             values[name] = tuple(float(each) for each in values.get(name, ()))
-        for name in ("depth", "dim", "stride", "window", "width", "height"):
-            if type(values.get(name)) not in (int, type(None)) or not 0 < (values.get(name) or 1) <= MAX_CHANNELS:
-                raise TypeError(f"{name} is {values[name]!r}"[:80])
+        depth = values.get("depth")
+        numbers = [("depth", each) for each in (depth if isinstance(depth, tuple) else (depth,))]
+        numbers += [(name, values.get(name)) for name in ("dim", "stride", "window", "width", "height")]
+        for name, value in numbers:
+            if type(value) not in (int, type(None)) or not 0 < (value or 1) <= MAX_CHANNELS:
+                raise TypeError(f"{name} is {value!r}"[:80])
         return cls(**values)
 
 
-def load_weights(name: str, depth: int | None, weights: str) -> tuple[nn.Module, WeightsRecord]:
+def load_weights(name: str, depth: Depth, weights: str) -> tuple[nn.Module, WeightsRecord]:
     """Build a backbone and load its weights.
 
     Args:
@@ -239,7 +242,7 @@ def _bind(record: WeightsRecord, bound: Mapping[str, Any], path: Path) -> Weight
         stored = WeightsRecord.from_json(bound)
     for field, asked, held in (
         ("backbone", record.backbone, stored.backbone),
-        ("depth", record.depth, stored.depth),
+        ("depth", depth_text(record.depth), depth_text(stored.depth)),
     ):
         if asked != held:
             raise InputError(

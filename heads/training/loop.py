@@ -154,7 +154,8 @@ def train(
     chosen = choose_matches(store, classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride)
     with locked_run(out):
         torch.manual_seed(settings.seed)
-        model = build_model(settings, dim=store.settings.dim, num_classes=len(chosen.classes))
+        features, num_classes = store.settings, len(chosen.classes)
+        model = build_model(settings, dim=features.dim, num_classes=num_classes, features=features)
         new = RunRecord.new(
             settings, chosen, store.settings, num_parameters=model.num_parameters, store_hint=path_from(out, store.path)
         )

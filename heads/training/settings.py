@@ -92,6 +92,8 @@ class ModelSettings:
     dropout: float | None = None
     """Dropout before the classifier; by default what the head's source has: 0.5, or none for tpn, transformer and
     ed_conv."""
+    depth: int | None = None
+    """Use the channels of this depth alone, of a store that holds several; default: that of the recipe, else all."""
     inputs: InputsName = "raw"
     """What is done to the features first: nothing (raw), mean 0 and deviation 1 over the training rows (standard), or
     for confidences their logits beside them (scores)."""

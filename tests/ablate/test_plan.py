@@ -63,8 +63,9 @@ def test_a_data_set_needs_each_backbone_once(data: Path) -> None:
         "out/stores/i3d.zarr": ("i3d", None),
         "out/stores/x3d_s-4.zarr": ("x3d_s", 4),
         "out/stores/x3d_s.zarr": ("x3d_s", 5),
-        "out/stores/x3d_m.zarr": ("x3d_m", 5),
+        "out/stores/x3d_m-2,3,4,5.zarr": ("x3d_m", (2, 3, 4, 5)),
     }
+    assert stores(plan)["x3d_m-fc"] == stores(plan)["x3d_m-unet_gru"] == "out/stores/x3d_m-2,3,4,5.zarr"
     assert not any(each.is_given for each in plan.stores)
     assert stores(planned(data, asked=options("small"))) == {"small": "out/stores/x3d_s.zarr"}
 

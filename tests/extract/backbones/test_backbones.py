@@ -185,7 +185,7 @@ def test_backward_pass_works_for_finetuning() -> None:
     ("call", "told"),
     [
         (lambda: backbone_spec("x3d"), "x3d_s"),
-        (lambda: build_backbone("x3d_s", 3), "5 or 4"),
+        (lambda: build_backbone("x3d_s", (4, 6)), "5 or 4 or 3 or 2"),
         (lambda: build_backbone("i3d", 5), "no --depth"),
         (lambda: backbone_spec("timm:resnet17"), "resnet"),
     ],
@@ -193,6 +193,18 @@ def test_backward_pass_works_for_finetuning() -> None:
 def test_what_there_is_not(call: Callable[[], object], told: str) -> None:
     with pytest.raises(InputError, match=told):
         call()
+
+
+def test_rows_of_several_depths_are_those_of_each_side_by_side() -> None:
+    pictures = clips(6, (64, 32))
+    together = build_backbone("x3d_xs", (2, 4, 5)).eval()
+    rows = []
+    for depth in (2, 4, 5):
+        alone = build_backbone("x3d_xs", depth).eval()
+        alone.load_state_dict(together.state_dict(), strict=False)
+        rows.append(alone(pictures))
+    torch.testing.assert_close(together(pictures), torch.cat(rows, dim=-1))
+    assert [each.shape[-1] for each in rows] == list(BACKBONES["x3d_xs"].depth_dims((2, 4, 5)) or ())
 
 
 def test_torchvision_serves_timm_and_pytorchvideo() -> None:

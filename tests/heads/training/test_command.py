@@ -78,6 +78,7 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
         "proj": 3,
         "loss": None,
         "dropout": None,
+        "depth": None,
         "inputs": "standard",
         "clip_len": 16,
         "stride": 1,
