@@ -45,16 +45,20 @@ class FrameBackbone(nn.Module):
 
     Args:
         trunk: a timm model; only its `forward_features` is used.
+        shifts: modules in it that move channels between frames, see `temporal_shift`.
     """
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, trunk: nn.Module, shifts: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.trunk = trunk
+        self.shifts = list(shifts)  # a plain list: their tensors have their names in the trunk
         self.num_prefix_tokens = int(getattr(trunk, "num_prefix_tokens", 0))
         self.channels_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, clips: Tensor) -> Tensor:
         num_clips, _, num_steps = clips.shape[:3]
+        for shift in self.shifts:
+            shift.num_steps = int(num_steps)  # type: ignore[assignment]  # a plain number of theirs
         frames = clips.transpose(1, 2).flatten(0, 1)
         rows = self._spatial_mean(self.trunk.forward_features(frames))  # type: ignore[operator]
         return rows.reshape(num_clips, num_steps, rows.shape[-1])

@@ -7,7 +7,7 @@ Time is never pooled; only the mean over space is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ...cache.settings import Depth, depth_text
@@ -190,7 +190,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     "efficientnet_b1": _timm("efficientnet_b1.ra4_e3600_r240_in1k", 1280, _HALF, _HALF, native_size=240),
     "tf_efficientnet_lite0": _timm("tf_efficientnet_lite0.in1k", 1280, _HALF, _HALF),
 }
-"""Every backbone by name. Any other timm model is `timm:NAME`."""
+"""Every backbone by name. Any other timm model is `timm:NAME`; `+tsm`, `+gsm` or `+gsf` lets a 2-D one see time."""
 
 
 def backbone_spec(name: str) -> BackboneSpec:
@@ -199,11 +199,16 @@ def backbone_spec(name: str) -> BackboneSpec:
     Raises:
         InputError: no such backbone.
     """
+    if "+" in name:
+        return _spec_with_shifts(name)
     if name.startswith("timm:"):
         return _spec_from_timm(name.removeprefix("timm:"))
     if name not in BACKBONES:
         raise InputError(
-            "no such backbone", got=name, wanted=f"{', '.join(BACKBONES)}, or timm:NAME", cure="--backbone x3d_s"
+            "no such backbone",
+            got=name,
+            wanted=f"{', '.join(BACKBONES)}, or timm:NAME; a 2-D one with +tsm, +gsm or +gsf behind it",
+            cure="--backbone x3d_s",
         )
     return BACKBONES[name]
 
@@ -223,6 +228,26 @@ def build_backbone(name: str, depth: Depth = None) -> nn.Module:
     """
     spec = backbone_spec(name)
     return spec.build(spec.depth(depth))
+
+
+def _spec_with_shifts(name: str) -> BackboneSpec:
+    """Of `BACKBONE+gsf`: rows depend on their clip, and the weights are those of the plain network to begin with."""
+    from .nets import FrameBackbone
+    from .temporal_shift import insert_shifts
+
+    plain_name, _, kind = name.partition("+")
+    plain = backbone_spec(plain_name)
+    if plain.kind != "2d":
+        raise InputError(f"{plain_name} sees time already", got=name, wanted=f"a 2-D backbone before +{kind}")
+
+    def build(depth: Depth) -> nn.Module:
+        trunk = plain.build(depth).get_submodule("trunk")
+        return FrameBackbone(trunk, insert_shifts(trunk, kind))
+
+    shifts = build(None).shifts
+    assert isinstance(shifts, list)
+    reach = 1 + 2 * sum(shift.reach_steps for shift in shifts)
+    return replace(plain, kind="3d", build=build, outputs={None: Output(plain.output(None).dim, reach)}, stride=2)
 
 
 def _spec_from_timm(name: str) -> BackboneSpec:

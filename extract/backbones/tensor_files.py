@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...files import cache_folder, parse_json
+from .temporal_shift import is_of_shift, our_name
 
 METADATA_KEY = "bas"
 """Of our record in a safetensors file's header."""
@@ -117,10 +118,14 @@ def fit_tensors(
         InputError: missing, unexpected or mis-shaped tensors, with counts and the first few names.
     """
     wanted = used_tensors(module)
+    if getattr(module, "shifts", None):
+        tensors = {our_name(name): tensor for name, tensor in tensors.items()}
     prefix = _common_prefix(tensors, wanted)
     found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix) and n != prefix}
     found = {n: t for n, t in found.items() if not n.endswith(_UNUSED_SUFFIX)}
     shapes = {n: (tuple(found[n].shape), tuple(t.shape)) for n, t in wanted.items() if n in found}
+    if not any(map(is_of_shift, found)):  # a network's own weights, before it saw time
+        wanted = {name: tensor for name, tensor in wanted.items() if not is_of_shift(name)}
     faults = {
         "missing": [n for n in wanted if n not in found],
         "unexpected": [n for n in found if n not in wanted and not n.startswith(head_prefixes)],
