@@ -72,6 +72,8 @@ def finetune(
         given = {**given, "options": {**of_recipe.options, **given.get("options", {})}}
     elif "options" in given:
         given = {**given, "options": of_recipe.options}
+    if recipe and begun is None:
+        asked = with_backbone_of(recipe, asked)
     settings = FinetuneSettings.of(of_recipe, **given, begun_from=begun.weights_sha256 if begun else "")
     data_set = find_sources(sources)
     data_set.raise_errors()
@@ -96,3 +98,13 @@ def finetune(
     if not as_json:
         say(f"{out}: finished. Next: bas extract DATASET --weights {out} --out STORE")
         say(f"          or straight away: bas predict VIDEO --run {out} --out predictions")
+
+
+def with_backbone_of(recipe: str, asked: ExtractOptions) -> ExtractOptions:
+    """Backbone and picture size of the recipe where none are asked for."""
+    from ..heads.recipes import RECIPES
+
+    known = RECIPES[recipe]
+    asked = replace(asked, size=asked.size or known.size)
+    is_given = asked.backbone is not None or (asked.weights is not None and Path(asked.weights).is_dir())  # a run's own
+    return asked if is_given else replace(asked, backbone=known.backbone, depth=known.depth)

@@ -13,7 +13,7 @@ class Published:
     """What others report for a recipe on SoccerNet's test split, in %, end to end, one run."""
 
     map_12: float | None
-    map_10: float
+    map_10: float | None
     team: str
     year: int
     source: str
@@ -51,6 +51,8 @@ class Recipe:
     """Name of the backbone whose features it is for; None: any."""
     depth: Depth = field(default=None)
     """Trunk blocks of that backbone."""
+    size: tuple[int, int] | None = field(default=None)
+    """Width x height of the pictures that it is finetuned on; None: the usual."""
 
 
 _FC = TrainSettings(head="fc", proj=0)
@@ -64,6 +66,10 @@ _ANCHOR = TrainSettings(
     max_grad_norm=1.0,
 )
 _STAGE_UNET = TrainSettings(head="stage_unet", proj=0)
+_SYSTEM = TrainSettings(
+    proj=0, clip_len=100, stride=2, batch=8, lr=1e-3, mixup=0.2, frames_per_epoch=500_000, warmup_epochs=3.0, patience=0
+)
+"""What E2E-Spot and T-DEED share. They draw clips at random; ours start 9 rows apart, in a new order each epoch."""
 _ACTIONFORMER = TrainSettings(head="actionformer", lr=1e-4, max_grad_norm=1.0)
 _SCORES = TrainSettings(
     head="unet",
@@ -200,6 +206,26 @@ RECIPES: Mapping[str, Recipe] = {
         backbone="x3d_m",
         depth=5,
     ),
+    # whole systems, whose backbones must learn: bas finetune
+    "e2e-spot": Recipe(
+        "E2E-Spot: RegNetY with gate shifts, one bidirectional GRU, mixup",
+        replace(_SYSTEM, head="bigru", options={"bigru.hidden": 768, "bigru.num_layers": 1}, epochs=100),
+        backbone="regnety_008+gsm",
+    ),
+    "t-deed": Recipe(
+        "T-DEED: RegNetY with gate-shift-fuse, SGP-mixer encoder-decoder, displacement, mixup",
+        replace(_SYSTEM, head="positions+ed+disp", dilate=4, batch=2, lr=8e-4, epochs=35),
+        Published(
+            map_12=53.59,
+            map_10=None,
+            team="T-DEED",
+            year=2025,
+            source="SoccerNet/sn-teamspotting, README.md",
+            other_system="trained jointly with SoccerNet-v2",
+        ),
+        backbone="regnety_008+gsf",
+        size=(796, 448),
+    ),
     # any backbone
     "bigru": Recipe("bidirectional GRU", _BIGRU),
     "unet_gru": Recipe("U-Net with a GRU at the bottom", _UNET_GRU),
@@ -227,7 +253,11 @@ RECIPES: Mapping[str, Recipe] = {
     ),
 }
 
-SEED_TABLE: tuple[str, ...] = tuple(name for name, recipe in RECIPES.items() if recipe.backbone is not None)
+SYSTEMS: tuple[str, ...] = tuple(name for name, recipe in RECIPES.items() if "+" in (recipe.backbone or ""))
+"""Systems whose backbone sees time through modules that nobody has pretrained: they must be finetuned."""
+SEED_TABLE: tuple[str, ...] = tuple(
+    name for name, recipe in RECIPES.items() if recipe.backbone is not None and name not in SYSTEMS
+)
 """What is published for SoccerNet, the heads that its authors left unfinished, and what other teams published."""
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from bas.commands.finetune import with_backbone_of
 from bas.data.synthetic import write_match
+from bas.extract.options import ExtractOptions
 from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings
 
@@ -112,3 +114,13 @@ def test_what_cannot_be_used_ends_with_two(
     assert told.startswith(("bas: error: ", "Usage: "))
     assert message in told, told
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_recipe_brings_backbone_and_size_where_none_are_asked_for(tmp_path: Path) -> None:
+    system = with_backbone_of("t-deed", ExtractOptions(weights="none"))
+    assert (system.backbone, system.size, system.weights) == ("regnety_008+gsf", (796, 448), "none")
+    stages = with_backbone_of("x3d_m-unet_gru", ExtractOptions(size=(96, 64)))
+    assert (stages.backbone, stages.depth, stages.size) == ("x3d_m", (2, 3, 4, 5), (96, 64))
+    assert with_backbone_of("t-deed", ExtractOptions(backbone="x3d_s")).backbone == "x3d_s"
+    assert with_backbone_of("fc", ExtractOptions(weights=str(tmp_path))).backbone is None  # a run says it itself
+    assert with_backbone_of("small", ExtractOptions()) == ExtractOptions()

@@ -354,6 +354,8 @@ class RunRecord:
             found.append("it was trained on synthetic matches only: what it says of real football means nothing")
         if self.features.weights == "none" and not (self.is_finetuned or self.features.is_imported):
             found.append("it was trained on features of random weights: extract with pretrained ones to spot actions")
+        if "+" in self.features.backbone and self.features.weights == "imagenet" and not self.is_finetuned:
+            found.append("the modules of its backbone that see time were never trained: bas finetune trains them")
         return tuple(found)
 
     @property
