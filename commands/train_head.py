@@ -1,5 +1,6 @@
 """The command `bas train-head`, and what a person sees of any training. Nothing imports torch before it runs."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _TOLERANCE_SECONDS = 0.5
 """To either side, of the metric at 1 s."""
+_FORECAST_SECONDS, _MUCH_WAITING = 60.0, 0.2
 
 PANELS = {
     "Head": ("head", "options", "proj", "loss", "dropout", "inputs", "depth"),
@@ -103,12 +105,21 @@ def settings_of(recipe: str | None, given: dict[str, Any]) -> TrainSettings:
     return replace(chosen, **changes)
 
 
+def forecast(latest: "EpochProgress") -> str:
+    """How long a run will take, and what it waits for, in one line."""
+    waiting = f"{100 * latest.waiting_share:.0f} % of the time so far is spent waiting for clips"
+    limit = f"the limit is decoding, {waiting}: more --decode-threads, or small copies by bas data proxy"
+    if latest.waiting_share < _MUCH_WAITING:
+        limit = f"the limit is the network, {waiting}" if latest.waiting_share else "the limit is the network"
+    return f"about {duration(latest.seconds_left)} of training left, should it not stop early; {limit}"
+
+
 def training_progress(progress: Progress) -> "TrainingProgress":
     """Callbacks of training that show steps on the bar of a `ProgressView`, and a line per epoch."""
     from ..heads.training.loop import TrainingProgress
 
     now: EpochProgress | None = None
-    headline = "mAP"
+    headline, forecast_at = "mAP", time.monotonic() + _FORECAST_SECONDS
 
     def started(record: "RunRecord", data: str, state: "LoopState") -> None:
         nonlocal headline
@@ -136,8 +147,11 @@ def training_progress(progress: Progress) -> "TrainingProgress":
             progress.advanced("", done, now.epochs * now.num_steps, f"epoch {now.epoch}/{now.epochs}, {words}")
 
     def advanced(latest: "EpochProgress") -> None:
-        nonlocal now
+        nonlocal now, forecast_at
         now = latest
+        if time.monotonic() > forecast_at:
+            forecast_at = float("inf")  # once
+            progress.note(forecast(latest))
         waiting = f", waiting for clips {100 * latest.waiting_share:.0f} %" if latest.waiting_share else ""
         show_bar(f"loss {latest.loss:.4f}{waiting}, at most {duration(latest.seconds_left)} left")
 

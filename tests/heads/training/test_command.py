@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bas.cache.store import FeatureStore
+from bas.commands.train_head import forecast
 from bas.heads.training.checkpoint import RunRecord
+from bas.heads.training.loop import EpochProgress
 
 Cli = Callable[..., int]
 TINY = ("--head", "tcn", "--clip-len", 16, "--hop", 4, "--frames-per-epoch", 384, "--epochs", 1, "--device", "cpu")
@@ -198,3 +201,10 @@ def test_folders_that_do_not_fit_end_with_code_2(
         assert bas("train-head", where, "--out", tmp_path / out, *TINY, *options) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_after_a_minute_a_run_says_how_long_it_takes_and_why() -> None:
+    looks = EpochProgress(epoch=1, epochs=8, step=40, num_steps=100, loss=1.0, seconds_left=7200)
+    assert forecast(looks) == "about 2.0 h of training left, should it not stop early; the limit is the network"
+    assert "the limit is the network, 3 % of the time" in forecast(replace(looks, waiting_share=0.03))
+    assert "the limit is decoding, 60 % of the time" in forecast(replace(looks, waiting_share=0.6))
