@@ -16,6 +16,7 @@ from .layout import MAX_CHANNELS
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
+Pool = Literal["mean", "cls", "both", "repeat"]
 Scaler = Literal["swscale-bicubic", "swscale-bilinear", "swscale-area", "swscale-lanczos", "torch-bilinear"]
 IMPORTED = "import:"
 """Begins the backbone's name where the rows were imported: another program made them."""
@@ -36,11 +37,11 @@ class FeatureSettings:
     """
 
     backbone: str
-    """Name in `BACKBONES`, `timm:NAME`, or `import:KIND` of rows that another program made."""
+    """Name in `BACKBONES`, `timm:NAME`, `hf:NAME`, or `import:KIND` of rows that another program made."""
     depth: int | None
     """Number of trunk blocks kept (X3D: 4 or 5); None where the backbone has one depth only."""
     weights: str
-    """Where the weights came from: `kinetics`, `imagenet`, `none`, or the weights file's name; imported: the model."""
+    """Where the weights came from: `kinetics`, `imagenet`, `hub`, `none`, or the file's name; imported: the model."""
     weights_sha256: str
     """Hash of the loaded tensors (names, shapes, values), so that a renamed or replaced file is noticed."""
     dim: int
@@ -72,6 +73,9 @@ class FeatureSettings:
     reduction: str | None = None
     """Of rows that `bas cache pca` reduced: kind and SHA-256, see `Reduction.name`. Left out of JSON and key where
     there is none, so that keys of full stores are what they were before it existed."""
+    pool: Pool = "mean"
+    """How tokens become a row: `mean` over space, `cls`: the class token, `both`: class token, then mean; `repeat`: of
+    a video transformer, the mean over a tubelet for both of its frames. `mean` is left out of JSON and key likewise."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "width", "height", "window", "hop", "stride"):
@@ -96,6 +100,7 @@ class FeatureSettings:
             ("fit", get_args(Fit)),
             ("scaler", get_args(Scaler)),
             ("dtype", ("float16", "uint8")),
+            ("pool", get_args(Pool)),
         ):
             if getattr(self, name) not in allowed:
                 raise InputError(f"setting {name!r} is not known", got=getattr(self, name), wanted=", ".join(allowed))
@@ -153,10 +158,12 @@ class FeatureSettings:
         return self.reduction is not None and self.reduction.startswith("pca-")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, in field order; without `reduction` where there is none."""
+        """Plain JSON values, in field order; without `reduction` and `pool` where they are the default."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         if values["reduction"] is None:
             del values["reduction"]
+        if values["pool"] == "mean":
+            del values["pool"]
         return values
 
     @classmethod
