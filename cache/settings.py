@@ -16,6 +16,7 @@ from .layout import MAX_CHANNELS
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
+Pool = Literal["mean", "cls", "both", "repeat"]
 Scaler = Literal["swscale-bicubic", "swscale-bilinear", "swscale-area", "swscale-lanczos", "torch-bilinear"]
 Depth = int | tuple[int, ...] | None
 """Trunk blocks of a backbone that are kept. Several: a row holds the channels of each, one after the other. None: the
@@ -27,7 +28,8 @@ REDUCED_CURE = (
     "the components that are there"
 )
 """What to do where rows are wanted in a reduced store."""
-_OPTIONAL = ("reduction", "depth_dims")
+_OPTIONAL = {"reduction": None, "depth_dims": None, "pool": "mean"}
+"""Fields that are left out of JSON and key where they have these values: they came later."""
 _REDUCTION = re.compile(r"(pca-[1-9][0-9]*|uint8|pca-[1-9][0-9]*\+uint8):[0-9a-f]{64}")
 
 
@@ -40,11 +42,11 @@ class FeatureSettings:
     """
 
     backbone: str
-    """Name in `BACKBONES`, `timm:NAME`, or `import:KIND` of rows that another program made."""
+    """Name in `BACKBONES`, `timm:NAME`, `hf:NAME`, or `import:KIND` of rows that another program made."""
     depth: Depth
     """Number of trunk blocks kept (X3D: 2 to 5), or several."""
     weights: str
-    """Where the weights came from: `kinetics`, `imagenet`, `none`, or the weights file's name; imported: the model."""
+    """Where the weights came from: `kinetics`, `imagenet`, `hub`, `none`, or the file's name; imported: the model."""
     weights_sha256: str
     """Hash of the loaded tensors (names, shapes, values), so that a renamed or replaced file is noticed."""
     dim: int
@@ -78,6 +80,9 @@ class FeatureSettings:
     there is none, so that keys of full stores are what they were before it existed."""
     depth_dims: tuple[int, ...] | None = None
     """Channels of each depth, where rows hold several; else left out of JSON and key."""
+    pool: Pool = "mean"
+    """How tokens become a row: `mean` over space, `cls`: the class token, `both`: class token, then mean; `repeat`: of
+    a video transformer, the mean over a tubelet for both of its frames. `mean` is left out of JSON and key likewise."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "width", "height", "window", "hop", "stride"):
@@ -106,6 +111,7 @@ class FeatureSettings:
             ("fit", get_args(Fit)),
             ("scaler", get_args(Scaler)),
             ("dtype", ("float16", "uint8")),
+            ("pool", get_args(Pool)),
         ):
             if getattr(self, name) not in allowed:
                 raise InputError(f"setting {name!r} is not known", got=getattr(self, name), wanted=", ".join(allowed))
@@ -163,9 +169,9 @@ class FeatureSettings:
         return self.reduction is not None and self.reduction.startswith("pca-")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, in field order; without `reduction` and `depth_dims` where there are none."""
+        """Plain JSON values, in field order; without what is in `_OPTIONAL` where it is the default."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}
+        return {name: value for name, value in values.items() if name not in _OPTIONAL or value != _OPTIONAL[name]}
 
     @classmethod
     def from_json(cls, record: object, *, where: str = "the store") -> "FeatureSettings":

@@ -13,7 +13,7 @@ from .settings_options import with_options
 from .show import ProgressView, show, summary_view
 
 PANELS = {
-    "Backbone": ("backbone", "depth", "weights", "size", "fit", "scaler", "views"),
+    "Backbone": ("backbone", "depth", "pool", "weights", "size", "fit", "scaler", "views"),
     "Rows": ("fps", "window", "hop", "blend", "stride"),
     "Run": ("engine", "device", "batch", "decode_threads", "max_bad_share"),
 }

@@ -15,7 +15,7 @@ from .train_head import NAMES, run_view, settings_of, training_progress
 from .train_head import PANELS as HEAD_PANELS
 
 PANELS: dict[str, dict[str, tuple[str, ...]]] = {
-    "asked": {"Backbone": ("backbone", "depth", "weights", "size", "fps")},
+    "asked": {"Backbone": ("backbone", "depth", "pool", "weights", "size", "fps")},
     "given": {
         "Backbone": ("unfreeze", "backbone_lr", "norm", "augment", "accumulate"),
         # views are of stores; the depth is that of the backbone

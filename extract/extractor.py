@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from ..cache.match import WeightsOrigin
-from ..cache.settings import REDUCED_CURE, Depth, FeatureSettings, depth_text
+from ..cache.settings import REDUCED_CURE, Depth, FeatureSettings, Pool, depth_text
 from ..errors import InputError
 from .backbones.registry import BackboneSpec, backbone_spec
 from .backbones.weights import BACKBONE, KNOWN_NAMES, WeightsRecord, finetuned_run, load_weights, weights_origin
@@ -40,6 +40,7 @@ def follow_run(options: ExtractOptions) -> ExtractOptions:
     held: dict[str, Any] = {
         "backbone": features.backbone,
         "depth": features.depth,
+        "pool": features.pool,
         "size": (features.width, features.height),
         "fit": features.fit,
         "scaler": features.scaler,
@@ -67,8 +68,8 @@ def _option(value: object) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> tuple[str, Depth, str]:
-    """Backbone, depth and weights to load: options first, then the store, then defaults.
+def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> tuple[str, Depth, str, Pool]:
+    """Backbone, depth, weights and pool, as `load_weights` takes them: options first, then the store, then defaults.
 
     Raises:
         InputError: the store was made with a weights file and none is named now, or its rows were imported or reduced.
@@ -86,12 +87,13 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
             cure="extract into another --out; verify it without --videos",
         )
     backbone = options.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
-    depth = options.depth
+    depth, pool = options.depth, options.pool
     assert not isinstance(depth, str)  # the options have read it
-    if depth is None and stored is not None and stored.backbone == backbone:
-        depth = stored.depth
+    if stored is not None and stored.backbone == backbone:
+        depth, pool = depth or stored.depth, pool or stored.pool
+    pool = pool or "mean"
     if options.weights is not None:
-        return backbone, depth, options.weights
+        return backbone, depth, options.weights, pool
     if stored is not None:
         if stored.weights not in KNOWN_NAMES:
             raise InputError(
@@ -99,8 +101,8 @@ def choose_weights(options: ExtractOptions, stored: FeatureSettings | None) -> t
                 wanted=f"the file {stored.weights}, tensors SHA-256 {stored.weights_sha256[:12]}...",
                 cure="--weights FILE" + (", or the folder of the finetuned run" if stored.weights == BACKBONE else ""),
             )
-        return backbone, depth, stored.weights
-    return backbone, depth, next(iter(backbone_spec(backbone).urls))
+        return backbone, depth, stored.weights, pool
+    return backbone, depth, next(iter(backbone_spec(backbone, pool).urls)), pool
 
 
 def resolve_settings(
@@ -118,8 +120,11 @@ def resolve_settings(
         InputError: the weights' record or the store says otherwise; names the fields.
     """
     two_d = spec.kind == "2d"
-    default = spec.nearest_size(DEFAULT_SIZE)
+    default = spec.size or spec.nearest_size(DEFAULT_SIZE)
     trained_size = (record.width, record.height) if record.width and record.height else None
+    trained_window = record.window
+    if spec.is_fixed:
+        trained_size, trained_window = spec.size, spec.window
     size = _agreed("size", options.size, trained_size, (stored.width, stored.height) if stored else None, default)
     if size != spec.nearest_size(size):
         raise InputError(
@@ -131,7 +136,13 @@ def resolve_settings(
     window = (
         1
         if two_d
-        else _agreed("window", options.window, record.window, stored.window if stored else None, DEFAULT_WINDOW)
+        else _agreed(
+            "window",
+            options.window,
+            trained_window,
+            stored.window if stored else None,
+            spec.window or DEFAULT_WINDOW,
+        )
     )
     stride = (
         1 if two_d else _agreed("stride", options.stride, record.stride, stored.stride if stored else None, spec.stride)
@@ -155,6 +166,7 @@ def resolve_settings(
         stride=stride,
         mean=record.mean,
         std=record.std,
+        pool=record.pool,
     )
     if two_d and any(value not in (None, 1) for value in (options.window, options.hop, options.stride)):
         raise InputError(
@@ -210,8 +222,8 @@ class Extractor:
         Raises:
             InputError: the rows were imported, no weights file is named where one is needed, or it holds others.
         """
-        name, depth, weights = choose_weights(ExtractOptions(weights=weights), settings)
-        module, record = load_weights(name, depth, weights)
+        name, depth, weights, pool = choose_weights(ExtractOptions(weights=weights), settings)
+        module, record = load_weights(name, depth, weights, pool)
         if record.weights_sha256 != settings.weights_sha256:
             raise InputError(
                 "other weights than these features were made with",
@@ -299,6 +311,7 @@ def unscaled_size(info: VideoInfo, settings: FeatureSettings) -> tuple[int, int]
 def describe_settings(settings: FeatureSettings) -> str:
     """Settings in one line for people."""
     depth = f" depth {depth_text(settings.depth)}" if settings.depth is not None else ""
+    depth += f" pool {settings.pool}" if settings.pool != "mean" else ""
     plan = "each frame by itself"
     if settings.window > 1:
         plan = f"window {settings.window} hop {settings.hop} {settings.blend} stride {settings.stride}"

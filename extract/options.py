@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.settings import Blend, Depth, Fit, Scaler, parse_depth
+from ..cache.settings import Blend, Depth, Fit, Pool, Scaler, parse_depth
 from ..errors import InputError
 
 Clips = npt.NDArray[np.uint8]
@@ -28,15 +28,19 @@ class ExtractOptions:
     """What decides a feature. None: as in the store where it exists, else as the weights say, else the default."""
 
     backbone: str | None = None
-    """Backbone: x3d_s (default), i3d, tf_efficientnet_lite0, ... (`bas weights` lists them), or timm:NAME."""
+    """Backbone: x3d_s (default), i3d, tf_efficientnet_lite0, ... (`bas weights` lists them), timm:NAME, or hf:ORG/NAME
+    and hf:FOLDER for video transformers; +tsm, +gsm or +gsf behind a 2-D one lets it see time."""
     depth: Depth | str = None
     """Trunk blocks of X3D that are kept: 5 (192 channels, default), 4 (96), 3 (48) or 2 (24); 2,3,4,5: rows hold the
     channels of each, one after the other."""
+    pool: Pool | None = None
+    """How tokens become a row: mean over space (default); cls: the class token of a vision transformer; both: the two
+    side by side; repeat: of a video transformer, one pass, whose rows serve two frames each."""
     weights: str | None = None
-    """Weights: kinetics, imagenet, none (random), a file, or the folder of a finetuned run, whose settings are then
-    followed; default: those that the backbone is known by."""
+    """Weights: kinetics, imagenet, hub, none (random), a file, or the folder of a finetuned run, whose settings are
+    then followed; default: those that the backbone is known by."""
     size: tuple[int, int] | None = None
-    """Width x height of the pictures that the backbone sees; default 398x224."""
+    """Width x height of the pictures that the backbone sees; default 398x224, hf: their own."""
     fit: Fit | None = None
     """How a video of another aspect is brought to that size: pad adds black bars (default), stretch distorts."""
     scaler: Scaler | None = None
@@ -44,7 +48,7 @@ class ExtractOptions:
     fps: str | None = None
     """Rows per second, a number or fraction such as 30000/1001; source: the video's own rate; default 25."""
     window: int | None = None
-    """Steps in one clip of a 3-D backbone; default 50."""
+    """Steps in one clip of a 3-D backbone; default 50, hf: their own."""
     hop: int | None = None
     """Steps between the starts of neighbouring clips; default half the window."""
     blend: Blend | None = None

@@ -176,8 +176,8 @@ def settled(store_path: Path, options: ExtractOptions, run: ExtractRunOptions) -
     """
     stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
     options = follow_run(options)
-    name, depth, weights = choose_weights(options, stored.settings if stored else None)
-    module, record = load_weights(name, depth, weights)
+    name, depth, weights, pool = choose_weights(options, stored.settings if stored else None)
+    module, record = load_weights(name, depth, weights, pool)
     settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
     if record.backbone.startswith("timm:"):
         require_rows(module, name=record.backbone, width=settings.width, height=settings.height, dim=settings.dim)
@@ -396,7 +396,7 @@ def _prepared(setup: _Setup) -> Extraction:
     except InputError as error:
         raise InputError(f"{setup.store_path}: not as the driver sees it", got=error.what, cure=_SAME_PATHS) from error
     settings = setup.settings
-    module, record = load_weights(settings.backbone, settings.depth, setup.weights)
+    module, record = load_weights(settings.backbone, settings.depth, setup.weights, settings.pool)
     if store.settings.key() != settings.key() or record.weights_sha256 != settings.weights_sha256:
         raise InputError(f"{setup.store_path}: other settings or weights than the driver sees", cure=_SAME_PATHS)
     device, cores = ray_place()

@@ -105,7 +105,9 @@ class Start:
         if self.head is None:
             return
         old, theirs, mine = self.head.record.settings, self.head.record.features, self.features
-        wrong = [name for name in ("backbone", "depth", "dim", "weights_sha256") if name in mine.differing(theirs)]
+        wrong = [
+            name for name in ("backbone", "depth", "pool", "dim", "weights_sha256") if name in mine.differing(theirs)
+        ]
         refuse_differing(
             wrong,
             f"--from {self.head.folder}: its head is for another backbone",

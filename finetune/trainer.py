@@ -213,7 +213,8 @@ class ClipTrainer:
         """Read them."""
         self.fabric.barrier()  # until they are written
         read_weights(folder / BEST, self.kept_model.spotting)
-        backbone, self.kept = load_weights(self.record.backbone, self.record.depth, str(folder / BACKBONE))
+        record = self.record
+        backbone, self.kept = load_weights(record.backbone, record.depth, str(folder / BACKBONE), record.pool)
         self.kept_model.backbone.load_state_dict(backbone.state_dict())
 
     def fit_inputs(self) -> None:

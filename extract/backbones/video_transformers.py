@@ -1,0 +1,277 @@
+"""Video transformers of the library `transformers`, by a name on the Hugging Face hub or a folder: `hf:NAME`.
+
+They cut clips into tubelets, patches of two frames: T frames give T / 2 rows of tokens. One row per frame is made of
+two passes a frame apart, whose rows are interleaved: row j is then the tubelet of the frames (j, j + 1), half a step
+ahead of frame j, and the mean of the rows j - 1 and j is centred on frame j. With `--pool repeat` there is one pass,
+and both frames of a tubelet get its row, half a step ahead of one and behind the other.
+
+Letters: B clips, T steps, L frames of one pass (even), N tokens, C channels.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...cache.settings import Depth, Pool
+from ...errors import InputError, reading_record
+from ...files import read_json
+from .registry import HUB, IMAGENET, IMAGENET_STD, BackboneSpec, Output, require_pool
+from .torchvision_compat import import_with_torchvision
+
+_TUBELET = 2
+"""Frames of a tubelet; all public weights have it."""
+_GRID = 1 << 12
+"""Patches per side of the grid on which V-JEPA 2's positions are numbered here; no picture has so many."""
+_STRIDES = {"vjepa2-": 6, "videomae-": 4}
+"""Beginning of the last part of a name -> grid frames per step at 25 fps: four frames a second, every fourth frame."""
+_PICTURES = ("video_preprocessor_config.json", "preprocessor_config.json")
+"""Files that may hold mean and deviation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """What differs between the architectures."""
+
+    config: str
+    """Class of the library."""
+    model: str
+    """Class of the library."""
+    num_frames: str
+    """Field of the configuration: frames of a clip."""
+    size: str
+    """Field of the configuration: side of a picture, or height and width."""
+    is_fixed: bool
+    """Whether its positions are for one clip length and picture size only."""
+    trunk: str
+    """Submodule of the model that makes rows; empty: the model."""
+    tokens: Callable[[Any, Tensor], Tensor]
+    """(trunk, frames (B, L, 3, H, W)) -> (B, N, C), those of one tubelet after those of another."""
+
+
+def _vjepa2_tokens(encoder: Any, frames: Tensor) -> Tensor:
+    """The encoder's own forward pass, which numbers positions as if every picture were the square of its configuration;
+    here they are those of the picture that there is."""
+    patch = encoder.config.patch_size
+    axes = (torch.arange(side, device=frames.device) for side in (frames.shape[1] // _TUBELET, *_grid(frames, patch)))
+    step, row, column = torch.meshgrid(*axes, indexing="ij")
+    positions = ((step * _GRID + row) * _GRID + column).reshape(1, -1)
+    tokens = encoder.embeddings(frames)
+    for layer in encoder.layer:
+        layer.attention.grid_size = _GRID
+        tokens = layer(tokens, positions)[0]
+    normed: Tensor = encoder.layernorm(tokens)
+    return normed
+
+
+def _grid(frames: Tensor, patch: int) -> tuple[int, int]:
+    return frames.shape[3] // patch, frames.shape[4] // patch
+
+
+def _videomae_tokens(model: Any, frames: Tensor) -> Tensor:
+    tokens: Tensor = model(frames).last_hidden_state
+    return tokens
+
+
+_FAMILIES = {
+    "vjepa2": _Family(
+        config="VJEPA2Config",
+        model="VJEPA2Model",
+        num_frames="frames_per_clip",
+        size="crop_size",
+        is_fixed=False,
+        trunk="encoder",
+        tokens=_vjepa2_tokens,
+    ),
+    "videomae": _Family(
+        config="VideoMAEConfig",
+        model="VideoMAEModel",
+        num_frames="num_frames",
+        size="image_size",
+        is_fixed=True,
+        trunk="",
+        tokens=_videomae_tokens,
+    ),
+}
+"""By `model_type` of the configuration."""
+
+
+class TubeletBackbone(nn.Module):
+    """A video transformer, then the mean over the patches of a tubelet. Forward as in `ClipBackbone`.
+
+    Args:
+        trunk: what `tokens` takes.
+        tokens: as in `_Family`.
+        num_frames: frames of every pass, where it takes no other number: shorter clips are filled up with their last
+            frame. None: any even number.
+        passes: 2: interleaved, a row is the mean of the two tubelets that its frame is in; 1: each row is repeated.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, tokens: Callable[[Any, Tensor], Tensor], *, num_frames: int | None, passes: int
+    ) -> None:
+        super().__init__()
+        self.trunk, self.tokens, self.num_frames, self.passes = trunk, tokens, num_frames, passes
+
+    def forward(self, clips: Tensor) -> Tensor:
+        num_steps = clips.shape[2]
+        length = self.num_frames or num_steps + num_steps % _TUBELET
+        if num_steps > length:
+            raise InputError("a clip is longer than this backbone takes", got=num_steps, wanted=length)
+        frames = clips.transpose(1, 2)
+        passes = [self._tubelets(frames, first, length) for first in range(self.passes)]  # each (B, L / 2, C)
+        if self.passes == 1:
+            return passes[0].repeat_interleave(_TUBELET, dim=1)[:, :num_steps]
+        rows = torch.stack(passes, dim=2).flatten(1, 2)[:, :num_steps]  # row j: frames (j, j + 1)
+        return (rows + torch.cat([rows[:, :1], rows[:, :-1]], dim=1)) / 2
+
+    def _tubelets(self, frames: Tensor, first: int, length: int) -> Tensor:
+        steps = torch.arange(first, first + length, device=frames.device).clamp(max=frames.shape[1] - 1)
+        tokens = self.tokens(self.trunk, frames[:, steps])
+        return tokens.reshape(len(tokens), length // _TUBELET, -1, tokens.shape[-1]).mean(dim=2)
+
+
+def spec_from_hub(name: str, pool: Pool) -> BackboneSpec:
+    """What a repository or folder says of its model.
+
+    Args:
+        name: `ORG/NAME`, or a folder with config.json.
+        pool: `mean` (two passes) or `repeat` (one).
+
+    Raises:
+        InputError: there is none, it is damaged, of an architecture that is not known, or `transformers` is missing.
+    """
+    require_pool(f"{HUB}{name}", pool, ("mean", "repeat"))
+    family, config = _configuration(name)
+    with reading_record(f"{HUB}{name}: config.json does not describe a model that works here"):
+        size, patch = getattr(config, family.size), config.patch_size
+        height, width = (size, size) if isinstance(size, int) else map(int, size)
+        num_frames = int(getattr(config, family.num_frames))
+        if config.tubelet_size != _TUBELET or num_frames % _TUBELET or not isinstance(patch, int):
+            raise ValueError(f"tubelet_size {config.tubelet_size}, {num_frames} frames, patch_size {patch}")
+        mean, std = _colours(name)
+
+    def build(_depth: Depth) -> nn.Module:
+        try:
+            trunk = getattr(_library(), family.model)(config).get_submodule(family.trunk)
+        except Exception as error:  # whatever the library says about numbers that do not go together
+            raise _unusable(name, "transformers cannot build the model of its config.json", error) from None
+        only = num_frames if family.is_fixed else None
+        return TubeletBackbone(trunk, family.tokens, num_frames=only, passes=1 if pool == "repeat" else _TUBELET)
+
+    return BackboneSpec(
+        kind="3d",
+        outputs={None: Output(config.hidden_size, num_frames)},
+        mean=mean,
+        std=std,
+        native_size=height,
+        build=build,
+        urls={"hub": f"{HUB}{name}"},
+        head_prefixes=("decoder.", "predictor.", "pooler.", "classifier.", "fc_norm.", "mask_token"),
+        stride=next((stride for begin, stride in _STRIDES.items() if Path(name).name.startswith(begin)), 1),
+        patch=patch,
+        window=num_frames,
+        size=(width, height),
+        is_fixed=family.is_fixed,
+    )
+
+
+def hub_tensors(name: str) -> Mapping[str, Tensor]:
+    """The tensors of the trunk, from the repository's or folder's safetensors files.
+
+    Raises:
+        InputError: it has none, they are damaged, or some of the trunk's are missing.
+    """
+    family, config = _configuration(name)
+    folder = _folder(name, "*.json", "*.safetensors")
+    try:
+        model, told = getattr(_library(), family.model).from_pretrained(
+            folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # OSError, safetensors' own, RuntimeError of shapes: as the library passes them on
+        raise _unusable(name, "its weights cannot be loaded", error, wanted="model.safetensors") from None
+    tensors: Mapping[str, Tensor] = model.get_submodule(family.trunk).state_dict()
+    missing = sorted(name for name in told["missing_keys"] if name.startswith(family.trunk))
+    if missing:
+        raise InputError(
+            f"{HUB}{name}: its weights do not hold the whole model",
+            got=f"{len(missing)} tensors missing, such as {', '.join(missing[:3])}",
+            wanted=f"{len(tensors)} tensors",
+            cure="fetch it again",
+        )
+    return tensors
+
+
+def _configuration(name: str) -> tuple[_Family, Any]:
+    """Family and the library's own configuration object."""
+    path = _folder(name, "*.json") / "config.json"
+    record = read_json(path)
+    kind = record.get("model_type") if isinstance(record, dict) else None
+    if not isinstance(kind, str) or kind not in _FAMILIES:
+        raise InputError(
+            f"{HUB}{name}: no architecture that is known here",
+            got=f"model_type {kind!r}"[:80],
+            wanted=" or ".join(_FAMILIES) + " (code that comes with weights is never run)",
+            cure="another --backbone; `bas weights` lists how they are named",
+        )
+    family = _FAMILIES[kind]
+    try:
+        return family, getattr(_library(), family.config).from_dict(record)
+    except InputError:
+        raise
+    except Exception as error:  # the library's strict dataclasses have errors of their own
+        raise _unusable(name, "config.json is damaged", error) from None
+
+
+def _folder(name: str, *patterns: str) -> Path:
+    """The folder itself, or the hub's files, which its own client keeps in its cache."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except Exception as error:  # network, names, permissions: the client has errors of many kinds
+        raise _unusable(
+            name,
+            "no such folder, and the hub does not give it",
+            error,
+            wanted="ORG/NAME of a repository on huggingface.co, or a folder with config.json and model.safetensors",
+            cure=f"where the hub is reached: hf download {name} --local-dir FOLDER; then --backbone {HUB}FOLDER",
+        ) from None
+
+
+def _colours(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and deviation of RGB, as its preprocessor's file says; ImageNet's where there is none."""
+    folder = _folder(name, "*.json")
+    path = next((folder / file for file in _PICTURES if (folder / file).is_file()), None)
+    if path is None:
+        return IMAGENET, IMAGENET_STD
+    record = read_json(path)
+    (red, green, blue), (*std,) = (map(float, record[key]) for key in ("image_mean", "image_std"))
+    return (red, green, blue), (std[0], std[1], std[2])
+
+
+def _library() -> ModuleType:
+    try:
+        library = import_with_torchvision("transformers")
+    except ImportError:
+        raise InputError(
+            "video transformers need the package transformers",
+            got="it is not installed",
+            cure='pip install "ball-action-spotting[transformers]"',
+        ) from None
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # it lists the tensors of decoders, which are not used
+    library.utils.logging.disable_progress_bar()
+    return library
+
+
+def _unusable(name: str, what: str, error: Exception, *, wanted: str = "", cure: str = "fetch it again") -> InputError:
+    got = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:200]
+    return InputError(f"{HUB}{name}: {what}", got=got, wanted=wanted or None, cure=cure)
