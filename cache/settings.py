@@ -16,7 +16,7 @@ from .layout import MAX_CHANNELS
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
-Pool = Literal["mean", "cls", "both", "repeat"]
+Pool = Literal["mean", "cls", "both", "twice"]
 Scaler = Literal["swscale-bicubic", "swscale-bilinear", "swscale-area", "swscale-lanczos", "torch-bilinear"]
 IMPORTED = "import:"
 """Begins the backbone's name where the rows were imported: another program made them."""
@@ -74,8 +74,8 @@ class FeatureSettings:
     """Of rows that `bas cache pca` reduced: kind and SHA-256, see `Reduction.name`. Left out of JSON and key where
     there is none, so that keys of full stores are what they were before it existed."""
     pool: Pool = "mean"
-    """How tokens become a row: `mean` over space, `cls`: the class token, `both`: class token, then mean; `repeat`: of
-    a video transformer, the mean over a tubelet for both of its frames. `mean` is left out of JSON and key likewise."""
+    """How tokens become a row: `mean` over space, `cls`: the class token, `both`: class token, then mean; `twice`: mean
+    over space of two passes of a video transformer a frame apart. `mean` is left out of JSON and key likewise."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "width", "height", "window", "hop", "stride"):
