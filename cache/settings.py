@@ -16,7 +16,7 @@ from .layout import MAX_CHANNELS
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
-Pool = Literal["mean", "cls", "both", "repeat"]
+Pool = Literal["mean", "cls", "both", "twice"]
 Scaler = Literal["swscale-bicubic", "swscale-bilinear", "swscale-area", "swscale-lanczos", "torch-bilinear"]
 Depth = int | tuple[int, ...] | None
 """Trunk blocks of a backbone that are kept. Several: a row holds the channels of each, one after the other. None: the
@@ -81,8 +81,8 @@ class FeatureSettings:
     depth_dims: tuple[int, ...] | None = None
     """Channels of each depth, where rows hold several; else left out of JSON and key."""
     pool: Pool = "mean"
-    """How tokens become a row: `mean` over space, `cls`: the class token, `both`: class token, then mean; `repeat`: of
-    a video transformer, the mean over a tubelet for both of its frames. `mean` is left out of JSON and key likewise."""
+    """How tokens become a row: `mean` over space, `cls`: the class token, `both`: class token, then mean; `twice`: mean
+    over space of two passes of a video transformer a frame apart. `mean` is left out of JSON and key likewise."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "width", "height", "window", "hop", "stride"):

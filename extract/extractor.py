@@ -161,7 +161,7 @@ def resolve_settings(
         scaler=options.scaler or (stored.scaler if stored else "swscale-bicubic"),
         fps=options.fps or (stored.fps if stored else "25"),
         window=window,
-        hop=1 if two_d else options.hop or stored_hop or max(1, window // 2),
+        hop=1 if two_d else options.hop or stored_hop or spec.hop(window),
         blend="mean" if two_d else options.blend or (stored.blend if stored else "hann"),
         stride=stride,
         mean=record.mean,

@@ -35,7 +35,7 @@ class ExtractOptions:
     channels of each, one after the other."""
     pool: Pool | None = None
     """How tokens become a row: mean over space (default); cls: the class token of a vision transformer; both: the two
-    side by side; repeat: of a video transformer, one pass, whose rows serve two frames each."""
+    side by side; twice: of a video transformer, two passes a frame apart, at twice the cost."""
     weights: str | None = None
     """Weights: kinetics, imagenet, hub, none (random), a file, or the folder of a finetuned run, whose settings are
     then followed; default: those that the backbone is known by."""
@@ -50,7 +50,7 @@ class ExtractOptions:
     window: int | None = None
     """Steps in one clip of a 3-D backbone; default 50, hf: their own."""
     hop: int | None = None
-    """Steps between the starts of neighbouring clips; default half the window."""
+    """Steps between the starts of neighbouring clips; default half the window, hf: odd."""
     blend: Blend | None = None
     """How overlapping clips are averaged; default hann."""
     stride: int | None = None

@@ -76,7 +76,8 @@ def extract(
     progress.note(describe_settings(extractor.settings))
     if run.ray is not None:
         return _extract_on_ray(extractor, data_set, matches, store_path.absolute(), run, weights, progress)
-    progress.note(f"engine {extractor.engine().name}")
+    engine = extractor.engine()
+    progress.note(f"engine {engine.name}" + (f" ({engine.note})" if engine.note else ""))
     return extract_matches(extractor, data_set, matches, store_path, run, progress=progress)
 
 
@@ -199,7 +200,7 @@ def open_for(extractor: Extractor, data_set: DataSet, store_path: Path) -> Featu
 def software_versions() -> dict[str, str]:
     """Versions of what decides a feature's bits, for the store's root attributes."""
     versions = {"bas": __version__}
-    for name in ("torch", "timm", "pytorchvideo", "openvino", "av", "numpy", "zarr"):
+    for name in ("torch", "timm", "transformers", "pytorchvideo", "openvino", "av", "numpy", "zarr"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -69,6 +69,13 @@ class BackboneSpec:
     """Width x height of the pictures that the weights were trained on, where that is the default."""
     is_fixed: bool = False
     """Whether it takes clips and pictures of this window and size only."""
+    frames_per_row: int = 1
+    """2: two steps share a row, so that an odd hop, the default then, centres the blended rows."""
+
+    def hop(self, window: int) -> int:
+        """The default hop: half the window, or a step less where it must be odd."""
+        half = max(1, window // 2)
+        return half - 1 if self.frames_per_row > 1 and half % 2 == 0 else half
 
     def depth(self, asked: Depth) -> Depth:
         """The depth that is meant: the one asked for, or the default.

@@ -1,9 +1,11 @@
 """Video transformers of the library `transformers`, by a name on the Hugging Face hub or a folder: `hf:NAME`.
 
-They cut clips into tubelets, patches of two frames: T frames give T / 2 rows of tokens. One row per frame is made of
-two passes a frame apart, whose rows are interleaved: row j is then the tubelet of the frames (j, j + 1), half a step
-ahead of frame j, and the mean of the rows j - 1 and j is centred on frame j. With `--pool repeat` there is one pass,
-and both frames of a tubelet get its row, half a step ahead of one and behind the other.
+They cut clips into tubelets, patches of two frames: T frames give T / 2 rows of tokens, each centred between its two
+frames. Both get the row, half a step ahead of one and behind the other. Where the hop between overlapping clips is odd,
+a frame is first in its tubelet in one clip and second in the next, and the blended row is centred on it to less than
+half a step: the hop is odd unless asked otherwise. With `--pool twice` a clip is passed twice, a frame apart: row j is
+then the tubelet of the frames (j, j + 1), and the mean of the rows j - 1 and j is centred on frame j. That costs twice
+as much, and is no closer to a clip around each frame than an odd hop (docs/guide/encoders.md has the figures).
 
 Letters: B clips, T steps, L frames of one pass (even), N tokens, C channels.
 """
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from ...cache.settings import Depth, Pool
 from ...errors import InputError, reading_record
 from ...files import read_json
-from .registry import HUB, IMAGENET, IMAGENET_STD, BackboneSpec, Output, require_pool
+from .registry import HUB, IMAGENET, IMAGENET_STD, BackboneSpec, Output, Rgb, require_pool
 from .torchvision_compat import import_with_torchvision
 
 _TUBELET = 2
@@ -57,8 +59,8 @@ class _Family:
 def _vjepa2_tokens(encoder: Any, frames: Tensor) -> Tensor:
     """The encoder's own forward pass, which numbers positions as if every picture were the square of its configuration;
     here they are those of the picture that there is."""
-    patch = encoder.config.patch_size
-    axes = (torch.arange(side, device=frames.device) for side in (frames.shape[1] // _TUBELET, *_grid(frames, patch)))
+    sides = [frames.shape[1] // _TUBELET] + [side // encoder.config.patch_size for side in frames.shape[3:]]
+    axes = (torch.arange(side, device=frames.device) for side in sides)
     step, row, column = torch.meshgrid(*axes, indexing="ij")
     positions = ((step * _GRID + row) * _GRID + column).reshape(1, -1)
     tokens = encoder.embeddings(frames)
@@ -67,10 +69,6 @@ def _vjepa2_tokens(encoder: Any, frames: Tensor) -> Tensor:
         tokens = layer(tokens, positions)[0]
     normed: Tensor = encoder.layernorm(tokens)
     return normed
-
-
-def _grid(frames: Tensor, patch: int) -> tuple[int, int]:
-    return frames.shape[3] // patch, frames.shape[4] // patch
 
 
 def _videomae_tokens(model: Any, frames: Tensor) -> Tensor:
@@ -109,7 +107,7 @@ class TubeletBackbone(nn.Module):
         tokens: as in `_Family`.
         num_frames: frames of every pass, where it takes no other number: shorter clips are filled up with their last
             frame. None: any even number.
-        passes: 2: interleaved, a row is the mean of the two tubelets that its frame is in; 1: each row is repeated.
+        passes: 1: each row is repeated; 2: interleaved, a row is the mean of the two tubelets that its frame is in.
     """
 
     def __init__(
@@ -141,12 +139,12 @@ def spec_from_hub(name: str, pool: Pool) -> BackboneSpec:
 
     Args:
         name: `ORG/NAME`, or a folder with config.json.
-        pool: `mean` (two passes) or `repeat` (one).
+        pool: `mean` (one pass) or `twice`.
 
     Raises:
         InputError: there is none, it is damaged, of an architecture that is not known, or `transformers` is missing.
     """
-    require_pool(f"{HUB}{name}", pool, ("mean", "repeat"))
+    require_pool(f"{HUB}{name}", pool, ("mean", "twice"))
     family, config = _configuration(name)
     with reading_record(f"{HUB}{name}: config.json does not describe a model that works here"):
         size, patch = getattr(config, family.size), config.patch_size
@@ -162,7 +160,7 @@ def spec_from_hub(name: str, pool: Pool) -> BackboneSpec:
         except Exception as error:  # whatever the library says about numbers that do not go together
             raise _unusable(name, "transformers cannot build the model of its config.json", error) from None
         only = num_frames if family.is_fixed else None
-        return TubeletBackbone(trunk, family.tokens, num_frames=only, passes=1 if pool == "repeat" else _TUBELET)
+        return TubeletBackbone(trunk, family.tokens, num_frames=only, passes=_TUBELET if pool == "twice" else 1)
 
     return BackboneSpec(
         kind="3d",
@@ -178,6 +176,7 @@ def spec_from_hub(name: str, pool: Pool) -> BackboneSpec:
         window=num_frames,
         size=(width, height),
         is_fixed=family.is_fixed,
+        frames_per_row=_TUBELET,
     )
 
 
@@ -233,6 +232,9 @@ def _folder(name: str, *patterns: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
+    wanted = "ORG/NAME of a repository on huggingface.co, or a folder with config.json and model.safetensors"
+    if name.startswith(("/", ".", "~")):
+        raise InputError(f"{HUB}{name}: no such folder", wanted=wanted)
     from huggingface_hub import snapshot_download
 
     try:
@@ -242,20 +244,20 @@ def _folder(name: str, *patterns: str) -> Path:
             name,
             "no such folder, and the hub does not give it",
             error,
-            wanted="ORG/NAME of a repository on huggingface.co, or a folder with config.json and model.safetensors",
+            wanted=wanted,
             cure=f"where the hub is reached: hf download {name} --local-dir FOLDER; then --backbone {HUB}FOLDER",
         ) from None
 
 
-def _colours(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _colours(name: str) -> list[Rgb]:
     """Mean and deviation of RGB, as its preprocessor's file says; ImageNet's where there is none."""
     folder = _folder(name, "*.json")
-    path = next((folder / file for file in _PICTURES if (folder / file).is_file()), None)
-    if path is None:
-        return IMAGENET, IMAGENET_STD
-    record = read_json(path)
-    (red, green, blue), (*std,) = (map(float, record[key]) for key in ("image_mean", "image_std"))
-    return (red, green, blue), (std[0], std[1], std[2])
+    record: Any = next((read_json(folder / file) for file in _PICTURES if (folder / file).is_file()), {})
+    colours: list[Rgb] = []
+    for key, default in (("image_mean", IMAGENET), ("image_std", IMAGENET_STD)):
+        red, green, blue = map(float, record.get(key, default))
+        colours.append((red, green, blue))
+    return colours
 
 
 def _library() -> ModuleType:

@@ -11,7 +11,7 @@ from torch import nn
 from ...errors import InputError
 from ..backbones.registry import Rgb
 from ..options import Device, EngineKind
-from .openvino import OpenvinoEngine, openvino_installed
+from .openvino import NotConvertedError, OpenvinoEngine, openvino_installed
 from .pytorch import TorchEngine
 
 REFERENCE_ENGINE = "torch-f32-cpu"
@@ -31,6 +31,8 @@ class Engine(Protocol):
     """Steps, height, width."""
     preferred_clips: int
     """Pass a multiple of so many clips to keep the device busy."""
+    note: str
+    """Why it is not the engine that is chosen otherwise; empty where it is."""
 
     def __call__(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 RGB (B, T, H, W, 3) -> float32 (B, T, C). ValueError on another type or shape."""
@@ -70,7 +72,8 @@ def make_engine(
         mean: subtracted from RGB in [0, 1].
         std: RGB in [0, 1] is divided by it afterwards.
         clip_shape: steps, height and width of every clip that will be passed.
-        kind: auto: PyTorch on a GPU; on a CPU OpenVINO where it is installed, else PyTorch.
+        kind: auto: PyTorch on a GPU; on a CPU OpenVINO where it is installed and converts the module, else
+            PyTorch.
         device: auto: a GPU where there is one.
         resize_to: (width, height) to resize to on the device (bilinear, antialiased); PyTorch only.
 
@@ -84,10 +87,16 @@ def make_engine(
     if kind == "openvino" and (device == "cuda" or resize_to is not None):
         what = "--device cuda" if device == "cuda" else "a resize on the device"
         raise InputError(f"OpenVINO runs here on the CPU and does not do {what}", cure="--engine torch")
+    note = ""
     wants_openvino = kind == "openvino" or (kind == "auto" and place == "cpu" and resize_to is None)
     if wants_openvino and (kind == "openvino" or openvino_installed()):
-        return OpenvinoEngine(module, mean=mean, std=std, clip_shape=clip_shape)
-    return TorchEngine(module, mean=mean, std=std, device=place, clip_shape=clip_shape, resize_to=resize_to)
+        try:
+            return OpenvinoEngine(module, mean=mean, std=std, clip_shape=clip_shape)
+        except NotConvertedError as error:
+            if kind == "openvino":
+                raise
+            note = f"{error.what}: {error.got}"
+    return TorchEngine(module, mean=mean, std=std, device=place, clip_shape=clip_shape, resize_to=resize_to, note=note)
 
 
 def check_fidelity(engine: Engine, module: nn.Module, clips: npt.NDArray[np.uint8]) -> Fidelity:

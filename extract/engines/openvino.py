@@ -19,6 +19,10 @@ _MAX_STREAMS = 4
 """One stream per core was fastest on 2 cores; each holds its own activations (1 GB for I3D), so no more than these."""
 
 
+class NotConvertedError(InputError):
+    """OpenVINO cannot convert a module."""
+
+
 class OpenvinoEngine:
     """See `engines.Engine`. One clip (2-D: one frame) per request, so that no result depends on its neighbours.
 
@@ -31,10 +35,11 @@ class OpenvinoEngine:
             depends on it, nor on `OMP_NUM_THREADS`, which limits the cores where it is set.
 
     Raises:
-        InputError: OpenVINO is not installed, or cannot convert the module.
+        InputError: OpenVINO is not installed, or (`NotConvertedError`) cannot convert the module.
     """
 
     name = "openvino-f32-cpu"
+    note = ""
 
     def __init__(
         self,
@@ -132,9 +137,9 @@ def _graph(net: nn.Module, shape: tuple[int, ...]) -> Any:
             warnings.simplefilter("ignore")  # traced shapes are constants, as they should be: the shape is static
             traced = torch.jit.trace(net, example, check_trace=False)  # type: ignore[no-untyped-call]
             return _openvino().convert_model(traced, example_input=example, input=[shape])
-    except RuntimeError as error:
-        raise InputError(
+    except Exception as error:  # whatever tracing and conversion raise about a module from anywhere
+        raise NotConvertedError(
             "OpenVINO cannot convert this backbone",
-            got=str(error).splitlines()[0][:200],
+            got=f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:200],
             cure="--engine torch; where memory is short, a smaller --window or --size",
         ) from error

@@ -59,6 +59,7 @@ class TorchEngine:
         device: `cpu`: fp32; `cuda`: fp16 autocast, channels last.
         clip_shape: steps, height and width of every clip, before any resizing.
         resize_to: as in `Normalised`.
+        note: as in `engines.Engine`.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class TorchEngine:
         device: Literal["cpu", "cuda"],
         clip_shape: tuple[int, int, int],
         resize_to: tuple[int, int] | None = None,
+        note: str = "",
     ) -> None:
+        self.note = note
         self.name = "torch-fp16-cuda" if device == "cuda" else "torch-f32-cpu"
         self.mean, self.std, self.clip_shape, self.resize_to = mean, std, clip_shape, resize_to
         self._device = torch.device(device)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bas.errors import InputError
 from bas.extract.backbones.registry import backbone_spec, build_backbone
@@ -95,6 +95,24 @@ def test_auto_takes_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.
     assert make_engine(nn.Identity(), **settings).name == "torch-f32-cpu"
 
 
+class Untraceable(nn.Module):
+    def forward(self, clips: Tensor) -> Tensor:
+        if torch._C._get_tracing_state():
+            raise TypeError("not to be traced")
+        return clips.mean((3, 4)).transpose(1, 2)
+
+
+def test_what_openvino_cannot_convert_runs_in_pytorch_with_a_note() -> None:
+    pytest.importorskip("openvino")
+    settings: dict[str, Any] = {"mean": (0, 0, 0), "std": (1, 1, 1), "clip_shape": SHAPE, "device": "cpu"}
+    engine = make_engine(Untraceable(), **settings)
+    assert engine.name == "torch-f32-cpu"
+    assert engine.note == "OpenVINO cannot convert this backbone: TypeError: not to be traced"
+    assert engine(clips(1)).shape == (1, SHAPE[0], 3)
+    with pytest.raises(InputError, match="cannot convert"):
+        make_engine(Untraceable(), kind="openvino", **settings)
+
+
 def test_choices_that_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no CUDA device"):
@@ -107,7 +125,7 @@ def test_fidelity_refuses_an_engine_that_drifts(pair: Pair) -> None:
     engine, module = pair("tf_efficientnet_lite0", None, "torch")
 
     class Drifting:
-        name, mean, std, clip_shape, preferred_clips = "drifting", engine.mean, engine.std, SHAPE, 1
+        name, mean, std, clip_shape, preferred_clips, note = "drifting", engine.mean, engine.std, SHAPE, 1, ""
 
         def __call__(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
             rows = engine(clips)
