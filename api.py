@@ -10,11 +10,11 @@ from .cache.share.pull import Selection
 from .cache.store import FeatureStore
 from .data.games import find_labels, game_of_folder
 from .errors import InputError
-from .eval.files import exact_frame, find_predictions, load, official_frame, pair
+from .eval.files import PairedFiles, exact_frame, find_predictions, label_events, load, official_frame, pair
 from .eval.report import Calibration, EvalSettings, Metric, Report, Resampling
 from .eval.report import evaluate as evaluate_games
 from .eval.warnings import file_warnings
-from .events import Split, TimeGrid, parse_fraction
+from .events import Split, TimeGrid, parse_fraction, team_classes, teams_of
 
 
 def open_store(place: Path | str, *, splits: Sequence[Split] = (), views: Sequence[str] = ()) -> FeatureStore:
@@ -51,7 +51,7 @@ def evaluate(
     Args:
         labels: a data set's folder, a feature store, or one label file.
         predictions: a folder with `results_spotting.json` per game, or one such file.
-        metric: SoccerNet's `at1` ... `at5`, `tight`, `loose`, or `e2e`.
+        metric: SoccerNet's `at1` ... `at5`, `tight`, `loose`, `team`, or `e2e`.
         splits: only games of these; empty: all.
         classes: the class list; empty: the data set's own.
         fps: cells of the metric's grid per second.
@@ -76,10 +76,21 @@ def evaluate(
     names = names or found.classes
     folder = Path(predictions)
     paired = pair(found.files, find_predictions(folder, game_id=game_of_folder(folder)), found.videos)
+    teams = _teams(paired) if metric == "team" else ()
+    names = team_classes(names, teams) if teams else names
     # the official reader rounds in floating point, and published scores need that; E2E-Spot counts exact frames
-    loaded = load(paired, names, settings.fps, to_frame=exact_frame if metric == "e2e" else official_frame)
+    to_frame = exact_frame if metric == "e2e" else official_frame
+    loaded = load(paired, names, settings.fps, to_frame=to_frame, teams=teams)
     warnings = (*found.problems, *file_warnings(paired, loaded, names))
-    return evaluate_games(loaded.games, names, settings, warnings=warnings)
+    return evaluate_games(loaded.games, names, settings, num_teams=len(teams) or 1, warnings=warnings)
+
+
+def _teams(paired: PairedFiles) -> tuple[str, ...]:
+    """Teams that the labels name."""
+    teams = teams_of(event for labels, _ in paired.files.values() for event in label_events(labels))
+    if not teams:
+        raise InputError("no label names a team", wanted='"team": "left" or "right" in each annotation')
+    return teams
 
 
 def _seconds(texts: Sequence[str]) -> tuple[Fraction, ...]:

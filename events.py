@@ -5,8 +5,8 @@ Imports nothing of ours but the error type.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -42,6 +42,10 @@ SOCCERNET_BALL_CLASSES = (
     "GOAL",
 )
 """The twelve SoccerNet classes; class id is the position here plus one, 0 is background."""
+MIRRORED: Mapping[str, str] = {"left": "right", "right": "left"}
+"""Team -> the one that it is in a mirrored picture; home and away stay what they are."""
+NO_TEAM = frozenset(("", "not applicable"))
+"""What stands for no team in SoccerNet's labels."""
 _SEASON = "england_efl/2019-2020/"
 SOCCERNET_BALL_SPLITS: dict[str, Split] = {
     _SEASON + "2019-10-01 - Leeds United - West Bromwich": "train",
@@ -72,6 +76,27 @@ def own_classes(classes: tuple[str, ...], games: Iterable[str], labels: Collecti
     found = tuple(name for name in classes if name in labels)
     is_soccernet = any(_SOCCERNET_FOLDER.fullmatch(game) for game in games)
     return classes if classes != SOCCERNET_BALL_CLASSES or is_soccernet or not found else found
+
+
+def team_label(label: str, team: str) -> str:
+    """Joint class of a label and the team that acts, as SoccerNet's team challenge writes it: `PASS-left`."""
+    return f"{label}-{team}"
+
+
+def team_classes(classes: Iterable[str], teams: Sequence[str]) -> tuple[str, ...]:
+    """Every joint class, those of one label side by side."""
+    return tuple(team_label(label, team) for label in classes for team in teams)
+
+
+def teams_of(events: Iterable["Event"]) -> tuple[str, ...]:
+    """Teams that events name, sorted; left and right come together, as a mirrored picture needs both."""
+    found = {event.team for event in events} - NO_TEAM
+    return tuple(sorted(found | MIRRORED.keys() if found & MIRRORED.keys() else found))
+
+
+def by_team(events: Iterable["Event"]) -> list["Event"]:
+    """The same events with joint classes as their labels."""
+    return [replace(event, label=team_label(event.label, event.team)) for event in events]
 
 
 def split_named(name: str) -> Split | None:
@@ -176,7 +201,7 @@ class Event:
     half: int = 1
     """1 or 2; positions of the older two-halves edition restart at the second half."""
     team: str = ""
-    """As annotated (`home`, `away`, `not applicable`); may be empty."""
+    """As annotated (`left`, `right`, `home`, `away`, `not applicable`); may be empty."""
     visible: bool = True
     """False where the annotation says `not shown`."""
     confidence: float | None = None
@@ -191,7 +216,8 @@ class Event:
             "position": str(self.position_ms),
         }
         if self.confidence is not None:
-            return record | {"half": str(self.half), "confidence": repr(float(self.confidence))}
+            team = {"team": self.team} if self.team else {}
+            return record | {"half": str(self.half), "confidence": repr(float(self.confidence))} | team
         return record | {"team": self.team, "visibility": "visible" if self.visible else "not shown"}
 
 

@@ -148,6 +148,7 @@ def predict(
             "half": spot.half,
             "ms": spot.position_ms,
             "label": spot.label,
+            **({"team": spot.team} if spot.team else {}),
             "confidence": spot.confidence,
         }
         for match_id, spot in best_spots(shared.best, NUM_BEST)
@@ -183,7 +184,7 @@ def _predict_game(shared: _Prediction, game: SourceGame) -> MatchResult:
             spots = shared.calibration.apply(spots)
         if threshold is not None:
             spots = spots.keep(spots.values >= threshold)
-        events = _events(spots, ensemble.first.classes, TimeGrid(rows.fps), half=part.half or 1)
+        events = _events(spots, ensemble.first.labels, TimeGrid(rows.fps), half=part.half or 1)
         found.append(PartSpots(part.id, events))
         about.append({"match": part.id, "rows": rows.bank.num_rows, **rows.about})
         num_rows += rows.bank.num_rows
@@ -208,11 +209,11 @@ def best_spots(spots: Sequence[tuple[str, Event]], count: int) -> list[tuple[str
     return sorted(((match_id, event) for _, _, match_id, event in chosen), key=lambda spot: spot[:2])
 
 
-def _events(spots: Spots, classes: Sequence[str], grid: TimeGrid, *, half: int) -> tuple[Event, ...]:
-    """Spots as predictions, in time order."""
+def _events(spots: Spots, labels: Sequence[tuple[str, str]], grid: TimeGrid, *, half: int) -> tuple[Event, ...]:
+    """Spots as predictions, in time order; `labels` holds (label, team) of each class."""
     events = [
-        Event(grid.instant_ms(int(frame)), label, half=half, confidence=float(value))
-        for index, label in enumerate(classes)
+        Event(grid.instant_ms(int(frame)), label, half=half, team=team, confidence=float(value))
+        for index, (label, team) in enumerate(labels)
         for frame, value in zip(*spots.of_class(index), strict=True)
     ]
     return tuple(sorted(events, key=lambda event: event.position_ms))

@@ -29,8 +29,8 @@ def evaluate(
     metric: Annotated[
         MetricOption,
         typer.Option(
-            help="SoccerNet's (at1 ... at5 s, tight, loose), E2E-Spot's (e2e: within 0, 1, 2, 4 frames), or F1 of "
-            "events with their player (players: two files as FOOTPASS has them)."
+            help="SoccerNet's (at1 ... at5 s, tight, loose; team: at 1 s, each class of each team), E2E-Spot's (e2e: "
+            "within 0, 1, 2, 4 frames), or F1 of events with their player (players: two files as FOOTPASS has them)."
         ),
     ] = "at1",
     delta: Annotated[
@@ -133,7 +133,8 @@ def _notes(report: Report) -> list[str]:
     settings, resampling = report.settings, report.settings.resampling
     metric = f"tolerance {', '.join(settings.deltas)}," if settings.deltas_seconds else settings.metric
     names = ", ".join(row.label for row in report.classes)
-    notes = [f"averaged over {len(report.classes)} class{'es' if len(report.classes) != 1 else ''}: {names}"]
+    how = ", the teams of an action by their numbers of events" if settings.metric == "team" else ""
+    notes = [f"averaged over {len(report.classes)} class{'es' if len(report.classes) != 1 else ''}{how}: {names}"]
     notes += [f"{metric} at {settings.fps} frames a second, {report.num_games} game(s) or half(s)"]
     if settings.calibrate != "none":
         notes.append("CALIBRATED: scores spread by rank before scoring; not comparable with results that are not")

@@ -8,7 +8,7 @@ import typer
 
 from ..extract.options import ExtractOptions
 from ..heads.training.settings import FinetuneSettings
-from .options import AsJson, Classes, Recipe, Valid, WithValid, parse_classes
+from .options import AsJson, Classes, ClassesBy, Recipe, Valid, WithValid, parse_classes
 from .settings_options import with_options
 from .show import ProgressView, say, show
 from .train_head import NAMES, run_view, settings_of, training_progress
@@ -40,6 +40,7 @@ def finetune(
     ] = None,
     recipe: Recipe = None,
     classes: Classes = None,
+    classes_by: ClassesBy = "label",
     valid: Valid = None,
     with_valid: WithValid = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Kind of device to train on.")] = "auto",
@@ -86,6 +87,7 @@ def finetune(
             classes=parse_classes(classes),
             valid=valid or (),
             with_valid=with_valid,
+            is_by_team=classes_by == "team",
             devices=Devices(place=device, count=devices),
             engine=engine,
             checkpointing=checkpointing,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,10 @@ Recipe = Annotated[
     str | None, typer.Option(help="Named settings that the other options change; default: that of the head, or ed.")
 ]
 Classes = Annotated[str | None, typer.Option(help="A,B,...: learn only these; default: all that are labelled.")]
+ClassesBy = Annotated[
+    Literal["label", "team"],
+    typer.Option(help="team: learn each class once for each team of the labels, as PASS-left and PASS-right."),
+]
 Valid = Annotated[
     list[str] | None,
     typer.Option(help="Validate on this match, in place of the split valid; may be repeated."),

@@ -68,7 +68,8 @@ def prediction_view(summary: Summary) -> "Group":
     rows = []
     for spot in best:
         half = " (2)" if spot["half"] == 2 and not with_match else ""
-        cells = (clock(spot["ms"]) + half, spot["label"], f"{spot['confidence']:.3f}")
+        label = f"{spot['label']} {spot.get('team', '')}".strip()
+        cells = (clock(spot["ms"]) + half, label, f"{spot['confidence']:.3f}")
         rows.append([*([spot["match"]] if with_match else []), *cells])
     columns = [*(["match"] if with_match else []), "time", "class", "confidence"]
     note = (

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..events import TimeGrid
 from ..heads.training.settings import TrainSettings
 from ..workers import Progress
-from .options import AsJson, Classes, Recipe, Valid, WithValid, local_stores, parse_classes
+from .options import AsJson, Classes, ClassesBy, Recipe, Valid, WithValid, local_stores, parse_classes
 from .settings_options import with_options
 from .show import ProgressView, note, say, show, table
 
@@ -48,6 +48,7 @@ def train_head(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; an unfinished one goes on.")] = None,
     recipe: Recipe = None,
     classes: Classes = None,
+    classes_by: ClassesBy = "label",
     valid: Valid = None,
     with_valid: WithValid = False,
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the head is trained.")] = "auto",
@@ -83,6 +84,7 @@ def train_head(
             classes=parse_classes(classes),
             valid=valid or (),
             with_valid=with_valid,
+            is_by_team=classes_by == "team",
             device=device,
             bank=bank,
             threads=threads,

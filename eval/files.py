@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from ..errors import InputError
-from ..events import Event, TimeGrid, read_events
+from ..events import Event, TimeGrid, by_team, read_events
 from .spots import Game, IntArray, Spots
 
 LabelSource = Path | tuple[Event, ...]
@@ -170,6 +170,7 @@ def load(
     fps: Fraction,
     *,
     to_frame: Callable[[int, Fraction], int] = official_frame,
+    teams: Sequence[str] = (),
 ) -> LoadedGames:
     """Read every file and put it on the grid; each half is a game of its own, as in the official reader.
 
@@ -178,16 +179,20 @@ def load(
         classes: the class list; other labels are left out and counted.
         fps: cells per second.
         to_frame: how milliseconds become cells.
+        teams: where there are any, labels are joined to their teams; `classes` are of that kind.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: a file cannot be read, or no prediction is of these teams.
     """
     index = {label: position for position, label in enumerate(classes)}
     foreign: dict[str, Counter[str]] = {"annotations": Counter(), "predictions": Counter()}
     games, times, names, one_sided, num_beyond, num_unscored = [], [], [], [], 0, 0
     for name, (labels, predictions) in paired.files.items():
-        both = {"annotations": read_events(labels, key="annotations") if isinstance(labels, Path) else [*labels]}
+        both = {"annotations": label_events(labels)}
         both["predictions"] = read_events(predictions, key="predictions") if predictions else []
+        if teams:
+            _require_teams(both["predictions"], teams, where=str(predictions))
+            both = {key: by_team(events) for key, events in both.items()}
         for key, events in both.items():
             foreign[key].update(event.label for event in events if event.label not in index)
             num_beyond += sum(event.position_ms >= 1000 * OFFICIAL_HALF_SECONDS for event in events)
@@ -211,6 +216,21 @@ def load(
         num_beyond=num_beyond,
         num_unscored=num_unscored,
     )
+
+
+def label_events(labels: LabelSource) -> list[Event]:
+    """The labels of a game, in the order of their file."""
+    return read_events(labels, key="annotations") if isinstance(labels, Path) else [*labels]
+
+
+def _require_teams(predictions: Sequence[Event], teams: Sequence[str], *, where: str) -> None:
+    if predictions and not any(event.team in teams for event in predictions):
+        raise InputError(
+            f"{where}: no prediction is of a team of the labels",
+            got=", ".join(sorted({event.team or "no team" for event in predictions})[:4]),
+            wanted=", ".join(teams),
+            cure="predict with a run of bas train-head --classes-by team",
+        )
 
 
 def games_of(

@@ -34,6 +34,7 @@ DELTAS_SECONDS: dict[str, tuple[int, ...]] = {
     "at5": (5,),
     "tight": (1, 2, 3, 4, 5),
     "loose": (5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60),
+    "team": (1,),
 }
 """Official metrics by name; a delta is a full width: "at 1" is half a second either way."""
 

@@ -127,12 +127,13 @@ def clock(position_ms: int) -> str:
 def _csv(parts: Sequence[PartSpots]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("match", "seconds", "time", "label", "confidence"))
+    has_team = any(event.team for part in parts for event in part.events)
+    writer.writerow(("match", "seconds", "time", "label", "confidence", *(["team"] if has_team else [])))
     for part in parts:
         for event in part.events:
             seconds = f"{event.position_ms // 1000}.{event.position_ms % 1000:03d}"
             row = (part.match_id, seconds, clock(event.position_ms), event.label, repr(event.confidence))
-            writer.writerow(row)
+            writer.writerow((*row, event.team) if has_team else row)
     return text.getvalue()
 
 

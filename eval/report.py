@@ -18,7 +18,7 @@ from .metric import MetricSettings, average_map, count, match, over_deltas
 from .spots import FloatArray, Game, IntArray, Spots, check_same_classes
 from .warnings import game_warnings
 
-Metric = Literal["at1", "at2", "at3", "at4", "at5", "tight", "loose", "e2e"]
+Metric = Literal["at1", "at2", "at3", "at4", "at5", "tight", "loose", "e2e", "team"]
 Calibration = Literal["none", "rank"]
 _MAX_E2E_WORK = 100_000_000
 """Resamples times predictions beyond which E2E-Spot's metric comes without intervals (about ten seconds)."""
@@ -70,7 +70,7 @@ class EvalSettings:
     """What a report depends on."""
 
     metric: Metric = "at1"
-    """An official metric, or `e2e` (frames)."""
+    """An official metric, `e2e` (frames), or `team`: `at1` of joint classes, see `team_weights`."""
     fps: Fraction = Fraction(25)
     """Cells of the grid per second, > 0."""
     calibrate: Calibration = "none"
@@ -183,7 +183,12 @@ def finite(value: Any) -> Any:
 
 
 def evaluate(
-    games: Sequence[Game], classes: Sequence[str], settings: EvalSettings, *, warnings: Sequence[str] = ()
+    games: Sequence[Game],
+    classes: Sequence[str],
+    settings: EvalSettings,
+    *,
+    num_teams: int = 1,
+    warnings: Sequence[str] = (),
 ) -> Report:
     """Score `games` and everything around the score.
 
@@ -191,6 +196,7 @@ def evaluate(
         games: with len(classes) classes each.
         classes: their names, in order.
         settings: metric, frame rate, resampling.
+        num_teams: of `team`: so many neighbours in the class list are of one action.
         warnings: put into the report.
 
     Raises:
@@ -203,7 +209,9 @@ def evaluate(
     samples = _samples(scored, settings)
     chance = _chance(games, settings)
     point = _combine(per_delta[None], settings)[0]
-    groups = mean_groups(classes)
+    is_team = settings.metric == "team"
+    groups = {"Team-mAP": len(classes)} if is_team else mean_groups(classes)
+    weights = team_weights(np.sum([game.events.counts for game in games], axis=0), num_teams) if is_team else None
     pairs = _timing_errors(scored, settings)
     hidden = None if settings.metric == "e2e" else average_map(scored, settings.official)
     return Report(
@@ -211,9 +219,9 @@ def evaluate(
         num_games=len(games),
         means={
             name: _score(
-                _mean(point[:size], settings),
-                _mean(samples[:, :size], settings),
-                _mean(chance[:, :size], settings),
+                _mean(point[:size], settings, weights),
+                _mean(samples[:, :size], settings, weights),
+                _mean(chance[:, :size], settings, weights),
                 settings,
             )
             for name, size in groups.items()
@@ -228,9 +236,9 @@ def evaluate(
             )
             for c, label in enumerate(classes)
         ),
-        per_delta=dict(zip(settings.deltas, map(float, _mean(per_delta, settings)), strict=True)),
-        visible=hidden.mean_visible if hidden else float("nan"),
-        unshown=hidden.mean_unshown if hidden else float("nan"),
+        per_delta=dict(zip(settings.deltas, map(float, _mean(per_delta, settings, weights)), strict=True)),
+        visible=hidden.mean_visible if hidden and not is_team else float("nan"),
+        unshown=hidden.mean_unshown if hidden and not is_team else float("nan"),
         timing=timing_of(np.concatenate(pairs)),
         timing_delta=settings.deltas[-1] if settings.metric == "e2e" else settings.deltas[0],
         warnings=(
@@ -246,6 +254,22 @@ def mean_groups(classes: Sequence[str]) -> dict[str, int]:
     if tuple(classes) == SOCCERNET_BALL_CLASSES:
         return {"mAP-10": 10, "mAP-12": 12}
     return {"mAP": len(classes)}
+
+
+def team_weights(counts: IntArray, num_teams: int) -> FloatArray:
+    """(C,) weight of each joint class in the Team-mAP of SoccerNet's Team Ball Action Spotting challenge of 2025.
+
+    The average precision of an action is that of its teams, weighted by their numbers of events; Team-mAP is the plain
+    mean over actions. An action without events counts as 0, as everywhere here; the challenge's own code divides by 0.
+    Source: README and `util/score.py` of SoccerNet/sn-teamspotting (its code counts an event that is not shown as -1).
+
+    Args:
+        counts: (C,) events of each joint class, the teams of an action side by side.
+        num_teams: of each action, >= 1.
+    """
+    counts_at = counts.reshape(-1, num_teams)
+    shares: FloatArray = counts_at / np.maximum(counts_at.sum(axis=1, keepdims=True), 1) / len(counts_at)
+    return shares.ravel()
 
 
 def average_precision(
@@ -297,8 +321,11 @@ def _combine(values: FloatArray, settings: EvalSettings) -> FloatArray:
     return over_deltas(np.swapaxes(values, 0, 1))
 
 
-def _mean(values: FloatArray, settings: EvalSettings) -> FloatArray:
-    """(..., C) -> (...): over all classes; for e2e over those with events."""
+def _mean(values: FloatArray, settings: EvalSettings, weights: FloatArray | None = None) -> FloatArray:
+    """(..., C) -> (...): over all classes, by their weights (C,) if any; for e2e over those with events."""
+    if weights is not None:
+        weighted: FloatArray = values @ weights
+        return weighted
     if settings.metric != "e2e":
         plain: FloatArray = values.mean(axis=-1)
         return plain

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data.sources import DataSet, Match
 from ..errors import InputError
-from ..events import TimeGrid, own_classes
+from ..events import TimeGrid, own_classes, teams_of
 from ..extract.backbones.torchvision_compat import import_with_torchvision
 from ..extract.extractor import Extractor
 from ..extract.video.clips import ClipPlace, ClipReader, Clips
@@ -41,11 +41,12 @@ class VideoSource:
         """The data set's matches, to choose from."""
         split_of = {match.id: match.split for match in self.data_set.matches}
         root, again = str(self.data_set.root), "run the same command again"
-        labels = {event.label for file in self.data_set.label_files.values() for event in file.events}
+        events = [event for file in self.data_set.label_files.values() for event in file.events]
+        labels, teams = {event.label for event in events}, teams_of(events)
         classes = self.data_set.classes
         is_listed = all(path.is_file() for path in self.data_set.class_files)
         own = () if is_listed else own_classes(classes, split_of, labels)
-        return Matches(root, classes, split_of, self._labels, again, own=own)
+        return Matches(root, classes, split_of, self._labels, again, own=own, teams=teams)
 
     def video(self, match_id: str) -> Video:
         """The video of a match.
@@ -146,10 +147,12 @@ class TrainingClips:
     def _batch(self, batch: IntArray, clips: Clips, *, first_clip: int, epoch: int) -> tuple[ClipBatch, ...]:
         parts, clip = [], first_clip
         for windows in self._parts(batch):
-            numbers = _own(np.arange(clip, clip + len(windows)))
-            seeds = tuple(clip_seed(self._settings.seed, epoch, int(number)) for number in numbers)
+            all_seeds = [clip_seed(self._settings.seed, epoch, clip + number) for number in range(len(windows))]
+            seeds = tuple(all_seeds[number] for number in _own(np.arange(len(windows))))
             pixels = torch.from_numpy(np.stack([next(clips) for _ in seeds]))
-            parts.append(ClipBatch(pixels, seeds, self.windows.targets_of(*self.windows.index(windows))))
+            is_mirrored = [self._settings.augment != "none" and is_flipped(seed) for seed in all_seeds]
+            targets = self.windows.targets_of(*self.windows.index(windows), is_mirrored=is_mirrored)
+            parts.append(ClipBatch(pixels, seeds, targets))
             clip += len(windows)
         return tuple(parts)
 
@@ -157,6 +160,11 @@ class TrainingClips:
 def clip_seed(seed: int, epoch: int, clip: int) -> int:
     """Seed of the augmentation of one clip of an epoch, the same in whichever process reads it."""
     return int(np.random.SeedSequence([seed, epoch, clip, 3]).generate_state(1, np.uint64)[0])
+
+
+def is_flipped(seed: int) -> bool:
+    """Whether `augment` mirrors the clip of this seed, where it mirrors any: the flip is the first that it draws."""
+    return bool(torch.rand(1, generator=torch.Generator().manual_seed(seed)) < _FLIP_PROBABILITY)
 
 
 def _own(part: IntArray) -> IntArray:

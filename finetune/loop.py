@@ -43,6 +43,7 @@ def finetune(
     classes: Sequence[str] | None = None,
     valid: Sequence[str] = (),
     with_valid: bool = False,
+    is_by_team: bool = False,
     devices: Devices | None = None,
     engine: EngineKind = "auto",
     checkpointing: bool = False,
@@ -57,7 +58,7 @@ def finetune(
         out: the run's folder.
         settings: the recipe.
         start: backbone and head to begin with.
-        classes, valid, with_valid: which labels and matches, see `choose_matches`.
+        classes, valid, with_valid, is_by_team: which labels and matches, see `choose_matches`.
         devices: where it trains.
         engine: which library runs the backbone over the validation matches.
         checkpointing: compute blocks twice: less memory, more time.
@@ -78,7 +79,12 @@ def finetune(
         progress = TrainingProgress()
     source = VideoSource(data_set, Extractor(start.backbone, start.features, engine, devices.place))
     chosen = choose_matches(
-        source.matches(), classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride
+        source.matches(),
+        classes=classes,
+        valid=valid,
+        with_valid=with_valid,
+        stride=settings.stride,
+        is_by_team=is_by_team,
     )
     with _locked(out, fabric), memory_errors(settings, checkpointing=checkpointing):
         net = _network(start, settings, chosen.classes, fabric, checkpointing=checkpointing)

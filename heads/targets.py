@@ -4,7 +4,7 @@ Shapes: B clips, T steps, K classes (ids 1..K), N = K + 1 with background 0. A s
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,26 @@ class Targets:
     def select(self, index: Tensor) -> "Targets":
         """Rows `index` of the first axis: windows (B, T) of a whole match, or clips (B,) of a batch."""
         return Targets(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def mirrored(self, classes: Sequence[int], is_mirrored_b: Tensor) -> "Targets":
+        """The labels (B, T, ...) of clips some of which are mirrored.
+
+        Args:
+            classes: (K,) index of the class that each one is in a mirrored picture; the same twice gives the class.
+            is_mirrored_b: (B,) bool.
+        """
+        device, outputs = self.mask_bt.device, [0, *(index + 1 for index in classes)]
+        is_mirrored_b11 = is_mirrored_b.to(device)[:, None, None]
+
+        def swapped(values: Tensor, order: Sequence[int]) -> Tensor:
+            return torch.where(is_mirrored_b11, values[..., torch.tensor(order, device=device)], values)
+
+        return replace(
+            self,
+            label_btn=swapped(self.label_btn, outputs),
+            presence_btk=swapped(self.presence_btk, classes),
+            offset_btk=swapped(self.offset_btk, classes),
+        )
 
     def to(self, device: torch.device | str) -> "Targets":
         """The same on another device."""

@@ -107,7 +107,7 @@ def _of_run(path: Path, options: ReportOptions, *, split: str = DEFAULT_SPLIT) -
         store=store,
         videos=(store,) if record.is_finetuned and store is not None else (),
         split=chosen,
-        classes=record.classes,
+        classes=tuple(dict.fromkeys(label for label, _ in record.labels)),
         fps=record.fps,
         about={
             "head": record.settings.head,

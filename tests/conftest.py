@@ -212,8 +212,12 @@ def write_pulses(
     gap_rows: int = 25,
     splits: Sequence[str] = ("train", "valid", "test"),
     classes: Sequence[str] = ("PASS", "DRIVE"),
+    teams: Sequence[str] = (),
 ) -> Path:
-    """A store that says it is of a backbone, with a match per split: noise of 4 channels, a pulse at every event."""
+    """A store that says it is of a backbone, with a match per split: noise of 4 channels, a pulse at every event.
+
+    With two teams channel 2 or 3 tells which of them it is, and the view `hflip` has these two the other way round.
+    """
     grid = TimeGrid(Fraction(25))
     record = FeatureSettings.imported(kind="x", model="none", dim=4, fps="25").to_json()
     settings = FeatureSettings.from_json(record | {"backbone": backbone, "depth": depth})
@@ -223,14 +227,18 @@ def write_pulses(
         rows, labels = 0.1 * generator.normal(size=(num_rows, 4)).astype(np.float32), []
         for number, row in enumerate(range(20, num_rows - 10, gap_rows)):
             rows[row - 1 : row + 2, number % 2] += 2
-            labels.append(Event(grid.ms(row), classes[number % 2]).to_json())
+            team = int(generator.integers(len(teams))) if teams else 0
+            rows[row - 1 : row + 2, 2 + team] += 2 * bool(teams)
+            labels.append(Event(grid.ms(row), classes[number % 2], team=teams[team] if teams else "").to_json())
         meta = MatchMeta(
             fps=grid.fps, time_base=Fraction(1, 25), origin_ticks=0, split=split, labels=tuple(labels), video={}
         )
+        views = {"identity": rows, **({"hflip": rows[:, [0, 1, 3, 2]]} if teams else {})}
+        times = np.arange(num_rows)
         with store.writer(
-            f"m-{split}", num_rows=num_rows, pts_ticks=np.arange(num_rows), match_meta=meta, provenance={}
+            *(f"m-{split}",), views=tuple(views), num_rows=num_rows, pts_ticks=times, match_meta=meta, provenance={}
         ) as w:
-            w.append({"identity": rows}, np.ones(num_rows, bool))
+            w.append(views, np.ones(num_rows, bool))
             w.commit()
     return path
 

@@ -25,7 +25,7 @@ from ...errors import InputError, reading_record, refuse_differing
 from ...eval.calibrate import FittedCalibration
 from ...eval.peaks import PeakSettings
 from ...eval.report import mean_groups
-from ...events import TimeGrid
+from ...events import TimeGrid, team_label
 from ...files import disk_errors, read_json, write_atomic, write_json_atomic
 from .data import Chosen
 from .evaluator import PostProcessing, ValidationResult
@@ -273,6 +273,8 @@ class RunRecord:
     """What the store's rows were made with; prediction needs rows of the same."""
     classes: tuple[str, ...]
     """Class names in the order of the outputs."""
+    teams: tuple[str, ...] = ()
+    """Of joint classes: each label has one for each of these, side by side; empty: classes are labels."""
     fps: Fraction
     """Rows per second."""
     train_matches: tuple[str, ...]
@@ -317,6 +319,7 @@ class RunRecord:
             settings=settings,
             features=features,
             classes=chosen.classes,
+            teams=chosen.teams,
             fps=chosen.fps,
             train_matches=tuple(match.id for match in chosen.train),
             valid_matches=tuple(match.id for match in chosen.valid),
@@ -357,6 +360,15 @@ class RunRecord:
         if "+" in self.features.backbone and self.features.weights == "imagenet" and not self.is_finetuned:
             found.append("the modules of its backbone that see time were never trained: bas finetune trains them")
         return tuple(found)
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """(label, team) of each output; the team is empty where classes are labels."""
+        teams = [self.teams[index % len(self.teams)] if self.teams else "" for index in range(len(self.classes))]
+        return tuple(
+            (name.removesuffix(team_label("", team)) if team else name, team)
+            for name, team in zip(self.classes, teams, strict=True)
+        )
 
     @property
     def is_soccernet(self) -> bool:
@@ -438,6 +450,7 @@ class RunRecord:
                 settings=kind.from_json(record["settings"], where=where),
                 features=FeatureSettings.from_json(record["features"]),
                 classes=_texts(record["classes"]),
+                teams=_texts(record.get("teams", [])),
                 fps=TimeGrid.parse(record["fps"]).fps,
                 train_matches=_texts(record["train_matches"]),
                 valid_matches=_texts(record["valid_matches"]),

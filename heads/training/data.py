@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,13 +20,25 @@ from ...cache.bank import FeatureBank
 from ...cache.store import FeatureStore
 from ...errors import InputError
 from ...eval.spots import Spots
-from ...events import COARSE_FPS, Event, Split, TimeGrid, own_classes
+from ...events import (
+    COARSE_FPS,
+    MIRRORED,
+    Event,
+    Split,
+    TimeGrid,
+    by_team,
+    own_classes,
+    team_classes,
+    teams_of,
+)
 from ..targets import Targets, clip_targets
 from .settings import TargetSettings, TrainSettings
 
 IntArray = NDArray[np.int64]
 _FIT_ROWS = 200_000
 """Rows that the inputs' mean and deviation are taken from, at most, evenly spread."""
+MIRROR_VIEW = "hflip"
+"""The view of a store whose pictures are mirrored."""
 _LEAST_FPS = 1
 """Rows further apart cannot tell what lies within the half second of the metric."""
 
@@ -79,16 +92,38 @@ class Matches:
     """Whether rows may be as few a second as they are: nobody can make more of a store's."""
     own: tuple[str, ...] = ()
     """The classes that are learned where nobody names any; empty: all."""
+    teams: tuple[str, ...] = ()
+    """Teams that the labels name."""
+
+    def by_team(self) -> "Matches":
+        """The same matches with joint classes; an event without a team is of none of them.
+
+        Raises:
+            InputError: no label names a team.
+        """
+        if not self.teams:
+            raise InputError(
+                f"{self.where}: no label names a team",
+                wanted='"team": "left" or "right" (or other names) in each annotation',
+                cure="leave --classes-by team out, or label the teams",
+            )
+
+        def joint(match_id: str) -> MatchLabels:
+            found = self.labels(match_id)
+            return replace(found, events=None if found.events is None else by_team(found.events))
+
+        return replace(self, labels=joint)
 
     @classmethod
     def of_store(cls, store: FeatureStore) -> "Matches":
         """The matches of a feature store."""
         metas = {match_id: store.match(match_id).meta for match_id in store.matches()}
         split_of = {match_id: meta.split for match_id, meta in metas.items()}
-        labels = {event.label for meta in metas.values() for event in meta.events() or ()}
-        own = own_classes(store.classes, metas, labels)
-        again, where = "extract again (rows are kept)", str(store.path)
-        return cls(where, store.classes, split_of, lambda match_id: _stored_labels(store, match_id), again, True, own)
+        events = [event for meta in metas.values() for event in meta.events() or ()]
+        own = own_classes(store.classes, metas, {event.label for event in events})
+        again, where, teams = "extract again (rows are kept)", str(store.path), teams_of(events)
+        labels = partial(_stored_labels, store)
+        return cls(where, store.classes, split_of, labels, again, True, own, teams)
 
 
 def _stored_labels(store: FeatureStore, match_id: str) -> MatchLabels:
@@ -130,6 +165,16 @@ class Chosen:
     classes: tuple[str, ...]
     fps: Fraction
     """Rows per second of every match."""
+    teams: tuple[str, ...] = ()
+    """Of joint classes: each label has one for each of these, side by side."""
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """(K,) index of the class that each one is in a mirrored picture; empty where all stay what they are."""
+        swapped = [self.teams.index(MIRRORED.get(team, team)) for team in self.teams]
+        if swapped == sorted(swapped):
+            return ()
+        return tuple(first + at for first in range(0, len(self.classes), len(swapped)) for at in swapped)
 
     @property
     def ids(self) -> list[str]:
@@ -160,6 +205,7 @@ def choose_matches(
     valid: Sequence[str] = (),
     with_valid: bool = False,
     stride: int = 1,
+    is_by_team: bool = False,
 ) -> Chosen:
     """Matches by the source's own splits, or with named ones for validation.
 
@@ -169,12 +215,15 @@ def choose_matches(
         valid: ids (or parts of ids) of matches of the splits train and valid that judge; the others of `train` train.
         with_valid: the others of `valid` train too: for a set of runs that each leave out one match of all.
         stride: rows per step of the run, to refuse one that leaves too few steps a second.
+        is_by_team: whether each class is one for each team that the labels name.
 
     Raises:
         InputError: an empty split, no labels, classes that do not fit, rates that differ, or a stride for other rows.
     """
     source = Matches.of_store(source) if isinstance(source, FeatureStore) else source
-    names = _checked_classes(source, classes)
+    names, teams = _checked_classes(source, classes), source.teams if is_by_team else ()
+    if is_by_team:
+        source, names = source.by_team(), team_classes(names, teams)
     of_split = source.split_of
     in_train, in_valid = _of_split(of_split, "train"), _of_split(of_split, "valid")
     if valid:
@@ -206,7 +255,7 @@ def choose_matches(
                 if num_other
                 else "label more of its matches, or choose others; a match cut by time: give it a larger share",
             )
-    return Chosen(tuple(train), tuple(judges), names, fps)
+    return Chosen(tuple(train), tuple(judges), names, fps, teams)
 
 
 def _checked_classes(source: Matches, classes: Sequence[str] | None) -> tuple[str, ...]:
@@ -422,10 +471,19 @@ class Windows:
     num_lost: int
     """Events that softmax labels cannot show, as another event has their step."""
     settings: TrainSettings
+    mirrored: tuple[int, ...] = ()
+    """As `Chosen.mirrored`."""
 
     @classmethod
     def of(cls, chosen: Chosen, settings: TrainSettings, *, device: torch.device) -> "Windows":
-        """Windows of the training matches, their targets on a device."""
+        """Windows of the training matches, their targets on a device.
+
+        Raises:
+            InputError: validation, and prediction, would see mirrored pictures as if they were none.
+        """
+        if chosen.mirrored and settings.views[0] == MIRROR_VIEW:
+            got = ",".join(settings.views)
+            raise InputError("--views is not usable with teams", got=got, wanted=f"another view before {MIRROR_VIEW}")
         parts = [chosen.targets_of(match, settings) for match in chosen.train]
         lengths = [match.num_rows for match in chosen.train]
         first_m = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
@@ -436,7 +494,8 @@ class Windows:
             hop_rows=settings.hop_rows,
         )
         targets = concatenate([part for part, _ in parts]).to(device)
-        return cls(targets, first_m, first_w, last_w, sum(lost for _, lost in parts), settings)
+        num_lost = sum(lost for _, lost in parts)
+        return cls(targets, first_m, first_w, last_w, num_lost, settings, chosen.mirrored)
 
     @property
     def num_windows(self) -> int:
@@ -454,10 +513,17 @@ class Windows:
         first, last = self.first_row_w[windows_b], self.last_row_w[windows_b]
         return window_index(first, last, clip_len=self.settings.clip_len, stride=self.settings.stride)
 
-    def targets_of(self, index_bt: Tensor, real_bt: Tensor) -> Targets:
-        """Targets (B, T, ...) of what `index` gave, on their device; steps beyond the match's end are masked."""
+    def targets_of(self, index_bt: Tensor, real_bt: Tensor, *, is_mirrored: Sequence[bool] = ()) -> Targets:
+        """Targets (B, T, ...) of what `index` gave, on their device; steps beyond the match's end are masked.
+
+        Args:
+            index_bt, real_bt: of `index`.
+            is_mirrored: of each clip, whether its picture is; empty: none is.
+        """
         device = self.targets.mask_bt.device
         targets = self.targets.select(index_bt.to(device, non_blocking=True))
+        if self.mirrored and any(is_mirrored):
+            targets = targets.mirrored(self.mirrored, torch.tensor(is_mirrored))
         return targets if bool(real_bt.all()) else replace(targets, mask_bt=real_bt.to(device))
 
 
@@ -498,7 +564,8 @@ class Examples:
             if step + 1 < num_batches:  # so that a mapped store reads ahead while this batch is computed
                 self.bank.will_need(self.windows.index(batches[step + 1])[0], view=views[step + 1])
             features_btc = self.bank.gather(index_bt, view=views[step])
-            yield Batch(features_btc, self.windows.targets_of(index_bt, real_bt))
+            is_mirrored = [settings.views[views[step]] == MIRROR_VIEW] * len(index_bt)
+            yield Batch(features_btc, self.windows.targets_of(index_bt, real_bt, is_mirrored=is_mirrored))
 
 
 def one_pass_at_most(settings: TrainSettings, chosen: Chosen) -> TrainSettings:

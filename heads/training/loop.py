@@ -124,6 +124,7 @@ def train(
     classes: Sequence[str] | None = None,
     valid: Sequence[str] = (),
     with_valid: bool = False,
+    is_by_team: bool = False,
     device: Device = "auto",
     bank: Place = "auto",
     threads: int = 0,
@@ -139,6 +140,7 @@ def train(
         classes: class names to learn; by default all that the store labels.
         valid: ids (or parts of ids) of the matches that validate; by default those of the split `valid`.
         with_valid: whether the other matches of the split `valid` train too.
+        is_by_team: whether each class is one for each team that the labels name.
         device: where the head is trained; on one kind of device the losses are the same.
         bank: where the features lie: on the device, in RAM, or mapped from the store.
         threads: of PyTorch; 0: by the size of the work.
@@ -151,7 +153,9 @@ def train(
     store = store if isinstance(store, FeatureStore) else FeatureStore.open(Path(store))
     out, settings, progress = Path(out), settings or TrainSettings(), progress or TrainingProgress()
     on = choose_device(device)
-    chosen = choose_matches(store, classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride)
+    chosen = choose_matches(
+        *(store,), classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride, is_by_team=is_by_team
+    )
     with locked_run(out):
         torch.manual_seed(settings.seed)
         features, num_classes = store.settings, len(chosen.classes)

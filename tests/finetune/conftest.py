@@ -47,7 +47,9 @@ def write_moving_match(folder: Path, *, num_frames: int, seed: int, gap_frames: 
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         container.mux(stream.encode(None))
     grid = TimeGrid.parse("25")
-    events = [Event(grid.ms(row), label).to_json() for row, label in zip(middles, labels, strict=True)]
+    events = [
+        Event(grid.ms(row), label, team=label.lower()).to_json() for row, label in zip(middles, labels, strict=True)
+    ]
     write_json_atomic(folder / "Labels-ball.json", {"UrlLocal": folder.name, "annotations": events})
 
 

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
-from bas.finetune.data import augment, augmentation, clip_seed
+from bas.finetune.data import augment, augmentation, clip_seed, is_flipped
 from bas.heads.training.settings import Augment
 
 SEEDS = tuple(range(12))
@@ -33,9 +33,19 @@ def test_a_clip_gets_what_its_seed_says_wherever_it_is(name: Augment) -> None:
 def test_flip_mirrors_whole_clips_half_of_the_time() -> None:
     pixels = clips(1).expand(400, -1, -1, -1, -1)
     found = augment(pixels, augmentation("flip"), seeds=[clip_seed(0, 1, number) for number in range(400)])
-    is_plain, is_flipped = ((found == each).flatten(1).all(1) for each in (pixels, pixels.flip(3)))
-    assert (is_plain | is_flipped).all()
-    assert 150 < is_flipped.sum() < 250
+    is_plain, is_other = ((found == each).flatten(1).all(1) for each in (pixels, pixels.flip(3)))
+    assert (is_plain | is_other).all()
+    assert 150 < is_other.sum() < 250
+
+
+@pytest.mark.parametrize("name", ["seed", "flip"])
+def test_labels_know_which_clips_are_mirrored(name: Augment) -> None:
+    """Left of a white half: what is right of it afterwards was mirrored, whatever else was changed."""
+    pixels = torch.zeros(60, 2, 8, 10, 3, dtype=torch.uint8)
+    pixels[..., :5, :] = 255
+    found = augment(pixels, augmentation(name), seeds=range(60)).float()
+    is_mirrored = (found[:, :, :, 5:].mean((1, 2, 3, 4)) > found[:, :, :, :5].mean((1, 2, 3, 4))).tolist()
+    assert is_mirrored == [is_flipped(seed) for seed in range(60)]
 
 
 def test_the_seeds_recipe_changes_all_frames_of_a_clip_alike() -> None:

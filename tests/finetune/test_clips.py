@@ -19,7 +19,7 @@ from bas.extract.options import ExtractOptions
 from bas.extract.options import ExtractRunOptions as ExtractRun
 from bas.extract.run import extract
 from bas.finetune import data as clips_module
-from bas.finetune.data import ClipBatch, TrainingClips, VideoSource, clip_seed
+from bas.finetune.data import ClipBatch, TrainingClips, VideoSource, clip_seed, is_flipped
 from bas.finetune.start import Start
 from bas.heads.training.data import Examples, choose_matches
 from bas.heads.training.settings import FinetuneSettings
@@ -147,3 +147,21 @@ def test_without_a_match_to_validate_nothing_begins(tiny: Tiny, train: Any, writ
         train(tmp_path / "run", tiny(), data_set=find_sources([tmp_path / "data"]))
     assert "--valid" in error.value.cure
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_mirrored_clips_are_of_the_other_team(data: DataSet, begun: Start, tiny: Tiny) -> None:
+    source = VideoSource(data, Extractor(begun.backbone, begun.features))
+    settings = tiny(augment="flip", accumulate=2)
+    chosen = choose_matches(source.matches(), stride=settings.stride, is_by_team=True)
+    assert chosen.classes == ("LEFT-left", "LEFT-right", "RIGHT-left", "RIGHT-right")
+    clips = TrainingClips(chosen, source, settings, threads=2, device=CPU)
+    seen = set()
+    for number, batch in enumerate(clips.batches(0, first_step=0)):
+        windows = np.split(clips.windows.batches(0)[number], 2)
+        for part, of_part in zip(batch, windows, strict=True):
+            plain = clips.windows.targets_of(*clips.windows.index(of_part))
+            for clip, seed in enumerate(part.seeds):
+                order = [1, 0, 3, 2] if is_flipped(seed) else [0, 1, 2, 3]
+                assert torch.equal(part.targets.presence_btk[clip], plain.presence_btk[clip][:, order])
+                seen.add(is_flipped(seed))
+    assert seen == {True, False}
