@@ -56,8 +56,15 @@ def weights_view(specs: Mapping[str, "BackboneSpec"], *, with_addresses: bool) -
     ]
     view = table(("backbone", "depth", "channels", "sees steps", "stride", "trained at", "weights"), rows)
     addresses = [f"{name} {weights}: {url}" for name, spec in specs.items() for weights, url in spec.urls.items()]
-    lines = addresses if with_addresses else ["bas weights BACKBONE says where its weights come from"]
+    lines = addresses if with_addresses else _HOW_NAMED
     return Group(view, "", *map(Text, lines), Text(f"cache: {cache_folder() / 'weights'}"))
+
+
+_HOW_NAMED = [
+    "timm:NAME               any model of timm, such as timm:vit_small_patch16_dinov3 (--weights imagenet: its own)",
+    "hf:ORG/NAME, hf:FOLDER  V-JEPA 2 and VideoMAE, from the Hugging Face hub or a folder (--weights hub: its own)",
+    "bas weights BACKBONE says where its weights come from",
+]
 
 
 def weights_json(specs: Mapping[str, "BackboneSpec"]) -> list[dict[str, Any]]:

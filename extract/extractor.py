@@ -120,11 +120,8 @@ def resolve_settings(
         InputError: the weights' record or the store says otherwise; names the fields.
     """
     two_d = spec.kind == "2d"
+    trained_size, trained_window = _trained(record, spec)
     default = spec.size or spec.nearest_size(DEFAULT_SIZE)
-    trained_size = (record.width, record.height) if record.width and record.height else None
-    trained_window = record.window
-    if spec.is_fixed:
-        trained_size, trained_window = spec.size, spec.window
     size = _agreed("size", options.size, trained_size, (stored.width, stored.height) if stored else None, default)
     if size != spec.nearest_size(size):
         raise InputError(
@@ -133,20 +130,12 @@ def resolve_settings(
             wanted=f"multiples of {spec.patch}",
             cure="--size {}x{}".format(*spec.nearest_size(size)),
         )
-    window = (
-        1
-        if two_d
-        else _agreed(
-            "window",
-            options.window,
-            trained_window,
-            stored.window if stored else None,
-            spec.window or DEFAULT_WINDOW,
-        )
-    )
-    stride = (
-        1 if two_d else _agreed("stride", options.stride, record.stride, stored.stride if stored else None, spec.stride)
-    )
+    window = stride = 1
+    if not two_d:
+        stored_window, stored_stride = (stored.window, stored.stride) if stored else (None, None)
+        default_window = spec.window or DEFAULT_WINDOW
+        window = _agreed("window", options.window, trained_window, stored_window, default_window)
+        stride = _agreed("stride", options.stride, record.stride, stored_stride, spec.stride)
     stored_hop = stored.hop if stored and stored.window == window else None
     settings = FeatureSettings(
         backbone=record.backbone,
@@ -175,6 +164,13 @@ def resolve_settings(
             cure="leave these options out",
         )
     return settings
+
+
+def _trained(record: WeightsRecord, spec: BackboneSpec) -> tuple[tuple[int, int] | None, int | None]:
+    """Size and window that cannot be overruled; None where they can."""
+    if spec.is_fixed:
+        return spec.size, spec.window
+    return (record.width, record.height) if record.width and record.height else None, record.window
 
 
 def _agreed(name: str, asked: V | None, trained: V | None, stored: V | None, default: V) -> V:

@@ -23,7 +23,7 @@ from ..heads.training.loop import batch_loss
 from ..heads.training.settings import FinetuneSettings
 from .devices import num_processes, process_index
 
-_BLOCK_LISTS = ("blocks", "stages", "layers", "features")
+_BLOCK_LISTS = ("blocks", "stages", "layers", "layer", "features")
 """Names under which networks keep their blocks one after another."""
 
 

@@ -65,6 +65,13 @@ class Start:
             asked = replace(asked, weights=str(head.folder / BACKBONE))
         module, record = load_weights(*choose_weights(asked, stored))
         spec, record, asked = backbone_spec(record.backbone), *_unbound(record, asked)
+        if spec.is_fixed and settings.clip_len != spec.window:
+            raise InputError(
+                f"--clip-len does not fit {record.backbone}, which takes clips of one length only",
+                got=settings.clip_len,
+                wanted=spec.window,
+                cure=f"--clip-len {spec.window}",
+            )
         if spec.kind == "3d":
             asked = replace(asked, window=settings.clip_len, stride=settings.stride)
         features = resolve_settings(asked, record, spec, _pictures(stored, settings))

@@ -40,10 +40,8 @@ _PICTURES = ("video_preprocessor_config.json", "preprocessor_config.json")
 class _Family:
     """What differs between the architectures."""
 
-    config: str
-    """Class of the library."""
-    model: str
-    """Class of the library."""
+    name: str
+    """Begins the names of its classes in the library."""
     num_frames: str
     """Field of the configuration: frames of a clip."""
     size: str
@@ -78,8 +76,7 @@ def _videomae_tokens(model: Any, frames: Tensor) -> Tensor:
 
 _FAMILIES = {
     "vjepa2": _Family(
-        config="VJEPA2Config",
-        model="VJEPA2Model",
+        name="VJEPA2",
         num_frames="frames_per_clip",
         size="crop_size",
         is_fixed=False,
@@ -87,8 +84,7 @@ _FAMILIES = {
         tokens=_vjepa2_tokens,
     ),
     "videomae": _Family(
-        config="VideoMAEConfig",
-        model="VideoMAEModel",
+        name="VideoMAE",
         num_frames="num_frames",
         size="image_size",
         is_fixed=True,
@@ -145,18 +141,18 @@ def spec_from_hub(name: str, pool: Pool) -> BackboneSpec:
         InputError: there is none, it is damaged, of an architecture that is not known, or `transformers` is missing.
     """
     require_pool(f"{HUB}{name}", pool, ("mean", "twice"))
-    family, config = _configuration(name)
+    family, config, folder = _configuration(name, "*.json")
+    mean, std = _colours(folder)
     with reading_record(f"{HUB}{name}: config.json does not describe a model that works here"):
         size, patch = getattr(config, family.size), config.patch_size
         height, width = (size, size) if isinstance(size, int) else map(int, size)
         num_frames = int(getattr(config, family.num_frames))
         if config.tubelet_size != _TUBELET or num_frames % _TUBELET or not isinstance(patch, int):
             raise ValueError(f"tubelet_size {config.tubelet_size}, {num_frames} frames, patch_size {patch}")
-        mean, std = _colours(name)
 
     def build(_depth: Depth) -> nn.Module:
         try:
-            trunk = getattr(_library(), family.model)(config).get_submodule(family.trunk)
+            trunk = getattr(_library(), f"{family.name}Model")(config).get_submodule(family.trunk)
         except Exception as error:  # whatever the library says about numbers that do not go together
             raise _unusable(name, "transformers cannot build the model of its config.json", error) from None
         only = num_frames if family.is_fixed else None
@@ -186,16 +182,15 @@ def hub_tensors(name: str) -> Mapping[str, Tensor]:
     Raises:
         InputError: it has none, they are damaged, or some of the trunk's are missing.
     """
-    family, config = _configuration(name)
-    folder = _folder(name, "*.json", "*.safetensors")
+    family, config, folder = _configuration(name, "*.json", "*.safetensors")
     try:
-        model, told = getattr(_library(), family.model).from_pretrained(
+        model, told = getattr(_library(), f"{family.name}Model").from_pretrained(
             folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # OSError, safetensors' own, RuntimeError of shapes: as the library passes them on
         raise _unusable(name, "its weights cannot be loaded", error, wanted="model.safetensors") from None
     tensors: Mapping[str, Tensor] = model.get_submodule(family.trunk).state_dict()
-    missing = sorted(name for name in told["missing_keys"] if name.startswith(family.trunk))
+    missing = sorted(each for each in told["missing_keys"] if each.startswith(family.trunk))
     if missing:
         raise InputError(
             f"{HUB}{name}: its weights do not hold the whole model",
@@ -206,10 +201,10 @@ def hub_tensors(name: str) -> Mapping[str, Tensor]:
     return tensors
 
 
-def _configuration(name: str) -> tuple[_Family, Any]:
-    """Family and the library's own configuration object."""
-    path = _folder(name, "*.json") / "config.json"
-    record = read_json(path)
+def _configuration(name: str, *patterns: str) -> tuple[_Family, Any, Path]:
+    """Family, the library's own configuration object, and the folder with the files of these patterns."""
+    folder = _folder(name, *patterns)
+    record = read_json(folder / "config.json")
     kind = record.get("model_type") if isinstance(record, dict) else None
     if not isinstance(kind, str) or kind not in _FAMILIES:
         raise InputError(
@@ -219,10 +214,11 @@ def _configuration(name: str) -> tuple[_Family, Any]:
             cure="another --backbone; `bas weights` lists how they are named",
         )
     family = _FAMILIES[kind]
+    cls = getattr(_library(), f"{family.name}Config")
+    # the architecture alone: a configuration may also name code on the hub (kernels, quantizers) that would be run
+    known = {*cls.__annotations__, "qkv_bias"}
     try:
-        return family, getattr(_library(), family.config).from_dict(record)
-    except InputError:
-        raise
+        return family, cls.from_dict({key: value for key, value in record.items() if key in known}), folder
     except Exception as error:  # the library's strict dataclasses have errors of their own
         raise _unusable(name, "config.json is damaged", error) from None
 
@@ -249,15 +245,17 @@ def _folder(name: str, *patterns: str) -> Path:
         ) from None
 
 
-def _colours(name: str) -> list[Rgb]:
-    """Mean and deviation of RGB, as its preprocessor's file says; ImageNet's where there is none."""
-    folder = _folder(name, "*.json")
-    record: Any = next((read_json(folder / file) for file in _PICTURES if (folder / file).is_file()), {})
-    colours: list[Rgb] = []
-    for key, default in (("image_mean", IMAGENET), ("image_std", IMAGENET_STD)):
-        red, green, blue = map(float, record.get(key, default))
-        colours.append((red, green, blue))
-    return colours
+def _colours(folder: Path) -> tuple[Rgb, Rgb]:
+    """Mean and deviation of RGB, as the preprocessor's file says; ImageNet's where there is none."""
+    path = next((folder / file for file in _PICTURES if (folder / file).is_file()), None)
+    if path is None:
+        return IMAGENET, IMAGENET_STD
+    record = read_json(path)
+    with reading_record(f"{path}: damaged", cure="fetch it again"):
+        mean, std = (tuple(map(float, record[key])) for key in ("image_mean", "image_std"))
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"image_mean {mean}, image_std {std}")
+        return mean, std
 
 
 def _library() -> ModuleType:

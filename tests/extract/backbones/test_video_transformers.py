@@ -224,7 +224,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "tubelet of 3": (lambda folder: edit_config(folder, tubelet_size=3), "tubelet_size 3"),
     "heads": (lambda folder: edit_config(folder, num_attention_heads=5), "cannot build"),
     "other shapes": (lambda folder: edit_config(folder, hidden_size=2 * DIM), "weights"),
-    "colours": (lambda folder: (folder / "preprocessor_config.json").write_text('{"image_mean": [1]}'), "config.json"),
+    "colours": (lambda folder: (folder / "preprocessor_config.json").write_text('{"image_mean": [1]}'), "damaged"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "its weights cannot be loaded"),
     "pickle": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
@@ -249,12 +249,50 @@ def test_a_damaged_folder(folders: dict[str, Path], tmp_path: Path, fault: str) 
 def test_what_is_not_there(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="no such folder"):
         backbone_spec("hf:/nowhere/model")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="hf download not-there/model"):
         backbone_spec("hf:not-there/model")
     monkeypatch.setattr(module, "import_with_torchvision", lambda name: importlib.import_module(f"no_{name}"))
     with pytest.raises(InputError, match=r"pip install .*\[transformers\]"):
         backbone_spec(f"hf:{folders['vjepa2']}")
+
+
+def test_a_repository_that_the_hubs_client_has_kept(
+    monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    kept, commit = tmp_path / "models--org--vjepa2-tiny", "0" * 40
+    shutil.copytree(folders["vjepa2"], kept / "snapshots" / commit)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(commit)
+    record = load_weights("hf:org/vjepa2-tiny", None, "hub")[1]
+    assert record.weights_sha256 == load_weights(f"hf:{folders['vjepa2']}", None, "hub")[1].weights_sha256
+    assert backbone_spec("hf:org/vjepa2-tiny").stride == 6
+
+
+def test_names_of_older_files(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The hub's VideoMAE files name their biases as the library did when they were written."""
+    shutil.copytree(folders["videomae"], tmp_path / "old")
+    file = tmp_path / "old" / "model.safetensors"
+    old = {"attention.query.bias": "attention.q_bias", "attention.value.bias": "attention.v_bias"}
+    tensors = {}
+    for name, tensor in load_file(file).items():
+        end = next((each for each in old if name.endswith(each)), "")
+        tensors[name.removesuffix(end) + old.get(end, "")] = tensor
+    assert sum(name.endswith("q_bias") for name in tensors) == 3  # two layers, and the decoder's
+    save_file(tensors, file, metadata={"format": "pt"})
+    records = [load_weights(f"hf:{folder}", None, "hub")[1] for folder in (tmp_path / "old", folders["videomae"])]
+    assert records[0].weights_sha256 == records[1].weights_sha256
+
+
+def test_a_configuration_cannot_name_code(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["vjepa2"], tmp_path / "model")
+    named = {"attn_implementation": "someone/kernel", "quantization_config": {"quant_method": "bitsandbytes"}}
+    edit_config(tmp_path / "model", auto_map={"AutoModel": "code.Model"}, dtype="float16", **named)
+    ours, record = load_weights(f"hf:{tmp_path / 'model'}", None, "hub")
+    assert record.weights_sha256 == load_weights(f"hf:{folders['vjepa2']}", None, "hub")[1].weights_sha256
+    assert ours.get_submodule("trunk").config._attn_implementation == "sdpa"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", KINDS)
