@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,6 +212,28 @@ class WeightsOrigin:
         )
 
 
+@dataclass(frozen=True)
+class Terms:
+    """Licence and origin of a store's features. They change no number, so they are no part of the settings key."""
+
+    licence: str = ""
+    """Of videos and labels, and so of features made from them; empty: not known."""
+    origin: str = ""
+    """Data set or place that videos and labels came from; empty: not known."""
+    weights_licence: str = ""
+    """Of the backbone's weights; empty: not known."""
+
+    def joined(self, newer: "Terms | None") -> "Terms":
+        """These, and in their place what the newer ones say."""
+        said = {name: text for name, text in vars(newer).items() if text} if newer else {}
+        return replace(self, **said)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Terms":
+        """Inverse of `vars`; what is missing is empty. AttributeError where it is no object."""
+        return cls(**{each.name: str(record.get(each.name) or "") for each in fields(cls)})
+
+
 def _listed(match_ids: tuple[str, ...]) -> str:
     return f"{len(match_ids)} match{'es' if len(match_ids) != 1 else ''}: {', '.join(match_ids)}"
 
@@ -252,6 +274,8 @@ class StoreInfo:
     """Versions that the store was made with."""
     weights_origin: dict[str, Any] | None
     """The weights file or finetuned run, plain JSON; None where that was not written down."""
+    terms: Terms
+    """Licence and origin."""
     matches: tuple[MatchLine, ...]
     """Lines of the table, in order of id."""
     reduction: dict[str, Any] | None = None
@@ -283,6 +307,7 @@ def store_info(store: "FeatureStore", lines: tuple[MatchLine, ...], reduction: "
         classes=store.classes,
         software=store.software,
         weights_origin=store.origin.to_json() if store.origin else None,
+        terms=store.terms,
         matches=lines,
         reduction={"source": reduction.source.to_json(), **reduction.about} if reduction else None,
     )

@@ -327,6 +327,7 @@ def reduce_store(
         classes=store.classes,
         software=store.software,
         origin=store.origin,
+        terms=store.terms,
         reduction=reduction,
     )
     results = each_match(work, lambda match_id: _reduce(store, target, match_id, work[match_id], count), progress)

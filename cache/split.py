@@ -86,6 +86,7 @@ def split_store(store_path: Path, out: Path, by_time: TimeSplit, *, progress: Pr
         classes=store.classes,
         software=store.software,
         origin=store.origin,
+        terms=store.terms,
         reduction=store.reduction,
     )
     ids = store.matches()

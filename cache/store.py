@@ -32,7 +32,7 @@ from .layout import (
     group_metadata,
     inside,
 )
-from .match import MatchInfo, MatchMeta, WeightsOrigin, read_match
+from .match import MatchInfo, MatchMeta, Terms, WeightsOrigin, read_match
 from .partial import lock_match, require_real, sweep
 from .reduction import REDUCTION_FILE, Reduction, read_reduction, write_reduction
 from .rows import MappedRows, damaged, open_rows, read_plain
@@ -40,7 +40,7 @@ from .settings import FeatureSettings
 from .writer import MatchJob, MatchWriter
 
 _ROOT_WAIT_SECONDS = 30.0
-_ORIGIN = "weights_origin"
+_ORIGIN, _TERMS = "weights_origin", "terms"
 
 
 class FeatureStore:
@@ -59,6 +59,8 @@ class FeatureStore:
         """Versions that the store was made with."""
         self.origin: WeightsOrigin | None = _origin(path, record)
         """Where the backbone's weights came from; None where that was not written down."""
+        self.terms = Terms.from_json(record.get(_TERMS) or {})
+        """Licence and origin, as far as they were said."""
         self._num_rows: dict[str, tuple[tuple[int, int, int], int]] = {}
 
     @classmethod
@@ -98,13 +100,15 @@ class FeatureStore:
         classes: Sequence[str],
         software: Mapping[str, str],
         origin: WeightsOrigin | None = None,
+        terms: Terms | None = None,
         reduction: Reduction | None = None,
     ) -> "FeatureStore":
         """Open a store for writing, make it where there is none, and clear away what a kill left of finished matches.
 
         Several processes may call it at once. A store that was made without labels takes over the classes; one that
         does not name the run that its weights came from takes over the origin (its tensors are the same). A store of
-        reduced rows is made with their `reduction`, whose settings are `settings`.
+        reduced rows is made with their `reduction`, whose settings are `settings`. What `terms` say replaces what the
+        store says.
 
         Raises:
             InputError: the store has other settings (names them) or other classes, the folder holds something else,
@@ -127,23 +131,25 @@ class FeatureStore:
                     if reduction is not None:
                         write_reduction(path, reduction)  # before the root: a store without it would be of no use
                     new = _new_record(settings, classes=classes, software=software)
-                    _write_root(path, _with_origin(new, None, origin))
+                    _write_root(path, _with_terms(_with_origin(new, None, origin), terms))
                 else:
                     stored = cls.open(path)
                     settings.require_equal(stored.settings, store=str(path))  # before anything is written
-                    record = stored.joined_record(classes, origin)
+                    record = stored.joined_record(classes, origin, terms)
                     if record != stored.record:
                         _write_root(path, record)
                 sweep(path)
         return cls.open(path)
 
-    def joined_record(self, classes: Sequence[str], origin: WeightsOrigin | None) -> Mapping[str, Any]:
-        """The root's record with classes and origin of matches that are to come; the same where nothing changes.
+    def joined_record(
+        self, classes: Sequence[str], origin: WeightsOrigin | None, terms: Terms | None
+    ) -> Mapping[str, Any]:
+        """The root's record with classes, origin and terms of matches that are to come; the same where nothing changes.
 
         Raises:
             InputError: other classes.
         """
-        record = _with_origin(self.record, self.origin, origin)
+        record = _with_terms(_with_origin(self.record, self.origin, origin), terms)
         if classes and not self.classes:
             return {**record, "classes": list(classes)}
         if not set(classes) <= set(self.classes):
@@ -375,6 +381,13 @@ def _with_origin(
     if origin is None or (stored is not None and (stored.is_run or not origin.is_run)):
         return record
     return {**record, _ORIGIN: origin.to_json()}
+
+
+def _with_terms(record: Mapping[str, Any], terms: Terms | None) -> Mapping[str, Any]:
+    """The record with what the terms say."""
+    stored = Terms.from_json(record.get(_TERMS) or {})
+    joined = stored.joined(terms)
+    return record if joined == stored else {**record, _TERMS: dict(vars(joined))}
 
 
 def _write_root(path: Path, record: Mapping[str, Any]) -> None:

@@ -195,6 +195,8 @@ def cache_push(
     split: OnlySplit = None,
     view: View = None,
     replace: Replace = False,
+    licence: Annotated[str, typer.Option(help="Of videos and labels; kept in the store. The hub asks for it.")] = "",
+    origin: Annotated[str, typer.Option(help="Where they came from; likewise.")] = "",
     jobs: Jobs = 8,
     as_json: AsJson = False,
 ) -> None:
@@ -202,10 +204,12 @@ def cache_push(
 
     Several people may push different matches at once. Readers see a match whole or not at all.
     """
+    from ..cache.match import Terms
     from ..cache.share.push import push
 
+    chosen, terms = _selection(match, split, view), Terms(licence, origin)
     with ProgressView("pushing", unit="bytes") as progress:
-        summary = push(store, url, _selection(match, split, view), replace=replace, jobs=jobs, progress=progress)
+        summary = push(store, url, chosen, replace=replace, terms=terms, jobs=jobs, progress=progress)
     _finish(summary, as_json=as_json)
 
 
@@ -300,6 +304,7 @@ def info_view(about: "StoreInfo") -> "Group":
     if about.weights_origin is not None:
         origin = WeightsOrigin.from_json(about.weights_origin, where="weights_origin")
         pairs["weights from"] = origin.describe()
+    pairs |= {name.replace("_", " "): text for name, text in vars(about.terms).items() if text}
     if about.reduction is not None:
         pairs["reduced"] = "\n".join(describe_fit(about.reduction))
     pairs |= {"key": about.settings_key, "classes": ", ".join(about.classes)}

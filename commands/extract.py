@@ -16,6 +16,7 @@ PANELS = {
     "Backbone": ("backbone", "depth", "pool", "weights", "size", "fit", "scaler", "views"),
     "Rows": ("fps", "window", "hop", "blend", "stride"),
     "Run": ("engine", "device", "batch", "decode_threads", "max_bad_share"),
+    "Sharing": ("licence", "origin"),
 }
 
 

@@ -83,6 +83,10 @@ class ExtractRunOptions:
     """Decoders that run side by side; 0: one per core."""
     max_bad_share: float = 0.05
     """Largest share of undecodable frames with which a video is accepted, 0 to 1."""
+    licence: str = ""
+    """Licence of videos and labels, kept in the store: such as CC-BY-4.0, or a sentence."""
+    origin: str = ""
+    """Where videos and labels came from, kept in the store: such as the data set's name and address."""
 
     def __post_init__(self) -> None:
         index, count = self.shard

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..cache.layout import METADATA
-from ..cache.match import MatchMeta
+from ..cache.match import MatchMeta, Terms
 from ..cache.settings import FeatureSettings
 from ..cache.store import FeatureStore
 from ..data.sources import DataSet, Match
@@ -21,7 +21,7 @@ from ..events import Split
 from ..files import MatchBusy, file_sha256
 from ..workers import SILENT, Failure, MatchResult, Progress, Summary, each_match, failed, on_ray, ray_place
 from .backbones.nets import require_rows
-from .backbones.registry import backbone_spec
+from .backbones.registry import backbone_spec, weights_licence
 from .backbones.weights import load_weights, weights_origin
 from .extractor import Extractor, choose_weights, describe_settings, follow_run, resolve_settings
 from .options import ExtractOptions, ExtractRunOptions
@@ -71,7 +71,7 @@ def extract(
     """
     matches = chosen_matches(data_set, split, run)
     if options == ExtractOptions() and (stored := _whole_store(store_path, matches, run)) is not None:
-        return _bring_labels(stored, data_set, matches, progress)
+        return _bring_labels(stored, data_set, matches, run, progress)
     weights, extractor = settled(store_path, options, run)
     progress.note(describe_settings(extractor.settings))
     if run.ray is not None:
@@ -96,7 +96,7 @@ def extract_matches(
         InputError: the store is of other settings or classes. A match that fails is in the summary instead.
     """
     started = time.perf_counter()
-    shared = Extraction(data_set, open_for(extractor, data_set, store_path), extractor, run, progress)
+    shared = Extraction(data_set, open_for(extractor, data_set, store_path, run), extractor, run, progress)
     progress.started(len(matches), 0)
     results = each_match(matches, lambda match: extract_match(shared, match), progress)
     return _summary(store_path, extractor.settings, extractor.engine().name, results, started)
@@ -185,8 +185,9 @@ def settled(store_path: Path, options: ExtractOptions, run: ExtractRunOptions) -
     return weights, Extractor(module, settings, run.engine, run.device, weights_origin(weights, record))
 
 
-def open_for(extractor: Extractor, data_set: DataSet, store_path: Path) -> FeatureStore:
+def open_for(extractor: Extractor, data_set: DataSet, store_path: Path, run: ExtractRunOptions) -> FeatureStore:
     """The store, made where it does not exist. InputError where it is of other settings or classes."""
+    weights = weights_licence(extractor.settings.backbone, extractor.settings.weights)
     stored = FeatureStore.open(store_path) if (store_path / METADATA).exists() else None
     return FeatureStore.create_or_open(
         store_path,
@@ -194,6 +195,7 @@ def open_for(extractor: Extractor, data_set: DataSet, store_path: Path) -> Featu
         classes=data_set.classes or (stored.classes if stored else ()),
         software=software_versions(),
         origin=extractor.origin,
+        terms=Terms(run.licence, run.origin, weights),
     )
 
 
@@ -218,10 +220,15 @@ def _whole_store(path: Path, matches: Sequence[Match], run: ExtractRunOptions) -
     return store if all(set(run.views) <= set(store.views(match.id)) for match in matches) else None
 
 
-def _bring_labels(store: FeatureStore, data_set: DataSet, matches: Sequence[Match], progress: Progress) -> Summary:
+def _bring_labels(
+    store: FeatureStore, data_set: DataSet, matches: Sequence[Match], run: ExtractRunOptions, progress: Progress
+) -> Summary:
     """Bring labels and splits of matches whose rows are all there up to date."""
     started, classes = time.perf_counter(), data_set.classes or store.classes
-    store = FeatureStore.create_or_open(store.path, store.settings, classes=classes, software=store.software)
+    terms = Terms(run.licence, run.origin)
+    store = FeatureStore.create_or_open(
+        *(store.path, store.settings), classes=classes, software=store.software, terms=terms
+    )
     progress.started(len(matches), 0)
     results = each_match(matches, lambda match: _already_there(store, match, data_set), progress)
     return _summary(store.path, store.settings, "none used", results, started)
@@ -316,7 +323,7 @@ def _extract_on_ray(
     progress: Progress,
 ) -> Summary:
     """As `extract_matches`, with one Ray task per match, the largest video first."""
-    started, store = time.perf_counter(), open_for(extractor, data_set, store_path)
+    started, store = time.perf_counter(), open_for(extractor, data_set, store_path, run)
     weights = str(Path(weights).absolute()) if Path(weights).exists() else weights  # tasks have a folder of their own
     setup = _Setup(store_path, extractor.settings, weights, replace(run, ray=None))
     results: dict[str, MatchResult] = {}

@@ -56,7 +56,7 @@ class HubPlace:
     Every commit names its parent, so that it fails where another came first; then everything is looked at again.
     """
 
-    is_read_only = False
+    is_read_only, has_card = False, True
     uploads_at_once = 16
     publishers = 1
 

@@ -84,6 +84,8 @@ class Place(Protocol):
 
     url: str
     is_read_only: bool
+    has_card: bool
+    """Whether it shows people a data card, licence and origin first."""
     uploads_at_once: int
     """Matches that `publish` takes best in one call."""
     publishers: int
@@ -161,6 +163,7 @@ class ObjectPlace:
 
     uploads_at_once = 1
     publishers = 4
+    has_card = False
 
     def __init__(self, url: str, *, patient: bool = True) -> None:
         """Connect; nothing is read yet.

@@ -380,7 +380,13 @@ def _open_or_make(out: Path, theirs: FeatureStore, source: Source) -> FeatureSto
     else:
         reduction = source.reduction()
     return FeatureStore.create_or_open(
-        out, settings, classes=theirs.classes, software=theirs.software, origin=theirs.origin, reduction=reduction
+        out,
+        settings,
+        classes=theirs.classes,
+        software=theirs.software,
+        origin=theirs.origin,
+        terms=theirs.terms,
+        reduction=reduction,
     )
 
 

@@ -10,8 +10,10 @@ from ...errors import InputError
 from ...files import FileLock, disk_errors, read_json, write_atomic
 from ...workers import SILENT, MatchResult, Progress, Summary, failed
 from ..layout import MANIFESTS, METADATA, PARTIAL, canonical_json, group_metadata
+from ..match import Terms
 from ..reduction import REDUCTION_FILE, write_reduction
 from ..store import FeatureStore
+from .card import CARD, data_card, require_terms
 from .manifest import INDEX, MAX_DOCUMENT_BYTES, MatchManifest, index_document, is_manifest, require_apart, view_files
 from .places import Place, Upload, folder_of, is_folder, open_place
 from .pull import Plan, Selection, Traffic, compare, receive, require_jobs, require_same_rows, summary_of, take
@@ -27,6 +29,7 @@ def push(
     selection: Selection,
     *,
     replace: bool = False,
+    terms: Terms | None = None,
     jobs: int = 8,
     progress: Progress = SILENT,
 ) -> Summary:
@@ -37,14 +40,19 @@ def push(
         url: where to; see `open_place`. A folder becomes a store like any other.
         selection: which matches and views.
         replace: matches that are there with other content are replaced.
+        terms: licence and origin, which the store takes over first.
         jobs: files under way at a time, >= 1.
         progress: hears of bytes.
 
     Raises:
-        InputError: no store, the place holds features of other settings or classes, nothing is chosen, or the place
-            cannot be written. A match that fails is in the result instead.
+        InputError: no store, no licence or origin where the place asks for them, the place holds features of other
+            settings or classes, nothing is chosen, or the place cannot be written. A match that fails is in the result
+            instead.
     """
     store = FeatureStore.open(store_path)
+    if terms is not None and terms != Terms():
+        settings, software = store.settings, store.software
+        store = FeatureStore.create_or_open(store_path, settings, classes=(), software=software, terms=terms)
     source = StoreSource(store)
     if is_folder(url):
         summary = receive(source, folder_of(url), selection, replace=replace, jobs=jobs, progress=progress)
@@ -55,8 +63,12 @@ def push(
     if place.is_read_only:
         cure = "push to the folder that it serves, or to S3, the hub, ..."
         raise InputError(f"{place.url}: a web server is read only", cure=cure)
+    if place.has_card:
+        require_terms(store, place.url)
     offered, left_out = take(source, selection)
     settings_key = _settle_root(place, store)
+    if place.has_card:
+        place.create(CARD, data_card(store, place.url))
     there = listing(place)
     require_apart({each.match_id for each in offered} | set(there.manifests), where=place.url)
     plans = [_plan(each, there, replace=replace) for each in offered]
@@ -152,7 +164,7 @@ def _settle_root(place: Place, store: FeatureStore) -> str:
             raise InputError(f"{place.url}: what was just written there cannot be read", cure="check the rights")
         require_same_rows(theirs.settings, store.settings, here=place.url, there=str(store.path))
         with named(place.url):
-            joined = theirs.joined_record(store.classes, store.origin)
+            joined = theirs.joined_record(store.classes, store.origin, store.terms)
         if joined == theirs.record:
             _send_reduction(place, store)
             return str(theirs.record["settings_key"])

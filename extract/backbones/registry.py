@@ -57,6 +57,8 @@ class BackboneSpec:
     """Depth -> module (randomly initialised)."""
     urls: Mapping[str, str]
     """Weights by name: a download address, `timm:NAME.TAG` for timm's own loader, `hf:NAME` for the hub's."""
+    licence: str = ""
+    """Of these weights, as their source states it; empty: not known here."""
     head_prefixes: tuple[str, ...]
     """Beginnings of the tensor names of a classifier, which a weights file may hold and we do not use."""
     stride: int = 1
@@ -127,6 +129,7 @@ def _x3d(name: str, native_size: int, outputs: dict[int | None, Output]) -> Back
         native_size=native_size,
         build=build,
         urls={"kinetics": f"{_ZOO}/{name.upper()}.pyth"},
+        licence="Apache-2.0",
         head_prefixes=("blocks.4.", "blocks.5."),
         stride=2,
     )
@@ -146,6 +149,7 @@ def _resnet3d(name: Literal["i3d_r50", "slow_r50"], file: str, steps: int) -> Ba
         native_size=224,
         build=build,
         urls={"kinetics": f"{_ZOO}/{file}"},
+        licence="Apache-2.0",
         head_prefixes=("blocks.5.", "blocks.6."),
     )
 
@@ -165,6 +169,7 @@ def _timm(
     *,
     native_size: int = 224,
     head: str = "classifier",
+    licence: str = "Apache-2.0",
 ) -> BackboneSpec:
     return BackboneSpec(
         kind="2d",
@@ -174,6 +179,7 @@ def _timm(
         native_size=native_size,
         build=_timm_builder(name, "mean"),
         urls={"imagenet": f"timm:{name}"},
+        licence=licence,
         head_prefixes=(f"{head}.",),
     )
 
@@ -203,14 +209,15 @@ BACKBONES: dict[str, BackboneSpec] = {
         native_size=224,
         build=_i3d,
         urls={"kinetics": _I3D_URL},
+        licence="Apache-2.0",
         head_prefixes=("logits.",),
     ),
     "i3d_r50": _resnet3d("i3d_r50", "I3D_8x8_R50.pyth", 36),
     "slow_r50": _resnet3d("slow_r50", "SLOW_8x8_R50.pyth", 19),
-    "regnety_002": _timm("regnety_002.pycls_in1k", 368, IMAGENET, IMAGENET_STD, head="head.fc"),
-    "regnety_004": _timm("regnety_004.tv2_in1k", 440, IMAGENET, IMAGENET_STD, head="head.fc"),
-    "regnety_006": _timm("regnety_006.pycls_in1k", 608, IMAGENET, IMAGENET_STD, head="head.fc"),
-    "regnety_008": _timm("regnety_008.pycls_in1k", 768, IMAGENET, IMAGENET_STD, head="head.fc"),
+    "regnety_002": _timm("regnety_002.pycls_in1k", 368, IMAGENET, IMAGENET_STD, head="head.fc", licence="MIT"),
+    "regnety_004": _timm("regnety_004.tv2_in1k", 440, IMAGENET, IMAGENET_STD, head="head.fc", licence="BSD-3-Clause"),
+    "regnety_006": _timm("regnety_006.pycls_in1k", 608, IMAGENET, IMAGENET_STD, head="head.fc", licence="MIT"),
+    "regnety_008": _timm("regnety_008.pycls_in1k", 768, IMAGENET, IMAGENET_STD, head="head.fc", licence="MIT"),
     "efficientnet_b0": _timm("efficientnet_b0.ra_in1k", 1280, IMAGENET, IMAGENET_STD),
     "efficientnet_b1": _timm("efficientnet_b1.ra4_e3600_r240_in1k", 1280, _HALF, _HALF, native_size=240),
     "tf_efficientnet_lite0": _timm("tf_efficientnet_lite0.in1k", 1280, _HALF, _HALF),
@@ -249,6 +256,12 @@ def require_pool(name: str, pool: Pool, known: tuple[Pool, ...]) -> None:
     """Raise InputError unless a backbone has the tokens for a pool."""
     if pool not in known:
         raise InputError(f"--pool does not fit {name}", got=pool, wanted=" or ".join(known), cure=f"--pool {known[0]}")
+
+
+def weights_licence(name: str, weights: str) -> str:
+    """Licence of weights that a backbone of `BACKBONES` is known by; empty for all others."""
+    spec = BACKBONES.get(name.partition("+")[0])
+    return spec.licence if spec is not None and weights in spec.urls else ""
 
 
 def build_backbone(name: str, depth: Depth = None, pool: Pool = "mean") -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bas.cache.match import WeightsOrigin
+from bas.cache.match import Terms, WeightsOrigin
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 
@@ -79,3 +79,26 @@ def test_cache_info_tells(
 def test_matches_that_trained_the_backbone_flatter() -> None:
     assert "1 of 2 validation matches trained" in RUN.warn_of_training(["b", "c"])
     assert RUN.warn_of_training(["c", "d"]) == FILE.warn_of_training(["a"]) == ""
+
+
+def test_licence_and_origin_are_added_to_a_store_that_has_none_and_change_no_key(maker: Any) -> None:
+    key = maker.store().settings.key()
+    assert maker.store().terms == Terms()
+
+    def said(terms: Terms) -> Terms:
+        settings = maker.settings()
+        return FeatureStore.create_or_open(maker.path, settings, classes=(), software={}, terms=terms).terms
+
+    assert said(Terms(licence="CC-BY-4.0")) == Terms("CC-BY-4.0")
+    assert said(Terms(origin="here", weights_licence="MIT")) == Terms("CC-BY-4.0", "here", "MIT")
+    assert said(Terms("CC0-1.0")) == Terms("CC0-1.0", "here", "MIT")
+    assert FeatureStore.open(maker.path).settings.key() == key
+
+
+def test_licence_and_origin_are_told(bas: Callable[..., int], capsys: pytest.CaptureFixture[str], maker: Any) -> None:
+    terms = Terms("CC-BY-4.0", "our own camera", "MIT")
+    FeatureStore.create_or_open(maker.path, maker.settings(), classes=(), software={}, terms=terms)
+    assert bas("cache", "info", maker.path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["terms"] == vars(terms)
+    assert bas("cache", "info", maker.path) == 0
+    assert "our own camera" in capsys.readouterr().out

@@ -207,6 +207,12 @@ class HubServer:
         self.make(name, private=asked.get("visibility") == "private")
         return as_json({"url": f"{self.url}/datasets/{name}", "name": name})
 
+    def validate(self, request: Request) -> Answer:
+        """The head of a data card; the hub refuses licences that it does not know."""
+        is_known = re.match(r"---\nlicense: (other|mit|cc0-1\.0|cc-by-4\.0)\n", json.loads(request.body)["content"])
+        errors = [] if is_known else [{"message": '"license" must be one of ...'}]
+        return as_json({"errors": errors, "warnings": []}, 400 if errors else 200)
+
     def info(self, request: Request, repo: str, revision: str = "main") -> Answer:
         oid, _ = self._files(request, repo, revision)
         return as_json({"_id": "0", "id": repo, "sha": oid, "private": self.repositories[repo].private})
@@ -371,6 +377,7 @@ class HubServer:
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
 _ROUTES: list[tuple[str, Callable[..., Answer]]] = [
     (r"POST /api/repos/create", HubServer.create),
+    (r"POST /api/validate-yaml", HubServer.validate),
     (rf"GET /api/datasets/{_REPO}", HubServer.info),
     (rf"GET /api/datasets/{_REPO}/revision/(?P<revision>[^/]+)", HubServer.info),
     (rf"GET /api/datasets/{_REPO}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?", HubServer.tree),

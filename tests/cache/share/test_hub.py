@@ -15,7 +15,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
+from bas.cache.match import Terms
 from bas.cache.share import hub as hub_module
+from bas.cache.share.card import CARD
 from bas.cache.share.hub import HubPlace, parse_address
 from bas.cache.share.manifest import FileEntry
 from bas.cache.share.pull import Selection, pull
@@ -28,6 +30,7 @@ from .hub_http import Answer, Request
 from .hub_server import Blob, HubServer
 
 URL = "hf://datasets/ann/feats"
+TERMS = Terms("CC0-1.0", "made for a test")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the hub's client, uploading by LFS
 
 
@@ -48,7 +51,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 def push_to(store: Path, url: str = URL, *, replace: bool = False, **chosen: Any) -> dict[str, str]:
     """`bas cache push`; how each match ended."""
-    outcome = push(store, url, Selection(**chosen), replace=replace)
+    outcome = push(store, url, Selection(**chosen), replace=replace, terms=TERMS)
     return {result.match_id: result.status for result in outcome.results}
 
 
@@ -83,7 +86,7 @@ def test_a_store_goes_there_and_comes_back_byte_for_byte(hub: HubServer, maker: 
     maker.match("b", num_rows=110)
     sent: list[float] = []
     progress = Progress(advanced=lambda _, done, *__: sent.append(done))
-    outcome = push(maker.path, URL, Selection(), progress=progress)
+    outcome = push(maker.path, URL, Selection(), terms=TERMS, progress=progress)
     assert [result.status for result in outcome.results] == ["sent", "sent"]
     assert hub.repositories["ann/feats"].private
     assert sent[-1] == pytest.approx(1e6 * sum(float(result.columns["MB"]) for result in outcome.results))
@@ -91,13 +94,35 @@ def test_a_store_goes_there_and_comes_back_byte_for_byte(hub: HubServer, maker: 
     assert len(hub.uploaded) == len(large) >= 4, "shards and time stamps travel apart from the commit"
     assert hub.repositories["ann/feats"].titles[1:] == [
         "Add zarr.json",
+        "Add README.md",
         "Push 2 matches: b to liga/ä - b",
         "Write __manifest__/index.json",
     ]
     assert pull_from(tmp_path / "back") == {"b": "received", "liga/ä - b": "received"}
     assert content(tmp_path / "back") == content(maker.path)
-    assert {path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._"} == content(maker.path)
+    assert {
+        path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._" and path != CARD
+    } == content(maker.path)
     assert hub.leaks == []
+
+
+def test_the_hub_asks_for_licence_and_origin_and_shows_them(
+    bas: Callable[..., int], capsys: pytest.CaptureFixture[str], hub: HubServer, maker: Any
+) -> None:
+    maker.match("a")
+    assert bas("cache", "push", maker.path, URL) == 2
+    told = capsys.readouterr().err
+    assert "nobody has said the licence and the origin" in told
+    assert f"cure:   bas cache push {maker.path} {URL} --licence TEXT --origin TEXT" in told
+    assert "ann/feats" not in hub.repositories
+    typed = ("--licence", "CC-BY-4.0", "--origin", "our | own\ncamera")
+    assert bas("cache", "push", maker.path, URL, *typed) == 0
+    card = hub.files("ann/feats")[CARD].decode()
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    assert "| licence | CC-BY-4.0 |\n| origin of videos and labels | our / own camera |\n" in card
+    assert FeatureStore.open(maker.path).terms == Terms("CC-BY-4.0", "our | own\ncamera"), "kept: not asked for again"
+    assert bas("cache", "push", maker.path, f"{URL}/other", "--licence", "on request only") == 0
+    assert hub.files("ann/feats")[f"other/{CARD}"].startswith(b"---\nlicense: other\n")
 
 
 def test_a_second_push_travels_nothing(hub: HubServer, maker: Any) -> None:
@@ -131,7 +156,9 @@ def test_other_content_is_refused_and_replaced_on_demand(hub: HubServer, maker: 
     other.match("a", num_rows=700)
     assert push_to(other.path) == {"a": "differs"}
     assert push_to(other.path, replace=True) == {"a": "replaced"}
-    assert {path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._"} == content(other.path)
+    assert {
+        path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._" and path != CARD
+    } == content(other.path)
     assert pull_from(tmp_path / "back") == {"a": "received"}
     assert content(tmp_path / "back") == content(other.path)
 
@@ -159,7 +186,7 @@ def test_two_who_push_one_match_with_other_content_do_not_mix(hub: HubServer, ma
             assert push_to(other.path) == {"a": "sent"}
 
     hub.faults.append(on("POST", "/preupload/main", lambda: first_comes() if _is_publishing(hub) else None))
-    outcome = push(maker.path, URL, Selection())
+    outcome = push(maker.path, URL, Selection(), terms=TERMS)
     assert outcome.results[0].status == "failed"
     assert "just been pushed by somebody else" in outcome.results[0].message
     assert pull_from(tmp_path / "back") == {"a": "received"}
@@ -168,7 +195,7 @@ def test_two_who_push_one_match_with_other_content_do_not_mix(hub: HubServer, ma
 
 
 def _is_publishing(hub: HubServer) -> bool:
-    return "Add zarr.json" in hub.repositories["ann/feats"].titles
+    return "Add README.md" in hub.repositories["ann/feats"].titles
 
 
 @pytest.mark.parametrize("answer", [Answer(412), Answer(409), Answer(503), Answer(0)])
@@ -176,7 +203,7 @@ def test_a_commit_is_tried_again(hub: HubServer, maker: Any, answer: Answer) -> 
     maker.match("a", num_rows=110)
     hub.faults.append(on("POST", "/commit/main", times(2, answer)))
     assert push_to(maker.path) == {"a": "sent"}
-    assert len(hub.repositories["ann/feats"].titles) == 4
+    assert len(hub.repositories["ann/feats"].titles) == 5
 
 
 def test_a_commit_that_came_through_unheard_is_not_made_twice(hub: HubServer, maker: Any) -> None:
@@ -204,7 +231,7 @@ def test_lists_in_pages_and_files_in_parts(
         maker.match(f"m{number}", num_rows=500)
     assert push_to(maker.path) == dict.fromkeys(("m0", "m1", "m2"), "sent")
     assert max(hub.uploaded) == 1_500
-    assert hub.repositories["ann/feats"].titles[2:-1] == ["Push m0", "Push m1", "Push m2"]
+    assert hub.repositories["ann/feats"].titles[3:-1] == ["Push m0", "Push m1", "Push m2"]
     assert pull_from(tmp_path / "back") == dict.fromkeys(("m0", "m1", "m2"), "received")
     assert content(tmp_path / "back") == content(maker.path)
 
@@ -250,7 +277,7 @@ def test_a_push_that_is_killed_leaves_nothing_to_see(hub: HubServer, maker: Any,
 
     hub.faults.append(kill_before_commit)
     assert child.wait(timeout=60) == -signal.SIGKILL
-    assert hub.files("ann/feats").keys() - seen.keys() == {"zarr.json"}
+    assert hub.files("ann/feats").keys() - seen.keys() == {"zarr.json", CARD}
     assert len(hub.uploaded) > 0
     with pytest.raises(InputError, match="no match to take"):
         pull_from(tmp_path / "back")
@@ -263,9 +290,10 @@ def test_a_push_that_is_killed_leaves_nothing_to_see(hub: HubServer, maker: Any,
 _CHILD = """
 import sys
 from pathlib import Path
+from bas.cache.match import Terms
 from bas.cache.share.pull import Selection
 from bas.cache.share.push import push
-push(Path(sys.argv[1]), sys.argv[2], Selection())
+push(Path(sys.argv[1]), sys.argv[2], Selection(), terms=Terms("CC0-1.0", "made here"))
 """
 
 
@@ -424,7 +452,7 @@ def test_passing_trouble_and_limits(hub: HubServer, monkeypatch: pytest.MonkeyPa
 def test_a_gitignore_that_leaves_files_out_is_noticed(hub: HubServer, maker: Any) -> None:
     hub.make("ann/feats").add("main", {".gitignore": Blob(b"pts", False)}, "ignore")
     maker.match("a", num_rows=110)
-    outcome = push(maker.path, URL, Selection())
+    outcome = push(maker.path, URL, Selection(), terms=TERMS)
     assert outcome.results[0].status == "failed"
     assert ".gitignore" in outcome.results[0].message
 
@@ -440,7 +468,7 @@ def test_a_file_that_changes_on_its_way_is_not_committed(
         return real(self, upload, on_bytes)
 
     monkeypatch.setattr(HubPlace, "_send", changed)
-    outcome = push(maker.path, URL, Selection())
+    outcome = push(maker.path, URL, Selection(), terms=TERMS)
     assert "changed while it was read" in outcome.results[0].message
     assert not any(path.startswith("a/") for path in hub.files("ann/feats"))
 
@@ -451,7 +479,9 @@ def test_the_hubs_own_tools_see_a_plain_data_set(hub: HubServer, maker: Any, tmp
     push_to(maker.path)
     api = huggingface_hub.HfApi(endpoint=hub.url)
     got = Path(api.snapshot_download("ann/feats", repo_type="dataset", local_dir=tmp_path / "got", max_workers=2))
-    assert {path: data for path, data in content(got).items() if path[0] != "."} == content(maker.path)
+    assert {path: data for path, data in content(got).items() if path not in (CARD, ".gitattributes")} == content(
+        maker.path
+    )
     api.upload_file(path_or_fileobj=b"x" * 3_000, path_in_repo="notes.bin", repo_id="ann/feats", repo_type="dataset")
     assert hub.files("ann/feats")["notes.bin"] == b"x" * 3_000
     assert pull_from(tmp_path / "back") == {"liga/a": "received"}
