@@ -206,6 +206,8 @@ class Event:
     """False where the annotation says `not shown`."""
     confidence: float | None = None
     """Score of a prediction; None for ground truth."""
+    player: str = ""
+    """Jersey number or name of who acts, where the source names one."""
 
     def to_json(self) -> dict[str, Any]:
         """As a SoccerNet annotation (or prediction, with a confidence)."""
@@ -215,6 +217,8 @@ class Event:
             "label": self.label,
             "position": str(self.position_ms),
         }
+        if self.player:
+            record["player"] = self.player
         if self.confidence is not None:
             team = {"team": self.team} if self.team else {}
             return record | {"half": str(self.half), "confidence": repr(float(self.confidence))} | team
@@ -226,7 +230,7 @@ def parse_event(record: object, *, where: str) -> Event:
 
     Args:
         record: an object with `label`, `position` (milliseconds; string or number), optionally `gameTime`, `half`,
-            `team`, `visibility`, `confidence` (string or number).
+            `team`, `player`, `visibility`, `confidence` (string or number).
         where: file and index, for the error.
 
     Raises:
@@ -262,6 +266,7 @@ def parse_event(record: object, *, where: str) -> Event:
         team=str(record.get("team", "")),
         visible=str(record.get("visibility", "visible")) != "not shown",
         confidence=score,
+        player=str(record.get("player", "")),
     )
 
 

@@ -78,12 +78,15 @@ def data_convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for a file per match.")],
     to: Annotated[ExportFormat, typer.Option("--format", help="What the files are for.")],
     split: OnlySplit = None,
+    halves: Annotated[
+        Path | None, typer.Option(help="footpass: a file of the same games, which says where second halves begin.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write labels or predictions as other programs read them: OSL JSON, CSV, edit lists, subtitles, chapters."""
     from ..data.exports import export_all
 
-    summary = export_all(source, out, to, splits=known_splits(split))
+    summary = export_all(source, out, to, splits=known_splits(split), halves=halves)
     show(summary_view(summary), summary.to_json(), as_json=as_json)
     if not summary.complete:
         raise typer.Exit(2)

@@ -1,4 +1,4 @@
-"""Spots as other programs write them: CSV, OpenSportsLab's JSON, Label Studio, CVAT time lines, SoccerNet's JSON."""
+"""Spots as other programs and data sets write them: CSV, JSON of several makers, CVAT's time lines."""
 
 import csv
 import io
@@ -12,7 +12,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..errors import InputError
-from ..events import parse_event
+from ..eval import players
+from ..events import SOCCERNET_BALL_CLASSES, TimeGrid, parse_event
 from ..files import parse_json, read_bounded
 
 MAX_BYTES = 256 << 20
@@ -46,6 +47,7 @@ class Annotation:
     """From 0, in the order of the video's frames."""
     team: str = ""
     half: int = 1
+    player: str = ""
 
 
 def read_annotations(path: Path) -> tuple[str, list[Annotation]]:
@@ -75,7 +77,7 @@ def read_annotations(path: Path) -> tuple[str, list[Annotation]]:
     raise NotAnnotations(
         f"{path}: annotations of a format that is not known",
         got=f"JSON with {_keys(document)}",
-        wanted="CSV, OpenSportsLab's JSON, Label Studio's JSON, CVAT for video's XML, or SoccerNet's JSON",
+        wanted=f"CSV, CVAT for video's XML, {', '.join(name for name, *_ in _JSON)}",
         cure="export it as CSV: a line per spot with its time in seconds (or mm:ss.cc) and its label",
     )
 
@@ -229,6 +231,54 @@ def _label_studio(document: Sequence[Mapping[str, Any]], path: Path) -> Iterator
                         yield Annotation(str(label), video, ms=ms)
 
 
+_HALF_MS, _LATEST_MS = 45 * 60_000, 60 * 60_000
+_PERIODS = {"1": "1st_half", "2": "2nd_half"}
+
+
+def _soccertrack_records(document: object) -> list[Any] | None:
+    """Records of SoccerTrack-v2, which calls them `actions` in its files and `annotations` in its documentation."""
+    for key in ("actions", "annotations"):
+        records = document.get(key) if isinstance(document, Mapping) else None
+        if isinstance(records, list) and (
+            key == "actions" or any(isinstance(each, Mapping) and "player_id" in each for each in records)
+        ):
+            return records
+    return None
+
+
+def _soccertrack(document: object, path: Path) -> Iterator[Annotation]:
+    """SoccerTrack-v2's `MATCH_12_class_events.json`: of the videos `MATCH_panorama_1st_half` and `..._2nd_half`.
+
+    Labels differ from SoccerNet's in case only. Positions of the second half count from its start, as documented, or
+    from 45 minutes on, as in the released files. Some matches have a third period without a video: its events, some of
+    which name a half, are of no video here.
+    """
+    events = []
+    for number, record in enumerate(_soccertrack_records(document) or ()):
+        event = parse_event(record, where=f"{path}: [{number}]")
+        period, dash, _ = str(record.get("gameTime", "")).partition(" - ")
+        events.append((event, _PERIODS.get(period.strip() if dash else "", ""), str(record.get("player_id") or "")))
+    second = [event.position_ms for event, period, _ in events if period == _PERIODS["2"]]
+    starts_ms = {_PERIODS["2"]: _HALF_MS if second and min(second) > _HALF_MS // 2 else 0}
+    match, label_of = path.name.split("_")[0], {name.casefold(): name for name in SOCCERNET_BALL_CLASSES}
+    for event, period, player in events:
+        ms, label = max(0, event.position_ms - starts_ms.get(period, 0)), label_of.get(event.label.casefold())
+        video = f"{match}_panorama_{period if period and ms < _LATEST_MS else 'without_video'}"
+        yield Annotation(label or event.label, video, ms=ms, team=event.team, player=player)
+
+
+def _is_footpass(document: object) -> bool:
+    return isinstance(document, Mapping) and isinstance(document.get("events"), Mapping) and "keys" in document
+
+
+def _footpass(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
+    for half, rows in players.rows_of(document, path).items():
+        for frame, side, jersey, number, _ in rows:
+            label, team = players.CLASSES[int(number) - 1], players.SIDES[int(side)]
+            ms = TimeGrid(players.FPS).ms(int(frame))
+            yield Annotation(label, players.game_of(half), ms=ms, team=team, player=str(int(jersey)))
+
+
 def _is_soccernet(document: object) -> bool:
     return isinstance(document, Mapping) and isinstance(document.get("annotations"), list)
 
@@ -242,6 +292,8 @@ def _soccernet(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
 _JSON: tuple[tuple[str, Callable[[object], bool], Callable[[Any, Path], Iterator[Annotation]]], ...] = (
     ("OSL JSON", _is_osl, _osl),
     ("Label Studio", _is_label_studio, _label_studio),
+    ("SoccerTrack-v2 JSON", lambda document: _soccertrack_records(document) is not None, _soccertrack),
+    ("FOOTPASS JSON", _is_footpass, _footpass),
     ("SoccerNet JSON", _is_soccernet, _soccernet),
 )
 

@@ -21,11 +21,12 @@ from ..files import disk_errors, write_text_atomic
 from ..workers import SILENT, MatchResult, Summary, each_match
 from .clips import AFTER_MS, BEFORE_MS, write_clips
 from .folders import is_usual_name
+from .footpass import CLASS_OF, footpass_json, second_halves
 from .games import find_labels, game_of_folder
 from .sources import find_data_set
 
-CLIPS = "clips"
-"""The format that is no text: an mp4 file per spot."""
+CLIPS, FOOTPASS = "clips", "footpass"
+"""The formats that are no text per match: an mp4 file per spot, and one file of all matches."""
 
 
 @dataclass(frozen=True)
@@ -92,27 +93,35 @@ def export(labels: Labels, format_name: str) -> tuple[str, str, str]:
     return write(labels), media_type, f"{labels.file_name}{ending}"
 
 
-def export_all(source: Path, out: Path, format_name: str, *, splits: Sequence[Split] = ()) -> Summary:
+def export_all(
+    source: Path, out: Path, format_name: str, *, splits: Sequence[Split] = (), halves: Path | None = None
+) -> Summary:
     """Write the spots of every match of a data set, store, label file or folder of predictions; a file per match.
+
+    Args:
+        source: what holds the spots.
+        out: a folder.
+        format_name: of `FORMATS`, or one of those that are apart.
+        splits: only matches of these; empty: all.
+        halves: a file of the same games that says where their second halves begin; `footpass` needs it.
 
     Raises:
         InputError: no such format, or nothing to write. A match that fails is in the summary instead.
     """
-    if format_name not in (*FORMATS, CLIPS):
-        raise InputError("no such format", got=format_name, wanted=", ".join((*FORMATS, CLIPS)))
-    started, videos = time.perf_counter(), dict[str, Path]()
-    if source.is_dir() and (source / RECORD).exists():
-        paths = find_predictions(source, game_id=game_of_folder(source))
-        games = {game: [*read_events(path, key="predictions")] for game, path in paths.items()}
-        classes: Sequence[str] = sorted({event.label for events in games.values() for event in events})
-    else:
-        found = find_labels(source, splits=splits)
-        games = {game: read_labels(each) if isinstance(each, Path) else [*each] for game, each in found.files.items()}
-        classes = found.classes
-        if source.is_dir() and not (source / METADATA).exists():
-            videos = {match.game: match.video for match in find_data_set(source).matches if match.video is not None}
+    if format_name not in (*FORMATS, CLIPS, FOOTPASS):
+        raise InputError("no such format", got=format_name, wanted=", ".join((*FORMATS, CLIPS, FOOTPASS)))
+    started = time.perf_counter()
+    games, classes, videos = _spots(source, splits)
+    if format_name == FOOTPASS:
+        text = footpass_json(games, second_halves(halves) if halves else {})
+        with disk_errors(out):
+            write_text_atomic(out / f"{FOOTPASS}.json", text)
 
     def one(game: str) -> MatchResult:
+        if format_name == FOOTPASS:
+            name = f"{FOOTPASS}.json"
+            num_spots = sum(event.label in CLASS_OF for event in games[game])
+            return MatchResult(match_id=game, status="written", columns={"spots": num_spots, "file": name})
         video = videos.get(game)
         labels = Labels.of(game, games[game], classes, video=video, info=probe_video(video) if video else None)
         if format_name == CLIPS:
@@ -129,6 +138,20 @@ def export_all(source: Path, out: Path, format_name: str, *, splits: Sequence[Sp
     return Summary(results=tuple(results), target=str(out), seconds=time.perf_counter() - started)
 
 
+def _spots(source: Path, splits: Sequence[Split]) -> tuple[dict[str, list[Event]], Sequence[str], Mapping[str, Path]]:
+    """Spots by game, their classes, and videos by game."""
+    if source.is_dir() and (source / RECORD).exists():
+        paths = find_predictions(source, game_id=game_of_folder(source))
+        games = {game: [*read_events(path, key="predictions")] for game, path in paths.items()}
+        return games, sorted({event.label for events in games.values() for event in events}), {}
+    found = find_labels(source, splits=splits)
+    games = {game: read_labels(each) if isinstance(each, Path) else [*each] for game, each in found.files.items()}
+    videos = {}
+    if source.is_dir() and not (source / METADATA).exists():
+        videos = {match.game: match.video for match in find_data_set(source).matches if match.video is not None}
+    return games, found.classes, videos
+
+
 def _soccernet(labels: Labels) -> str:
     key = "predictions" if any(event.confidence is not None for event in labels.events) else "annotations"
     document = {"UrlLocal": labels.match_id, key: [event.to_json() for event in labels.events]}
@@ -140,6 +163,7 @@ def _osl(labels: Labels) -> str:
     events = []
     for event in labels.events:
         record: dict[str, Any] = {"head": "action", "label": event.label, "position_ms": str(event.position_ms)}
+        record |= {name: value for name, value in (("team", event.team), ("player", event.player)) if value}
         events.append(record if event.confidence is None else {**record, "confidence": float(event.confidence)})
     document = {
         "version": "2.0",
@@ -160,10 +184,12 @@ def _osl(labels: Labels) -> str:
 def _csv(labels: Labels) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("video", "position_ms", "time", "label"))
+    has_team = any(event.team for event in labels.events)
+    writer.writerow(("video", "position_ms", "time", "label", *(["team"] if has_team else [])))
     for event in labels.events:
         name = f"'{event.label}" if event.label[:1] in "=+-@" else event.label  # a spreadsheet would compute it
-        writer.writerow((labels.video_name, event.position_ms, _clock(event.position_ms, "."), name))
+        row = (labels.video_name, event.position_ms, _clock(event.position_ms, "."), name)
+        writer.writerow((*row, event.team) if has_team else row)
     return text.getvalue()
 
 

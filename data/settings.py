@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from ..errors import InputError
 
-ExportFormat = Literal["soccernet", "osl", "csv", "edl", "fcpxml", "vtt", "ffmetadata", "clips"]
+ExportFormat = Literal["soccernet", "osl", "csv", "edl", "fcpxml", "vtt", "ffmetadata", "clips", "footpass"]
 X264_PRESET = "veryfast"
 _MAX_MATCHES = 1000
 

@@ -180,7 +180,9 @@ def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[
 
 def _label_file(annotations: Sequence[Annotation], path: Path) -> LabelFile:
     """Spots of one match as events."""
-    events = [Event(each.ms or 0, each.label, half=each.half, team=each.team) for each in annotations]
+    events = [
+        Event(each.ms or 0, each.label, half=each.half, team=each.team, player=each.player) for each in annotations
+    ]
     ordered = sorted(events, key=lambda event: (event.half, event.position_ms))
     return LabelFile(tuple(ordered), (), {event.label: path.name for event in events})
 

@@ -9,6 +9,7 @@ Source: Ochin et al., FOOTPASS, 2025 (arXiv), and the behaviour of its public ev
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from ..files import read_json
 
 CLASSES = ("DRIVE", "PASS", "CROSS", "THROW IN", "SHOT", "HEADER", "TACKLE", "BLOCK")
 """In the files' order: class 1 is DRIVE."""
+SIDES = ("left", "right")
+"""Team 0, which plays from left to right, and team 1."""
+FPS = Fraction(25)
+"""Of the frames, which count on through both halves of a game's one video."""
 TOLERANCE_FRAMES, THRESHOLD = 12, 0.15
 _MAX_BYTES = 256 << 20
 _Player = tuple[int, int, int]
@@ -88,7 +93,7 @@ def evaluate_players(labels: Path, predictions: Path) -> PlayersReport:
     Raises:
         InputError: a file is not of this shape, or they have no half in common.
     """
-    true, found = _read(labels), _read(predictions)
+    true, found = read_rows(labels), read_rows(predictions)
     if not set(true) & set(found):
         got = f"{', '.join(list(found)[:3])}; events are of {', '.join(list(true)[:3])}"
         raise InputError(f"{predictions}: about none of these halves", got=got, wanted="the same keys in both files")
@@ -108,10 +113,11 @@ def evaluate_players(labels: Path, predictions: Path) -> PlayersReport:
     return PlayersReport(total, tuple(scores), tuple(warnings))
 
 
-_Row = tuple[float, float, float, float, float]
+Row = tuple[float, float, float, float, float]
+"""Frame, team, jersey, class, confidence (1 for an event)."""
 
 
-def _matched(events: Sequence[_Row], predictions: Sequence[_Row]) -> list[int]:
+def _matched(events: Sequence[Row], predictions: Sequence[Row]) -> list[int]:
     """Class of every prediction that takes an event."""
     free: dict[_Player, list[int]] = defaultdict(list)
     for frame, team, jersey, c, _ in events:
@@ -128,9 +134,18 @@ def _matched(events: Sequence[_Row], predictions: Sequence[_Row]) -> list[int]:
     return taken
 
 
-def _read(path: Path) -> dict[str, list[_Row]]:
-    """Half -> (frame, team, jersey, class, confidence) of its events; 1 where there is no confidence."""
-    document = read_json(path, max_bytes=_MAX_BYTES)
+def game_of(half: str) -> str:
+    """The game that a half is of: `game_18` of `game_18_H1`."""
+    return half.removesuffix("_H1").removesuffix("_H2")
+
+
+def read_rows(path: Path) -> dict[str, list[Row]]:
+    """Half -> its events or predictions."""
+    return rows_of(read_json(path, max_bytes=_MAX_BYTES), path)
+
+
+def rows_of(document: object, path: Path) -> dict[str, list[Row]]:
+    """Half -> its events or predictions, of a file's content."""
     events = document.get("events") if isinstance(document, Mapping) else None
     if not isinstance(events, Mapping):
         raise InputError(
@@ -144,10 +159,10 @@ def _read(path: Path) -> dict[str, list[_Row]]:
     }
 
 
-def _row(row: Any, *, where: str) -> _Row:
+def _row(row: Any, *, where: str) -> Row:
     is_right = isinstance(row, list) and len(row) >= 4 and all(type(each) in (int, float) for each in row[:5])
-    if not is_right or not 1 <= row[3] <= len(CLASSES) or row[0] < 0:
-        wanted = f"[frame >= 0, team, jersey, class 1 to {len(CLASSES)}, confidence]"
+    if not is_right or not 1 <= row[3] <= len(CLASSES) or row[0] < 0 or row[1] not in (0, 1):
+        wanted = f"[frame >= 0, team 0 or 1, jersey, class 1 to {len(CLASSES)}, confidence]"
         raise InputError(f"{where}: no event", got=repr(row)[:80], wanted=wanted)
     confidence = row[4] if len(row) > 4 and len(row) < 6 else 1.0  # of an event the fifth and sixth are flags
     return row[0], row[1], row[2], row[3], float(confidence)
