@@ -154,7 +154,12 @@ def train(
     out, settings, progress = Path(out), settings or TrainSettings(), progress or TrainingProgress()
     on = choose_device(device)
     chosen = choose_matches(
-        *(store,), classes=classes, valid=valid, with_valid=with_valid, stride=settings.stride, is_by_team=is_by_team
+        store,
+        classes=classes,
+        valid=valid,
+        with_valid=with_valid,
+        stride=settings.stride,
+        is_by_team=is_by_team,
     )
     with locked_run(out):
         torch.manual_seed(settings.seed)
