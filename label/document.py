@@ -459,7 +459,8 @@ def _essence(item: Item | None) -> tuple[object, ...] | None:
 def _event(item: Item) -> Event:
     raw = item.get("raw", {})
     visible = str(raw.get("visibility", "visible")) != "not shown"
-    return Event(item["ms"], item["label"], half=item["half"], team=str(raw.get("team", "")), visible=visible)
+    team, player = (str(raw.get(name, "")) for name in ("team", "player"))
+    return Event(item["ms"], item["label"], half=item["half"], team=team, visible=visible, player=player)
 
 
 def _record(item: Item) -> dict[str, Any]:

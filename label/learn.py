@@ -434,13 +434,14 @@ def propose_by_runs(task: ProposeTask, tell: Tell) -> dict[str, Any]:
     started, store = time.perf_counter(), FeatureStore.open(task.store)
     ensemble = Ensemble.load(task.runs, choose_device("auto"))
     ensemble.require_store(store, cure="name the store that the run was trained on, or leave --run out")
-    places = [task.classes.index(name) for name in ensemble.first.classes]
+    places = [task.classes.index(label) for label, _ in ensemble.first.labels]
     for number, marked in enumerate(task.marked):
         tell(("done", (number / len(task.marked), f"proposing for {marked.match_id}")))
         part = StoredPart(marked.match_id, None, None, store)
         rows = stored_rows(part, view=ensemble.view, device=ensemble.device, reduction=ensemble.reduction)
         scores_rk = np.zeros((rows.bank.num_rows, len(task.classes)), np.float32)
-        scores_rk[:, places] = ensemble.scores(rows.bank)
+        for place, scores_r in zip(places, ensemble.scores(rows.bank).T, strict=True):  # of two teams the surer one
+            scores_rk[:, place] = np.maximum(scores_rk[:, place], scores_r)
         num_marked = np.bincount([c for _, c in marked.spots], minlength=len(task.classes))
         tell(("match", _proposals(marked, scores_rk[None], rows.fps, num_marked=num_marked, rate=None)))
     return {"seconds": round(time.perf_counter() - started, 2), "runs": [str(run) for run in task.runs]}

@@ -567,7 +567,7 @@ def _classes_of(runs: Sequence[Path]) -> list[str]:
         return []
     from ..heads.training.checkpoint import RunRecord  # with it comes torch
 
-    return [name for run in runs for name in RunRecord.read(run).classes]
+    return [label for run in runs for label, _ in RunRecord.read(run).labels]
 
 
 def _label_file(match: Match, options: LabelOptions) -> Path:
