@@ -5,7 +5,7 @@ frames. Both get the row, half a step ahead of one and behind the other. Where t
 a frame is first in its tubelet in one clip and second in the next, and the blended row is centred on it to less than
 half a step: the hop is odd unless asked otherwise. With `--pool twice` a clip is passed twice, a frame apart: row j is
 then the tubelet of the frames (j, j + 1), and the mean of the rows j - 1 and j is centred on frame j. That costs twice
-as much, and is no closer to a clip around each frame than an odd hop (docs/guide/encoders.md has the figures).
+as much, and a shorter odd hop is closer to a clip around each frame for less (docs/guide/encoders.md has the figures).
 
 Letters: B clips, T steps, L frames of one pass (even), N tokens, C channels.
 """
