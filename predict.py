@@ -216,7 +216,8 @@ def _events(spots: Spots, labels: Sequence[tuple[str, str]], grid: TimeGrid, *, 
         for index, (label, team) in enumerate(labels)
         for frame, value in zip(*spots.of_class(index), strict=True)
     ]
-    return tuple(sorted(events, key=lambda event: event.position_ms))
+    # of two teams at one instant the surer comes last: a reader who ignores teams keeps the last of a class
+    return tuple(sorted(events, key=lambda event: (event.position_ms, event.confidence if event.team else 0)))
 
 
 def _rows(shared: _Prediction, game: SourceGame, part: Part, *, first_row: int) -> "MatchRows":

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bas.heads.targets import clip_targets, stack_targets
 from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.data import Examples, choose_matches
 from bas.heads.training.settings import TrainSettings
+from bas.label.learn import Marked, ProposeTask, propose_by_runs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]
@@ -49,6 +51,13 @@ def test_mirrored_views_teach_the_other_team(bas: Cli, capsys: Capture, teams_st
     assert report["means"]["Team-mAP"]["value"] > 0.9
     found = read_events(out / "m-test" / "results_spotting.json", key="predictions")
     assert {(event.label, event.team) for event in found} == set(record.labels)
+    sureness = [(event.position_ms, event.confidence or 0.0) for event in found]
+    assert all(one <= two for one, two in pairwise(sureness))
+    task = ProposeTask(teams_store, (run,), ("DRIVE", "PASS"), (Marked("m-test", (), (), ()),))
+    told: list[tuple[str, Any]] = []
+    propose_by_runs(task, told.append)
+    [proposals] = [each for kind, each in told if kind == "match"]
+    assert set(proposals.classes.tolist()) == {0, 1}
     table = (out / "m-test" / "spots.csv").read_text().splitlines()
     assert table[0] == "match,seconds,time,label,confidence,team"
     assert table[1].split(",")[-1] in SIDES
