@@ -142,8 +142,11 @@ def test_any_timm_model(name: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "depth"),
-    [("x3d_s", 5), ("x3d_s", 4), ("i3d", None), ("i3d_r50", None), ("slow_r50", None), ("regnety_002", None)]
-    + [pytest.param("x3d_l", depth, marks=pytest.mark.slow) for depth in (5, 4)],
+    [
+        *(("x3d_s", depth) for depth in (5, 4, 3, 2)),
+        *((name, None) for name in ("i3d", "i3d_r50", "slow_r50", "regnety_002")),
+        *(pytest.param("x3d_l", depth, marks=pytest.mark.slow) for depth in (5, 4, 3, 2)),
+    ],
 )
 def test_a_row_sees_its_receptive_field(name: str, depth: int | None) -> None:
     module = (
