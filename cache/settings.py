@@ -16,7 +16,10 @@ from .layout import MAX_CHANNELS
 
 Blend = Literal["hann", "mean", "centre"]
 Fit = Literal["pad", "stretch"]
-Pool = Literal["mean", "cls", "both", "twice"]
+Pool = str
+"""One of `POOLS`, or `grid:2x4` for rows x columns of cells."""
+POOLS: tuple[Pool, ...] = ("mean", "cls", "both", "twice")
+_GRID = re.compile(r"grid:([1-9])x([1-9])")
 Scaler = Literal["swscale-bicubic", "swscale-bilinear", "swscale-area", "swscale-lanczos", "torch-bilinear"]
 Depth = int | tuple[int, ...] | None
 """Trunk blocks of a backbone that are kept. Several: a row holds the channels of each, one after the other. None: the
@@ -82,7 +85,8 @@ class FeatureSettings:
     """Channels of each depth, where rows hold several; else left out of JSON and key."""
     pool: Pool = "mean"
     """How tokens become a row: `mean` over space, `cls`: the class token, `both`: class token, then mean; `twice`: mean
-    over space of two passes of a video transformer a frame apart. `mean` is left out of JSON and key likewise."""
+    over space of two passes of a video transformer a frame apart; `grid:2x4`: means over 2 rows of 4 cells, one after
+    the other. `mean` is left out of JSON and key likewise."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "width", "height", "window", "hop", "stride"):
@@ -111,10 +115,10 @@ class FeatureSettings:
             ("fit", get_args(Fit)),
             ("scaler", get_args(Scaler)),
             ("dtype", ("float16", "uint8")),
-            ("pool", get_args(Pool)),
         ):
             if getattr(self, name) not in allowed:
                 raise InputError(f"setting {name!r} is not known", got=getattr(self, name), wanted=", ".join(allowed))
+        require_pool_name(self.pool)
         if self.fps != "source":
             TimeGrid.parse(self.fps)
         if self.reduction is not None and not _REDUCTION.fullmatch(str(self.reduction)):
@@ -237,6 +241,18 @@ class FeatureSettings:
         cure = cure if stored.reduction is None else REDUCED_CURE
         what = f"{store}: made with other settings"
         refuse_differing(self.differing(stored), what, got=vars(self), wanted=vars(stored), cure=cure)
+
+
+def grid_of(pool: Pool) -> tuple[int, int] | None:
+    """Rows and columns of cells that `grid:2x4` asks for; None for any other pool."""
+    found = _GRID.fullmatch(pool)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def require_pool_name(pool: object) -> None:
+    """Raise InputError unless a pool is one of `POOLS` or a grid."""
+    if not isinstance(pool, str) or (pool not in POOLS and grid_of(pool) is None):
+        raise InputError("--pool is not known", got=repr(pool)[:80], wanted=f"{', '.join(POOLS)}, or such as grid:2x4")
 
 
 def depth_text(depth: Depth) -> str:

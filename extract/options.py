@@ -35,7 +35,8 @@ class ExtractOptions:
     channels of each, one after the other."""
     pool: Pool | None = None
     """How tokens become a row: mean over space (default); cls: the class token of a vision transformer; both: the two
-    side by side; twice: of a video transformer, two passes a frame apart, at twice the cost."""
+    side by side; twice: of a video transformer, two passes a frame apart, at twice the cost; grid:2x4: of a
+    convolutional network, means over 2 rows of 4 cells, 8 times the channels."""
     weights: str | None = None
     """Weights: kinetics, imagenet, hub, none (random), a file, or the folder of a finetuned run, whose settings are
     then followed; default: those that the backbone is known by."""

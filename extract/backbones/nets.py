@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...cache.settings import Pool
+from ...cache.settings import Pool, grid_of
 from ...errors import InputError
 from .torchvision_compat import import_with_torchvision
 
@@ -27,6 +27,9 @@ class ClipBackbone(nn.Module):
             that row t is centred on step t; the first ones are repeated.
     """
 
+    grid: tuple[int, int] | None = None
+    """Rows and columns of cells that stand in a row, one after the other, in place of the mean over space."""
+
     def __init__(self, trunk: nn.Module, *, ahead_steps: int = 0) -> None:
         super().__init__()
         self.trunk = trunk
@@ -34,8 +37,13 @@ class ClipBackbone(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         cells: Tensor | list[Tensor] = self.trunk(clips)
-        means = [each.mean(dim=(3, 4)) for each in (cells if isinstance(cells, list) else [cells])]
-        rows = torch.cat(means, dim=1).transpose(1, 2)
+        levels = cells if isinstance(cells, list) else [cells]
+        if self.grid is None:
+            rows = torch.cat([level.mean(dim=(3, 4)) for level in levels], dim=1).transpose(1, 2)
+        else:
+            frames = [level.transpose(1, 2).flatten(0, 1) for level in levels]  # each (B * T, C, h, w)
+            rows = torch.cat([gridded(each, self.grid) for each in frames], dim=1)
+            rows = rows.reshape(len(clips), -1, rows.shape[1])
         if self.ahead_steps:
             rows = rows[:, (torch.arange(rows.shape[1], device=rows.device) - self.ahead_steps).clamp(min=0)]
         return rows
@@ -53,7 +61,7 @@ class FrameBackbone(nn.Module):
 
     def __init__(self, trunk: nn.Module, shifts: Sequence[nn.Module] = (), *, pool: Pool = "mean") -> None:
         super().__init__()
-        self.trunk, self.pool = trunk, pool
+        self.trunk, self.pool, self.grid = trunk, pool, grid_of(pool)
         self.shifts = list(shifts)  # a plain list: their tensors have their names in the trunk
         self.num_prefix_tokens = int(getattr(trunk, "num_prefix_tokens", 0))
         self.channels_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
@@ -70,10 +78,17 @@ class FrameBackbone(nn.Module):
         return rows.reshape(num_clips, num_steps, rows.shape[-1])
 
     def _spatial_mean(self, cells: Tensor) -> Tensor:
-        """(N, C, h, w), (N, h, w, C) or tokens (N, prefix + h * w, C) -> (N, C)."""
+        """(N, C, h, w), (N, h, w, C) or tokens (N, prefix + h * w, C) -> (N, C), or all cells of the grid."""
         if cells.ndim == 3:
             return cells[:, self.num_prefix_tokens :].mean(dim=1)
+        if self.grid is not None:
+            return gridded(cells.permute(0, 3, 1, 2) if self.channels_last else cells, self.grid)
         return cells.mean(dim=(1, 2)) if self.channels_last else cells.mean(dim=(2, 3))
+
+
+def gridded(cells: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(N, C, h, w) -> (N, rows * columns * C): means over a grid, the channels of a cell after those of another."""
+    return functional.adaptive_avg_pool2d(cells, grid).permute(0, 2, 3, 1).flatten(1)
 
 
 def shifted_max(cells: Tensor, *, taps: int, dilation: int, front: int) -> Tensor:

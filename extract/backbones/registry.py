@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from ...cache.settings import Depth, Pool, depth_text
+from ...cache.settings import Depth, Pool, depth_text, grid_of
 from ...errors import InputError
 
 if TYPE_CHECKING:
@@ -237,6 +237,13 @@ def backbone_spec(name: str, pool: Pool = "mean") -> BackboneSpec:
     Raises:
         InputError: no such backbone, or it has no tokens for this pool.
     """
+    if (grid := grid_of(pool)) is not None:
+        plain = backbone_spec(name)
+        if plain.patch != 1:
+            raise InputError(
+                f"--pool does not fit {name}", got=pool, wanted="a convolutional network", cure="--pool mean"
+            )
+        return _with_grid(plain, grid)
     if "+" in name:
         return _spec_with_shifts(name, pool)
     if name.startswith("timm:"):
@@ -250,6 +257,19 @@ def backbone_spec(name: str, pool: Pool = "mean") -> BackboneSpec:
         raise InputError("no such backbone", got=name, wanted=wanted, cure="--backbone x3d_s")
     require_pool(name, pool, ("mean",))
     return BACKBONES[name]
+
+
+def _with_grid(plain: BackboneSpec, grid: tuple[int, int]) -> BackboneSpec:
+    """With cells of a grid in place of the mean over space."""
+
+    def build(depth: Depth) -> nn.Module:
+        module = plain.build(depth)
+        module.grid = grid  # type: ignore[assignment]  # a plain attribute of our two kinds of module
+        return module
+
+    cells = grid[0] * grid[1]
+    outputs = {depth: replace(output, dim=cells * output.dim) for depth, output in plain.outputs.items()}
+    return replace(plain, build=build, outputs=outputs)
 
 
 def require_pool(name: str, pool: Pool, known: tuple[Pool, ...]) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...cache.layout import MAX_CHANNELS
 from ...cache.match import WeightsOrigin
-from ...cache.settings import Depth, FeatureSettings, Pool, depth_text
+from ...cache.settings import Depth, FeatureSettings, Pool, depth_text, require_pool_name
 from ...errors import InputError, reading_record, refuse_differing
 from ...files import file_sha256, read_json
 from .registry import HUB, BackboneSpec, Rgb, backbone_spec
@@ -79,8 +79,7 @@ class WeightsRecord:
         for name, value in numbers:
             if type(value) not in (int, type(None)) or not 0 < (value or 1) <= MAX_CHANNELS:
                 raise TypeError(f"{name} is {value!r}"[:80])
-        if values.get("pool", "mean") not in get_args(Pool):
-            raise TypeError(f"pool is {values['pool']!r}"[:80])
+        require_pool_name(values.get("pool", "mean"))
         return cls(**values)
 
 

@@ -45,12 +45,34 @@ def test_the_class_token_is_the_first_and_registers_are_in_no_row(name: str, pre
         ("timm:resnet18", "cls", "mean"),
         ("x3d_s", "cls", "mean"),
         (NAME, "twice", "mean or cls or both"),
+        (NAME, "grid:2x2", "a convolutional network"),
+        ("x3d_s", "grid:0x2", "mean"),
     ],
 )
 def test_a_backbone_without_the_tokens_is_refused(name: str, pool: Pool, wanted: str) -> None:
     with pytest.raises(InputError, match="--pool mean") as caught:
         backbone_spec(name, pool)
     assert caught.value.wanted == wanted
+
+
+@pytest.mark.parametrize("name", ["x3d_xs", "timm:test_resnet", "timm:test_resnet+gsf", "i3d"])
+@torch.no_grad()
+def test_a_grid_keeps_the_means_of_its_cells_in_order(name: str) -> None:
+    x = torch.randn(2, 3, 4, 64, 128, generator=torch.Generator().manual_seed(0))
+    module, plain = build_backbone(name, pool="grid:2x3").eval(), build_backbone(name).eval()
+    plain.load_state_dict(module.state_dict())
+    mean = plain(x)
+    dim = mean.shape[-1]
+    assert module(x).shape == (2, 4, 6 * dim)
+    assert backbone_spec(name, "grid:2x3").output(None).dim == 6 * dim
+    cells = {}
+    for grid in ((1, 1), (1, 2), (2, 4)):  # each divides the map evenly, so a mean of means is the mean
+        module.grid = grid  # type: ignore[assignment]
+        cells[grid] = module(x).unflatten(2, (*grid, dim))
+    torch.testing.assert_close(cells[1, 1][:, :, 0, 0], mean)
+    torch.testing.assert_close(cells[2, 4].mean((2, 3)), mean)
+    torch.testing.assert_close(cells[2, 4].unflatten(3, (2, 2)).mean((2, 4)), cells[1, 2][:, :, 0])
+    assert (cells[1, 2][:, :, 0, 0] - cells[1, 2][:, :, 0, 1]).abs().max() > 1e-6
 
 
 def test_a_checkpoint_binds_it(tmp_path: Path) -> None:
@@ -73,3 +95,8 @@ def test_from_the_command_line_to_the_store(
     assert bas(*call) == 0  # follows the store
     assert bas(*call, "--pool", "cls") == 2
     assert "these differ: dim, pool" in capsys.readouterr().err
+    call = ("extract", video, "--out", tmp_path / "grid.zarr", *call[4:])
+    assert bas(*call, "--backbone", "timm:test_resnet", "--weights", "none", "--pool", "grid:2x4") == 0
+    assert FeatureStore.open(tmp_path / "grid.zarr").settings.pool == "grid:2x4"
+    assert bas(*call) == 0
+    assert bas(*call, "--pool", "grid") == 2
