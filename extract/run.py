@@ -179,7 +179,8 @@ def settled(store_path: Path, options: ExtractOptions, run: ExtractRunOptions) -
     options = follow_run(options)
     name, depth, weights, pool = choose_weights(options, stored.settings if stored else None)
     module, record = load_weights(name, depth, weights, pool)
-    settings = resolve_settings(options, record, backbone_spec(record.backbone), stored.settings if stored else None)
+    spec = backbone_spec(record.backbone, record.pool)
+    settings = resolve_settings(options, record, spec, stored.settings if stored else None)
     if record.backbone.startswith("timm:"):
         require_rows(module, name=record.backbone, width=settings.width, height=settings.height, dim=settings.dim)
     return weights, Extractor(module, settings, run.engine, run.device, weights_origin(weights, record))

@@ -64,7 +64,7 @@ class Start:
         if head is not None and head.record.is_finetuned and asked.weights is None:
             asked = replace(asked, weights=str(head.folder / BACKBONE))
         module, record = load_weights(*choose_weights(asked, stored))
-        spec, record, asked = backbone_spec(record.backbone), *_unbound(record, asked)
+        spec, record, asked = backbone_spec(record.backbone, record.pool), *_unbound(record, asked)
         if spec.is_fixed and settings.clip_len != spec.window:
             raise InputError(
                 f"--clip-len does not fit {record.backbone}, which takes clips of one length only",

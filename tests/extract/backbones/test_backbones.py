@@ -208,6 +208,7 @@ def test_rows_of_several_depths_are_those_of_each_side_by_side() -> None:
         rows.append(alone(pictures))
     torch.testing.assert_close(together(pictures), torch.cat(rows, dim=-1))
     assert [each.shape[-1] for each in rows] == list(BACKBONES["x3d_xs"].depth_dims((2, 4, 5)) or ())
+    assert backbone_spec("x3d_xs", "grid:1x2").depth_dims((2, 4, 5)) == (48, 192, 384)
 
 
 def test_torchvision_serves_timm_and_pytorchvideo() -> None:
