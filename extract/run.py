@@ -227,9 +227,8 @@ def _bring_labels(
     """Bring labels and splits of matches whose rows are all there up to date."""
     started, classes = time.perf_counter(), data_set.classes or store.classes
     terms = Terms(run.licence, run.origin)
-    store = FeatureStore.create_or_open(
-        *(store.path, store.settings), classes=classes, software=store.software, terms=terms
-    )
+    settings, software = store.settings, store.software
+    store = FeatureStore.create_or_open(store.path, settings, classes=classes, software=software, terms=terms)
     progress.started(len(matches), 0)
     results = each_match(matches, lambda match: _already_there(store, match, data_set), progress)
     return _summary(store.path, store.settings, "none used", results, started)

@@ -6,6 +6,7 @@ Time is never pooled; only the mean over space is taken.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -302,6 +303,7 @@ def build_backbone(name: str, depth: Depth = None, pool: Pool = "mean") -> nn.Mo
     return spec.build(spec.depth(depth))
 
 
+@functools.cache  # it builds the network, to count what was put in
 def _spec_with_shifts(name: str, pool: Pool) -> BackboneSpec:
     """Of `BACKBONE+gsf`: rows depend on their clip, and the weights are those of the plain network to begin with."""
     from .nets import FrameBackbone
