@@ -337,8 +337,9 @@ def on_ray(
                     index = left.pop()
                     running[remote.remote(work, tasks[index], index, reports, __version__)] = tasks[index]
                 ready, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
-                for index, value in reports.get_nowait_batch(reports.size()):
-                    progress(tasks[index], value)
+                with contextlib.suppress(ray.exceptions.RayError):  # without news of it the work goes on all the same
+                    for index, value in reports.get_nowait_batch(reports.size()):
+                        progress(tasks[index], value)
                 for ref in ready:
                     try:
                         result = ray.get(ref)
@@ -372,7 +373,7 @@ def _ray_task(work: Work[T, R], task: T, index: int, reports: Any, version: str)
         nonlocal reported
         if time.monotonic() - reported > _POLL_SECONDS:
             reported = time.monotonic()
-            with contextlib.suppress(Exception):  # without news of it the work goes on all the same
+            with contextlib.suppress(Exception):  # as in `on_ray`
                 reports.put_nowait((index, value))
 
     try:

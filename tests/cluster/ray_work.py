@@ -21,6 +21,10 @@ def work(task: tuple[str, Path], report: Callable[[Any], None]) -> str:
     if name == "killed" or (name == "killed once" and not (folder / "once").exists()):
         (folder / "once").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if name == "queue killed":
+        for process in Path("/proc").glob("[0-9]*"):
+            if b"_QueueActor" in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
     if name == "slow":
         time.sleep(1.5)
     return f"{name} done"
