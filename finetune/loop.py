@@ -122,8 +122,7 @@ def _network(
     backbone = copy.deepcopy(start.backbone)  # the one it began with stays as it is
     if fabric.device.type == "cpu":
         with_fast_depthwise(backbone)
-    else:
-        lay_channels_last(backbone)
+    lay_channels_last(backbone)
     if fabric.world_size > 1 and settings.uses_batch_statistics and fabric.device.type == "cuda":
         backbone = _with_synced_batch_norm(backbone)
     torch.manual_seed(settings.seed)  # of the head

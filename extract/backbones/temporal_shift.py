@@ -59,6 +59,7 @@ class GateShift(nn.Module):
     def forward(self, x_nchw: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, h, w)."""
         x_bfthw = torch.unflatten(x_nchw[:, : self.fold], 0, (-1, self.num_steps)).transpose(1, 2)
+        x_bfthw = x_bfthw.contiguous(memory_format=torch.channels_last_3d)  # as pictures lie; else all is copied twice
         gate_b2thw = torch.tanh(self.gate(functional.relu(self.norm(x_bfthw))))
         parts = []
         for number, part in enumerate(x_bfthw.chunk(2, dim=1)):
@@ -73,7 +74,8 @@ class GateShift(nn.Module):
                 mixed = sent * share + stayed * (1 - share)
             parts.append(torch.unflatten(mixed, 1, (2, -1)).transpose(1, 2).flatten(1, 2))  # interleaved, as published
         shifted_nfhw = torch.cat(parts, dim=1).transpose(1, 2).flatten(0, 1)
-        return torch.cat([shifted_nfhw, x_nchw[:, self.fold :]], dim=1)
+        both = torch.cat([shifted_nfhw, x_nchw[:, self.fold :]], dim=1)
+        return both.contiguous(memory_format=torch.channels_last)
 
 
 def _moved(x: Tensor, dim: int, steps: int) -> Tensor:

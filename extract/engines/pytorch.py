@@ -145,8 +145,8 @@ def computing(engine: str) -> Iterator[None]:
 
 
 def lay_channels_last(net: nn.Module) -> None:
-    """Kernels in the order that CUDA is quickest with: NDHWC of 3-D nets, NHWC of 2-D ones; by rank, so that other
-    tensors are left alone. The pictures lie like that already."""
+    """Kernels in the order that CUDA is quickest with, and oneDNN when it trains: NDHWC of 3-D nets, NHWC of 2-D ones;
+    by rank, so that other tensors are left alone. The pictures lie like that already."""
     for parameter in net.parameters():
         layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
         if layout is not None:
