@@ -13,11 +13,16 @@ from ..extract.backbones.registry import backbone_spec
 from ..extract.options import Device, ExtractOptions, ExtractRunOptions
 from ..extract.run import extract
 from ..files import FileLock, disk_errors, num_cores, write_text_atomic
-from ..heads.training.loop import choose_device
+from ..finetune.devices import Devices
+from ..finetune.loop import finetune
+from ..finetune.start import Start
+from ..heads.recipes import RECIPES
+from ..heads.training.loop import EpochProgress, TrainingProgress, choose_device
+from ..heads.training.settings import FinetuneSettings
 from ..workers import SILENT, Failure, Progress, on_ray, ray_cluster, side_by_side
 from .options import AblateOptions
 from .plan import AblationPlan, AblationSources, BackboneStore, make_plan, open_sources, runs_of
-from .runs import RunTask, chance_scores, labelled_games, labels_sha256, run_seed, run_seed_single_threaded
+from .runs import RunTask, chance_scores, labelled_games, labels_sha256, run_folder, run_seed, run_seed_single_threaded
 from .table import TABLE, AblationTable, Row, SeedRun, require_same_settings
 
 MAX_JOBS_ON_GPU = 4
@@ -55,7 +60,9 @@ def ablate(
         writer = TableWriter.begin(inputs, out, options)
         tasks: list[RunTask] = []
         for store in writer.plan.stores:
-            problem = None if store.is_given else _extract_missing(store, inputs, options, progress_view)
+            problem = _finetune(store, inputs, out, options, progress_view) if store.finetuned_by else None
+            if not store.is_given and problem is None:
+                problem = _extract_missing(store, inputs, out, options, progress_view)
             tasks += writer.add_features(store, options, problem)
         left = [task for task in tasks if not writer.add_finished(task)]
         with progress_view("training", unit="%") as progress:
@@ -118,8 +125,42 @@ def default_jobs(device: Device, num_runs: int) -> int:
     return max(1, min(cores, num_runs))
 
 
+def _finetune(
+    store: BackboneStore, inputs: AblationSources, out: Path, options: AblateOptions, progress_view: ProgressView
+) -> Failure | None:
+    """Finetune the backbone that is to extract a store, or go on with it; why that failed, where it did."""
+    assert inputs.data_set is not None
+    assert store.finetuned_by is not None
+    recipe, seed = store.finetuned_by
+    run = run_folder(out, recipe, seed)
+    settings = FinetuneSettings.of(options.settings_of(recipe), seed=seed)
+    asked = ExtractOptions(
+        backbone=store.backbone,
+        depth=store.depth,
+        weights=options.weights_of(store.backbone),
+        size=options.size or RECIPES[recipe].size,
+    )
+
+    with progress_view("finetuning", unit="steps") as progress:
+        progress.note(f"finetuning {run}")
+
+        def advanced(now: EpochProgress) -> None:
+            done, words = (now.epoch - 1) * now.num_steps + now.step, f"epoch {now.epoch}/{now.epochs}"
+            progress.advanced("", done, now.epochs * now.num_steps, f"{words}, loss {now.loss:.4f}")
+
+        try:
+            start, heard = Start.of(settings, asked, None), TrainingProgress(advanced=advanced)
+            devices = Devices(place=options.device)
+            finetune(inputs.data_set, run, settings, start, classes=inputs.classes, devices=devices, progress=heard)
+        except Exception as error:  # whatever it is: other rows go on
+            failure = Failure.of(error)
+            progress.note(f"{run}: not finetuned: {failure.why}")
+            return failure
+    return None
+
+
 def _extract_missing(
-    store: BackboneStore, inputs: AblationSources, options: AblateOptions, progress_view: ProgressView
+    store: BackboneStore, inputs: AblationSources, out: Path, options: AblateOptions, progress_view: ProgressView
 ) -> Failure | None:
     """Bring the features of all matches that are needed into a store; why that failed, where it did."""
     data_set = inputs.data_set
@@ -130,14 +171,18 @@ def _extract_missing(
         if wanted <= set(stored.matches()):
             return _other_settings(stored, options)
     is_3d = backbone_spec(store.backbone).kind == "3d"
-    asked = ExtractOptions(
-        backbone=store.backbone,
-        depth=store.depth,
-        weights=options.weights_of(store.backbone),
-        size=options.size,
-        window=options.window if is_3d else None,
-        hop=options.hop if is_3d else None,
-    )
+    hop = options.hop if is_3d else None
+    if store.finetuned_by is not None:  # all else is bound by the run
+        asked = ExtractOptions(weights=str(run_folder(out, *store.finetuned_by)), hop=hop)
+    else:
+        asked = ExtractOptions(
+            backbone=store.backbone,
+            depth=store.depth,
+            weights=options.weights_of(store.backbone),
+            size=options.size,
+            window=options.window if is_3d else None,
+            hop=hop,
+        )
     run = ExtractRunOptions(device=options.device, ray=options.ray)
     with progress_view("extracting") as progress:
         progress.note(f"extracting {store.path}")
@@ -205,17 +250,19 @@ class TableWriter:
         if not store.is_given:
             self._keep_traceback(store.path, problem)
         for entry in self.plan.entries:
-            if entry.store != store:
+            if store not in entry.stores:
                 continue
+            row = self._row(entry.row.name)
+            seed = entry.seeds_on(store)[0] if len(entry.stores) > 1 else None
             if problem:
-                self._put(entry.row.with_failure(problem.why))
+                self._put(row.with_failure(problem.why, seed=seed))
                 continue
             try:
-                row, runs = runs_of(entry, self._out, options)
+                found, runs = runs_of(entry, store, self._out, options)
             except InputError as error:
-                self._put(entry.row.with_failure(str(error)))
+                self._put(row.with_failure(str(error), seed=seed))
             else:
-                self._put(row)
+                self._put(replace(row, **found))
                 tasks += runs
         if not problem:
             self._add_chance(store, options)
@@ -234,7 +281,7 @@ class TableWriter:
 
     def add_run(self, task: RunTask, result: SeedRun | Failure) -> None:
         """Add how a run ended."""
-        row = next(row for row in self.table.rows if row.name == task.row)
+        row = self._row(task.row)
         if isinstance(result, SeedRun):
             self._put(row.with_run(result))
         else:
@@ -262,6 +309,9 @@ class TableWriter:
                 write_text_atomic(file, problem.details)
             else:
                 file.unlink(missing_ok=True)
+
+    def _row(self, name: str) -> Row:
+        return next(row for row in self.table.rows if row.name == name)
 
     def _put(self, row: Row) -> None:
         rows = tuple(row if each.name == row.name else each for each in self.table.rows)

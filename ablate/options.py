@@ -8,8 +8,10 @@ from typing import Any
 from ..errors import InputError
 from ..events import Split
 from ..extract.options import Device
-from ..heads.recipes import RECIPES, SEED_TABLE, named_recipe
+from ..heads.recipes import RECIPES, SEED_TABLE, SYSTEMS, named_recipe
 from ..heads.training.settings import InputsName, TrainSettings
+
+_GROUPS: Mapping[str, tuple[str, ...]] = {"seed": SEED_TABLE, "systems": SYSTEMS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,9 @@ class AblateOptions:
     """Train each recipe with seeds 0 to N - 1."""
     split: Split = "test"
     """Split to evaluate on (test or valid); its matches never train."""
+    finetune: bool = False
+    """Finetune each recipe's backbone with its head first, from videos; one row of that, end to end, and one of the
+    same head trained anew on the cached features of the finetuned backbone."""
     any_backbone: bool = False
     """Train every recipe on every store, whatever backbone it is for."""
     weights: Mapping[str, str] = field(default_factory=dict)
@@ -50,6 +55,8 @@ class AblateOptions:
     def __post_init__(self) -> None:
         if self.num_seeds < 1 or self.jobs < 0:
             raise InputError("--seeds or --jobs is not usable", got=f"{self.num_seeds}, {self.jobs}", wanted=">= 1")
+        if self.finetune and self.any_backbone:
+            raise InputError("--finetune and --any-backbone exclude each other", cure="leave one out")
         if self.split not in ("test", "valid"):
             raise InputError("--split is not usable", got=self.split, wanted="test or valid")
         heads = {part for name in self.recipes for part in named_recipe(name).head.split("+")}
@@ -68,6 +75,7 @@ class AblateOptions:
         """All that a figure depends on beside recipe, seed and split, as plain JSON."""
         names = ("any_backbone", "weights", "size", "window", "hop", "epochs", "frames_per_epoch", "inputs")
         record = {**{name: getattr(self, name) for name in names}, "set": dict(self.head_options)}
+        record |= {"finetune": True} if self.finetune else {}  # tables of earlier versions do not have it
         plain: dict[str, Any] = json.loads(json.dumps(record))
         return plain
 
@@ -86,14 +94,15 @@ class AblateOptions:
 
 
 def recipe_names(text: str) -> tuple[str, ...]:
-    """`seed`, or names with commas between, in the order of `RECIPES`, each once.
+    """`seed`, `systems` or names with commas between, in the order of `RECIPES`, each once.
 
     Raises:
         InputError: none, or no such recipe.
     """
     asked = {name.strip() for name in text.split(",") if name.strip()}
-    for name in asked - {"seed"}:
+    for name in asked - set(_GROUPS):
         named_recipe(name)
     if not asked:
-        raise InputError("--recipes names none", got=repr(text), wanted="seed, or names of bas train-head --list")
-    return tuple(name for name in RECIPES if name in asked or ("seed" in asked and name in SEED_TABLE))
+        raise InputError("--recipes names none", got=repr(text), wanted="seed, systems, or bas train-head --list")
+    asked |= {name for group in asked & set(_GROUPS) for name in _GROUPS[group]}
+    return tuple(name for name in RECIPES if name in asked)

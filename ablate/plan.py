@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..cache.layout import METADATA
 from ..cache.settings import Depth, depth_text
@@ -34,6 +35,8 @@ class BackboneStore:
     depth: Depth
     is_given: bool
     """Else it is extracted."""
+    finetuned_by: tuple[str, int] | None = None
+    """Recipe and seed by which its backbone is finetuned first; None: a backbone with the weights asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,20 @@ class AblationSources:
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A row and the features that it needs; None: there are none, which the row says."""
+    """A row and the features that it needs: the same for every seed, or one store for each; none where there are none,
+    which the row says."""
 
     row: Row
-    store: BackboneStore | None
+    stores: tuple[BackboneStore, ...]
+    is_end_to_end: bool = False
+    """Its runs are those that finetuned the backbone; nothing is left of them but to predict and evaluate."""
+
+    def seeds_on(self, store: BackboneStore) -> range:
+        """The seeds whose features lie in a store."""
+        if len(self.stores) == 1:
+            return range(self.row.num_seeds)
+        seed = self.stores.index(store)
+        return range(seed, seed + 1)
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ class AblationPlan:
     @property
     def stores(self) -> list[BackboneStore]:
         """Features that are needed, each once."""
-        return list(dict.fromkeys(entry.store for entry in self.entries if entry.store is not None))
+        return list(dict.fromkeys(store for entry in self.entries for store in entry.stores))
 
 
 def open_sources(sources: Sequence[Path], options: AblateOptions) -> AblationSources:
@@ -85,6 +98,9 @@ def open_sources(sources: Sequence[Path], options: AblateOptions) -> AblationSou
     data_set = find_sources(folders) if folders else None
     if options.any_backbone and (data_set is not None or not stores):
         raise InputError("--any-backbone takes feature stores only", got=", ".join(map(str, folders)) or "no source")
+    if options.finetune and (stores or data_set is None):
+        got = ", ".join(str(store.path) for store in stores) or "no source"
+        raise InputError("--finetune learns from videos: it takes data sets only", got=got, cure="leave stores out")
     if data_set is not None:
         data_set.raise_errors()
         _require_labels(data_set, options)
@@ -115,10 +131,17 @@ def make_plan(inputs: AblationSources, out: Path, options: AblateOptions) -> Abl
     for name, stores in found.items():
         if not stores:
             why = f"no store of {_backbone_text(name)}; give the data set, or --any-backbone"
-            entries.append(PlannedRow(_row(name, None, options, name=name).with_failure(why), None))
-        for store in stores:
-            row_name = name if len(stores) == 1 else f"{name}@{store.path.stem}"
-            entries.append(PlannedRow(_row(name, store, options, name=row_name), store))
+            entries.append(PlannedRow(_row(name, None, options, name=name).with_failure(why), ()))
+        elif options.finetune:
+            row = _row(name, stores[0], options, name=name)
+            entries.append(PlannedRow(row, stores, is_end_to_end=True))
+            about = f"{row.about}: its head alone, on cached features of the finetuned backbone"
+            cached = _with_other_system(row, "the head was trained anew on cached features")
+            entries.append(PlannedRow(replace(cached, name=f"{name}-cached", about=about), stores))
+        else:
+            for store in stores:
+                row_name = name if len(stores) == 1 else f"{name}@{store.path.stem}"
+                entries.append(PlannedRow(_row(name, store, options, name=row_name), (store,)))
     used = {store.path for stores in found.values() for store in stores}
     notes += [
         f"{store.path}: not used, no recipe is for its backbone" for store in inputs.stores if store.path not in used
@@ -126,23 +149,25 @@ def make_plan(inputs: AblationSources, out: Path, options: AblateOptions) -> Abl
     return AblationPlan(tuple(entries), tuple(notes))
 
 
-def runs_of(entry: PlannedRow, out: Path, options: AblateOptions) -> tuple[Row, list[RunTask]]:
-    """The row with what its store says, and one run per seed.
+def runs_of(
+    entry: PlannedRow, features: BackboneStore, out: Path, options: AblateOptions
+) -> tuple[dict[str, Any], list[RunTask]]:
+    """What the features in a store add to the row, and its runs on them: one per seed.
 
     Raises:
         InputError: the recipe cannot be trained on these features.
     """
-    assert entry.store is not None
-    store = FeatureStore.open(entry.store.path)
-    settings = suited(options.settings_of(entry.row.recipe), entry.row.recipe, store.settings)
-    chosen = choose_matches(store, classes=store.classes, stride=settings.stride)
-    if options.frames_per_epoch is None:
-        settings = one_pass_at_most(settings, chosen)
-    features, num_classes = store.settings, len(chosen.classes)
-    model = build_model(settings, dim=features.dim, num_classes=num_classes, features=features)
-    cost = settings.epochs * settings.frames_per_epoch * (_FIXED_COST + model.num_parameters)
-    row = replace(entry.row, weights=store.settings.weights, frames_per_epoch=settings.frames_per_epoch)
-    return row, [
+    store, row = FeatureStore.open(features.path), entry.row
+    settings = suited(options.settings_of(row.recipe), row.recipe, store.settings)
+    cost = 1.0
+    if not entry.is_end_to_end:
+        chosen = choose_matches(store, classes=store.classes, stride=settings.stride)
+        if options.frames_per_epoch is None:
+            settings = one_pass_at_most(settings, chosen)
+        num_classes = len(chosen.classes)
+        model = build_model(settings, dim=store.settings.dim, num_classes=num_classes, features=store.settings)
+        cost = settings.epochs * settings.frames_per_epoch * (_FIXED_COST + model.num_parameters)
+    return {"weights": store.settings.weights, "frames_per_epoch": settings.frames_per_epoch}, [
         RunTask(
             row=row.name,
             settings=replace(settings, seed=seed),
@@ -151,8 +176,9 @@ def runs_of(entry: PlannedRow, out: Path, options: AblateOptions) -> tuple[Row, 
             split=options.split,
             device=options.device,
             cost=cost,
+            is_finetuned=entry.is_end_to_end,
         )
-        for seed in range(options.num_seeds)
+        for seed in entry.seeds_on(features)
     ]
 
 
@@ -160,7 +186,7 @@ def _row(recipe: str, store: BackboneStore | None, options: AblateOptions, *, na
     known = RECIPES[recipe]
     backbone, depth = (store.backbone, store.depth) if store else (known.backbone or "", known.depth)
     is_for_it = known.backbone == backbone and holds(depth, known.depth)
-    return Row(
+    row = Row(
         name=name,
         recipe=recipe,
         about=known.about,
@@ -172,11 +198,30 @@ def _row(recipe: str, store: BackboneStore | None, options: AblateOptions, *, na
         frames_per_epoch=0,
         num_seeds=options.num_seeds,
     )
+    if known.size is not None and options.size not in (None, known.size):
+        sizes = ["x".join(map(str, size)) for size in (known.size, options.size) if size is not None]
+        return _with_other_system(row, f"pictures of {sizes[0]}, here {sizes[1]}")
+    return row
+
+
+def _with_other_system(row: Row, how: str) -> Row:
+    """A row whose published figure, where there is one, is of another system in one more way."""
+    if row.published is None:
+        return row
+    ways = [row.published["other_system"], how]
+    return replace(row, published={**row.published, "other_system": "; ".join(way for way in ways if way)})
 
 
 def _stores_of(name: str, inputs: AblationSources, out: Path, options: AblateOptions) -> tuple[BackboneStore, ...]:
     """Where the features of a recipe are, or will be; none where nobody has them."""
     recipe = RECIPES[name]
+    if options.finetune:
+        backbone = recipe.backbone or DEFAULT_BACKBONE
+        depth = backbone_spec(backbone).depth(recipe.depth)
+        return tuple(
+            BackboneStore(out / STORES / f"{name}-{seed}.zarr", backbone, depth, False, finetuned_by=(name, seed))
+            for seed in range(options.num_seeds)
+        )
     given = [BackboneStore(store.path, store.settings.backbone, store.settings.depth, True) for store in inputs.stores]
     # a recipe for any backbone takes every store; without stores it gets features of the default backbone below
     if options.any_backbone or (recipe.backbone is None and given):

@@ -46,16 +46,18 @@ class RunTask:
     device: Device
     cost: float
     """Arithmetic of the whole training, in no particular unit."""
+    is_finetuned: bool = False
+    """`bas finetune` has made the run, on videos; it is there."""
 
     @property
     def name(self) -> str:
         """Of the run's folder."""
-        return f"{self.row}-{self.settings.seed}"
+        return self.run.name
 
     @property
     def run(self) -> Path:
         """The run's folder."""
-        return self.out / "runs" / self.name
+        return run_folder(self.out, self.row, self.settings.seed)
 
     @property
     def predictions(self) -> Path:
@@ -74,6 +76,11 @@ class RunTask:
             return (self.run / RUN).is_file() and RunRecord.read(self.run).finished
         except InputError:
             return False
+
+
+def run_folder(out: Path, row: str, seed: int) -> Path:
+    """Where a run of a row lies in an ablation's folder."""
+    return out / "runs" / f"{row}-{seed}"
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,11 @@ def run_seed(task: RunTask, on_progress: Callable[[float], None] = lambda _: Non
         on_progress((progress.epoch - 1 + progress.step / progress.num_steps) / progress.epochs)
 
     store = FeatureStore.open(task.store)
-    heard = TrainingProgress(advanced=advanced)
-    record = train(store, task.run, task.settings, classes=store.classes, device=task.device, progress=heard)
+    if task.is_finetuned:
+        record = RunRecord.read(task.run)
+    else:
+        heard = TrainingProgress(advanced=advanced)
+        record = train(store, task.run, task.settings, classes=store.classes, device=task.device, progress=heard)
     games = labelled_games(store, task.split)
     # scores of an earlier call count only for these weights and labels: labels in a store may be corrected meanwhile
     made_with = {

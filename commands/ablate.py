@@ -24,7 +24,7 @@ _WIDE = 140
 """Columns of a terminal from which on all of the table is shown."""
 
 PANELS = {
-    "Runs": ("num_seeds", "any_backbone", "split", "jobs", "device"),
+    "Runs": ("num_seeds", "finetune", "any_backbone", "split", "jobs", "device"),
     "Features": ("size", "window", "hop"),
     "Training": ("epochs", "frames_per_epoch", "inputs", "head_options"),
 }
@@ -41,7 +41,10 @@ def ablate(
     given: Annotated[dict[str, Any], AblateOptions],
     out: Annotated[Path, typer.Option(help="Folder of the table, runs, predictions and stores; goes on where it is.")],
     recipes: Annotated[
-        str, typer.Option(help="NAME,NAME,... of bas train-head --list; seed: the whole published table.")
+        str,
+        typer.Option(
+            help="NAME,NAME,... of bas train-head --list; seed: the whole published table; systems: for --finetune."
+        ),
     ] = "seed",
     weights: Annotated[
         list[str] | None,

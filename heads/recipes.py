@@ -226,6 +226,17 @@ RECIPES: Mapping[str, Recipe] = {
         backbone="regnety_008+gsf",
         size=(796, 448),
     ),
+    "e2e-spot-200mf": Recipe(
+        "E2E-Spot, the smaller",
+        replace(_SYSTEM, head="bigru", options={"bigru.hidden": 368, "bigru.num_layers": 1}, epochs=100),
+        backbone="regnety_002+gsm",
+    ),
+    "t-deed-200mf": Recipe(
+        "T-DEED, the smaller",
+        replace(_SYSTEM, head="positions+ed+disp", dilate=4, batch=4, lr=8e-4, epochs=35),
+        backbone="regnety_002+gsf",
+        size=(796, 448),
+    ),
     # any backbone
     "bigru": Recipe("bidirectional GRU", _BIGRU),
     "unet_gru": Recipe("U-Net with a GRU at the bottom", _UNET_GRU),

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "heads": BASE | {"cache", "eval"},
     "predict": STAGES,
     "finetune": STAGES,
-    "ablate": STAGES | {"predict", "workers"},
+    "ablate": STAGES | {"finetune", "predict", "workers"},
     "report": STAGES | {"predict", "ablate"},
     "label": STAGES,
     "api": STAGES | {"predict"},

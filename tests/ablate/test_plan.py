@@ -45,7 +45,7 @@ def planned(*sources: Path, asked: AblateOptions) -> AblationPlan:
 
 def stores(plan: AblationPlan) -> dict[str, str | None]:
     """Row -> its store, as text; None where it failed."""
-    return {entry.row.name: None if entry.store is None else str(entry.store.path) for entry in plan.entries}
+    return {entry.row.name: str(entry.stores[0].path) if entry.stores else None for entry in plan.entries}
 
 
 def test_names_of_recipes_in_the_order_of_the_table() -> None:
@@ -101,14 +101,14 @@ def test_twins_are_one_and_a_changed_one_is_none(store: Path) -> None:
 def test_a_run_per_seed_with_epochs_of_one_pass_at_most(store: Path) -> None:
     asked = options("tcn", device="cpu")
     [entry] = planned(store, asked=asked).entries
-    row, tasks = runs_of(entry, Path("out"), asked)
-    assert (row.frames_per_epoch, row.weights) == (24 * 50, "none")  # 300 rows: starts 0, 9, ... 198, and 201
+    found, tasks = runs_of(entry, entry.stores[0], Path("out"), asked)
+    assert found == {"frames_per_epoch": 24 * 50, "weights": "none"}  # 300 rows: starts 0, 9, ... 198, and 201
     assert [task.name for task in tasks] == ["tcn-0", "tcn-1"]
     assert [task.settings for task in tasks] == [
         replace(named_recipe("tcn"), frames_per_epoch=1200, seed=seed) for seed in (0, 1)
     ]
     assert tasks[0].run == Path("out/runs/tcn-0")
-    _, [task, _] = runs_of(entry, Path("out"), replace(asked, frames_per_epoch=77_000, epochs=7))
+    _, [task, _] = runs_of(entry, entry.stores[0], Path("out"), replace(asked, frames_per_epoch=77_000, epochs=7))
     assert (task.settings.frames_per_epoch, task.settings.epochs) == (77_000, 7)
 
 
@@ -121,7 +121,7 @@ def test_a_head_setting_goes_to_the_heads_that_have_it(store: Path) -> None:
     wrong = replace(asked, head_options={"bigru.size": 24})
     entries = {entry.row.name: entry for entry in planned(store, asked=wrong).entries}
     with pytest.raises(InputError, match="no such setting of a head"):
-        runs_of(entries["bigru"], Path("out"), wrong)
+        runs_of(entries["bigru"], entries["bigru"].stores[0], Path("out"), wrong)
 
 
 def test_weights_by_backbone_and_for_all(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_data_set_without_labels_is_refused_before_the_work(data: Path, tmp_pa
 def test_every_recipe_has_features_to_run_on(data: Path) -> None:
     asked = options(",".join(RECIPES))
     found: AblationSources = open_sources([data], asked)
-    assert all(entry.store is not None for entry in make_plan(found, Path("out"), asked).entries)
+    assert all(entry.stores for entry in make_plan(found, Path("out"), asked).entries)
 
 
 def test_inputs_replace_those_of_every_recipe() -> None:
