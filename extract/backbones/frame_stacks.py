@@ -54,13 +54,13 @@ class StackBackbone(nn.Module):
         centres = torch.arange(-1, num_steps + 1, device=clips.device)
         around = torch.arange(FRAMES_PER_GROUP, device=clips.device) - FRAMES_PER_GROUP // 2
         frames = (centres[:, None] + around).clamp(0, num_steps - 1)  # (T + 2, 3)
-        groups = self.trunk.groups(grey_bthw[:, frames].flatten(0, 1)).unflatten(0, (num_clips, num_steps + 2))
+        groups = self.trunk.groups(grey_bthw[:, frames].flatten(0, 1))
+        groups = torch.unflatten(groups, 0, (num_clips, num_steps + 2))
 
         offsets = (torch.arange(self.num_groups, device=clips.device) - self.num_groups // 2) * FRAMES_PER_GROUP
         chosen = (steps[:, None] + offsets).clamp(-1, num_steps) + 1  # (T, G), indices of `centres`
         stacks = groups[:, chosen].flatten(0, 1).transpose(1, 2)  # (B * T, C, G, h, w)
-        rows: Tensor = self.trunk(stacks, self.grid or (1, 1))
-        return rows.unflatten(0, (num_clips, num_steps))
+        return torch.unflatten(self.trunk(stacks, self.grid or (1, 1)), 0, (num_clips, num_steps))
 
 
 class StackTrunk(nn.Module):
@@ -89,7 +89,7 @@ class StackTrunk(nn.Module):
         """Groups of a stack (N, C, G, h, w) -> (N, cells of the grid * G * 256)."""
         cells = self.conv3d_encoder(stacks_ncghw).transpose(1, 2)
         num_stacks, num_groups = cells.shape[:2]
-        cells = self.conv3d_projection(cells.flatten(0, 1)).unflatten(0, (num_stacks, num_groups))
+        cells = torch.unflatten(self.conv3d_projection(cells.flatten(0, 1)), 0, (num_stacks, num_groups))
         rows: Tensor = self.global_pool(cells.flatten(1, 2), grid)
         return rows
 

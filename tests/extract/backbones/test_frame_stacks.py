@@ -26,7 +26,7 @@ def clips(num_steps: int, num_clips: int = 1) -> Tensor:
     """Coloured blots, in [0, 1]."""
     generator = torch.Generator().manual_seed(1)
     blots = torch.rand(num_clips, 3 * num_steps, 3, 4, generator=generator, dtype=torch.float64)
-    return nn.functional.interpolate(blots, (48, 64), mode="bilinear").unflatten(1, (3, num_steps))
+    return torch.unflatten(nn.functional.interpolate(blots, (48, 64), mode="bilinear"), 1, (3, num_steps))
 
 
 @cache
