@@ -65,6 +65,7 @@ def finetune(
     from ..finetune.loop import finetune as run_finetune
     from ..finetune.start import Start, model_of
     from ..heads.ensemble import LoadedRun
+    from ..heads.recipes import RECIPES
 
     begun = LoadedRun.load(from_, torch.device("cpu")) if from_ is not None else None
     of_recipe = settings_of(recipe, given if begun is None else {})
@@ -75,6 +76,7 @@ def finetune(
         given = {**given, "options": of_recipe.options}
     if recipe and begun is None:
         asked = with_backbone_of(recipe, asked)
+        given = {"augment": RECIPES[recipe].augment, **given}
     settings = FinetuneSettings.of(of_recipe, **given, begun_from=begun.weights_sha256 if begun else "")
     data_set = find_sources(sources)
     data_set.raise_errors()

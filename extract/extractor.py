@@ -151,7 +151,7 @@ def resolve_settings(
         fps=options.fps or (stored.fps if stored else "25"),
         window=window,
         hop=1 if two_d else options.hop or stored_hop or spec.hop(window),
-        blend="mean" if two_d else options.blend or (stored.blend if stored else "hann"),
+        blend="mean" if two_d else options.blend or (stored.blend if stored else spec.blend),
         stride=stride,
         mean=record.mean,
         std=record.std,

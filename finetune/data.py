@@ -26,6 +26,8 @@ from .devices import num_processes, process_index
 _BATCHES_AHEAD = 2
 _JITTER = {"hue": (-0.2, 0.2), "saturation": (0.7, 1.2), "brightness": (0.7, 1.2), "contrast": (0.7, 1.2)}
 _JITTER_PROBABILITY, _BLUR_PROBABILITY, _FLIP_PROBABILITY = 0.25, 0.25, 0.5
+_CAMERA_PROBABILITY, _ROTATION_PROBABILITY, _CROP_PROBABILITY = 0.2, 0.3, 0.8
+_MOST_DEGREES, _MOST_SHIFT, _MOST_ZOOM, _LEAST_AREA = 2.5, (0.1, 0.05), 0.05, 0.9
 
 
 @dataclass
@@ -174,17 +176,49 @@ def _own(part: IntArray) -> IntArray:
 
 
 def augmentation(name: Augment) -> Callable[[Tensor], Tensor]:
-    """A random change of one clip (T, 3, H, W) uint8, the same for all its frames; `seed` is that of the best published
-    system of this kind. Draws from torch's generator on the CPU."""
+    """A random change of one clip (T, 3, H, W) uint8, the same for all its frames but where a camera moves; draws from
+    torch's generator on the CPU. `seed` is that of the best published system of this kind; in `strong` place and size
+    change as in the winner of Ball Action Spotting 2023 (lRomul/ball-action-spotting), colours as in `seed`."""
     transforms = import_with_torchvision("torchvision.transforms.v2")
     flip = [transforms.RandomHorizontalFlip(_FLIP_PROBABILITY)] if name != "none" else []
+    view = []
+    if name == "strong":
+        rotation = transforms.RandomRotation(_MOST_DEGREES, transforms.InterpolationMode.BILINEAR)
+        view = [
+            transforms.RandomApply([transforms.Lambda(_with_moving_camera)], _CAMERA_PROBABILITY),
+            transforms.RandomApply([rotation], _ROTATION_PROBABILITY),
+            transforms.RandomApply([transforms.Lambda(_cropped)], _CROP_PROBABILITY),
+        ]
     colour = []
-    if name == "seed":  # each by itself: a ColorJitter of all four would change all or none
+    if name in ("seed", "strong"):  # each by itself: a ColorJitter of all four would change all or none
         jitters = [transforms.ColorJitter(**{kind: limits}) for kind, limits in _JITTER.items()]
         colour = [transforms.RandomApply([jitter], _JITTER_PROBABILITY) for jitter in jitters]
         colour.append(transforms.RandomApply([transforms.GaussianBlur(5, (0.1, 2.0))], _BLUR_PROBABILITY))
-    change: Callable[[Tensor], Tensor] = transforms.Compose([transforms.Identity(), *flip, *colour])
+    change: Callable[[Tensor], Tensor] = transforms.Compose([transforms.Identity(), *flip, *view, *colour])
     return change
+
+
+def _with_moving_camera(clip: Tensor) -> Tensor:
+    """Turned, shifted and zoomed a little, from one random view at the first frame evenly to another at the last."""
+    transforms = import_with_torchvision("torchvision.transforms.v2")
+    height, width = clip.shape[-2:]
+    most = torch.tensor([_MOST_DEGREES, _MOST_SHIFT[0] * width, _MOST_SHIFT[1] * height, _MOST_ZOOM])
+    first, last = (2 * torch.rand(2, 4) - 1) * most
+    moved, bilinear = torch.empty_like(clip), transforms.InterpolationMode.BILINEAR
+    for into, frame, share in zip(moved, clip, torch.linspace(0, 1, len(clip)), strict=True):
+        degrees, right, down, zoom = torch.lerp(first, last, share).tolist()
+        view = transforms.functional.affine(frame, degrees, [right, down], 1 + zoom, [0.0], interpolation=bilinear)
+        into.copy_(view)
+    return moved
+
+
+def _cropped(clip: Tensor) -> Tensor:
+    """A random part of nearly all of the picture and nearly its shape, brought to its size."""
+    transforms = import_with_torchvision("torchvision.transforms.v2")
+    height, width = clip.shape[-2:]
+    ratio = (0.9 * width / height, 1.1 * width / height)
+    crop: Tensor = transforms.RandomResizedCrop((height, width), scale=(_LEAST_AREA, 1.0), ratio=ratio)(clip)
+    return crop
 
 
 def augment(pixels: Tensor, change: Callable[[Tensor], Tensor], *, seeds: Sequence[int]) -> Tensor:

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bas.commands.finetune import with_backbone_of
 from bas.data.synthetic import write_match
+from bas.extract.backbones.tensor_files import used_tensors
+from bas.extract.backbones.weights import load_weights
 from bas.extract.options import ExtractOptions
 from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.settings import FinetuneSettings
@@ -57,6 +60,27 @@ def test_options_reach_the_run_and_the_next_command_is_named(
     assert {name: getattr(settings, name) for name in wanted} == wanted
     assert bas("finetune", data, "--out", run, *FRAMES, *QUICK, *more.split(), "--classes", classes, "--json") == 0
     assert json.loads(capsys.readouterr().out)["best_epoch"] == 1
+
+
+def test_a_system_trains_by_its_recipe(bas: Cli, data: Path, classes: str, tmp_path: Path) -> None:
+    """Small pictures and few steps; all that is not typed is the recipe's."""
+    run, short = tmp_path / "run", ["--clip-len=8", "--hop=4", "--warmup-epochs=0", "--size=64x32", *SHORT]
+    how = ("--recipe", "lromul", "--weights", "none", "--unfreeze", 7, "--checkpointing", "--classes", classes)
+    assert bas("finetune", data, "--out", run, *how, *short) == 0
+    record = RunRecord.read(run)
+    settings, features = record.settings, record.features
+    assert isinstance(settings, FinetuneSettings)
+    assert (settings.head, settings.loss, settings.dilate, settings.augment) == ("fc", "bce", 3, "strong")
+    assert (features.backbone, features.window, features.stride) == ("stack15_efficientnetv2_b0", 8, 2)
+    tuned, _ = load_weights(features.backbone, None, str(run))
+    before, after = used_tensors(load_weights(features.backbone, None, "none")[0]), used_tensors(tuned)
+    changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {"conv2d_projection", "conv3d_encoder", "conv3d_projection", "global_pool"}
+    again = tmp_path / "flip"
+    assert bas("finetune", data, "--out", again, *how, *short, "--augment", "flip") == 0
+    settings = RunRecord.read(again).settings
+    assert isinstance(settings, FinetuneSettings)
+    assert settings.augment == "flip"
 
 
 def test_from_follows_the_run(bas: Cli, data: Path, classes: str, tmp_path: Path, capsys: Any) -> None:

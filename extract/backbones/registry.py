@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from ...cache.settings import Depth, Pool, depth_text, grid_of
+from ...cache.settings import Blend, Depth, Pool, depth_text, grid_of
 from ...errors import InputError
 
 if TYPE_CHECKING:
@@ -74,10 +74,17 @@ class BackboneSpec:
     """Whether it takes clips and pictures of this window and size only."""
     frames_per_row: int = 1
     """2: two steps share a row, so that an odd hop, the default then, centres the blended rows."""
+    margin_steps: int = 0
+    """Steps at either end of a clip whose rows miss frames beyond it, where all others are the same in every clip."""
+
+    @property
+    def blend(self) -> Blend:
+        """The default blend: of rows that differ by their clip an average, else the row that misses least."""
+        return "centre" if self.margin_steps else "hann"
 
     def hop(self, window: int) -> int:
-        """The default hop: half the window, or a step less where it must be odd."""
-        half = max(1, window // 2)
+        """The default hop: half the window, or a step less where it must be odd, or what leaves the margins out."""
+        half = max(1, window // 2, window - 2 * self.margin_steps if self.margin_steps else 0)
         return half - 1 if self.frames_per_row > 1 and half % 2 == 0 else half
 
     def depth(self, asked: Depth) -> Depth:
@@ -162,6 +169,30 @@ def _i3d(_depth: Depth) -> nn.Module:
     return ClipBackbone(InceptionI3d(), ahead_steps=AHEAD_STEPS)
 
 
+def _stack(num_frames: int) -> BackboneSpec:
+    """See `frame_stacks`; a stack of 33 frames has the tensors of one of 15."""
+
+    def build(_depth: Depth) -> nn.Module:
+        from .frame_stacks import build_stack
+
+        return build_stack("tf_efficientnetv2_b0.in1k", num_frames=num_frames)
+
+    return BackboneSpec(
+        kind="3d",
+        outputs={None: Output(256 * num_frames // 3, num_frames)},
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        native_size=192,
+        build=build,
+        urls={"imagenet": "timm:tf_efficientnetv2_b0.in1k"},
+        licence="Apache-2.0",
+        head_prefixes=("classifier.", "conv_head.", "bn2."),
+        stride=2,
+        size=(1280, 736),
+        margin_steps=num_frames // 2,
+    )
+
+
 def _timm(
     name: str,
     dim: int,
@@ -215,6 +246,8 @@ BACKBONES: dict[str, BackboneSpec] = {
     ),
     "i3d_r50": _resnet3d("i3d_r50", "I3D_8x8_R50.pyth", 36),
     "slow_r50": _resnet3d("slow_r50", "SLOW_8x8_R50.pyth", 19),
+    "stack15_efficientnetv2_b0": _stack(15),
+    "stack33_efficientnetv2_b0": _stack(33),
     "regnety_002": _timm("regnety_002.pycls_in1k", 368, IMAGENET, IMAGENET_STD, head="head.fc", licence="MIT"),
     "regnety_004": _timm("regnety_004.tv2_in1k", 440, IMAGENET, IMAGENET_STD, head="head.fc", licence="BSD-3-Clause"),
     "regnety_006": _timm("regnety_006.pycls_in1k", 608, IMAGENET, IMAGENET_STD, head="head.fc", licence="MIT"),
@@ -265,7 +298,7 @@ def _with_grid(plain: BackboneSpec, grid: tuple[int, int]) -> BackboneSpec:
 
     def build(depth: Depth) -> nn.Module:
         module = plain.build(depth)
-        module.grid = grid  # type: ignore[assignment]  # a plain attribute of our two kinds of module
+        module.grid = grid  # type: ignore[assignment]  # a plain attribute of our modules
         return module
 
     cells = grid[0] * grid[1]

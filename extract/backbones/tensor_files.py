@@ -21,15 +21,18 @@ from .temporal_shift import is_of_shift, our_name
 
 METADATA_KEY = "bas"
 """Of our record in a safetensors file's header."""
-_NESTED_KEYS = ("model_state", "state_dict", "model")
+_NESTED_KEYS = ("model_state", "nn_state_dict", "state_dict", "model")
 _UNUSED_SUFFIX = "num_batches_tracked"
 """Ends the names of counters of training; no feature depends on them."""
 
 
 def used_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The trunk's tensors by their public names, sorted, on the CPU, contiguous; not the batch counters."""
-    trunk = module.get_submodule("trunk")
-    tensors = sorted(trunk.state_dict().items())
+    return _used(module.get_submodule("trunk"))
+
+
+def _used(network: nn.Module) -> dict[str, Tensor]:
+    tensors = sorted(network.state_dict().items())
     return {name: tensor.cpu().contiguous() for name, tensor in tensors if not name.endswith(_UNUSED_SUFFIX)}
 
 
@@ -112,12 +115,13 @@ def fit_tensors(
     """Copy tensors into the trunk; each that it uses must be there in its shape, and nothing else but a classifier.
 
     A prefix before every name (`module.`, `backbone.trunk.`) is recognised; what lacks it belongs to another part of a
-    larger model and is left out.
+    larger model and is left out. Of a backbone with an `inner_network` that network's own tensors are enough.
 
     Raises:
         InputError: missing, unexpected or mis-shaped tensors, with counts and the first few names.
     """
-    wanted = used_tensors(module)
+    network = _network_of(tensors, module)
+    wanted = _used(network)
     if getattr(module, "shifts", None):
         tensors = {our_name(name): tensor for name, tensor in tensors.items()}
     prefix = _common_prefix(tensors, wanted)
@@ -139,7 +143,14 @@ def fit_tensors(
             wanted=f"{len(wanted)} tensors, such as {next(iter(wanted))}",
             cure="check --backbone and --depth against the file",
         )
-    module.get_submodule("trunk").load_state_dict({n: found[n] for n in wanted}, strict=False)
+    network.load_state_dict({n: found[n] for n in wanted}, strict=False)
+
+
+def _network_of(tensors: Mapping[str, Tensor], module: nn.Module) -> nn.Module:
+    """What tensors belong to: the trunk, or the 2-D network in it, whose own weights may begin it."""
+    inner = getattr(module, "inner_network", "")
+    is_whole = not inner or any(f"{inner}." in name for name in tensors)
+    return module.get_submodule("trunk" if is_whole else f"trunk.{inner}")
 
 
 def _common_prefix(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

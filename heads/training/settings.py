@@ -17,7 +17,7 @@ InputsName = Literal["raw", "standard", "scores"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Keep = Literal["best", "last"]
 Norm = Literal["auto", "batch", "frozen"]
-Augment = Literal["seed", "flip", "none"]
+Augment = Literal["seed", "strong", "flip", "none"]
 Schedule = Literal["cosine", "seed"]
 
 DISPLACEMENT = "disp"
@@ -260,7 +260,8 @@ class FinetuneSettings(TrainSettings):
     """Statistics of BatchNorm in the blocks that learn: those of the batch (of each process by itself on CPUs, of all
     GPUs together), the stored ones (frozen), or auto: batch where all blocks learn, else frozen."""
     augment: Augment = "seed"
-    """Augmentation of each clip: colour jitter, blur and flip as in the seed's recipe (seed), flip alone, or none."""
+    """Augmentation of each clip: colour jitter, blur and flip as in the seed's recipe (seed), these with rotation, crop
+    and a moving camera (strong), flip alone, or none."""
     accumulate: int = 1
     """Parts that a batch is cut into, one after the other: less memory; each part has its own loss and statistics."""
     begun_from: str = ""
