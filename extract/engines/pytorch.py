@@ -78,7 +78,8 @@ class TorchEngine:
         self.mean, self.std, self.clip_shape, self.resize_to = mean, std, clip_shape, resize_to
         self._device = torch.device(device)
         self._steps = inner_steps(module, clip_shape)
-        self._items = max(_FRAMES_PER_CALL[device] // self._steps, 1)
+        is_alone = device == "cpu" and self._steps > 1  # a gate's tanh rounds by where in the group an element lies
+        self._items = 1 if is_alone else max(_FRAMES_PER_CALL[device] // self._steps, 1)
         num_groups = _CUDA_GROUPS_PER_CALL if device == "cuda" else 1
         self.preferred_clips = max(num_groups * self._items * self._steps // clip_shape[0], 1)
         net = Normalised(copy.deepcopy(module).eval(), mean=mean, std=std, resize_to=resize_to).to(self._device)
@@ -154,8 +155,8 @@ def lay_channels_last(net: nn.Module) -> None:
 
 
 def inner_steps(module: nn.Module, clip_shape: tuple[int, int, int]) -> int:
-    """Steps that must go through the module together: a whole clip, or one frame of a 2-D backbone."""
-    return 1 if isinstance(module, FrameBackbone) else clip_shape[0]
+    """Steps that must go through the module together: a whole clip, or one frame of a 2-D backbone that sees no time."""
+    return 1 if isinstance(module, FrameBackbone) and not module.shifts else clip_shape[0]
 
 
 def check_clips(clips: npt.NDArray[np.uint8], clip_shape: tuple[int, int, int]) -> None:
