@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..cache.settings import FeatureSettings
+from ..extract.backbones.adaspot import NETWORKS
 from ..extract.engines.pytorch import Normalised
 from ..heads.model import SpottingModel
 from ..heads.targets import Targets
@@ -144,14 +145,18 @@ def used_parameters(backbone: nn.Module, clips_bcthw: Tensor) -> set[int]:
 def trunk_blocks(backbone: nn.Module, used: set[int]) -> list[nn.ModuleList]:
     """The trunk's blocks in the order of the pictures' way; what stands between two belongs to the one before.
 
-    X3D has 5 (the stem is one), I3D 12, timm's networks their stem, their stages, and what follows.
+    X3D has 5 (the stem is one), I3D 12, timm's networks their stem, their stages, and what follows;
+    AdaSpot those of both, then the two projections.
 
     Args:
         backbone: of `extract.backbones.registry`.
         used: see `used_parameters`.
     """
     blocks: list[nn.ModuleList] = []
-    for name, child in backbone.get_submodule("trunk").named_children():
+    trunk = backbone.get_submodule("trunk")
+    children = [(name, child) for name, child in trunk.named_children() if name not in NETWORKS]
+    networks = [child for name, child in trunk.named_children() if name in NETWORKS]
+    for name, child in [*(each for network in networks for each in network.named_children()), *children]:
         parts = list(child) if name in _BLOCK_LISTS and isinstance(child, nn.Sequential | nn.ModuleList) else [child]
         for part in parts:
             if not any(id(parameter) in used for parameter in part.parameters()):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...files import cache_folder, parse_json
+from .adaspot import NETWORKS
 from .temporal_shift import is_of_shift, our_name
 
 METADATA_KEY = "bas"
@@ -28,7 +29,10 @@ _UNUSED_SUFFIX = "num_batches_tracked"
 
 def used_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The trunk's tensors by their public names, sorted, on the CPU, contiguous; not the batch counters."""
-    trunk = module.get_submodule("trunk")
+    return _used(module.get_submodule("trunk"))
+
+
+def _used(trunk: nn.Module) -> dict[str, Tensor]:
     tensors = sorted(trunk.state_dict().items())
     return {name: tensor.cpu().contiguous() for name, tensor in tensors if not name.endswith(_UNUSED_SUFFIX)}
 
@@ -111,15 +115,23 @@ def fit_tensors(
 ) -> None:
     """Copy tensors into the trunk; each that it uses must be there in its shape, and nothing else but a classifier.
 
-    A prefix before every name (`module.`, `backbone.trunk.`) is recognised; what lacks it belongs to another part of a
+    Both networks of AdaSpot take those of one, where the file holds no two. A prefix before every name (`module.`, `backbone.trunk.`) is recognised; what lacks it belongs to another part of a
     larger model and is left out.
 
     Raises:
         InputError: missing, unexpected or mis-shaped tensors, with counts and the first few names.
     """
-    wanted = used_tensors(module)
     if getattr(module, "shifts", None):
         tensors = {our_name(name): tensor for name, tensor in tensors.items()}
+    trunk = module.get_submodule("trunk")
+    networks = [child for name, child in trunk.named_children() if name in NETWORKS]
+    is_of_one = bool(networks) and not any(f"{NETWORKS[0]}." in name for name in tensors)
+    for network in networks if is_of_one else [trunk]:
+        _fit(network, tensors, head_prefixes=head_prefixes, source=source)
+
+
+def _fit(trunk: nn.Module, tensors: Mapping[str, Tensor], *, head_prefixes: tuple[str, ...], source: str) -> None:
+    wanted = _used(trunk)
     prefix = _common_prefix(tensors, wanted)
     found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix) and n != prefix}
     found = {n: t for n, t in found.items() if not n.endswith(_UNUSED_SUFFIX)}
@@ -139,7 +151,7 @@ def fit_tensors(
             wanted=f"{len(wanted)} tensors, such as {next(iter(wanted))}",
             cure="check --backbone and --depth against the file",
         )
-    module.get_submodule("trunk").load_state_dict({n: found[n] for n in wanted}, strict=False)
+    trunk.load_state_dict({n: found[n] for n in wanted}, strict=False)
 
 
 def _common_prefix(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
