@@ -226,6 +226,22 @@ RECIPES: Mapping[str, Recipe] = {
         backbone="regnety_008+gsf",
         size=(796, 448),
     ),
+    "adaspot": Recipe(
+        "AdaSpot: RegNetY with gate-shift-fuse twice, whole picture small and a region of it large, bidirectional GRU",
+        replace(
+            _SYSTEM,
+            head="positions+bigru",
+            options={"positions.num_steps": 100, "bigru.hidden": 368, "bigru.num_layers": 1},
+            batch=4,
+            lr=8e-4,
+            epochs=50,
+            warmup_epochs=5.0,
+        ),
+        backbone="regnety_002+adaspot",
+        size=(796, 448),
+    ),  # SoccerNetBall_small.json of arturxe2/AdaSpot; _big has regnety_004 and bigru.hidden=440. Theirs has besides:
+    # a GRU and classifier of its own on each network's rows, whose losses weigh as the last one's; mixup of pictures,
+    # ours is of rows; rotation, shift and scale in a quarter of the clips. No figure: the paper's table was not seen.
     # any backbone
     "bigru": Recipe("bidirectional GRU", _BIGRU),
     "unet_gru": Recipe("U-Net with a GRU at the bottom", _UNET_GRU),

@@ -128,7 +128,7 @@ def saliency(cells_nchw: Tensor, num_steps: int) -> Tensor:
     least, most = mean_nhw.amin((1, 2), keepdim=True), mean_nhw.amax((1, 2), keepdim=True)
     share_nhw = (mean_nhw - least) / (most - least + 1e-5)
     share_npq = share_nhw.repeat_interleave(_PLACES_PER_CELL, 1).repeat_interleave(_PLACES_PER_CELL, 2)
-    share_b1tpq = share_npq.unflatten(0, (-1, num_steps)).unsqueeze(1)
+    share_b1tpq = torch.unflatten(share_npq, 0, (-1, num_steps)).unsqueeze(1)
     kernel = _gaussian(share_nhw)
     for _ in range(_NUM_SMOOTHINGS):
         share_b1tpq = functional.conv3d(_mirrored(share_b1tpq), kernel)

@@ -91,8 +91,8 @@ _PUBLISHED = ((".net.", "."), (".gsm.", f".{SHIFT}."), (".gs.", f".{SHIFT}."))
 _PUBLISHED_PARTS = {"bn": "norm", "conv3D": "gate", "channel_conv1": "fuse.0", "channel_conv2": "fuse.1"}
 
 
-_PADDED = re.compile(r"(res_backbone\..*conv[12]?)\.1\.")
-"""A convolution of AdaSpot's two networks, behind its padding."""
+_PADDED = re.compile(r"(res_backbone\..*\.(?:conv|channel_conv[12]))\.1\.")
+"""A convolution of AdaSpot's two networks, RegNetY always, behind its padding."""
 
 
 def our_name(name: str) -> str:

@@ -115,8 +115,8 @@ def fit_tensors(
 ) -> None:
     """Copy tensors into the trunk; each that it uses must be there in its shape, and nothing else but a classifier.
 
-    Both networks of AdaSpot take those of one, where the file holds no two. A prefix before every name (`module.`, `backbone.trunk.`) is recognised; what lacks it belongs to another part of a
-    larger model and is left out.
+    A prefix before every name (`module.`, `backbone.trunk.`) is recognised; what lacks it belongs to another part of a
+    larger model and is left out. Both networks of AdaSpot take a file's tensors where it holds those of one network.
 
     Raises:
         InputError: missing, unexpected or mis-shaped tensors, with counts and the first few names.

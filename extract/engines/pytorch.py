@@ -155,7 +155,7 @@ def lay_channels_last(net: nn.Module) -> None:
 
 
 def inner_steps(module: nn.Module, clip_shape: tuple[int, int, int]) -> int:
-    """Steps that must go through the module together: a whole clip, or one frame of a 2-D backbone that sees no time."""
+    """Steps that must go through the module together: a whole clip, or one frame of a network that sees no time."""
     return 1 if isinstance(module, FrameBackbone) and not module.shifts else clip_shape[0]
 
 
