@@ -63,6 +63,7 @@ def weights_view(specs: Mapping[str, "BackboneSpec"], *, with_addresses: bool) -
 _HOW_NAMED = [
     "timm:NAME               any model of timm, such as timm:vit_small_patch16_dinov3 (--weights imagenet: its own)",
     "2-D BACKBONE+gsf        lets it see time: +tsm, +gsm, +gsf; finetune it first",
+    "2-D BACKBONE+adaspot    +gsf on the whole picture small and on a region of each frame; finetune it first",
     "hf:ORG/NAME, hf:FOLDER  V-JEPA 2 and VideoMAE, from the Hugging Face hub or a folder (--weights hub: its own)",
     "bas weights BACKBONE says where its weights come from",
 ]

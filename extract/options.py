@@ -29,7 +29,8 @@ class ExtractOptions:
 
     backbone: str | None = None
     """Backbone: x3d_s (default), i3d, tf_efficientnet_lite0, ... (`bas weights` lists them), timm:NAME, or hf:ORG/NAME
-    and hf:FOLDER for video transformers; +tsm, +gsm or +gsf behind a 2-D one lets it see time."""
+    and hf:FOLDER for video transformers; +tsm, +gsm or +gsf behind a 2-D one lets it see time, +adaspot
+    besides a region of each large picture."""
     depth: Depth | str = None
     """Trunk blocks of X3D that are kept: 5 (192 channels, default), 4 (96), 3 (48) or 2 (24); 2,3,4,5: rows hold the
     channels of each, one after the other."""

@@ -15,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..cache.settings import FeatureSettings
-from ..extract.backbones.frame_stacks import NETWORK
 from ..extract.engines.pytorch import Normalised
 from ..heads.model import SpottingModel
 from ..heads.targets import Targets
@@ -145,15 +144,19 @@ def used_parameters(backbone: nn.Module, clips_bcthw: Tensor) -> set[int]:
 def trunk_blocks(backbone: nn.Module, used: set[int]) -> list[nn.ModuleList]:
     """The trunk's blocks in the order of the pictures' way; what stands between two belongs to the one before.
 
-    X3D has 5 (the stem is one), I3D 12, timm's networks their stem, their stages, and what follows; of stacks of frames
-    the last 7 follow the 2-D network.
+    X3D has 5 (the stem is one), I3D 12, timm's networks their stem, their stages, and what follows; AdaSpot
+    those of both networks, then the two projections; stacks of frames those of the 2-D network, then 7 more.
 
     Args:
         backbone: of `extract.backbones.registry`.
         used: see `used_parameters`.
     """
     blocks: list[nn.ModuleList] = []
-    for name, child in _children(backbone.get_submodule("trunk")):
+    trunk = backbone.get_submodule("trunk")
+    inner: tuple[str, ...] = getattr(backbone, "inner_networks", ())
+    children = [each for name in inner for each in trunk.get_submodule(name).named_children()]
+    children += [(name, child) for name, child in trunk.named_children() if name not in inner]
+    for name, child in children:
         parts = list(child) if name in _BLOCK_LISTS and isinstance(child, nn.Sequential | nn.ModuleList) else [child]
         for part in parts:
             if not any(id(parameter) in used for parameter in part.parameters()):
@@ -164,12 +167,6 @@ def trunk_blocks(backbone: nn.Module, used: set[int]) -> list[nn.ModuleList]:
             else:
                 blocks.append(nn.ModuleList([part]))
     return blocks
-
-
-def _children(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """By name; those of the 2-D network in place of itself."""
-    for name, child in network.named_children():
-        yield from child.named_children() if name == NETWORK else [(name, child)]
 
 
 def _with_own_weights(module: nn.Module) -> Iterator[nn.Module]:

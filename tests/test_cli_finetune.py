@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from bas.cache.store import FeatureStore
 from bas.commands.finetune import with_backbone_of
 from bas.data.synthetic import write_match
 from bas.extract.backbones.tensor_files import used_tensors
@@ -143,8 +144,28 @@ def test_what_cannot_be_used_ends_with_two(
 def test_a_recipe_brings_backbone_and_size_where_none_are_asked_for(tmp_path: Path) -> None:
     system = with_backbone_of("t-deed", ExtractOptions(weights="none"))
     assert (system.backbone, system.size, system.weights) == ("regnety_008+gsf", (796, 448), "none")
+    system = with_backbone_of("adaspot", ExtractOptions())
+    assert (system.backbone, system.size) == ("regnety_002+adaspot", (796, 448))
     stages = with_backbone_of("x3d_m-unet_gru", ExtractOptions(size=(96, 64)))
     assert (stages.backbone, stages.depth, stages.size) == ("x3d_m", (2, 3, 4, 5), (96, 64))
     assert with_backbone_of("t-deed", ExtractOptions(backbone="x3d_s")).backbone == "x3d_s"
     assert with_backbone_of("fc", ExtractOptions(weights=str(tmp_path))).backbone is None  # a run says it itself
     assert with_backbone_of("small", ExtractOptions()) == ExtractOptions()
+
+
+def test_adaspot_learns_and_its_rows_are_extracted_with_the_run(
+    bas: Cli, data: Path, classes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, store = tmp_path / "run", tmp_path / "rows.zarr"
+    more = ["--size=192x128", "--clip-len=8", "--hop=5", "--checkpointing"]
+    asked = ["--backbone=timm:test_resnet+adaspot", "--weights=none", *more, *SHORT, "--precision=bf16"]
+    assert bas("finetune", data, "--out", run, "--recipe=adaspot", *asked, "--classes", classes) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "all blocks of timm:test_resnet+adaspot from none learn, clips of 192x128" in said, said
+    learnt = load_weights("timm:test_resnet+adaspot", None, str(run))[0].get_submodule("trunk").state_dict()
+    random, _ = load_weights("timm:test_resnet+adaspot", None, "none")
+    for name, tensor in random.get_submodule("trunk").named_parameters():
+        assert not torch.equal(tensor, learnt[name]), name
+    assert bas("extract", data, "--out", store, "--weights", run, "--engine=torch", "--device=cpu") == 0
+    settings = FeatureStore.open(store).settings
+    assert (settings.width, settings.height, settings.window, settings.stride) == (192, 128, 8, 2)

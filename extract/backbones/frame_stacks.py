@@ -17,8 +17,6 @@ from .nets import gridded
 from .torchvision_compat import import_with_torchvision
 
 FRAMES_PER_GROUP = 3
-NETWORK = "conv2d_encoder"
-"""Name of the 2-D network in the trunk: weights of that network alone can begin it."""
 _LUMA = (0.299, 0.587, 0.114)  # of BT.601, as OpenCV converts to grey
 _GROUP_CHANNELS = 256  # of a group in a row
 _BLOCK_CHANNELS, _EXPANDED, _SQUEEZED, _NUM_BLOCKS = 192, 576, 24, 4
@@ -38,7 +36,8 @@ class StackBackbone(nn.Module):
 
     grid: tuple[int, int] | None = None
     """Rows and columns of cells that stand in a row, one after the other, in place of one pool over space."""
-    inner_network = NETWORK
+    inner_networks = ("conv2d_encoder",)
+    """Names in the trunk of networks that a file of such a network alone can begin."""
 
     def __init__(self, trunk: "StackTrunk", *, num_groups: int) -> None:
         super().__init__()

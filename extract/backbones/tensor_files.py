@@ -31,8 +31,8 @@ def used_tensors(module: nn.Module) -> dict[str, Tensor]:
     return _used(module.get_submodule("trunk"))
 
 
-def _used(network: nn.Module) -> dict[str, Tensor]:
-    tensors = sorted(network.state_dict().items())
+def _used(trunk: nn.Module) -> dict[str, Tensor]:
+    tensors = sorted(trunk.state_dict().items())
     return {name: tensor.cpu().contiguous() for name, tensor in tensors if not name.endswith(_UNUSED_SUFFIX)}
 
 
@@ -115,15 +115,23 @@ def fit_tensors(
     """Copy tensors into the trunk; each that it uses must be there in its shape, and nothing else but a classifier.
 
     A prefix before every name (`module.`, `backbone.trunk.`) is recognised; what lacks it belongs to another part of a
-    larger model and is left out. Of a backbone with an `inner_network` that network's own tensors are enough.
+    larger model and is left out. Of a backbone with `inner_networks` the tensors
+    of one of these are enough: each takes them.
 
     Raises:
         InputError: missing, unexpected or mis-shaped tensors, with counts and the first few names.
     """
-    network = _network_of(tensors, module)
-    wanted = _used(network)
     if getattr(module, "shifts", None):
         tensors = {our_name(name): tensor for name, tensor in tensors.items()}
+    trunk = module.get_submodule("trunk")
+    inner: tuple[str, ...] = getattr(module, "inner_networks", ())
+    is_of_one = bool(inner) and not any(f"{inner[0]}." in name for name in tensors)
+    for network in [trunk.get_submodule(name) for name in inner] if is_of_one else [trunk]:
+        _fit(network, tensors, head_prefixes=head_prefixes, source=source)
+
+
+def _fit(trunk: nn.Module, tensors: Mapping[str, Tensor], *, head_prefixes: tuple[str, ...], source: str) -> None:
+    wanted = _used(trunk)
     prefix = _common_prefix(tensors, wanted)
     found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix) and n != prefix}
     found = {n: t for n, t in found.items() if not n.endswith(_UNUSED_SUFFIX)}
@@ -143,14 +151,7 @@ def fit_tensors(
             wanted=f"{len(wanted)} tensors, such as {next(iter(wanted))}",
             cure="check --backbone and --depth against the file",
         )
-    network.load_state_dict({n: found[n] for n in wanted}, strict=False)
-
-
-def _network_of(tensors: Mapping[str, Tensor], module: nn.Module) -> nn.Module:
-    """What tensors belong to: the trunk, or the 2-D network in it, whose own weights may begin it."""
-    inner = getattr(module, "inner_network", "")
-    is_whole = not inner or any(f"{inner}." in name for name in tensors)
-    return module.get_submodule("trunk" if is_whole else f"trunk.{inner}")
+    trunk.load_state_dict({n: found[n] for n in wanted}, strict=False)
 
 
 def _common_prefix(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
