@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from ...cache.settings import Blend, Depth, Pool, depth_text, grid_of
+from ...cache.settings import Blend, Depth, Pool, depth_text, grid_of, require_pool_name
 from ...errors import InputError
 
 if TYPE_CHECKING:
@@ -273,6 +273,7 @@ def backbone_spec(name: str, pool: Pool = "mean") -> BackboneSpec:
     Raises:
         InputError: no such backbone, or it has no tokens for this pool.
     """
+    require_pool_name(pool)
     if (grid := grid_of(pool)) is not None:
         plain = backbone_spec(name)
         if plain.patch != 1 or name.endswith(ADASPOT):
