@@ -252,7 +252,8 @@ def grid_of(pool: Pool) -> tuple[int, int] | None:
 def require_pool_name(pool: object) -> None:
     """Raise InputError unless a pool is one of `POOLS` or a grid."""
     if not isinstance(pool, str) or (pool not in POOLS and grid_of(pool) is None):
-        raise InputError("--pool is not known", got=repr(pool)[:80], wanted=f"{', '.join(POOLS)}, or such as grid:2x4")
+        wanted = f"{', '.join(POOLS)}, or such as grid:2x4"
+        raise InputError("--pool is not known", got=repr(pool)[:80], wanted=wanted, cure="--pool mean")
 
 
 def depth_text(depth: Depth) -> str:
