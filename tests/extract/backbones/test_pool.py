@@ -46,7 +46,7 @@ def test_the_class_token_is_the_first_and_registers_are_in_no_row(name: str, pre
         ("x3d_s", "cls", "mean"),
         (NAME, "twice", "mean or cls or both"),
         (NAME, "grid:2x2", "a convolutional network"),
-        ("x3d_s", "grid:0x2", "mean"),
+        ("x3d_s", "grid:0x2", "mean, cls, both, twice, or such as grid:2x4"),
     ],
 )
 def test_a_backbone_without_the_tokens_is_refused(name: str, pool: Pool, wanted: str) -> None:
