@@ -3,6 +3,8 @@
 Shapes: B clips, T steps, C channels, K classes, S sources. torch's own layers want (B, C, T): these turn the axes.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,11 +19,52 @@ class TimeConv(nn.Module):
         super().__init__()
         padding = dilation * (kernel // 2)
         self.conv = nn.Conv1d(dim_in, dim_out, kernel, stride, padding, dilation, groups)
+        self._is_depthwise = groups == dim_in == dim_out and stride == dilation == 1
 
     def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, ceil(T / stride), D); step i of the output is centred on step i * stride."""
-        out_btc: Tensor = self.conv(x_btc.transpose(1, 2)).transpose(1, 2)
+        conv, x_bct = self.conv, x_btc.transpose(1, 2)
+        if self._is_depthwise and x_btc.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            # oneDNN is 2 to 60 times faster on pictures of height 1, channels last, which (B, T, C) is without a copy
+            out_bc1t: Tensor = _Depthwise.apply(x_bct.unsqueeze(2), conv.weight.unsqueeze(2), conv.bias)  # type: ignore[no-untyped-call]
+            return out_bc1t.squeeze(2).transpose(1, 2)
+        out_btc: Tensor = conv(x_bct).transpose(1, 2)
         return out_btc
+
+
+class _Depthwise(torch.autograd.Function):
+    """(B, C, 1, T) by (C, 1, 1, k): gradients are forward convolutions too, as PyTorch's own are far slower."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        context.save_for_backward(x, kernel)
+        return functional.conv2d(x, kernel, bias, 1, (0, kernel.shape[3] // 2), 1, len(kernel))
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, kernel = context.saved_tensors
+        (num_clips, num_channels, _, num_steps), size = x.shape, kernel.shape[3]
+        padding = [0, size // 2]
+        of_x = of_kernel = of_bias = None
+        if context.needs_input_grad[0]:
+            of_x = functional.conv2d(gradient, kernel.flip(3), None, 1, padding, 1, num_channels)
+        if context.needs_input_grad[1] and size < _WIDE:
+            sizes, mask = [1, 1], [False, True, False]
+            of_kernel = torch.ops.aten.convolution_backward(
+                gradient, x, kernel, None, sizes, padding, sizes, False, [0, 0], num_channels, mask
+            )[1]
+        elif context.needs_input_grad[1]:  # the clip convolved by the gradient: a group for each clip and channel
+            clips = x.permute(2, 3, 0, 1).flatten(2).transpose(1, 2).unsqueeze(2)  # (1, B * C, 1, T), channels last
+            taps = gradient.reshape(-1, 1, 1, num_steps)
+            found = functional.conv2d(clips, taps, None, 1, padding, 1, num_clips * num_channels)
+            of_kernel = found.view(num_clips, num_channels, 1, 1, size).sum(0)
+        if context.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3))
+        return of_x, of_kernel, of_bias
+
+
+_WIDE = 9
+"""Taps from which on a kernel's gradient is quicker by a convolution; measured at 3, 9 and 41."""
 
 
 class TimeGroupNorm(nn.GroupNorm):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from bas.heads.actionformer import local_attention
-from bas.heads.ops import TimeBatchNorm, TimeGroupNorm, move_scores, pool_by_max
+from bas.heads.ops import TimeBatchNorm, TimeConv, TimeGroupNorm, move_scores, pool_by_max
 
 
 def test_norms_are_those_of_torch_over_the_other_axis() -> None:
@@ -45,3 +45,21 @@ def test_scores_move_and_the_highest_stays() -> None:
     position = torch.tensor([[2.4, 1.6, -0.9, -3.0, 4.9, torch.nan]])
     moved = move_scores(confidence, position, num_steps=5)
     torch.testing.assert_close(moved.flatten(), torch.tensor([0.3, 0, 0.9, 0, 0.7]))
+
+
+@pytest.mark.parametrize("shape", [(4, 50, 12), (1, 1, 8), (3, 7, 8)])
+@pytest.mark.parametrize("kernel", [3, 9, 41])
+def test_depthwise_convolutions_on_a_cpu_are_those_of_torch(shape: tuple[int, int, int], kernel: int) -> None:
+    torch.manual_seed(0)
+    conv = TimeConv(shape[2], shape[2], kernel, groups=shape[2]).double()
+    x = torch.randn(shape, dtype=torch.double, requires_grad=True)
+    found, wanted = conv(x), conv.conv(x.transpose(1, 2)).transpose(1, 2)
+    assert torch.allclose(found, wanted)
+    weight, bias, direction = conv.conv.weight, conv.conv.bias, torch.randn_like(found)
+    assert bias is not None
+    for mine, theirs in zip(
+        torch.autograd.grad(found, (x, weight, bias), direction),
+        torch.autograd.grad(wanted, (x, weight, bias), direction),
+        strict=True,
+    ):
+        assert torch.allclose(mine, theirs)
