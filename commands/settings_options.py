@@ -17,6 +17,7 @@ import typer
 
 from ..errors import InputError
 from ..files import read_text
+from ..published import PREFIX, run_folder
 from . import show
 
 Panels = Mapping[str, Sequence[str]]
@@ -57,6 +58,7 @@ def with_options(
         def command(**typed: Any) -> None:
             typed.pop("config")
             show.configure(quiet=typed.pop("quiet"), verbose=typed.pop("verbose"))
+            typed.update({name: run_named(typed[name]) for name in chosen & typed.keys()})
             for name, (cls, only_given, taken) in built.items():
                 values = {
                     field: _value(cls, field, typed.pop(field), (names or {}).get(field, f"--{field}"))
@@ -72,12 +74,22 @@ def with_options(
             function(**typed)
 
         parameters = [*plain, *options, *_COMMON]
+        chosen = {each.name for each in parameters if not _is_argument(each)}
         parameters.sort(key=lambda each: not _is_argument(each))  # arguments first, as they are typed
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
         return command
 
     return decorate
+
+
+def run_named(typed: Any) -> Any:
+    """What was typed behind an option; the folder of a published model's run in place of `hub:NAME`."""
+    if isinstance(typed, list):
+        return [run_named(each) for each in typed]
+    if not isinstance(typed, str | Path) or not str(typed).startswith(PREFIX):
+        return typed
+    return type(typed)(run_folder(str(typed)))
 
 
 def field_docs(cls: type) -> dict[str, str]:
