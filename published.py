@@ -1,32 +1,29 @@
 """Whole spotting systems that others published, as runs: `hub:NAME` names one wherever a run is asked for.
 
-A checkpoint is converted once, weights only, into a folder as `bas finetune` leaves it. Names of tensors and settings are
-those of E2E-Spot (github.com/jhong93/spot), opensportslib, which carries it on, and T-DEED (github.com/arturxe2/T-DEED).
+A checkpoint is converted once, weights only, into a folder as `bas finetune` leaves it. Settings are those of E2E-Spot
+(github.com/jhong93/spot), opensportslib, which carries it on, and T-DEED (github.com/arturxe2/T-DEED).
 """
 
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from .errors import InputError
 from .eval.peaks import PeakSettings
 from .events import SOCCERNET_BALL_CLASSES, TimeGrid
-from .files import disk_errors, read_text, write_json_atomic
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .heads.training.settings import FinetuneSettings
+from .files import disk_errors, file_sha256, read_text, write_json_atomic
 
 PREFIX = "hub:"
 ORIGIN = "published.json"
 """In the folder of a converted run: where its weights came from."""
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of RGB in [0, 1], ImageNet's: all of them use these."""
 _EVERY_12TH = Fraction(25, 12)
 """Rows per second where every 12th frame of 25 is taken: what these systems call 2 fps."""
 _NMS_2 = PeakSettings("hard", window_frames=2, sigma_frames=0.0, threshold=0.01)
@@ -41,7 +38,7 @@ class PublishedModel:
     about: str
     """One line."""
     family: Literal["e2e-spot", "t-deed"]
-    """Whose names its tensors have."""
+    """Whose names its tensors have, and the recipe that goes on with it."""
     classes: tuple[str, ...]
     """In the order of its outputs, behind the background."""
     licence: str
@@ -235,7 +232,10 @@ def convert(file: Path, name: str, out: Path) -> None:
     Raises:
         InputError: no such name, the file is none of that system, or `out` is not free.
     """
-    model = _as_configured(file, published_model(name))
+    model = published_model(name)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file", wanted=f"a checkpoint of {name}")
+    model = _as_configured(file, model)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: there is something already", cure="name another --out")
     with disk_errors(out):
@@ -254,9 +254,10 @@ _CONFIGURED = re.compile(r"""^\s*"?(clip_len|input_fps|extract_fps)"?\s*:\s*(\d{
 
 def _as_configured(file: Path, model: PublishedModel) -> PublishedModel:
     """The model with what its `config.yaml` or `config.json` says: read line by line, as all are flat numbers."""
-    path = next((file.with_name(each) for each in ("config.yaml", "config.json") if file.with_name(each).is_file()), None)
-    if path is None:
+    paths = [path for path in map(file.with_name, ("config.yaml", "config.json")) if path.is_file()]
+    if not paths:
         return model
+    path = paths[0]
     told = {key: int(value) for key, value in _CONFIGURED.findall(read_text(path))}
     if "extract_fps" in told:
         rate = told.get("input_fps", 25)
@@ -269,52 +270,37 @@ def _as_configured(file: Path, model: PublishedModel) -> PublishedModel:
 
 def _write_run(file: Path, name: str, model: PublishedModel, folder: Path) -> None:
     """`run.json`, the head's and the backbone's weights, and where they came from."""
-    import torch
-
     from .extract.backbones.registry import backbone_spec
     from .extract.backbones.tensor_files import fit_tensors, read_tensors
     from .extract.backbones.weights import BACKBONE, load_weights, save_backbone_checkpoint
     from .extract.extractor import resolve_settings
     from .extract.options import ExtractOptions
-    from .files import file_sha256
+    from .finetune.published_names import HEADS_OF, TRUNK, backbone_of, bare_names, fill_head
     from .heads.model import build_model
+    from .heads.recipes import RECIPES
     from .heads.training.checkpoint import BEST, RunRecord, write_weights
     from .heads.training.data import Chosen
+    from .heads.training.settings import FinetuneSettings
 
-    if not file.is_file():
-        raise InputError(f"{file}: no such file", wanted="a checkpoint of " + name)
-    tensors = _bare(read_tensors(file)[0])
-    backbone = _backbone(tensors, file)
-    trunk = {each.removeprefix(_TRUNK): tensor for each, tensor in tensors.items() if each.startswith(_TRUNK)}
+    tensors = bare_names(read_tensors(file)[0])
+    backbone = backbone_of(tensors, file)
+    trunk = {each.removeprefix(TRUNK): tensor for each, tensor in tensors.items() if each.startswith(TRUNK)}
     spec = backbone_spec(backbone)
     module, record = load_weights(backbone, None, "none")
     fit_tensors(module, trunk, head_prefixes=spec.head_prefixes, source=str(file))
-    bound = replace(
-        record,
-        mean=_IMAGENET,
-        std=_IMAGENET_STD,
-        stride=1,
-        window=model.clip_len,
-        width=model.size[0],
-        height=model.size[1],
-    )
-    save_backbone_checkpoint(folder / BACKBONE, module, bound)
-    _, kept = load_weights(backbone, None, str(folder / BACKBONE))
-    options = ExtractOptions(
-        fit="stretch",
-        scaler="swscale-bilinear",
-        fps=str(model.fps),
-        hop=max(1, round(model.clip_len * (1 - model.overlap))),
-    )
+    width, height = model.size
+    fed = replace(record, mean=_MEAN, std=_STD, stride=1, window=model.clip_len, width=width, height=height)
+    save_backbone_checkpoint(folder / BACKBONE, module, fed)
+    kept = load_weights(backbone, None, str(folder / BACKBONE))[1]
+    hop = max(1, round(model.clip_len * (1 - model.overlap)))
+    options = ExtractOptions(fit="stretch", scaler="swscale-bilinear", fps=str(model.fps), hop=hop)
     features = resolve_settings(options, kept, spec, None)
-    head, settings = _FAMILIES[model.family](tensors, model, file)
-    num_classes = len(model.classes)
-    network = build_model(settings, dim=features.dim, num_classes=num_classes, features=features)
-    state = network.state_dict()
-    _require_same({each.removeprefix(_HEAD): tensor for each, tensor in state.items() if each.startswith(_HEAD)}, head, file)
-    with torch.no_grad():
-        for each, tensor in head.items():
-            state[_HEAD + each].copy_(tensor.reshape(state[_HEAD + each].shape))
+
+    head, told = HEADS_OF[model.family](tensors, file)
+    changes = {"clip_len": model.clip_len, "stride": 1, "score_overlap": model.overlap, "options": told}
+    settings = FinetuneSettings.of(RECIPES[model.family].settings, **changes)
+    network = build_model(settings, dim=features.dim, num_classes=len(model.classes), features=features)
+    fill_head(network.head, head, file)
     write_weights(folder / BEST, network)
     num_parameters = network.num_parameters + sum(parameter.numel() for parameter in module.parameters())
     chosen = Chosen((), (), model.classes, TimeGrid(model.fps).fps)
@@ -322,175 +308,3 @@ def _write_run(file: Path, name: str, model: PublishedModel, folder: Path) -> No
     replace(run, peaks=model.peaks).write(folder)
     origin = {**asdict(model), "fps": str(model.fps), "name": name, "file": file.name, "file_sha256": file_sha256(file)}
     write_json_atomic(folder / ORIGIN, origin)
-
-
-_IMAGENET, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_TRUNK, _HEAD = "_features.", "head."
-_OWN = re.compile(r"^.*?(?=(?:_features|_pred_fine|_pred_displ|_pred_team|_temp_fine|temp_enc)(?:\.|$))")
-_BACKBONES = {368: "regnety_002", 768: "regnety_008"}
-"""Channels of a row -> the network that has them."""
-
-
-def _bare(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """Names without what wrappers put before them (`module.`, `backbone.`, `head.`), without BatchNorm's counters."""
-    return {_OWN.sub("", name): each for name, each in tensors.items() if not name.endswith("num_batches_tracked")}
-
-
-def _backbone(tensors: Mapping[str, "Tensor"], file: Path) -> str:
-    """Name of the backbone that made the rows."""
-    first = next((tensors[name] for name in ("_pred_fine._gru.weight_ih_l0", "temp_enc") if name in tensors), None)
-    dim = first.shape[1] if first is not None and first.ndim == 2 else 0
-    if dim not in _BACKBONES:
-        raise InputError(
-            f"{file}: no checkpoint of these systems",
-            got=f"rows of {dim} channels" if dim else f"{len(tensors)} tensors, such as {next(iter(tensors), 'none')}"[:120],
-            wanted="_features.* of RegNetY-002 or -008, and _pred_fine._gru.* (E2E-Spot) or temp_enc (T-DEED)",
-            cure="--as must name the system that made the file",
-        )
-    gate = "gsf" if any(".channel_conv" in name for name in tensors) else "gsm"
-    return f"{_BACKBONES[dim]}+{gate}"
-
-
-def _spot_head(
-    tensors: Mapping[str, "Tensor"], model: PublishedModel, _file: Path
-) -> tuple[dict[str, "Tensor"], "FinetuneSettings"]:
-    """Weights of the head by our names, and the run's settings: of one GRU or three, in both directions."""
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_TRUNK)}
-    renamed = {
-        name.replace("_pred_fine._gru.", "trunk.necks.0.gru.").replace("_pred_fine._fc_out._fc_out.", "classifier."): each
-        for name, each in own.items()
-    }
-    num_layers = sum(bool(re.fullmatch(r"_pred_fine\._gru\.weight_hh_l\d", name)) for name in own)
-    hidden = own["_pred_fine._gru.weight_hh_l0"].shape[-1] if num_layers else 1
-    options = {"bigru.hidden": hidden, "bigru.num_layers": max(1, num_layers)}
-    return renamed, _settings("e2e-spot", model, options)
-
-
-_SGP_PARTS = (
-    ("ln.", "norm."),
-    ("gn.", "mlp.norm."),
-    ("mlp.0.", "mlp.up."),
-    ("mlp.2.", "mlp.down."),
-    ("psi.", "branches.psi.conv."),
-    ("convw.", "branches.conv_w.conv."),
-    ("convkw.", "branches.conv_kw.conv."),
-    ("global_fc.", "branches.global_fc."),
-    ("fc.", "branches.fc."),
-)
-_MERGE_ORDER = (3, 1, 2, 0, 5, 4)
-"""Of T-DEED's six parts that a mixer joins (window and instant of skip and coarse level), those that ours begin with."""
-
-
-def _tdeed_head(
-    tensors: Mapping[str, "Tensor"], model: PublishedModel, file: Path
-) -> tuple[dict[str, "Tensor"], "FinetuneSettings"]:
-    """Weights of the head by our names, and the run's settings. What was learned for another data set or for teams is
-    left out; their displacement is subtracted, ours added."""
-    blocks = {int(found[1]) for name in tensors if (found := re.match(r"_temp_fine\._sgp\.(\d{1,3})\.", name))}
-    narrow, wide = (tensors.get(f"_temp_fine._sgp.0.{part}.weight") for part in ("psi", "convkw"))
-    if narrow is None or wide is None or narrow.ndim != 3 or wide.ndim != 3 or len(blocks) % 2 == 0:
-        got = f"{len(blocks)} SGP blocks"
-        raise InputError(f"{file}: no checkpoint of T-DEED", got=got, wanted="_temp_fine._sgp.*, an odd number of them")
-    depth, kernel = len(blocks) // 2, narrow.shape[-1]
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if name.startswith((_TRUNK, "_pred_team.", "_pred_fine._fc2.")):
-            continue
-        ours = _tdeed_name(name, depth)
-        if ours.startswith("displacement."):
-            tensor = -tensor
-        elif ours.endswith("merge.weight"):
-            parts = tensor.chunk(6, dim=1)
-            tensor = parts[0].new_empty(0) if len(parts) != 6 else _joined([parts[number] for number in _MERGE_ORDER])
-        renamed[ours] = tensor
-    options = {
-        "positions.num_steps": len(tensors["temp_enc"]),
-        "ed.num_layers": depth,
-        "ed.kernel_steps": kernel,
-        "ed.kernel_ratio": wide.shape[-1] / (kernel + 1),
-    }
-    return renamed, _settings("t-deed", model, options)
-
-
-def _joined(parts: list["Tensor"]) -> "Tensor":
-    import torch
-
-    return torch.cat(parts, dim=1)
-
-
-def _tdeed_name(name: str, depth: int) -> str:
-    """Our name in the head of one of T-DEED's tensors; one that is not known stays."""
-    for theirs, ours in (
-        ("temp_enc", "trunk.necks.0.encoding_tc"),
-        ("_pred_displ._fc_out.", "displacement."),
-        ("_pred_fine._fc1._fc_out.", "classifier."),
-        ("_pred_fine._fc_out.", "classifier."),
-    ):
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    found = re.fullmatch(r"_temp_fine\.(_sgp|_sgpMixer)\.(\d{1,3})\.(.+)", name)
-    if found is None:
-        return name
-    kind, number, part = found[1], int(found[2]), found[3]
-    if kind == "_sgpMixer":
-        return f"trunk.necks.1.mixers.{depth - 1 - number}.{_mixer_part(part)}"
-    place = f"encoder.{number}" if number < depth else f"decoder.{number - depth - 1}"
-    return f"trunk.necks.1.{'bottleneck' if number == depth else place}.{_sgp_part(part)}"
-
-
-def _sgp_part(part: str) -> str:
-    return next((ours + part.removeprefix(theirs) for theirs, ours in _SGP_PARTS if part.startswith(theirs)), part)
-
-
-def _mixer_part(part: str) -> str:
-    """A mixer has the operators twice: 1 of the skip, 2 of the coarse level."""
-    found = re.fullmatch(r"(ln|psi|convw|convkw|fc|global_fc)([12])\.(.+)", part)
-    if found is None:
-        return _sgp_part(part).replace("concat_fc.", "merge.")
-    level = "skip" if found[2] == "1" else "deep"
-    if found[1] == "ln":
-        return f"norm_{level}.{found[3]}"
-    return _sgp_part(f"{found[1]}.{found[3]}").replace("branches", level, 1)
-
-
-_FAMILIES: Mapping[str, Callable[..., tuple[dict[str, "Tensor"], "FinetuneSettings"]]] = {
-    "e2e-spot": _spot_head,
-    "t-deed": _tdeed_head,
-}
-
-
-def _settings(recipe: str, model: PublishedModel, options: Mapping[str, float]) -> "FinetuneSettings":
-    """The recipe of the system, as it sees clips here: `bas finetune --from` goes on with it."""
-    from .heads.recipes import RECIPES
-    from .heads.training.settings import FinetuneSettings
-
-    changes = {"clip_len": model.clip_len, "stride": 1, "score_overlap": model.overlap, "options": dict(options)}
-    return FinetuneSettings.of(RECIPES[recipe].settings, **changes)
-
-
-def _require_same(wanted: Mapping[str, "Tensor"], found: Mapping[str, "Tensor"], file: Path) -> None:
-    """Refuse tensors that are not the head's; sides of length one do not count, as convolutions of one tap have them."""
-    classes = (found["classifier.bias"].shape, wanted["classifier.bias"].shape) if "classifier.bias" in found else None
-    if classes is not None and classes[0] != classes[1]:
-        raise InputError(
-            f"{file}: it knows other classes",
-            got=f"{classes[0].numel() - 1} and background",
-            wanted=f"{classes[1].numel() - 1} and background",
-            cure="--as must name the system that made the file",
-        )
-    wrong = [
-        f"{name} {'is missing' if name not in found else 'is not known' if name not in wanted else 'has another shape'}"
-        for name in sorted(wanted.keys() | found.keys())
-        if name not in found or name not in wanted or _sides(found[name]) != _sides(wanted[name])
-    ]
-    if wrong:
-        raise InputError(
-            f"{file}: its head does not fit",
-            got=f"{len(wrong)} tensors: {', '.join(wrong[:3])}"[:200],
-            wanted=f"{len(wanted)} tensors, by our names",
-            cure="--as must name the system that made the file",
-        )
-
-
-def _sides(tensor: "Tensor") -> list[int]:
-    return [side for side in tensor.shape if side != 1]

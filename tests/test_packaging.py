@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "extract": BASE | {"cache", "data", "workers"},
     "heads": BASE | {"cache", "eval"},
     "predict": STAGES,
-    "published": STAGES,
+    "published": STAGES | {"finetune"},
     "finetune": STAGES,
     "ablate": STAGES | {"predict", "workers"},
     "report": STAGES | {"predict", "ablate"},
