@@ -190,7 +190,9 @@ def _fetched(name: str, model: PublishedModel) -> Path:
     """The checkpoint on this machine."""
     from .extract.backbones.tensor_files import download, weights_cache
 
-    cure = f"fetch it on a machine that reaches {model.place}; then bas weights --convert FILE --as {name} --out RUN"
+    repository = model.place.removeprefix("hf:")
+    how = f"fetch {repository}" if repository == model.place else f"hf download {repository} --local-dir FOLDER"
+    cure = f"{how} on a machine that reaches it; then bas weights --convert FILE --as {name} --out RUN"
     if not model.is_fetched:
         raise InputError(
             f"{PREFIX}{name} is not fetched by a program", got="a page for people", wanted="a file", cure=cure
@@ -204,7 +206,7 @@ def _fetched(name: str, model: PublishedModel) -> Path:
 
     try:
         patterns = ["config.*", "*.safetensors", "*.pt", "*.pth", "*.tar", "*.bin"]
-        folder = Path(huggingface_hub.snapshot_download(model.place.removeprefix("hf:"), allow_patterns=patterns))
+        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
     except Exception as error:  # network, names, permissions: the client has errors of many kinds
         got = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:200]
         raise InputError(f"{PREFIX}{name}: the hub does not give it", got=got, wanted=model.place, cure=cure) from None

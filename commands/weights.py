@@ -80,22 +80,21 @@ def weights_view(
     ]
     view = table(("backbone", "depth", "channels", "sees steps", "stride", "trained at", "weights"), rows)
     addresses = [f"{name} {weights}: {url}" for name, spec in specs.items() for weights, url in spec.urls.items()]
-    lines = [
-        *(addresses if with_addresses else _HOW_NAMED),
-        *(line for each in models.items() for line in _told(*each)),
-    ]
+    lines = [*(addresses if with_addresses else _HOW_NAMED)]
+    for name, model in models.items():
+        lines += _all_of(name, model) if with_addresses else [f"{name:<26} {model.about}; {model.figure}"]
     return Group(*([view, ""] if specs else []), *map(Text, lines), Text(f"cache: {cache_folder() / 'weights'}"))
 
 
-def _told(name: str, model: PublishedModel) -> list[str]:
+def _all_of(name: str, model: PublishedModel) -> list[str]:
     """A whole model in words."""
-    how = "" if model.is_fetched else " (a page for people: fetch it there, then --convert FILE --as NAME --out RUN)"
+    how = "" if model.is_fetched else " (by hand; then bas weights --convert FILE --as NAME --out RUN)"
     return [
-        "",
         f"{name}: {model.about}",
         f"    {len(model.classes)} classes: {', '.join(model.classes)}",
-        f"    licence: {model.licence}; reported: {model.figure}",
-        f"    from {model.place}{how}",
+        f"    licence: {model.licence}",
+        f"    reported: {model.figure}",
+        f"    fetched from: {model.place}{how}",
         f"    read in: {model.source}",
     ]
 
@@ -104,7 +103,7 @@ _HOW_NAMED = [
     "timm:NAME               any model of timm, such as timm:vit_small_patch16_dinov3 (--weights imagenet: its own)",
     "2-D BACKBONE+gsf        lets it see time: +tsm, +gsm, +gsf; finetune it first",
     "hf:ORG/NAME, hf:FOLDER  V-JEPA 2 and VideoMAE, from the Hugging Face hub or a folder (--weights hub: its own)",
-    "bas weights BACKBONE says where its weights come from",
+    "bas weights BACKBONE says where its weights come from; bas weights hub:NAME says all of a whole model:",
 ]
 
 
