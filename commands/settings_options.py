@@ -58,7 +58,7 @@ def with_options(
         def command(**typed: Any) -> None:
             typed.pop("config")
             show.configure(quiet=typed.pop("quiet"), verbose=typed.pop("verbose"))
-            typed.update({name: run_named(typed[name]) for name in chosen & typed.keys()})
+            typed.update({name: run_named(typed[name]) for name in RUN_OPTIONS if name in typed})
             for name, (cls, only_given, taken) in built.items():
                 values = {
                     field: _value(cls, field, typed.pop(field), (names or {}).get(field, f"--{field}"))
@@ -74,7 +74,6 @@ def with_options(
             function(**typed)
 
         parameters = [*plain, *options, *_COMMON]
-        chosen = {each.name for each in parameters if not _is_argument(each)}
         parameters.sort(key=lambda each: not _is_argument(each))  # arguments first, as they are typed
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -83,8 +82,12 @@ def with_options(
     return decorate
 
 
+RUN_OPTIONS = ("run", "from_", "weights")
+"""Parameters of commands that take the folder of a run, or several."""
+
+
 def run_named(typed: Any) -> Any:
-    """What was typed behind an option; the folder of a published model's run in place of `hub:NAME`."""
+    """What was typed behind such an option; in place of `hub:NAME` the folder of that published model's run."""
     if isinstance(typed, list):
         return [run_named(each) for each in typed]
     if not isinstance(typed, str | Path) or not str(typed).startswith(PREFIX):

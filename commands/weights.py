@@ -83,7 +83,8 @@ def weights_view(
     lines = [*(addresses if with_addresses else _HOW_NAMED)]
     for name, model in models.items():
         lines += _all_of(name, model) if with_addresses else [f"{name:<26} {model.about}; {model.figure}"]
-    return Group(*([view, ""] if specs else []), *map(Text, lines), Text(f"cache: {cache_folder() / 'weights'}"))
+    above = (view, "") if specs else ()
+    return Group(*above, *map(Text, lines), Text(f"cache: {cache_folder() / 'weights'}"))
 
 
 def _all_of(name: str, model: PublishedModel) -> list[str]:
