@@ -361,6 +361,12 @@ def _made_with(shared: _Prediction) -> dict[str, Any]:
     }
 
 
+def _peaks_from(shared: _Prediction, folder: Path) -> str:
+    if shared.options.nms == "seed":
+        return "the seed"
+    return f"validation of {folder}" if shared.ensemble.first.valid_matches else f"{folder}, as published"
+
+
 def _about(shared: _Prediction) -> dict[str, Any]:
     """What else is worth knowing."""
     from .extract.run import software_versions
@@ -373,7 +379,7 @@ def _about(shared: _Prediction) -> dict[str, Any]:
         ],
         "features": first.features.to_json(),
         "fps": str(first.fps),
-        "peaks_from": "the seed" if shared.options.nms == "seed" else f"validation of {runs[0].folder}",
+        "peaks_from": _peaks_from(shared, runs[0].folder),
         "confidences": "of the run" if len(runs) == 1 else f"mean of {len(runs)} runs",
         "device": str(shared.ensemble.device),
         "software": software_versions(),

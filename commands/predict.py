@@ -32,7 +32,8 @@ def predict(
     run: Annotated[
         list[Path],
         typer.Option(
-            help="Folder of a finished run. Repeated: confidences are averaged; peaks and calibration are the first's."
+            help="Folder of a finished run, or hub:NAME of a published one. Repeated: confidences are averaged; peaks "
+            "and calibration are the first's."
         ),
     ],
     given: Annotated[dict[str, Any], PredictOptions],

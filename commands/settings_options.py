@@ -17,6 +17,7 @@ import typer
 
 from ..errors import InputError
 from ..files import read_text
+from ..published import PREFIX, run_folder
 from . import show
 
 Panels = Mapping[str, Sequence[str]]
@@ -57,6 +58,7 @@ def with_options(
         def command(**typed: Any) -> None:
             typed.pop("config")
             show.configure(quiet=typed.pop("quiet"), verbose=typed.pop("verbose"))
+            typed.update({name: run_named(typed[name]) for name in RUN_OPTIONS if name in typed})
             for name, (cls, only_given, taken) in built.items():
                 values = {
                     field: _value(cls, field, typed.pop(field), (names or {}).get(field, f"--{field}"))
@@ -78,6 +80,19 @@ def with_options(
         return command
 
     return decorate
+
+
+RUN_OPTIONS = ("run", "from_", "weights")
+"""Parameters of commands that take the folder of a run, or several."""
+
+
+def run_named(typed: Any) -> Any:
+    """What was typed behind such an option; in place of `hub:NAME` the folder of that published model's run."""
+    if isinstance(typed, list):
+        return [run_named(each) for each in typed]
+    if not isinstance(typed, str | Path) or not str(typed).startswith(PREFIX):
+        return typed
+    return type(typed)(run_folder(str(typed)))
 
 
 def field_docs(cls: type) -> dict[str, str]:

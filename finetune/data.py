@@ -37,6 +37,8 @@ class VideoSource:
     data_set: DataSet
     extractor: Extractor
     """Says on which grid and at which size they are read."""
+    may_be_coarse: bool = False
+    """Whether rows may be as few a second as they are: the head that is begun with learned on such."""
     _videos: dict[str, Video] = field(default_factory=dict, repr=False)
 
     def matches(self) -> Matches:
@@ -48,7 +50,7 @@ class VideoSource:
         classes = self.data_set.classes
         is_listed = all(path.is_file() for path in self.data_set.class_files)
         own = () if is_listed else own_classes(classes, split_of, labels)
-        return Matches(root, classes, split_of, self._labels, again, own=own, teams=teams)
+        return Matches(root, classes, split_of, self._labels, again, self.may_be_coarse, own=own, teams=teams)
 
     def video(self, match_id: str) -> Video:
         """The video of a match.

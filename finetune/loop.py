@@ -77,7 +77,8 @@ def finetune(
     _require_divisible(settings, fabric)
     if not fabric.is_global_zero:
         progress = TrainingProgress()
-    source = VideoSource(data_set, Extractor(start.backbone, start.features, engine, devices.place))
+    extractor = Extractor(start.backbone, start.features, engine, devices.place)
+    source = VideoSource(data_set, extractor, may_be_coarse=start.head is not None)
     chosen = choose_matches(
         source.matches(),
         classes=classes,

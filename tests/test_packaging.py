@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = ("ablate", "cache", "commands", "data", "eval", "extract", "finetune", "heads", "label", "report")
 NOT_INSTALLED = {"tests", "benchmarks", "docs"}
-ROOT_MODULES = {"__init__", "__main__", "api", "cli", "errors", "events", "files", "predict", "workers"}
+ROOT_MODULES = {"__init__", "__main__", "api", "cli", "errors", "events", "files", "predict", "published", "workers"}
 BASE = {"errors", "events", "files", "workers"}
 STAGES = BASE | {"data", "cache", "extract", "heads", "eval"}
 MAY_IMPORT = {
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "extract": BASE | {"cache", "data", "workers"},
     "heads": BASE | {"cache", "eval"},
     "predict": STAGES,
+    "published": STAGES | {"finetune"},
     "finetune": STAGES,
     "ablate": STAGES | {"finetune", "predict", "workers"},
     "report": STAGES | {"predict", "ablate"},

@@ -21,9 +21,20 @@ from .temporal_shift import is_of_shift, our_name
 
 METADATA_KEY = "bas"
 """Of our record in a safetensors file's header."""
-_NESTED_KEYS = ("model_state", "nn_state_dict", "state_dict", "model")
+_NESTED_KEYS = ("model_state", "model_state_dict", "nn_state_dict", "state_dict", "model")
 _UNUSED_SUFFIX = "num_batches_tracked"
 """Ends the names of counters of training; no feature depends on them."""
+
+
+class _Skipped:
+    """Stands in for numpy's numbers beside the tensors, such as a best score: read over, nothing of numpy is called."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+_SKIPPED = [(_Skipped, f"numpy.{name}") for name in ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")]
 
 
 def used_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -46,7 +57,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | Non
         return _read_safetensors(path)
     _require_unpacked(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_SKIPPED):  # type: ignore[arg-type]  # a class and the name it is read by
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: refused, it is damaged or would execute code",
