@@ -77,11 +77,6 @@ def test_a_system_trains_by_its_recipe(bas: Cli, data: Path, classes: str, tmp_p
     before, after = used_tensors(load_weights(features.backbone, None, "none")[0]), used_tensors(tuned)
     changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
     assert changed == {"conv2d_projection", "conv3d_encoder", "conv3d_projection", "global_pool"}
-    again = tmp_path / "flip"
-    assert bas("finetune", data, "--out", again, *how, *short, "--augment", "flip") == 0
-    settings = RunRecord.read(again).settings
-    assert isinstance(settings, FinetuneSettings)
-    assert settings.augment == "flip"
 
 
 def test_from_follows_the_run(bas: Cli, data: Path, classes: str, tmp_path: Path, capsys: Any) -> None:
@@ -157,11 +152,14 @@ def test_adaspot_learns_and_its_rows_are_extracted_with_the_run(
     bas: Cli, data: Path, classes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, store = tmp_path / "run", tmp_path / "rows.zarr"
-    more = ["--size=192x128", "--clip-len=8", "--hop=5", "--checkpointing"]
+    more = ["--size=192x128", "--clip-len=8", "--hop=5", "--checkpointing", "--augment=flip"]
     asked = ["--backbone=timm:test_resnet+adaspot", "--weights=none", *more, *SHORT, "--precision=bf16"]
     assert bas("finetune", data, "--out", run, "--recipe=adaspot", *asked, "--classes", classes) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "all blocks of timm:test_resnet+adaspot from none learn, clips of 192x128" in said, said
+    finetuned = RunRecord.read(run).settings
+    assert isinstance(finetuned, FinetuneSettings)
+    assert finetuned.augment == "flip"  # typed, and not the recipe's
     learnt = load_weights("timm:test_resnet+adaspot", None, str(run))[0].get_submodule("trunk").state_dict()
     random, _ = load_weights("timm:test_resnet+adaspot", None, "none")
     for name, tensor in random.get_submodule("trunk").named_parameters():

@@ -47,7 +47,7 @@ def lively() -> nn.Module:
 def test_a_row_sees_its_own_stack_and_nothing_else() -> None:
     module, x = lively(), clips(18)
     rows = module(x)
-    for step in range(18):
+    for step in (0, 3, 9, 17):
         changed = x.clone()
         changed[:, :, step, :24] = 1 - changed[:, :, step, :24]
         difference = (module(changed) - rows).abs().amax((0, 2))
