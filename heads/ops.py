@@ -23,13 +23,21 @@ class TimeConv(nn.Module):
 
     def forward(self, x_btc: Tensor) -> Tensor:
         """(B, T, C) -> (B, ceil(T / stride), D); step i of the output is centred on step i * stride."""
-        conv, x_bct = self.conv, x_btc.transpose(1, 2)
-        if self._is_depthwise and x_btc.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-            # oneDNN is 2 to 60 times faster on pictures of height 1, channels last, which (B, T, C) is without a copy
-            out_bc1t: Tensor = _Depthwise.apply(x_bct.unsqueeze(2), conv.weight.unsqueeze(2), conv.bias)  # type: ignore[no-untyped-call]
-            return out_bc1t.squeeze(2).transpose(1, 2)
-        out_btc: Tensor = conv(x_bct).transpose(1, 2)
+        if self._is_depthwise:
+            return depthwise(x_btc, self.conv.weight, self.conv.bias)
+        out_btc: Tensor = self.conv(x_btc.transpose(1, 2)).transpose(1, 2)
         return out_btc
+
+
+def depthwise(x_btc: Tensor, kernel_c1k: Tensor, bias_c: Tensor | None) -> Tensor:
+    """(B, T, C) -> (B, T, C): each channel convolved by a kernel of its own, of odd length; zeros beyond the ends."""
+    x_bct = x_btc.transpose(1, 2)
+    if x_btc.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        # oneDNN is 2 to 60 times faster on pictures of height 1, channels last, which (B, T, C) is without a copy
+        out_bc1t: Tensor = _Depthwise.apply(x_bct.unsqueeze(2), kernel_c1k.unsqueeze(2), bias_c)  # type: ignore[no-untyped-call]
+        return out_bc1t.squeeze(2).transpose(1, 2)
+    padding, groups = kernel_c1k.shape[2] // 2, len(kernel_c1k)
+    return functional.conv1d(x_bct, kernel_c1k, bias_c, padding=padding, groups=groups).transpose(1, 2)
 
 
 class _Depthwise(torch.autograd.Function):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Neck, require
-from .ops import Mlp, TimeConv
+from .ops import Mlp, TimeConv, depthwise
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,16 @@ class SgpBranches(nn.Module):
     def forward(self, y_btc: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised (B, T, C) -> instant and window (B, T, C) each."""
         instant_btc = self.fc(y_btc) * functional.relu(self.global_fc(y_btc.mean(1, keepdim=True)))
-        window_btc = (self.conv_w(y_btc) + self.conv_kw(y_btc)) * self.psi(y_btc)
-        return instant_btc, window_btc
+        return instant_btc, self._both_windows(y_btc) * self.psi(y_btc)
+
+    def _both_windows(self, y_btc: Tensor) -> Tensor:
+        """Narrow and wide window, `conv_w(y) + conv_kw(y)`, by one convolution: the kernels are added first."""
+        narrow, wide = sorted((self.conv_w.conv, self.conv_kw.conv), key=lambda conv: conv.kernel_size[0])
+        assert narrow.bias is not None
+        assert wide.bias is not None
+        around = (wide.kernel_size[0] - narrow.kernel_size[0]) // 2
+        kernel_c1k = wide.weight + functional.pad(narrow.weight, (around, around))
+        return depthwise(y_btc, kernel_c1k, narrow.bias + wide.bias)
 
 
 @dataclass(frozen=True)

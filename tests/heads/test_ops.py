@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from bas.heads.actionformer import local_attention
 from bas.heads.ops import TimeBatchNorm, TimeConv, TimeGroupNorm, move_scores, pool_by_max
+from bas.heads.sgp import SgpBranches
 
 
 def test_norms_are_those_of_torch_over_the_other_axis() -> None:
@@ -63,3 +64,12 @@ def test_depthwise_convolutions_on_a_cpu_are_those_of_torch(shape: tuple[int, in
         strict=True,
     ):
         assert torch.allclose(mine, theirs)
+
+
+@pytest.mark.parametrize("ratio", [4.0, 0.5])
+def test_both_windows_of_sgp_are_the_sum_of_two_convolutions(ratio: float) -> None:
+    torch.manual_seed(0)
+    branches = SgpBranches(12, kernel_steps=9, kernel_ratio=ratio).double()
+    y = torch.randn(2, 13, 12, dtype=torch.double)
+    _, window = branches(y)
+    assert torch.allclose(window, (branches.conv_w(y) + branches.conv_kw(y)) * branches.psi(y))
