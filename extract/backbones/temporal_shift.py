@@ -58,8 +58,9 @@ class GateShift(nn.Module):
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, h, w)."""
-        x_bfthw = torch.unflatten(x_nchw[:, : self.fold], 0, (-1, self.num_steps)).transpose(1, 2)
-        x_bfthw = x_bfthw.contiguous(memory_format=torch.channels_last_3d)  # as pictures lie; else all is copied twice
+        # channels come last wherever tensors are cut or joined: as pictures lie; else all is copied twice
+        moving, rest = x_nchw.permute(0, 2, 3, 1).split([self.fold, x_nchw.shape[1] - self.fold], dim=-1)
+        x_bfthw = torch.unflatten(moving, 0, (-1, self.num_steps)).contiguous().permute(0, 4, 1, 2, 3)
         gate_b2thw = torch.tanh(self.gate(functional.relu(self.norm(x_bfthw))))
         parts = []
         for number, part in enumerate(x_bfthw.chunk(2, dim=1)):
@@ -72,18 +73,14 @@ class GateShift(nn.Module):
                 means_b2ct = torch.stack([sent.mean((3, 4)), stayed.mean((3, 4))], dim=1)
                 share = torch.sigmoid(self.fuse[number](means_b2ct)).squeeze(1)[..., None, None]
                 mixed = sent * share + stayed * (1 - share)
-            parts.append(torch.unflatten(mixed, 1, (2, -1)).transpose(1, 2).flatten(1, 2))  # interleaved, as published
-        shifted_nfhw = torch.cat(parts, dim=1).transpose(1, 2).flatten(0, 1)
-        both = torch.cat([shifted_nfhw, x_nchw[:, self.fold :]], dim=1)
-        return both.contiguous(memory_format=torch.channels_last)
+            mixed_nhwf = mixed.permute(0, 2, 3, 4, 1).flatten(0, 1)
+            parts.append(torch.stack(mixed_nhwf.chunk(2, dim=-1), dim=-1).flatten(-2))  # interleaved, as published
+        return torch.cat([*parts, rest], dim=-1).permute(0, 3, 1, 2)
 
 
 def _moved(x: Tensor, dim: int, steps: int) -> Tensor:
     """Along time by one step: -1 brings each step its successor, 1 its predecessor; zeros come in."""
-    blank, num_steps = torch.zeros_like(x.narrow(dim, 0, 1)), x.shape[dim]
-    if steps < 0:
-        return torch.cat([x.narrow(dim, 1, num_steps - 1), blank], dim)
-    return torch.cat([blank, x.narrow(dim, 0, num_steps - 1)], dim)
+    return functional.pad(x, [0, 0] * (x.ndim - dim - 1) + [steps, -steps])
 
 
 _PUBLISHED = ((".net.", "."), (".gsm.", f".{SHIFT}."), (".gs.", f".{SHIFT}."))
