@@ -59,7 +59,7 @@ class GateShift(nn.Module):
     def forward(self, x_nchw: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, h, w)."""
         # channels come last wherever tensors are cut or joined: as pictures lie; else all is copied twice
-        moving, rest = x_nchw.permute(0, 2, 3, 1).split([self.fold, x_nchw.shape[1] - self.fold], dim=-1)
+        moving, rest = torch.split(x_nchw.permute(0, 2, 3, 1), [self.fold, x_nchw.shape[1] - self.fold], dim=-1)
         x_bfthw = torch.unflatten(moving, 0, (-1, self.num_steps)).contiguous().permute(0, 4, 1, 2, 3)
         gate_b2thw = torch.tanh(self.gate(functional.relu(self.norm(x_bfthw))))
         parts = []
