@@ -72,7 +72,7 @@ _SYSTEM = TrainSettings(
     proj=0, clip_len=100, stride=2, batch=8, lr=1e-3, mixup=0.2, frames_per_epoch=500_000, warmup_epochs=3.0, patience=0
 )
 """What E2E-Spot and T-DEED share. They draw clips at random; ours start 9 rows apart, in a new order each epoch. Their
-mixup blends the pictures of each clip with those of one more, by a share of its own; ours the rows of a batch's clips."""
+mixup blends the pictures of each clip with those of one more, by a share of its own; ours the rows of the batch."""
 _LROMUL = TrainSettings(
     head="fc",
     proj=0,
