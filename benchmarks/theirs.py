@@ -32,6 +32,8 @@ from bas.extract.backbones.torchvision_compat import import_with_torchvision
 WIDTH, HEIGHT, CLIP_LEN, STRIDE, FPS = 112, 64, 100, 2, 25
 DATA = {"e2e-spot": "data/soccernet_ball", "t-deed": "data/soccernetball"}
 """Where their code looks for labels, below the folder that it works in."""
+NEW = "new"
+"""Label file of the first test match alone."""
 JSON_OF = {"train": "train", "valid": "val", "test": "test"}
 NMS_SECONDS = 1.0
 """Of E2E-Spot's predictions: its README's 25 frames for this task."""
@@ -47,8 +49,8 @@ class Theirs:
     """Optimizer and updates of an epoch -> their learning-rate schedule."""
     validate: Callable[[], float]
     """mAP of the validation match, as they choose the epoch."""
-    predict: Callable[[Path], list[dict[str, Any]]]
-    """Spots of the test matches: their list of videos, with events at half the frame rate."""
+    predict: Callable[[str, Path], list[dict[str, Any]]]
+    """Name of a label file, where to write -> spots: their list of videos, with events at half the frame rate."""
 
 
 def import_theirs(arguments: argparse.Namespace, system: str, name: str) -> Any:
@@ -106,8 +108,8 @@ def e2e_spot(arguments: argparse.Namespace, *, frames_per_epoch: int) -> Theirs:
     classes, train_data, _, valid_data = code.get_datasets(asked)
     model = code.E2EModel(len(classes) + 1, "rny002_gsm", "gru", clip_len=CLIP_LEN, modality="rgb", device="cpu")
 
-    def predict(out: Path) -> list[dict[str, Any]]:
-        labels = f"{DATA['e2e-spot']}/test.json"
+    def predict(name: str, out: Path) -> list[dict[str, Any]]:
+        labels = f"{DATA['e2e-spot']}/{name}.json"
         data = code.ActionSpotVideoDataset(classes, labels, "frames", "rgb", CLIP_LEN, overlap_len=CLIP_LEN // 2)
         code.evaluate(model, data, "TEST", classes, str(out), calc_stats=False, save_scores=False)
         with gzip.open(f"{out}.recall.json.gz", "rt") as file:
@@ -141,9 +143,9 @@ def t_deed(arguments: argparse.Namespace, *, frames_per_epoch: int, store_mode: 
     classes, _, train_data, _, valid_data = code.get_datasets(asked)
     model = import_theirs(arguments, "t-deed", "model.model").TDEEDModel(device="cpu", args=asked)
 
-    def predict(out: Path) -> list[dict[str, Any]]:
+    def predict(name: str, out: Path) -> list[dict[str, Any]]:
         data = code.ActionSpotVideoDataset(
-            *(classes, f"{DATA['t-deed']}/test.json", "frames", "rgb", CLIP_LEN),
+            *(classes, f"{DATA['t-deed']}/{name}.json", "frames", "rgb", CLIP_LEN),
             overlap_len=CLIP_LEN // 4 * 3,
             stride=STRIDE,
             dataset="soccernetball",
@@ -194,6 +196,7 @@ def write_their_labels(arguments: argparse.Namespace, system: str) -> None:
             about = {"num_frames": num_frames, "fps": FPS, "width": WIDTH, "height": HEIGHT}
             entries.append({"video": f"{split}/{match.id}", "events": events, "num_events": len(events), **about})
         (data / f"{name}.json").write_text(json.dumps(entries))
+        (data / NEW).with_suffix(".json").write_text(json.dumps(entries[:1]))  # the test split's is written last
 
 
 def write_spots(videos: list[dict[str, Any]], out: Path) -> None:
