@@ -110,6 +110,7 @@ def e2e_spot(arguments: argparse.Namespace, *, frames_per_epoch: int) -> Theirs:
 
     def predict(name: str, out: Path) -> list[dict[str, Any]]:
         labels = f"{DATA['e2e-spot']}/{name}.json"
+        out.parent.mkdir(parents=True, exist_ok=True)
         data = code.ActionSpotVideoDataset(classes, labels, "frames", "rgb", CLIP_LEN, overlap_len=CLIP_LEN // 2)
         code.evaluate(model, data, "TEST", classes, str(out), calc_stats=False, save_scores=False)
         with gzip.open(f"{out}.recall.json.gz", "rt") as file:
