@@ -349,7 +349,8 @@ def on_ray(
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
-            reports.shutdown(force=True)
+            with contextlib.suppress(ray.exceptions.RayError):  # it may be dead
+                reports.shutdown(force=True)
 
 
 def _needs(resources: Mapping[str, float], device: str, gpu_share: float) -> dict[str, float]:

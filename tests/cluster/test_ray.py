@@ -120,12 +120,17 @@ def test_every_task_ends_one_way_or_another(nodes: Any, tmp_path: Path, monkeypa
     work = import_module("ray_work").work
     results: dict[str, Any] = {}
     reports: list[Any] = []
+
+    def heard(task: tuple[str, Path], value: object) -> None:
+        reports.append((task[0], value))
+        (tmp_path / f"{task[0]} was heard").touch()
+
     on_ray(
         work,
         [(name, tmp_path) for name in ("slow", "input", "fault", "killed", "killed once", "queue killed", "last")],
         address=nodes.address,
         retries=1,
-        progress=lambda task, value: reports.append((task[0], value)),
+        progress=heard,
         ended=lambda task, result: results.update({task[0]: result}),
     )
     assert results["slow"] == "slow done"
