@@ -12,12 +12,17 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .errors import InputError
 from .eval.peaks import PeakSettings
 from .events import SOCCERNET_BALL_CLASSES, TimeGrid
 from .files import disk_errors, file_sha256, read_text, write_json_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .cache.settings import FeatureSettings
 
 PREFIX = "hub:"
 ORIGIN = "published.json"
@@ -272,12 +277,8 @@ def _as_configured(file: Path, model: PublishedModel) -> PublishedModel:
 
 def _write_run(file: Path, name: str, model: PublishedModel, folder: Path) -> None:
     """`run.json`, the head's and the backbone's weights, and where they came from."""
-    from .extract.backbones.registry import backbone_spec
-    from .extract.backbones.tensor_files import fit_tensors, read_tensors
-    from .extract.backbones.weights import BACKBONE, load_weights, save_backbone_checkpoint
-    from .extract.extractor import resolve_settings
-    from .extract.options import ExtractOptions
-    from .finetune.published_names import HEADS_OF, TRUNK, backbone_of, bare_names, fill_head
+    from .extract.backbones.tensor_files import read_tensors
+    from .finetune.published_names import HEADS_OF, bare_names, fill_head
     from .heads.model import build_model
     from .heads.recipes import RECIPES
     from .heads.training.checkpoint import BEST, RunRecord, write_weights
@@ -285,6 +286,32 @@ def _write_run(file: Path, name: str, model: PublishedModel, folder: Path) -> No
     from .heads.training.settings import FinetuneSettings
 
     tensors = bare_names(read_tensors(file)[0])
+    features, num_parameters = _write_backbone(file, tensors, model, folder)
+    head, told = HEADS_OF[model.family](tensors, file)
+    changes = {"clip_len": model.clip_len, "stride": 1, "score_overlap": model.overlap, "options": told}
+    settings = FinetuneSettings.of(RECIPES[model.family].settings, **changes)
+    network = build_model(settings, dim=features.dim, num_classes=len(model.classes), features=features)
+    fill_head(network.head, head, file)
+    write_weights(folder / BEST, network)
+    num_parameters += network.num_parameters
+    chosen = Chosen((), (), model.classes, TimeGrid(model.fps).fps)
+    run = RunRecord.new(settings, chosen, features, start=features, num_parameters=num_parameters, best_epoch=1)
+    replace(run, peaks=model.peaks).write(folder)
+    origin = {**asdict(model), "fps": str(model.fps), "name": name, "file": file.name, "file_sha256": file_sha256(file)}
+    write_json_atomic(folder / ORIGIN, origin)
+
+
+def _write_backbone(
+    file: Path, tensors: "Mapping[str, Tensor]", model: PublishedModel, folder: Path
+) -> "tuple[FeatureSettings, int]":
+    """The backbone's weights; returns the settings of its rows and how many parameters it has."""
+    from .extract.backbones.registry import backbone_spec
+    from .extract.backbones.tensor_files import fit_tensors
+    from .extract.backbones.weights import BACKBONE, load_weights, save_backbone_checkpoint
+    from .extract.extractor import resolve_settings
+    from .extract.options import ExtractOptions
+    from .finetune.published_names import TRUNK, backbone_of
+
     backbone = backbone_of(tensors, file)
     trunk = {each.removeprefix(TRUNK): tensor for each, tensor in tensors.items() if each.startswith(TRUNK)}
     spec = backbone_spec(backbone)
@@ -296,17 +323,5 @@ def _write_run(file: Path, name: str, model: PublishedModel, folder: Path) -> No
     kept = load_weights(backbone, None, str(folder / BACKBONE))[1]
     hop = max(1, round(model.clip_len * (1 - model.overlap)))
     options = ExtractOptions(fit="stretch", scaler="swscale-bilinear", fps=str(model.fps), hop=hop)
-    features = resolve_settings(options, kept, spec, None)
-
-    head, told = HEADS_OF[model.family](tensors, file)
-    changes = {"clip_len": model.clip_len, "stride": 1, "score_overlap": model.overlap, "options": told}
-    settings = FinetuneSettings.of(RECIPES[model.family].settings, **changes)
-    network = build_model(settings, dim=features.dim, num_classes=len(model.classes), features=features)
-    fill_head(network.head, head, file)
-    write_weights(folder / BEST, network)
-    num_parameters = network.num_parameters + sum(parameter.numel() for parameter in module.parameters())
-    chosen = Chosen((), (), model.classes, TimeGrid(model.fps).fps)
-    run = RunRecord.new(settings, chosen, features, start=features, num_parameters=num_parameters, best_epoch=1)
-    replace(run, peaks=model.peaks).write(folder)
-    origin = {**asdict(model), "fps": str(model.fps), "name": name, "file": file.name, "file_sha256": file_sha256(file)}
-    write_json_atomic(folder / ORIGIN, origin)
+    num_parameters = sum(parameter.numel() for parameter in module.parameters())
+    return resolve_settings(options, kept, spec, None), num_parameters

@@ -34,13 +34,13 @@ def depthwise(x_btc: Tensor, kernel_c1k: Tensor, bias_c: Tensor | None) -> Tenso
     x_bct = x_btc.transpose(1, 2)
     if x_btc.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         # oneDNN is 2 to 60 times faster on pictures of height 1, channels last, which (B, T, C) is without a copy
-        out_bc1t: Tensor = _Depthwise.apply(x_bct.unsqueeze(2), kernel_c1k.unsqueeze(2), bias_c)  # type: ignore[no-untyped-call]
+        out_bc1t: Tensor = _TimeDepthwise.apply(x_bct.unsqueeze(2), kernel_c1k.unsqueeze(2), bias_c)  # type: ignore[no-untyped-call]
         return out_bc1t.squeeze(2).transpose(1, 2)
     padding, groups = kernel_c1k.shape[2] // 2, len(kernel_c1k)
     return functional.conv1d(x_bct, kernel_c1k, bias_c, padding=padding, groups=groups).transpose(1, 2)
 
 
-class _Depthwise(torch.autograd.Function):
+class _TimeDepthwise(torch.autograd.Function):
     """(B, C, 1, T) by (C, 1, 1, k): gradients are forward convolutions too, as PyTorch's own are far slower."""
 
     @staticmethod

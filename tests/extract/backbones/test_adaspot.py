@@ -1,5 +1,6 @@
 """AdaSpot: where its region lies, what a row depends on, and weights of one network and of a public checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from bas.extract.backbones.nets import build_timm
 from bas.extract.backbones.registry import backbone_spec, build_backbone
 from bas.extract.backbones.weights import load_weights
 from bas.finetune.network import trunk_blocks
+
+Lively = Callable[[torch.nn.Module], torch.nn.Module]
 
 NAME = "timm:test_resnet+adaspot"
 HEIGHT, WIDTH = 448, 796
@@ -29,19 +32,6 @@ def spots(places: list[tuple[int, int]]) -> Tensor:
 
 def corners(cells: Tensor) -> tuple[Tensor, Tensor]:
     return choose_regions(cells, num_steps=len(cells), height=HEIGHT, width=WIDTH)
-
-
-def lively(backbone: nn.Module) -> nn.Module:
-    """With residual branches and gates away from their first zeros."""
-    generator = torch.Generator().manual_seed(2)
-    for name, tensor in backbone.state_dict().items():
-        if (
-            (".shift." in name or name.endswith(("bn2.weight", "bn3.weight")))
-            and tensor.dim()
-            and "running" not in name
-        ):
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5)
-    return backbone.eval()
 
 
 def clips(num_clips: int, num_steps: int, size: tuple[int, int] = (128, 192)) -> Tensor:
@@ -97,8 +87,8 @@ def test_regions_are_cut_where_they_were_chosen() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(32, 32), (50, 70), (128, 192)])
-def test_a_row_for_each_step_whatever_the_length_and_size(size: tuple[int, int]) -> None:
-    backbone, dim = lively(build_backbone(NAME)), backbone_spec(NAME).output(None).dim
+def test_a_row_for_each_step_whatever_the_length_and_size(size: tuple[int, int], lively_shifts: Lively) -> None:
+    backbone, dim = lively_shifts(build_backbone(NAME)), backbone_spec(NAME).output(None).dim
     for num_steps in (1, 2, 9):
         rows = backbone(clips(2, num_steps, size))
         assert rows.shape == (2, num_steps, dim)
@@ -106,8 +96,8 @@ def test_a_row_for_each_step_whatever_the_length_and_size(size: tuple[int, int])
         torch.testing.assert_close(rows[1:], backbone(clips(2, num_steps, size)[1:]))
 
 
-def test_the_gradient_reaches_both_networks_and_both_projections() -> None:
-    backbone = lively(build_backbone(NAME))
+def test_the_gradient_reaches_both_networks_and_both_projections(lively_shifts: Lively) -> None:
+    backbone = lively_shifts(build_backbone(NAME))
     backbone(clips(1, 4)).square().sum().backward()
     for name, parameter in backbone.named_parameters():
         assert parameter.grad is not None, name
@@ -115,9 +105,9 @@ def test_the_gradient_reaches_both_networks_and_both_projections() -> None:
 
 
 @torch.no_grad()
-def test_details_count_in_the_region_only() -> None:
+def test_details_count_in_the_region_only(lively_shifts: Lively) -> None:
     """A pattern of single pixels, which the small picture does not show: only the second network can see it."""
-    backbone = lively(build_backbone(NAME))
+    backbone = lively_shifts(build_backbone(NAME))
     x = clips(1, 1, (448, 796)) * 0.1
     x[..., 40:120, 100:180] += 3
     small = nn.functional.interpolate(x[:, :, 0], (224, 398), mode="bilinear", antialias=True)
@@ -148,9 +138,9 @@ def test_both_networks_begin_with_the_weights_of_one(tmp_path: Path) -> None:
         assert all(torch.equal(mine[f"{network}.{name}"], tensor) for name, tensor in plain.items())
 
 
-def test_a_public_checkpoint_loads_by_its_names(tmp_path: Path) -> None:
+def test_a_public_checkpoint_loads_by_its_names(tmp_path: Path, lively_shifts: Lively) -> None:
     """Names of `regnety_002` in a file that the public code wrote, by hand."""
-    whole = lively(build_backbone("regnety_002+adaspot")).get_submodule("trunk").state_dict()
+    whole = lively_shifts(build_backbone("regnety_002+adaspot")).get_submodule("trunk").state_dict()
     by_hand = {
         "lowres_backbone.stem.conv.weight": "lowres_backbone.stem.conv.1.weight",
         "lowres_backbone.s1.b1.conv1.conv.weight": "lowres_backbone.s1.b1.conv1.net.conv.weight",

@@ -1,5 +1,6 @@
 """2-D networks that see time: what moves, what a row sees, and weights under published names and ours."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,26 +14,14 @@ from bas.extract.backbones.registry import backbone_spec, build_backbone
 from bas.extract.backbones.temporal_shift import SHIFTS, GateShift, TemporalShift
 from bas.extract.backbones.weights import load_weights
 
+Lively = Callable[[torch.nn.Module], torch.nn.Module]
+
 PLAIN = "timm:test_resnet"
 every_kind = pytest.mark.parametrize("kind", SHIFTS)
 
 
 def clips(num_clips: int, num_steps: int) -> Tensor:
     return torch.randn(num_clips, 3, num_steps, 48, 64, generator=torch.Generator().manual_seed(1))
-
-
-def lively(kind: str) -> torch.nn.Module:
-    """A network whose gates and last norms are away from their first zeros."""
-    backbone = build_backbone(f"{PLAIN}+{kind}").eval()
-    generator = torch.Generator().manual_seed(2)
-    for name, tensor in backbone.state_dict().items():
-        if (
-            (".shift." in name or name.endswith(("bn2.weight", "bn3.weight")))
-            and tensor.dim()
-            and "running" not in name
-        ):
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5)
-    return backbone
 
 
 def test_tsm_takes_an_eighth_from_each_neighbour() -> None:
@@ -75,8 +64,9 @@ def test_a_gate_moves_a_share_and_keeps_the_rest(fuse: bool) -> None:
 
 
 @every_kind
-def test_clips_are_apart_and_a_row_sees_its_reach(kind: str) -> None:
-    backbone, reach = lively(kind), backbone_spec(f"{PLAIN}+{kind}").output(None).receptive_field_steps // 2
+def test_clips_are_apart_and_a_row_sees_its_reach(kind: str, lively_shifts: Lively) -> None:
+    backbone = lively_shifts(build_backbone(f"{PLAIN}+{kind}"))
+    reach = backbone_spec(f"{PLAIN}+{kind}").output(None).receptive_field_steps // 2
     x = clips(2, 2 * reach + 4).double()
     backbone.double()
     with torch.no_grad():
@@ -90,7 +80,7 @@ def test_clips_are_apart_and_a_row_sees_its_reach(kind: str) -> None:
 
 
 @every_kind
-def test_plain_weights_and_a_checkpoint_of_ours_load(kind: str, tmp_path: Path) -> None:
+def test_plain_weights_and_a_checkpoint_of_ours_load(kind: str, tmp_path: Path, lively_shifts: Lively) -> None:
     torch.manual_seed(5)
     plain = build_timm("test_resnet")
     save_file(plain.state_dict(), tmp_path / "plain.safetensors")
@@ -98,7 +88,8 @@ def test_plain_weights_and_a_checkpoint_of_ours_load(kind: str, tmp_path: Path) 
     mine = module.get_submodule("trunk").state_dict()
     assert all(torch.equal(mine[name], tensor) for name, tensor in plain.state_dict().items())
     assert any(".shift." in name for name in mine) == (kind != "tsm")
-    whole = {f"_features.{name}": tensor for name, tensor in lively(kind).get_submodule("trunk").state_dict().items()}
+    trunk = lively_shifts(build_backbone(f"{PLAIN}+{kind}")).get_submodule("trunk")
+    whole = {f"_features.{name}": tensor for name, tensor in trunk.state_dict().items()}
     published = {
         name.replace("conv1.", "conv1.net.") if ".shift." not in name else _published(name, kind): tensor
         for name, tensor in whole.items()
