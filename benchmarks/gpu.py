@@ -131,6 +131,7 @@ def networks(report: Report, name: str) -> None:
     """One backbone on frames that lie on the device, by each way to run it, and by our engine from the host."""
     from bas.extract.backbones.registry import backbone_spec
     from bas.extract.backbones.weights import load_weights
+    from bas.extract.engines.choose import clip_rows
     from bas.extract.engines.pytorch import Normalised, TorchEngine, lay_channels_last
 
     module, record = load_weights(name, None, "none")
@@ -161,8 +162,10 @@ def networks(report: Report, name: str) -> None:
     shape = (steps, height, width)
     engine = TorchEngine(module, mean=record.mean, std=record.std, device=report.kind, clip_shape=shape)
     clips = np.repeat(clip, engine.preferred_clips, axis=0)
-    report.add("networks", f"{name}, engine", report.rate(lambda: engine(clips), len(clips) * steps), "frames/s")
-    worst = _worst_cosine(torch.from_numpy(engine(clips[:1])[0]), wanted)
+    report.add(
+        "networks", f"{name}, engine", report.rate(lambda: clip_rows(engine, clips), len(clips) * steps), "frames/s"
+    )
+    worst = _worst_cosine(torch.from_numpy(clip_rows(engine, clips[:1])[0]), wanted)
     report.add("networks", f"{name}, engine, worst row's cosine", round(worst, 7))
 
 

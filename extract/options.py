@@ -1,23 +1,15 @@
 """What the user can ask of `bas extract`. Nothing here imports torch or PyAV."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
 
 from ..cache.settings import Blend, Depth, Fit, Pool, Scaler, parse_depth
 from ..errors import InputError
 
-Clips = npt.NDArray[np.uint8]
 View = Literal["identity", "hflip"]
-VIEWS: dict[View, Callable[[Clips], Clips]] = {
-    "identity": lambda clips: clips,
-    "hflip": lambda clips: np.ascontiguousarray(clips[..., ::-1, :]),
-}
-"""Name -> function of pictures (..., H, W, 3) uint8 to pictures of the same shape."""
-
+VIEWS: dict[View, tuple[int, ...]] = {"identity": (), "hflip": (-2,)}
+"""Name -> dimensions in which pictures (..., H, W, 3) are mirrored."""
 
 EngineKind = Literal["auto", "torch", "openvino"]
 Device = Literal["auto", "cpu", "cuda"]
