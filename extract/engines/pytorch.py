@@ -131,7 +131,7 @@ class TorchEngine:
             ring.add(images)
             slots_ni = ring.slots(frames_bt).reshape(-1, self._steps)
             filled_up = np.pad(slots_ni, ((0, -len(slots_ni) % self._items), (0, 0)))
-            groups = uploaded(filled_up, self._device).split(self._items)
+            groups = torch.split(uploaded(filled_up, self._device), self._items)
             rows = {view: torch.cat([self._rows(ring, group, view) for group in groups]) for view in views}
             ring.end_call()
             copied = {view: each[: len(slots_ni)].to("cpu", non_blocking=True) for view, each in rows.items()}

@@ -75,7 +75,7 @@ class FrameRing:
     def gather(self, slots_ni: Tensor) -> Tensor:
         """Frames of N clips of I steps, in one kernel: (N, I, H, W, 3) uint8."""
         assert self._ring_nhwc is not None
-        return self._ring_nhwc.index_select(0, slots_ni.flatten()).unflatten(0, slots_ni.shape)
+        return torch.unflatten(self._ring_nhwc.index_select(0, slots_ni.flatten()), 0, slots_ni.shape)
 
     def end_call(self) -> None:
         """All that reads the frames of this call is queued."""
