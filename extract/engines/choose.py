@@ -118,13 +118,16 @@ def make_engine(
     return TorchEngine(module, mean=mean, std=std, device=place, clip_shape=clip_shape, resize_to=resize_to, note=note)
 
 
-def check_fidelity(engine: Engine, module: nn.Module, clips: npt.NDArray[np.uint8]) -> Fidelity:
+def check_fidelity(
+    engine: Engine, module: nn.Module, clips: npt.NDArray[np.uint8], *, seen: npt.NDArray[np.uint8] | None = None
+) -> Fidelity:
     """Compare an engine with plain fp32 PyTorch on the CPU.
 
     Args:
         engine: made from `module`.
         module: the backbone, on the CPU.
         clips: uint8 (B, T, H, W, 3), real pictures if possible; a few are enough.
+        seen: the same ones as another decoder shows them, which the engine is given.
 
     Raises:
         InputError: the worst row's cosine is below `MIN_COSINE`.
@@ -133,15 +136,17 @@ def check_fidelity(engine: Engine, module: nn.Module, clips: npt.NDArray[np.uint
     plain = TorchEngine(
         module, mean=engine.mean, std=engine.std, device="cpu", clip_shape=engine.clip_shape, resize_to=resize_to
     )
-    both = (clip_rows(each, clips) for each in (plain, engine))
+    both = clip_rows(plain, clips), clip_rows(engine, clips if seen is None else seen)
     wanted, got = (rows.reshape(-1, rows.shape[-1]).astype(np.float64) for rows in both)
     fidelity = Fidelity(_worst_cosine(wanted, got), _worst_standardised_cosine(wanted, got))
     if not fidelity.cosine >= MIN_COSINE:
+        cure = "--engine torch" if "torch" not in engine.name else "--device cpu"
         raise InputError(
-            f"the engine {engine.name} is not exact with this backbone",
+            f"the engine {engine.name} is not exact with this backbone"
+            + (", or the decoder with this video" if seen is not None else ""),
             got=f"cosine {fidelity.cosine:.6f}",
             wanted=f"at least {MIN_COSINE} against plain PyTorch",
-            cure="--engine torch" if "torch" not in engine.name else "--device cpu",
+            cure=cure if seen is None else f"--decoder pyav, or {cure}",
         )
     return fidelity
 

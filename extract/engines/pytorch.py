@@ -126,7 +126,7 @@ class TorchEngine:
     def _begin(
         self, ring: FrameRing, images: Sequence[Pixels], frames_bt: npt.NDArray[np.int64], views: Sequence[View]
     ) -> PendingRows:
-        """Queue all work of a call on the device; nothing here waits for it."""
+        """Queue all work of a call on the device; it waits for no kernel, at most for uploads."""
         with computing(self.name), torch.inference_mode(), self._autocast():
             ring.add(images)
             slots_ni = ring.slots(frames_bt).reshape(-1, self._steps)

@@ -35,7 +35,7 @@ class FrameRing:
         self._device = device
         self._on = torch.get_device_module(device)
         self._uploads = self._on.Stream()
-        self._sent: deque[Any] = deque()  # an event for each block on its way
+        self._sent: deque[Any] = deque()  # (event, frames that must not be freed before) of each block on its way
         self._read: deque[Any] = deque(maxlen=2)  # an event at the end of each of the last calls
         self._ring_nhwc: Tensor | None = None
         self._num_added = 0
@@ -55,11 +55,14 @@ class FrameRing:
                 slot = self._num_added % len(self._ring_nhwc)
                 block = rest[: min(_FRAMES_PER_UPLOAD, len(self._ring_nhwc) - slot)]
                 if len(self._sent) == _UPLOADS_AHEAD:
-                    self._sent.popleft().synchronize()
-                staged = page_locked((len(block), *block[0].shape), torch.uint8, self._device)
-                np.stack(block, out=staged.numpy())
+                    self._sent.popleft()[0].synchronize()
+                if isinstance(block[0], Tensor):  # decoded on the device
+                    staged = torch.stack(block)
+                else:
+                    staged = page_locked((len(block), *block[0].shape), torch.uint8, self._device)
+                    np.stack(block, out=staged.numpy())
                 self._ring_nhwc[slot : slot + len(block)].copy_(staged, non_blocking=True)
-                self._sent.append(self.now())
+                self._sent.append((self.now(), block if isinstance(block[0], Tensor) else None))
                 self._num_added += len(block)
                 del rest[: len(block)]
         kernels.wait_stream(self._uploads)
