@@ -1,6 +1,7 @@
 """The command line `bas`: the app, errors, signals. A command is imported when it is typed."""
 
 import ast
+import functools
 import os
 import signal
 import sys
@@ -86,14 +87,19 @@ def _imported(place: str) -> Callable[..., None]:
 def _stand_in(place: str) -> Callable[..., None]:
     """A function with the docstring of a command, read from its source."""
     module, _, name = place.partition(":")
-    tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8"))
-    found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
 
     def stand_in() -> None:
         raise AssertionError(f"{place} is not imported")
 
-    stand_in.__doc__ = ast.get_docstring(found)
+    stand_in.__doc__ = _docstrings(module)[name]
     return stand_in
+
+
+@functools.cache
+def _docstrings(module: str) -> dict[str, str | None]:
+    """Docstrings of the functions of a module of `commands/`, which is read but not imported."""
+    tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8"))
+    return {node.name: ast.get_docstring(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def __getattr__(name: str) -> typer.Typer:

@@ -16,6 +16,7 @@ What is changed in their code while it runs: see `theirs.py`.
 import argparse
 import json
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -28,6 +29,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from common import machine, median_ratio, spread
 from theirs import CLIP_LEN, HEIGHT, MAKERS, NEW, WIDTH, extract_frames, t_deed, write_spots, write_their_labels
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=14, help="of the seven matches together")
     parser.add_argument("--epochs", type=int, default=4, help="of accuracy")
     parser.add_argument("--epoch-frames", type=int, default=6000, help="of accuracy")
+    parser.add_argument("--seed", type=int, default=0, help="of accuracy")
     parser.add_argument("--child", nargs="+", help="what this process measures")
     arguments = parser.parse_args()
     for name in ("e2e_spot", "t_deed", "work"):
@@ -307,7 +310,9 @@ def show_rates(arguments: argparse.Namespace, systems: list[str], kind: str, *wo
 def learn_theirs(arguments: argparse.Namespace, system: str) -> dict[str, Any]:
     """Train by their loop, keep the epoch of their best validation, write spots of the test matches for `bas eval`."""
     os.chdir(arguments.work / system)
-    torch.manual_seed(0)
+    torch.manual_seed(arguments.seed)
+    np.random.seed(arguments.seed)  # theirs draw from it, and from the next
+    random.seed(arguments.seed)
     theirs = MAKERS[system](arguments, frames_per_epoch=arguments.epoch_frames)
     result: dict[str, Any] = {}
     loader = DataLoader(theirs.train_data, batch_size=arguments.batch)
@@ -333,14 +338,22 @@ def bas(*words: str | Path) -> None:
 
 
 def show_accuracy(arguments: argparse.Namespace, systems: list[str]) -> None:
-    """mAP of the test matches by `bas eval`, one seed."""
+    """mAP of the test matches by `bas eval`, of one seed."""
     for system in systems:
-        run, spots = arguments.work / f"{system}-run", arguments.work / f"{system}-predictions"
+        run = arguments.work / f"{system}-run-{arguments.seed}"
+        spots = arguments.work / f"{system}-predictions-{arguments.seed}"
         took: dict[str, Any] = {}
         theirs = child("learn-theirs", system)
         words = ["--recipe", RECIPE[system], "--weights", "none", "--size", f"{WIDTH}x{HEIGHT}", "--schedule", "seed"]
         words += ["--batch", str(arguments.batch), "--epochs", str(arguments.epochs), "--warmup-epochs", "1"]
-        words += ["--frames-per-epoch", str(arguments.epoch_frames), "--decode-threads", "1"]
+        words += [
+            "--frames-per-epoch",
+            str(arguments.epoch_frames),
+            "--decode-threads",
+            "1",
+            "--seed",
+            str(arguments.seed),
+        ]
         with stopwatch(took):
             bas("finetune", arguments.matches, "--out", run, *words)
         bas("predict", arguments.matches, "--split", "test", "--run", run, "--out", spots)
@@ -384,7 +397,7 @@ def show_predict(arguments: argparse.Namespace, systems: list[str]) -> None:
                         child("predict-theirs", system)
                         continue
                     out = arguments.work / "unfinished" / f"{system}-spots-{number}-{time.time_ns()}"
-                    run = ("--run", arguments.work / f"{system}-run", "--out", out)
+                    run = ("--run", arguments.work / f"{system}-run-{arguments.seed}", "--out", out)
                     bas("predict", new_match(arguments).require_video(), *run)
         for unit in ("seconds", "processor_seconds"):
             theirs, ours = ([each[unit] for each in found[whose]] for whose in ("theirs", "ours"))

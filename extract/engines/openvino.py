@@ -155,7 +155,7 @@ def _openvino() -> Any:
         return _import()
     except ImportError:
         raise InputError(
-            "OpenVINO is not installed", cure='pip install "ball-action-spotting[cpu]", or --engine torch'
+            "OpenVINO is not installed", cure='pip install "ball-action-spotting[openvino]", or --engine torch'
         ) from None
 
 

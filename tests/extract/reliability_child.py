@@ -181,7 +181,7 @@ def warm_up() -> None:
     openvino._graph = graph
     setattr(run, "load_weights", load)  # noqa: B010 (as an assignment mypy refuses it)
     module, record = load("x3d_xs", 4, "none")
-    graph(Normalised(module, mean=record.mean, std=record.std).eval(), (1, 8, 36, 64, 3))
+    graph(Normalised(module, mean=record.mean, std=record.std).eval(), (1, 16, 36, 64, 3))
 
 
 def serve() -> None:

@@ -29,7 +29,7 @@ ENVIRONMENT = os.environ | {
     "PYTHONUNBUFFERED": "",  # as with most people: a closed pipe then shows at the end only
     "COLUMNS": "500",
 }
-OPTIONS = "--backbone x3d_xs --depth 4 --weights none --size 64x36 --window 8 --hop 4 --stride 2 --engine openvino"
+OPTIONS = "--backbone x3d_xs --depth 4 --weights none --size 64x36 --window 16 --hop 12 --stride 2 --engine openvino"
 HELD = {"hold": [300, "/never"]}
 """More than 256 rows of the first match are saved, and no more follow."""
 SAVED, SAVED_BYTES = ".partial/*/match/features/identity/c/0/0", 2 * 96 * 280
