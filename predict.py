@@ -51,6 +51,8 @@ class PredictOptions:
     """Library that runs the backbone over videos."""
     device: Device = "auto"
     """Where backbone and heads run; on mps the heads only, the backbone stays on the CPU."""
+    fast: bool = False
+    """Run the backbone in 8 bits: about twice as fast on a recent CPU, and not exact; nothing of it is stored."""
     nms: Nms = "run"
     """How peaks are found: as the run chose on its validation (run), or as the seed's recipes do (seed)."""
     calibrate: Calibrate = "none"
@@ -66,6 +68,13 @@ class PredictOptions:
             raise InputError("--threshold is not usable", got=self.threshold, wanted="0 to 1")
         if not 0 <= self.max_bad_share <= 1:
             raise InputError("--max-bad-share is not usable", got=self.max_bad_share, wanted="0 to 1")
+        if self.fast and (self.keep is not None or self.engine == "torch" or self.device == "cuda"):
+            typed = "--store" if self.keep else f"--engine {self.engine} --device {self.device}"
+            raise InputError(
+                "--fast is for OpenVINO on a CPU, and its rows are not stored",
+                got=typed,
+                cure="leave out one of the two",
+            )
         for option, typed, allowed in (
             ("--nms", [self.nms], get_args(Nms)),
             ("--calibrate", [self.calibrate], get_args(Calibrate)),
@@ -318,7 +327,10 @@ def _extractor(ensemble: "Ensemble", options: PredictOptions) -> "Extractor":
         )
     own = next((str(run.folder.resolve()) for run in ensemble.runs if has_backbone(run.folder)), None)
     device = "cpu" if options.device == "mps" else options.device  # no engine was ever held against fp32 on mps
-    return Extractor.like(features, weights=options.weights or own, kind=options.engine, device=device)
+    kind = "openvino" if options.fast else options.engine
+    extractor = Extractor.like(features, weights=options.weights or own, kind=kind, device=device)
+    extractor.is_quantised = options.fast
+    return extractor
 
 
 def _require_rate(fps: Fraction, ensemble: "Ensemble", match_id: str) -> None:
@@ -358,6 +370,7 @@ def _made_with(shared: _Prediction) -> dict[str, Any]:
         "peaks": shared.peaks.to_json(),
         "calibration": {"kind": options.calibrate, "of": shared.calibration and shared.calibration.to_json()},
         "threshold": options.threshold,
+        **({"bits": 8} if options.fast else {}),
     }
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PANELS = {
     "Spots": ("nms", "calibrate", "threshold"),
-    "Features": ("keep", "weights", "engine", "device", "max_bad_share"),
+    "Features": ("keep", "weights", "engine", "device", "fast", "max_bad_share"),
 }
 
 

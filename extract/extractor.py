@@ -17,7 +17,15 @@ from ..cache.settings import REDUCED_CURE, Depth, FeatureSettings, Pool, depth_t
 from ..errors import InputError
 from .backbones.registry import BackboneSpec, backbone_spec
 from .backbones.weights import BACKBONE, KNOWN_NAMES, WeightsRecord, finetuned_run, load_weights, weights_origin
-from .engines.choose import REFERENCE_ENGINE, Engine, Fidelity, check_fidelity, make_engine
+from .engines.choose import (
+    MIN_QUANTISED_COSINE,
+    REFERENCE_ENGINE,
+    Engine,
+    Fidelity,
+    check_fidelity,
+    make_engine,
+)
+from .engines.openvino import OpenvinoEngine
 from .options import Device, EngineKind, ExtractOptions, VideoDecoder, View
 from .stream import RowBlock, Waits, stream_rows
 from .video.nvdec import MAX_SESSIONS, MIN_LINES, nvdec_decoders
@@ -29,6 +37,8 @@ V = TypeVar("V")
 DEFAULT_BACKBONE = "x3d_s"
 DEFAULT_SIZE = (398, 224)
 DEFAULT_WINDOW = 50
+CALIBRATION_CLIPS = 16
+"""Evenly over the video whose check quantises the engine."""
 
 
 def follow_run(options: ExtractOptions) -> ExtractOptions:
@@ -206,6 +216,8 @@ class Extractor:
     """Where its weights came from."""
     decoder: VideoDecoder = "auto"
     """What decodes videos."""
+    is_quantised: bool = False
+    """Whether `check` lets the engine, OpenVINO, go on in 8 bits."""
     _engines: dict[tuple[int, int], Engine] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -298,22 +310,27 @@ class Extractor:
 
     def check(self, video: Video) -> Fidelity | None:
         """Hold engine and decoder against plain fp32 PyTorch and PyAV on the video's first clip; None where they are
-        just that.
+        just that. Where 8 bits are asked for, the engine goes on in them first.
 
         Raises:
             InputError: the engine is not exact with this backbone, or the decoder with this video.
         """
         engine = self.engine(video.picture_size)
+        if self.is_quantised and isinstance(engine, OpenvinoEngine):
+            groups = np.linspace(0, self.plan(video).num_groups - 1, CALIBRATION_CLIPS).astype(int)
+            engine.quantise(np.concatenate([self._clip(video, group) for group in sorted({*groups.tolist()})]))
+            return check_fidelity(engine, self.module, self._clip(video, 0), least=MIN_QUANTISED_COSINE)
         if engine.name == REFERENCE_ENGINE and video.is_by_pyav:
             return None
-        seen = None if video.is_by_pyav else self._first_clip(video)
-        return check_fidelity(engine, self.module, self._first_clip(video.decoded_by(None)), seen=seen)
+        seen = None if video.is_by_pyav else self._clip(video, 0)
+        return check_fidelity(engine, self.module, self._clip(video.decoded_by(None), 0), seen=seen)
 
-    def _first_clip(self, video: Video) -> npt.NDArray[np.uint8]:
-        """(1, T, H, W, 3)."""
-        plan = self.plan(video)
-        frames = [frame.image for frame in video.frames(0, plan.group_span(0)[1])]
-        return np.stack([[torch.as_tensor(frames[index]).cpu().numpy() for index in plan.group_frames(0)[0]]])
+    def _clip(self, video: Video, group: int) -> npt.NDArray[np.uint8]:
+        """The first clip of a group of the plan: (1, T, H, W, 3)."""
+        wanted = self.plan(video).group_frames(group)[0]
+        begin = int(wanted.min())
+        frames = [frame.image for frame in video.frames(begin, int(wanted.max()) + 1)]
+        return np.stack([[torch.as_tensor(frames[at - begin]).cpu().numpy() for at in wanted]])
 
 
 def unscaled_size(info: VideoInfo, settings: FeatureSettings) -> tuple[int, int]:

@@ -1,10 +1,12 @@
 """OpenVINO as the engine: the fastest way to exact fp32 features on a CPU."""
 
+import logging
 import os
 import sys
 import warnings
 from collections import deque
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -44,7 +46,6 @@ class OpenvinoEngine:
         InputError: OpenVINO is not installed, or (`NotConvertedError`) cannot convert the module.
     """
 
-    name = "openvino-f32-cpu"
     note = ""
 
     def __init__(
@@ -56,6 +57,7 @@ class OpenvinoEngine:
         clip_shape: tuple[int, int, int],
         num_streams: int | None = None,
     ) -> None:
+        self.name = "openvino-f32-cpu"
         self.mean, self.std, self.clip_shape = mean, std, clip_shape
         self._steps = inner_steps(module, clip_shape)
         num_threads = _threads()
@@ -63,18 +65,42 @@ class OpenvinoEngine:
         self.preferred_clips = max(2 * num_streams * self._steps // clip_shape[0], 1)
         net = Normalised(module, mean=mean, std=std).eval()
         openvino = _openvino()
-        options = {
+        self._options = {
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": num_streams,
             "INFERENCE_NUM_THREADS": num_threads,
             "ENABLE_CPU_PINNING": False,  # every process would begin with the first core: two together half as fast
         }
-        graph = _graph(net, (1, self._steps, *clip_shape[1:], 3))
-        with computing(self.name):
-            compiled = openvino.Core().compile_model(graph, "CPU", options)
-            self._queue = openvino.AsyncInferQueue(compiled, num_streams)
         self._version = openvino.get_version()
-        self._dim = int(compiled.output(0).shape[-1])
+        self._compile(_graph(net, (1, self._steps, *clip_shape[1:], 3)))
+
+    def _compile(self, graph: Any) -> None:
+        openvino = _openvino()
+        with computing(self.name):
+            compiled = openvino.Core().compile_model(graph, "CPU", self._options)
+            self._queue = openvino.AsyncInferQueue(compiled, self._options["NUM_STREAMS"])
+        self._graph, self._dim = graph, int(compiled.output(0).shape[-1])
+
+    def quantise(self, clips: npt.NDArray[np.uint8]) -> None:
+        """Go on in 8 bits: nearly twice as fast on processors with VNNI, and no longer exact.
+
+        Args:
+            clips: (B, T, H, W, 3), of the videos to come: the range of every layer is taken from them.
+
+        Raises:
+            InputError: NNCF is not installed.
+        """
+        _openvino()  # without its telemetry, which NNCF uses too
+        try:
+            import nncf
+        except ImportError:
+            raise InputError("NNCF is not installed", cure='pip install "ball-action-spotting[openvino]"') from None
+        items = clips.reshape(-1, 1, self._steps, *clips.shape[2:])
+        nncf.set_log_level(logging.ERROR)
+        with computing(self.name), open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123
+            quantised = nncf.quantize(self._graph, nncf.Dataset(items), subset_size=len(items))
+        self.name = "openvino-int8-cpu"
+        self._compile(quantised)
 
     def feed(self) -> Feed:
         """See `engines.Engine`."""
