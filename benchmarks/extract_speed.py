@@ -21,6 +21,7 @@ from common import interleaved, machine, median_ratio, spread
 from bas.data.sources import find_sources
 from bas.extract.backbones.registry import backbone_spec
 from bas.extract.backbones.weights import load_weights
+from bas.extract.engines.choose import clip_rows
 from bas.extract.engines.pytorch import Normalised
 from bas.extract.extractor import Extractor, resolve_settings
 from bas.extract.options import ExtractOptions, ExtractRunOptions
@@ -65,7 +66,7 @@ def pipeline_against_parts(backbone: str, clip: Path, folder: Path, device: str,
 
     def backbone_alone() -> float:
         for _ in range(max(1, round(passes))):
-            engine(batch)
+            clip_rows(engine, batch)
         return num_frames * max(1, round(passes)) / passes
 
     runs = iter(range(10_000))
@@ -101,13 +102,13 @@ def engine_against_plain(backbone: str, clip: Path, repeats: int) -> None:
         return plan.window
 
     def ours() -> float:
-        engine(clips)
+        clip_rows(engine, clips)
         return 2 * plan.window
 
     rates = interleaved({engine.name: ours, "plain PyTorch fp32": plain}, repeats=repeats)
     with torch.inference_mode():
         wanted = net(torch.from_numpy(clips[:1])).numpy()[0]
-    got = engine(clips[:1])[0]
+    got = clip_rows(engine, clips[:1])[0]
     cosine = (wanted * got).sum(1) / np.linalg.norm(wanted, axis=1) / np.linalg.norm(got, axis=1)
     print(f"\n{backbone}: frames of clips through the network, frames/s")
     for name, values in rates.items():
@@ -125,7 +126,10 @@ def plan_against_naive(clip: Path, base: Extractor, num_probes: int = 24) -> Non
     frames = np.linspace(half, len(images) - half - 1, num_probes).astype(int)
     steps = (np.arange(settings.window) - settings.window // 2) * settings.stride
     centred: Rows = np.concatenate(
-        [engine(np.stack([[images[frame + step] for step in steps]]))[:, settings.window // 2] for frame in frames]
+        [
+            clip_rows(engine, np.stack([[images[frame + step] for step in steps]]))[:, settings.window // 2]
+            for frame in frames
+        ]
     )
     what = f"{settings.backbone}, weights {settings.weights}, {settings.width}x{settings.height}"
     print(f"\n{what}: closeness to a {settings.window}-step clip centred on the frame, mean standardised cosine")
@@ -142,7 +146,7 @@ def plan_rows(plan: WindowPlan, images: list[npt.NDArray[np.uint8]], extractor: 
 
     blender, engine = Blender(plan), extractor.engine()
     groups = (np.stack([[images[i] for i in phase] for phase in plan.group_frames(g)]) for g in range(plan.num_groups))
-    return np.concatenate([blender.add(engine(clips)) for clips in groups])
+    return np.concatenate([blender.add(clip_rows(engine, clips)) for clips in groups])
 
 
 def standardised_cosine(a: Rows, b: Rows, population: Rows) -> float:
@@ -160,11 +164,11 @@ def ours_against_naive(repeats: int) -> None:
     rows_per_clip = settings.hop, settings.window // 10
 
     def ours() -> float:
-        engine(clips)
+        clip_rows(engine, clips)
         return 2 * rows_per_clip[0]
 
     def naive_same_engine() -> float:
-        engine(clips)
+        clip_rows(engine, clips)
         return 2 * rows_per_clip[1]
 
     def naive_plain() -> float:

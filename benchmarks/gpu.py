@@ -1,9 +1,10 @@
 """A GPU measured in one command of at most nine minutes: `python benchmarks/gpu.py --out DIR [--minutes 9]`.
 
   tests      everything marked `gpu`
-  decode     frames per second of PyAV alone, one thread and one per core
+  decode     frames per second of PyAV alone, of 224p and of 720p at full size, and of NVDEC where torchcodec is there
   networks   each backbone on frames that lie on the device: fp32, fp16 (autocast, channels last), fp16 compiled, fp16
-             as a CUDA graph, with the worst row's cosine against fp32; and `engine`, from and to the host's memory
+             as a CUDA graph, with the worst row's cosine against fp32; and `streamed`, as `bas extract` runs it, from
+             frames in the host's memory to rows there, clips overlapping by half: its share of fp16 that is reached
   match      a 90-minute match through X3D-S, or as much of it as the time allows, and which stage limits it
   heads      seconds of an epoch of 500,000 frames for every head
   finetune   a step of X3D-S with `ed`, four clips of 50 at 398x224, and its peak memory
@@ -24,18 +25,24 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from bas.errors import InputError
+from bas.extract.engines.choose import Engine, clip_rows
+from bas.extract.video.picture import PictureFormat
+from bas.extract.video.reader import GridFrame, Video, open_video
 
 BACKBONES = ("x3d_s", "x3d_m", "regnety_002", "regnety_002+gsf", "tf_efficientnet_lite0", "timm:vit_small_patch16_224")
 SIZE = (398, 224)
+LARGE = (1280, 720)
 MATCH_SECONDS = 90 * 60
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -112,19 +119,38 @@ def tests(report: Report) -> None:
             report.add("tests", line[:100], "failed")
 
 
-def decode(report: Report, video: Path) -> None:
-    """PyAV alone."""
-    from bas.extract.backbones.weights import load_weights
-    from bas.extract.extractor import Extractor, resolve_settings
-    from bas.extract.options import ExtractOptions
+def decode(report: Report, video: Path, folder: Path) -> None:
+    """Each decoder alone."""
+    from bas.extract.video.nvdec import MAX_SESSIONS, nvdec_decoders
 
-    module, record = load_weights("regnety_002", None, "none")
-    from bas.extract.backbones.registry import backbone_spec
+    def measure(what: str, opened: Video) -> None:
+        rate = report.rate(lambda: sum(1 for _ in opened.frames()), opened.num_steps)
+        report.add("decode", f"{what}, {'x'.join(map(str, opened.picture_size))} H.264, to RGB", rate, "frames/s")
 
-    settings = resolve_settings(ExtractOptions(size=SIZE), record, backbone_spec("regnety_002"), None)
-    opened = Extractor(module, settings, device="cpu").open(video)
-    frames = report.rate(lambda: sum(1 for _ in opened.frames()), opened.num_steps)
-    report.add("decode", f"PyAV, {SIZE[0]}x{SIZE[1]} H.264, to RGB", frames, "frames/s")
+    def by_pyav(path: Path, size: tuple[int, int], threads: int) -> Video:
+        return open_video(path, fps=None, picture=PictureFormat(width=size[0], height=size[1]), threads=threads)
+
+    large = enlarged(video, folder / "720p.mp4")
+    measure("PyAV", by_pyav(video, SIZE, 0))
+    measure("PyAV", by_pyav(large, LARGE, 0))
+    decoders = partial(nvdec_decoders, device=report.device, size=LARGE)
+    report.attempt(
+        "decode", "NVDEC", lambda: measure("NVDEC", by_pyav(large, LARGE, MAX_SESSIONS).decoded_by(decoders))
+    )
+
+
+def enlarged(video: Path, target: Path) -> Path:
+    """The video in 720p, its colours stated."""
+    import av
+
+    with av.open(video) as source, av.open(target, "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"preset": "veryfast", "g": "50", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = *LARGE, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = 1, 1  # BT.709, limited
+        for frame in source.decode(video=0):
+            out.mux(stream.encode(frame.reformat(*LARGE, "yuv420p")))
+        out.mux(stream.encode(None))
+    return target
 
 
 def networks(report: Report, name: str) -> None:
@@ -133,8 +159,9 @@ def networks(report: Report, name: str) -> None:
     from bas.extract.backbones.weights import load_weights
     from bas.extract.engines.pytorch import Normalised, TorchEngine, lay_channels_last
 
+    spec = backbone_spec(name)
     module, record = load_weights(name, None, "none")
-    width, height = backbone_spec(name).nearest_size(SIZE)
+    width, height = spec.nearest_size(SIZE)
     steps = 50
     clip = np.random.default_rng(0).integers(0, 256, (1, steps, height, width, 3), np.uint8)
     num_clips = 1 if report.is_quick else 4
@@ -145,6 +172,7 @@ def networks(report: Report, name: str) -> None:
         report.add("networks", f"{name}, fp32", _rate(report, plain, pixels), "frames/s")
     if report.device.type == "cuda":
         lay_channels_last(plain)
+        plain.dtype = torch.float16
         half = Half(plain)
         _compared(report, f"{name}, fp16", half, pixels, wanted)
         report.attempt(
@@ -160,10 +188,43 @@ def networks(report: Report, name: str) -> None:
         )
     shape = (steps, height, width)
     engine = TorchEngine(module, mean=record.mean, std=record.std, device=report.kind, clip_shape=shape)
-    clips = np.repeat(clip, engine.preferred_clips, axis=0)
-    report.add("networks", f"{name}, engine", report.rate(lambda: engine(clips), len(clips) * steps), "frames/s")
-    worst = _worst_cosine(torch.from_numpy(engine(clips[:1])[0]), wanted)
+    streamed(report, name, engine, frames=clip[0], stride=spec.stride)
+    worst = _worst_cosine(torch.from_numpy(clip_rows(engine, clip)[0]), wanted)
     report.add("networks", f"{name}, engine, worst row's cosine", round(worst, 7))
+
+
+def streamed(report: Report, name: str, engine: Engine, *, frames: npt.NDArray[np.uint8], stride: int) -> None:
+    """Rows of a long video without its decoder: each frame is uploaded once, for two clips."""
+    from bas.extract.stream import Waits, stream_rows
+    from bas.extract.windows import WindowPlan
+
+    num_calls = 3 if report.is_quick else 6
+    groups = -(-engine.preferred_clips // stride)
+    plan = WindowPlan(num_calls * groups * len(frames) // 2 * stride, len(frames), len(frames) // 2, stride, "hann")
+    video, waits = Still(frames, plan.num_frames), Waits()
+    if report.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    def run() -> None:
+        for _ in stream_rows(video, plan, engine, groups_per_call=groups, waits=waits):  # type: ignore[arg-type]
+            pass
+
+    rate = report.rate(run, plan.num_groups * plan.window * stride)
+    report.add("networks", f"{name}, streamed", rate, f"frames/s through the network, limit {waits.bottleneck}")
+    if report.device.type == "cuda":
+        report.add("networks", f"{name}, streamed, peak memory", torch.cuda.max_memory_allocated() / 1e9, "GB")
+
+
+class Still:
+    """A video of a few frames again and again, which lie in memory."""
+
+    def __init__(self, images: npt.NDArray[np.uint8], num_frames: int) -> None:
+        self.images, self.num_frames = list(images), num_frames
+
+    def frames(self, start: int) -> Iterator[GridFrame]:
+        """As `Video.frames`."""
+        for step in range(start, self.num_frames):
+            yield GridFrame(step, self.images[step % len(self.images)], True)
 
 
 class Half(nn.Module):
@@ -338,9 +399,9 @@ def parts_of(report: Report, folder: Path) -> Iterator[tuple[str, Callable[[], N
     """Part, how it is measured, and the seconds that it needs at least."""
     video = made_video(folder, 8 if report.is_quick else 40)
     yield "match", lambda: match(report, video, folder), 60.0
-    yield "decode", lambda: decode(report, video), 5.0
+    yield "decode", lambda: decode(report, video, folder), 30.0
     for name in BACKBONES:
-        yield "networks", lambda name=name: networks(report, name), 15.0  # type: ignore[misc]
+        yield "networks", lambda name=name: networks(report, name), 25.0  # type: ignore[misc]
     yield "heads", lambda: heads(report, folder), 20.0
     yield "finetune", lambda: finetune(report), 10.0
     yield "tests", lambda: tests(report), 30.0

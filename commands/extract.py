@@ -15,7 +15,7 @@ from .show import ProgressView, show, summary_view
 PANELS = {
     "Backbone": ("backbone", "depth", "pool", "weights", "size", "fit", "scaler", "views"),
     "Rows": ("fps", "window", "hop", "blend", "stride"),
-    "Run": ("engine", "device", "batch", "decode_threads", "max_bad_share"),
+    "Run": ("engine", "device", "decoder", "batch", "decode_threads", "max_bad_share"),
     "Sharing": ("licence", "origin"),
 }
 

@@ -3,10 +3,13 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from torch import nn
 
 from ..cache.match import WeightsOrigin
@@ -15,8 +18,9 @@ from ..errors import InputError
 from .backbones.registry import BackboneSpec, backbone_spec
 from .backbones.weights import BACKBONE, KNOWN_NAMES, WeightsRecord, finetuned_run, load_weights, weights_origin
 from .engines.choose import REFERENCE_ENGINE, Engine, Fidelity, check_fidelity, make_engine
-from .options import Device, EngineKind, ExtractOptions, View
+from .options import Device, EngineKind, ExtractOptions, VideoDecoder, View
 from .stream import RowBlock, Waits, stream_rows
+from .video.nvdec import MAX_SESSIONS, MIN_LINES, nvdec_decoders
 from .video.picture import MAX_ASPECT_ERROR, PictureFormat
 from .video.reader import Video, VideoInfo, open_video, probe_video
 from .windows import WindowPlan
@@ -200,6 +204,8 @@ class Extractor:
     device: Device = "auto"
     origin: WeightsOrigin | None = None
     """Where its weights came from."""
+    decoder: VideoDecoder = "auto"
+    """What decodes videos."""
     _engines: dict[tuple[int, int], Engine] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -230,13 +236,23 @@ class Extractor:
         return cls(module, settings, kind, device, weights_origin(weights, record))
 
     def open(self, path: Path, *, threads: int = 0) -> Video:
-        """The video on the settings' grid, its pictures as the engine takes them. Raises as `open_video`."""
+        """The video on the settings' grid, its pictures as the engine takes them.
+
+        Raises:
+            InputError: as `open_video`; NVDEC is asked for, and cannot decode it.
+        """
         settings = self.settings
         size, scaler = (settings.width, settings.height), settings.scaler
         if scaler == "torch-bilinear":
             size, scaler = unscaled_size(probe_video(path), settings), "swscale-bicubic"
+        is_nvdec = self.decoder == "nvdec"
         picture = PictureFormat(width=size[0], height=size[1], fit=settings.fit, scaler=scaler)
-        return open_video(path, fps=settings.fps_fraction, picture=picture, threads=threads)
+        threads = threads or (MAX_SESSIONS if is_nvdec else 0)
+        video = open_video(path, fps=settings.fps_fraction, picture=picture, threads=threads)
+        if not is_nvdec:
+            return video
+        require_nvdec(path, video.info, settings, engine=self.engine(size))
+        return video.decoded_by(partial(nvdec_decoders, device=torch.device("cuda"), size=size))
 
     def plan(self, video: Video) -> WindowPlan:
         """The window plan of a video."""
@@ -281,17 +297,23 @@ class Extractor:
         )
 
     def check(self, video: Video) -> Fidelity | None:
-        """Hold the engine against plain fp32 PyTorch on the video's first clips; None where it is just that.
+        """Hold engine and decoder against plain fp32 PyTorch and PyAV on the video's first clip; None where they are
+        just that.
 
         Raises:
-            InputError: the engine is not exact with this backbone.
+            InputError: the engine is not exact with this backbone, or the decoder with this video.
         """
-        engine, plan = self.engine(video.picture_size), self.plan(video)
-        if engine.name == REFERENCE_ENGINE:
+        engine = self.engine(video.picture_size)
+        if engine.name == REFERENCE_ENGINE and video.is_by_pyav:
             return None
+        seen = None if video.is_by_pyav else self._first_clip(video)
+        return check_fidelity(engine, self.module, self._first_clip(video.decoded_by(None)), seen=seen)
+
+    def _first_clip(self, video: Video) -> npt.NDArray[np.uint8]:
+        """(1, T, H, W, 3)."""
+        plan = self.plan(video)
         frames = [frame.image for frame in video.frames(0, plan.group_span(0)[1])]
-        clips = np.stack([np.stack([frames[index] for index in phase]) for phase in plan.group_frames(0)])
-        return check_fidelity(engine, self.module, clips[:1])
+        return np.stack([[torch.as_tensor(frames[index]).cpu().numpy() for index in plan.group_frames(0)[0]]])
 
 
 def unscaled_size(info: VideoInfo, settings: FeatureSettings) -> tuple[int, int]:
@@ -302,6 +324,33 @@ def unscaled_size(info: VideoInfo, settings: FeatureSettings) -> tuple[int, int]
     if settings.fit == "stretch" or abs(Fraction(width, height) / wanted - 1) <= MAX_ASPECT_ERROR:
         return width, height
     return max(width, round(height * wanted)), max(height, round(width / wanted))
+
+
+def require_nvdec(path: Path, info: VideoInfo, settings: FeatureSettings, *, engine: Engine) -> None:
+    """Refuse what NVDEC cannot hand to the engine as PyAV would, or slower.
+
+    Raises:
+        InputError: another engine, a scaler on the CPU; a small video, one whose colours PyAV and torchcodec guess
+            differently, or whose pictures need bars, turning or stretching.
+    """
+    width, height = unscaled_size(info, settings)
+    lines, stated = f"{MIN_LINES} lines or more", "a colour matrix that the file states"
+    needs = (
+        (engine.name == "torch-fp16-cuda", engine.name, "PyTorch on the GPU that decodes", "--device cuda"),
+        (settings.scaler == "torch-bilinear", settings.scaler, "a scaler on the GPU", "--scaler torch-bilinear"),
+        (info.coded_height >= MIN_LINES, f"{info.coded_height} lines", lines, ""),
+        (info.has_colour, "none", stated, ""),
+        (
+            (info.coded_width, info.coded_height) == (width, height),
+            f"{info.coded_width}x{info.coded_height} pixels for {width}x{height}",
+            "frames as they are shown, without bars",
+            "--fit stretch",
+        ),
+    )
+    for is_met, got, wanted, cure in needs:
+        if not is_met:
+            cure = f"{cure}, or --decoder pyav" if cure else "--decoder pyav"
+            raise InputError(f"{path}: --decoder nvdec cannot be used", got=got, wanted=wanted, cure=cure)
 
 
 def describe_settings(settings: FeatureSettings) -> str:

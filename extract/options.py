@@ -1,26 +1,19 @@
 """What the user can ask of `bas extract`. Nothing here imports torch or PyAV."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
 
 from ..cache.settings import Blend, Depth, Fit, Pool, Scaler, parse_depth
 from ..errors import InputError
 
-Clips = npt.NDArray[np.uint8]
 View = Literal["identity", "hflip"]
-VIEWS: dict[View, Callable[[Clips], Clips]] = {
-    "identity": lambda clips: clips,
-    "hflip": lambda clips: np.ascontiguousarray(clips[..., ::-1, :]),
-}
-"""Name -> function of pictures (..., H, W, 3) uint8 to pictures of the same shape."""
-
+VIEWS: dict[View, tuple[int, ...]] = {"identity": (), "hflip": (-2,)}
+"""Name -> dimensions in which pictures (..., H, W, 3) are mirrored."""
 
 EngineKind = Literal["auto", "torch", "openvino"]
 Device = Literal["auto", "cpu", "cuda"]
+VideoDecoder = Literal["auto", "pyav", "nvdec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +66,9 @@ class ExtractRunOptions:
     """Library that runs the backbone; auto: PyTorch on a GPU, OpenVINO on a CPU where it is installed."""
     device: Device = "auto"
     """Where the backbone runs; auto: on a GPU where there is one."""
+    decoder: VideoDecoder = "auto"
+    """What decodes videos: pyav (auto), on the CPU; nvdec, on the GPU, which notices no damage, for 720p and more with
+    --scaler torch-bilinear."""
     batch: int | None = None
     """Groups of clips per call of the backbone; changes speed and memory, never a feature; default: by device."""
     resume: bool = True

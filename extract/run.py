@@ -122,7 +122,7 @@ def extract_match(shared: Extraction, match: Match) -> MatchResult:
         num_rows=num_rows,
         pts_ticks=video.grid.pts_ticks,
         match_meta=match_meta,
-        provenance=extractor.engine(video.picture_size).describe(),
+        provenance=extractor.engine(video.picture_size).describe() | ({} if video.is_by_pyav else {"decoder": "nvdec"}),
         resume=run.resume,
     ) as writer:
         first_row = writer.rows_done
@@ -183,7 +183,7 @@ def settled(store_path: Path, options: ExtractOptions, run: ExtractRunOptions) -
     settings = resolve_settings(options, record, spec, stored.settings if stored else None)
     if record.backbone.startswith("timm:"):
         require_rows(module, name=record.backbone, width=settings.width, height=settings.height, dim=settings.dim)
-    return weights, Extractor(module, settings, run.engine, run.device, weights_origin(weights, record))
+    return weights, Extractor(module, settings, run.engine, run.device, weights_origin(weights, record), run.decoder)
 
 
 def open_for(extractor: Extractor, data_set: DataSet, store_path: Path, run: ExtractRunOptions) -> FeatureStore:
@@ -258,8 +258,8 @@ def _summary(
 
 
 def _check_engine(shared: Extraction, video: Video) -> None:
-    """Hold the engine against plain PyTorch, once per run."""
-    if not shared.engine_checked:
+    """Hold the engine against plain PyTorch, once per run; with another decoder for each video."""
+    if not shared.engine_checked or not video.is_by_pyav:
         fidelity = shared.extractor.check(video)
         if fidelity is not None:
             shared.progress.note(str(fidelity))
@@ -409,5 +409,5 @@ def _prepared(setup: _Setup) -> Extraction:
         raise InputError(f"{setup.store_path}: other settings or weights than the driver sees", cure=_SAME_PATHS)
     device, cores = ray_place()
     run = replace(setup.run, device=device, decode_threads=setup.run.decode_threads or cores)
-    extractor = Extractor(module, settings, run.engine, run.device)
+    extractor = Extractor(module, settings, run.engine, run.device, decoder=run.decoder)
     return Extraction(DataSet(Path(), (), (), (), {}), store, extractor, run)

@@ -1,7 +1,8 @@
-"""Video to feature rows in one streaming pass: decode -> clips -> backbone -> blend, each stage overlapped.
+"""Video to feature rows in one streaming pass: decode -> backbone -> blend, each stage overlapped.
 
-Memory does not depend on the video's length: a few hundred frames, a few batches of clips, one window of sums.
-Letters: S phases, W window steps, H x W_px pixels, C channels, G groups in one call of the engine.
+The engine takes each frame once, and beside it tables of which frames make a clip; copies are its own business.
+Memory does not depend on the video's length: the frames of a few calls, one window of sums.
+Letters: S phases, W window steps, C channels, G groups in one call of the engine.
 """
 
 import queue
@@ -11,7 +12,8 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain, islice
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar
 
@@ -19,13 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from .engines.choose import Engine
-from .options import VIEWS, View
+from .engines.pytorch import PendingRows
+from .options import View
+from .video.picture import Pixels
 from .video.reader import GridFrame, Video
 from .windows import Blender, WindowPlan
 
 T = TypeVar("T")
 _FRAMES_PER_BLOCK = 16
 _BLOCKS_AHEAD = 8
+_CALLS_AHEAD = 2
+"""Calls that have begun, or wait for their turn, while the rows of an older one are waited for."""
 
 
 @dataclass
@@ -125,16 +131,17 @@ def stream_rows(
     valid_t = np.zeros(plan.num_frames, bool)
     next_row = first_row
     first_group = plan.first_group(first_row)
-    pending: deque[Future[dict[View, npt.NDArray[np.float32]]]] = deque()
+    pending: deque[Future[PendingRows]] = deque()
 
     def finish() -> RowBlock:
         nonlocal next_row
         started = time.perf_counter()
-        features = pending.popleft().result()  # view -> (G, S, W, C)
+        features = pending.popleft().result()()  # view -> (G * S, W, C)
         waits.backbone_seconds += time.perf_counter() - started
-        rows: dict[str, npt.NDArray[np.float32]] = {
-            view: np.concatenate([blenders[view].add(group) for group in features[view]]) for view in views
-        }
+        rows: dict[str, npt.NDArray[np.float32]] = {}
+        for view in views:
+            groups_gswc = np.split(features[view], len(features[view]) // plan.stride)
+            rows[view] = np.concatenate([blenders[view].add(group) for group in groups_gswc])
         block = RowBlock(next_row, rows, valid_t[next_row : next_row + len(rows[views[0]])])
         next_row += len(block.valid)
         return block
@@ -142,13 +149,12 @@ def stream_rows(
     start_frame = first_group * plan.hop * plan.stride
     with (
         Prefetch(_blocks(video.frames(start_frame)), depth=_BLOCKS_AHEAD) as decoded,
-        Prefetch(_clip_batches(decoded, plan, first_group, groups_per_call, valid_t), depth=1) as batches,
         _one_thread() as device,
     ):
-        clips = iter(batches)
-        while (batch := _timed_next(clips, waits)) is not None:
-            pending.append(device.submit(_run_views, engine, batch, views))
-            if len(pending) > 1:
+        feed, calls = engine.feed(), _calls(decoded, plan, first_group, groups_per_call, valid_t)
+        while (call := _timed_next(calls, waits)) is not None:
+            pending.append(device.submit(feed, *call, views))
+            if len(pending) > _CALLS_AHEAD:
                 yield finish()
         while pending:
             yield finish()
@@ -171,15 +177,6 @@ def _timed_next(items: Iterator[T], waits: Waits) -> T | None:
     return item
 
 
-def _run_views(
-    engine: Engine, clips: npt.NDArray[np.uint8], views: Sequence[View]
-) -> dict[View, npt.NDArray[np.float32]]:
-    """Clips (G, S, W, H, W_px, 3) -> view -> features (G, S, W, C)."""
-    groups, phases = clips.shape[:2]
-    flat = clips.reshape(groups * phases, *clips.shape[2:])
-    return {view: engine(VIEWS[view](flat)).reshape(groups, phases, clips.shape[2], -1) for view in views}
-
-
 def _blocks(frames: Iterator[GridFrame]) -> Iterator[list[GridFrame]]:
     """Frames in lists, so that threads meet less often."""
     block: list[GridFrame] = []
@@ -192,38 +189,23 @@ def _blocks(frames: Iterator[GridFrame]) -> Iterator[list[GridFrame]]:
         yield block
 
 
-@dataclass
-class _Recent:
-    """The frames that clips still need: pictures of `base`, `base + 1`, ..."""
-
-    base: int
-    images: deque[npt.NDArray[np.uint8]] = field(default_factory=deque)
-
-    def forget_before(self, frame: int) -> None:
-        while self.base < frame and self.images:
-            self.images.popleft()
-            self.base += 1
-
-
-def _clip_batches(
+def _calls(
     decoded: Iterable[list[GridFrame]],
     plan: WindowPlan,
     first_group: int,
     groups_per_call: int,
     valid_t: npt.NDArray[np.bool_],
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Clips of up to G groups at a time: (G, S, W, H, W_px, 3) uint8; fills `valid_t` as frames come."""
-    recent = _Recent(first_group * plan.hop * plan.stride)
-    blocks = iter(decoded)
+) -> Iterator[tuple[list[Pixels], npt.NDArray[np.int64]]]:
+    """For each G groups: the frames that they need and those before did not, and the frames of their clips, counted
+    from the first one, (G * S, W); fills `valid_t` as frames come."""
+    frames = chain.from_iterable(decoded)
+    num_read = first_frame = first_group * plan.hop * plan.stride
     for start in range(first_group, plan.num_groups, groups_per_call):
         groups = range(start, min(start + groups_per_call, plan.num_groups))
         needed = plan.group_span(groups[-1])[1]
-        while recent.base + len(recent.images) < needed:
-            for frame in next(blocks):
-                valid_t[frame.step] = frame.valid
-                recent.images.append(frame.image)
-        recent.forget_before(plan.group_span(groups[0])[0])
-        frames_gsw = np.stack([plan.group_frames(group) for group in groups])
-        images = list(recent.images)
-        clips = np.stack([images[frame - recent.base] for frame in frames_gsw.ravel()])
-        yield clips.reshape(*frames_gsw.shape, *clips.shape[1:])
+        images = []
+        for frame in islice(frames, needed - num_read):
+            valid_t[frame.step] = frame.valid
+            images.append(frame.image)
+        num_read = needed
+        yield images, np.concatenate([plan.group_frames(group) for group in groups]) - first_frame

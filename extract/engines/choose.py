@@ -12,7 +12,7 @@ from ...errors import InputError
 from ..backbones.registry import Rgb
 from ..options import Device, EngineKind
 from .openvino import NotConvertedError, OpenvinoEngine, openvino_installed
-from .pytorch import TorchEngine
+from .pytorch import Feed, TorchEngine
 
 REFERENCE_ENGINE = "torch-f32-cpu"
 """Name of the engine that the others are held against."""
@@ -21,7 +21,7 @@ MIN_COSINE = 0.9999
 
 
 class Engine(Protocol):
-    """Clips in, rows out. A row never depends on how many clips are passed together, nor on which."""
+    """Frames in, rows of clips out. A row never depends on how many clips are passed together, nor on which."""
 
     name: str
     """Such as `openvino-f32-cpu`."""
@@ -34,8 +34,18 @@ class Engine(Protocol):
     note: str
     """Why it is not the engine that is chosen otherwise; empty where it is."""
 
-    def __call__(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 RGB (B, T, H, W, 3) -> float32 (B, T, C). ValueError on another type or shape."""
+    def feed(self) -> Feed:
+        """A function that takes the frames of one video and gives rows of clips of them; made anew for each video.
+
+        Its arguments, call by call:
+            images: (H, W, 3) uint8 each, the frames that follow those of the call before; most in the first call.
+            frames_bt: (B, T) int64, the frames of each clip, counted from the first that was handed over; none before
+                the first frame of the call before.
+            views: in each of which every clip goes through the backbone.
+
+        It may come back before the work is done; what it returns waits for the rows, view -> (B, T, C) float32. For
+        one thread at a time; of two or three calls the rows may be outstanding.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Engine, versions, device: what the provenance record keeps."""
@@ -53,6 +63,15 @@ class Fidelity:
     def __str__(self) -> str:
         standardised = f"; standardised {self.standardised_cosine:.6f}"
         return f"engine against plain fp32: worst row's cosine {self.cosine:.6f}{standardised}"
+
+
+def clip_rows(engine: Engine, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Rows (B, T, C) float32 of clips that lie in memory: (B >= 1, T, H, W, 3) uint8. ValueError on other ones."""
+    wanted = (*engine.clip_shape, 3)
+    if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[1:] != wanted or len(clips) < 1:
+        raise ValueError(f"clips must be uint8 (B, {', '.join(map(str, wanted))}), got {clips.dtype} {clips.shape}")
+    frames_bt = np.arange(clips.shape[0] * clips.shape[1]).reshape(clips.shape[:2])
+    return engine.feed()(list(clips.reshape(-1, *clips.shape[2:])), frames_bt, ("identity",))()["identity"]
 
 
 def make_engine(
@@ -99,13 +118,16 @@ def make_engine(
     return TorchEngine(module, mean=mean, std=std, device=place, clip_shape=clip_shape, resize_to=resize_to, note=note)
 
 
-def check_fidelity(engine: Engine, module: nn.Module, clips: npt.NDArray[np.uint8]) -> Fidelity:
+def check_fidelity(
+    engine: Engine, module: nn.Module, clips: npt.NDArray[np.uint8], *, seen: npt.NDArray[np.uint8] | None = None
+) -> Fidelity:
     """Compare an engine with plain fp32 PyTorch on the CPU.
 
     Args:
         engine: made from `module`.
         module: the backbone, on the CPU.
         clips: uint8 (B, T, H, W, 3), real pictures if possible; a few are enough.
+        seen: the same ones as another decoder shows them, which the engine is given.
 
     Raises:
         InputError: the worst row's cosine is below `MIN_COSINE`.
@@ -114,14 +136,17 @@ def check_fidelity(engine: Engine, module: nn.Module, clips: npt.NDArray[np.uint
     plain = TorchEngine(
         module, mean=engine.mean, std=engine.std, device="cpu", clip_shape=engine.clip_shape, resize_to=resize_to
     )
-    wanted, got = (rows.reshape(-1, rows.shape[-1]).astype(np.float64) for rows in (plain(clips), engine(clips)))
+    both = clip_rows(plain, clips), clip_rows(engine, clips if seen is None else seen)
+    wanted, got = (rows.reshape(-1, rows.shape[-1]).astype(np.float64) for rows in both)
     fidelity = Fidelity(_worst_cosine(wanted, got), _worst_standardised_cosine(wanted, got))
     if not fidelity.cosine >= MIN_COSINE:
+        cure = "--engine torch" if "torch" not in engine.name else "--device cpu"
         raise InputError(
-            f"the engine {engine.name} is not exact with this backbone",
+            f"the engine {engine.name} is not exact with this backbone"
+            + (", or the decoder with this video" if seen is not None else ""),
             got=f"cosine {fidelity.cosine:.6f}",
             wanted=f"at least {MIN_COSINE} against plain PyTorch",
-            cure="--engine torch" if "torch" not in engine.name else "--device cpu",
+            cure=cure if seen is None else f"--decoder pyav, or {cure}",
         )
     return fidelity
 

@@ -3,6 +3,10 @@
 import os
 import sys
 import warnings
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +17,9 @@ from torch import nn
 from ...errors import InputError
 from ...files import num_cores
 from ..backbones.registry import Rgb
-from .pytorch import Normalised, check_clips, computing, inner_steps
+from ..options import VIEWS, View
+from ..video.picture import Pixels
+from .pytorch import Feed, Normalised, PendingRows, computing, inner_steps
 
 _MAX_STREAMS = 4
 """One stream per core was fastest on 2 cores; each holds its own activations (1 GB for I3D), so no more than these."""
@@ -70,20 +76,34 @@ class OpenvinoEngine:
         self._version = openvino.get_version()
         self._dim = int(compiled.output(0).shape[-1])
 
-    def __call__(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        check_clips(clips, self.clip_shape)
-        items = np.ascontiguousarray(clips).reshape(-1, self._steps, *clips.shape[2:])
-        rows = np.empty((len(items), self._steps, self._dim), dtype=np.float32)
+    def feed(self) -> Feed:
+        """See `engines.Engine`."""
+        return partial(self._begin, _Recent())
 
-        def keep(request: Any, item: int) -> None:
-            rows[item] = request.get_output_tensor(0).data[0]
-
+    def _begin(
+        self, recent: "_Recent", images: Sequence[Pixels], frames_bt: npt.NDArray[np.int64], views: Sequence[View]
+    ) -> PendingRows:
+        recent.images.extend(images)
+        recent.forget_before(int(frames_bt.min()))
         with computing(self.name):
-            self._queue.set_callback(keep)
-            for item in range(len(items)):
-                self._queue.start_async({0: items[item : item + 1]}, item, share_inputs=True)
-            self._queue.wait_all()
-        return rows.reshape(*clips.shape[:2], self._dim)
+            rows = {view: self._rows(recent, frames_bt, VIEWS[view]) for view in views}
+        return lambda: rows
+
+    def _rows(
+        self, recent: "_Recent", frames_bt: npt.NDArray[np.int64], mirrored: tuple[int, ...]
+    ) -> npt.NDArray[np.float32]:
+        frames_ni = frames_bt.reshape(-1, self._steps)
+        rows = np.empty((*frames_ni.shape, self._dim), dtype=np.float32)
+
+        def keep(request: Any, sent: tuple[int, Pixels]) -> None:
+            rows[sent[0]] = request.get_output_tensor(0).data[0]
+
+        self._queue.set_callback(keep)
+        for item, frames in enumerate(frames_ni.tolist()):
+            clip = np.ascontiguousarray(np.flip(recent.stacked(frames), mirrored))
+            self._queue.start_async({0: clip[None]}, (item, clip), share_inputs=True)  # holds the clip while it is read
+        self._queue.wait_all()
+        return rows.reshape(*frames_bt.shape, self._dim)
 
     def describe(self) -> dict[str, Any]:
         """Engine, versions and settings, for the provenance record."""
@@ -93,6 +113,23 @@ class OpenvinoEngine:
             "torch": torch.__version__,
             "device": "cpu",
         }
+
+
+@dataclass
+class _Recent:
+    """The frames that clips still need: pictures of `base`, `base + 1`, ..."""
+
+    base: int = 0
+    images: deque[Pixels] = field(default_factory=deque)
+
+    def forget_before(self, frame: int) -> None:
+        while self.base < frame:
+            self.images.popleft()
+            self.base += 1
+
+    def stacked(self, frames: Sequence[int]) -> Pixels:
+        """(I, H, W, 3) uint8."""
+        return np.stack([self.images[frame - self.base] for frame in frames])
 
 
 def openvino_installed() -> bool:

@@ -1,8 +1,12 @@
-"""PyTorch as the engine: plain fp32 on a CPU, fp16 autocast on a CUDA device."""
+"""PyTorch as the engine: plain fp32 on a CPU, fp16 autocast on a CUDA device.
+
+Letters: B clips, T steps, H x W pixels, C channels; N items that the module sees one by one, of I frames.
+"""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +18,21 @@ from torch.nn import functional
 from ...errors import InputError
 from ..backbones.nets import FrameBackbone
 from ..backbones.registry import Rgb
+from ..options import VIEWS, View
+from ..video.picture import Pixels
+from .ring import FrameRing, uploaded
+
+PendingRows = Callable[[], dict[View, npt.NDArray[np.float32]]]
+"""Waits for the rows of a call: view -> (B, T, C)."""
+Feed = Callable[[Sequence[Pixels], npt.NDArray[np.int64], Sequence[View]], PendingRows]
+"""See `engines.Engine.feed`."""
 
 _FRAMES_PER_CALL = {"cpu": 16, "cuda": 256}
-"""About as many frames go through the module in one call. It is a fixed number of clips (2-D: frames), filled up with
-black: a kernel may be chosen, and so round, by the size of its input, and no row may depend on the grouping."""
+"""About as many frames go through the module at once. It is a fixed number of clips (2-D: frames), filled up with any:
+a kernel may be chosen, and so round, by the size of its input, and no row may depend on the grouping."""
 
 _CUDA_GROUPS_PER_CALL = 4
-"""Such groups in one call: while the device works on one, the next is copied to it."""
+"""So many times that number in one call: clips come in multiples of the stride, and would often fill one by half."""
 
 
 class Normalised(nn.Module):
@@ -31,21 +43,35 @@ class Normalised(nn.Module):
         mean: subtracted from RGB in [0, 1].
         std: RGB in [0, 1] is divided by it afterwards.
         resize_to: (width, height) to which pictures are resized first (bilinear, antialiased, aspect not kept).
+        dtype: of what the module is given; float16 is made of uint8 in one kernel, each pixel read and written once.
     """
 
-    def __init__(self, module: nn.Module, *, mean: Rgb, std: Rgb, resize_to: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mean: Rgb,
+        std: Rgb,
+        resize_to: tuple[int, int] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
-        self.module, self.resize_to = module, resize_to
+        self.module, self.resize_to, self.dtype = module, resize_to, dtype
         scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
         shift = -torch.tensor(mean, dtype=torch.float64) * 255.0 * scale
         self.scale = nn.Buffer(scale.float().view(1, 3, 1, 1, 1), persistent=False)
         self.shift = nn.Buffer(shift.float().view(1, 3, 1, 1, 1), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
-        pixels = clips.permute(0, 4, 1, 2, 3).float()
+        pixels = clips.permute(0, 4, 1, 2, 3)
         if self.resize_to is not None:
-            pixels = _resized(pixels, *self.resize_to)
-        rows: Tensor = self.module(pixels * self.scale + self.shift)
+            pixels = _resized(pixels.float(), *self.resize_to)
+        if self.dtype == torch.float32:
+            normalised = pixels.float() * self.scale + self.shift
+        else:  # computed in fp32 and rounded once; it lies as the pictures do, channels last
+            normalised = torch.empty_like(pixels, dtype=self.dtype)
+            torch.addcmul(self.shift, pixels, self.scale, out=normalised)
+        rows: Tensor = self.module(normalised)
         return rows
 
 
@@ -82,54 +108,51 @@ class TorchEngine:
         self._items = 1 if is_alone else max(_FRAMES_PER_CALL[device] // self._steps, 1)
         num_groups = _CUDA_GROUPS_PER_CALL if device == "cuda" else 1
         self.preferred_clips = max(num_groups * self._items * self._steps // clip_shape[0], 1)
-        net = Normalised(copy.deepcopy(module).eval(), mean=mean, std=std, resize_to=resize_to).to(self._device)
+        dtype = torch.float16 if device == "cuda" else torch.float32
+        net = Normalised(copy.deepcopy(module).eval(), mean=mean, std=std, resize_to=resize_to, dtype=dtype)
+        self._net = net.to(self._device)
         if device == "cuda":
-            lay_channels_last(net)
-        self._net = net
-        self._staged: list[Tensor] = []
+            lay_channels_last(self._net)
 
-    def __call__(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        check_clips(clips, self.clip_shape)
-        num_clips, num_steps = clips.shape[:2]
-        items = np.ascontiguousarray(clips).reshape(-1, self._steps, *clips.shape[2:])
-        with computing(self.name), torch.inference_mode():
-            groups = self._uploaded(items) if self._device.type == "cuda" else self._filled_up(items)
-            rows = torch.cat([self._run(group) for group in groups])[: len(items)]
-        return rows.cpu().numpy().reshape(num_clips, num_steps, -1)
+    def feed(self) -> Feed:
+        """See `engines.Engine`."""
+        return partial(self._begin, FrameRing(self._device))
 
     def describe(self) -> dict[str, Any]:
         """Engine, versions and device, for the provenance record."""
         place = torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu"
         return {"engine": self.name, "torch": torch.__version__, "device": place, "items_per_call": self._items}
 
-    def _run(self, group: Tensor) -> Tensor:
-        if self._device.type == "cpu":
-            rows: Tensor = self._net(group)
-            return rows
-        with torch.autocast("cuda", dtype=torch.float16):
-            rows = self._net(group)
+    def _begin(
+        self, ring: FrameRing, images: Sequence[Pixels], frames_bt: npt.NDArray[np.int64], views: Sequence[View]
+    ) -> PendingRows:
+        """Queue all work of a call on the device; it waits for no kernel, at most for uploads."""
+        with computing(self.name), torch.inference_mode(), self._autocast():
+            ring.add(images)
+            slots_ni = ring.slots(frames_bt).reshape(-1, self._steps)
+            filled_up = np.pad(slots_ni, ((0, -len(slots_ni) % self._items), (0, 0)))
+            groups = torch.split(uploaded(filled_up, self._device), self._items)
+            rows = {view: torch.cat([self._rows(ring, group, view) for group in groups]) for view in views}
+            ring.end_call()
+            copied = {view: each[: len(slots_ni)].to("cpu", non_blocking=True) for view, each in rows.items()}
+            done = ring.now()
+
+        def wait() -> dict[View, npt.NDArray[np.float32]]:
+            with computing(self.name):
+                done.synchronize()
+            return {view: each.numpy().reshape(*frames_bt.shape, -1) for view, each in copied.items()}
+
+        return wait
+
+    def _rows(self, ring: FrameRing, slots_ni: Tensor, view: View) -> Tensor:
+        clips = ring.gather(slots_ni)
+        if VIEWS[view]:
+            clips = clips.flip(VIEWS[view])
+        rows: Tensor = self._net(clips)
         return rows.float()
 
-    def _filled_up(self, items: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
-        for start in range(0, len(items), self._items):
-            group = torch.from_numpy(items[start : start + self._items])
-            yield functional.pad(group, (0, 0) * 4 + (0, self._items - len(group)))
-
-    def _uploaded(self, items: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
-        """Groups on the device, the last filled up; one is staged while the device works on the one before."""
-        if not self._staged:  # pinning costs more than a copy: once per engine
-            shape = (self._items, *items.shape[1:])
-            self._staged = [torch.zeros(shape, dtype=torch.uint8).pin_memory() for _ in range(2)]
-        staged = self._staged
-        sent = [torch.cuda.Event() for _ in staged]  # type: ignore[no-untyped-call]
-        for turn, start in enumerate(range(0, len(items), self._items)):
-            pinned, event = staged[turn % 2], sent[turn % 2]
-            event.synchronize()  # the upload that last used this buffer is over
-            group = items[start : start + self._items]
-            pinned[: len(group)].copy_(torch.from_numpy(group))
-            uploaded = pinned.to(self._device, non_blocking=True)
-            event.record()
-            yield uploaded
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cuda", dtype=torch.float16, enabled=self._device.type == "cuda")
 
 
 @contextmanager
@@ -157,13 +180,6 @@ def lay_channels_last(net: nn.Module) -> None:
 def inner_steps(module: nn.Module, clip_shape: tuple[int, int, int]) -> int:
     """Steps that must go through the module together: a whole clip, or one frame where a 2-D backbone sees no time."""
     return 1 if isinstance(module, FrameBackbone) and not module.shifts else clip_shape[0]
-
-
-def check_clips(clips: npt.NDArray[np.uint8], clip_shape: tuple[int, int, int]) -> None:
-    """Raise ValueError unless clips are uint8 (B >= 1, T, H, W, 3)."""
-    wanted = (*clip_shape, 3)
-    if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[1:] != wanted or len(clips) < 1:
-        raise ValueError(f"clips must be uint8 (B, {', '.join(map(str, wanted))}), got {clips.dtype} {clips.shape}")
 
 
 def _resized(pixels: Tensor, width: int, height: int) -> Tensor:

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import av
 from av.packet import Packet
@@ -245,6 +245,19 @@ class Stretch:
     wanted: Int64s
 
 
+class PictureDecoder(Protocol):
+    """What decodes stretches: `Decoder`, or `nvdec.NvdecDecoder`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def pictures(self, first: int, last: int, wanted: Int64s) -> Iterator[tuple[int, Pixels]]:
+        """See `Decoder.pictures`."""
+
+
 @dataclass
 class _Lane:
     """One stretch being decoded: a bounded queue of pictures, None at its end."""
@@ -254,7 +267,7 @@ class _Lane:
 
 
 def run_stretches(
-    stretches: Sequence[Stretch], make_decoder: Callable[[], Decoder], *, threads: int, picture_bytes: int
+    stretches: Sequence[Stretch], make_decoder: Callable[[], PictureDecoder], *, threads: int, picture_bytes: int
 ) -> Iterator[tuple[int, Pixels]]:
     """(table index, picture) of all stretches, in order.
 
@@ -268,7 +281,7 @@ def run_stretches(
     capacity = max(8, _QUEUE_BYTES // picture_bytes)
     stop = threading.Event()
     with ExitStack() as stack:
-        idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+        idle: queue.SimpleQueue[PictureDecoder] = queue.SimpleQueue()
         for _ in range(min(threads, len(stretches))):
             idle.put(stack.enter_context(make_decoder()))
         pool = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="bas-decode"))
@@ -293,7 +306,7 @@ def _read(lane: _Lane) -> Iterator[tuple[int, Pixels]]:
 def _fill(
     pictures: "queue.Queue[tuple[int, Pixels] | None]",
     stretch: Stretch,
-    idle: "queue.SimpleQueue[Decoder]",
+    idle: "queue.SimpleQueue[PictureDecoder]",
     stop: threading.Event,
 ) -> None:
     decoder = idle.get()

@@ -68,17 +68,20 @@ class Colour:
     range: ColorRange
     number: int
     """Matrix as files state it (ITU-T H.273); for RGB that of BT.601."""
+    is_stated: bool
+    """Whether the file says so; else the matrix is guessed."""
 
 
 def colour_of(frame: VideoFrame) -> Colour:
     """Colour matrix and range: as the frame says, else limited BT.601 below 720 coded lines, BT.709 from there on."""
     if frame.format.is_rgb:
-        return Colour("rgb", None, ColorRange.JPEG, 6)
+        return Colour("rgb", None, ColorRange.JPEG, 6, is_stated=True)
     is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     guess = 1 if frame.height >= 720 else 6
     number = frame.colorspace if frame.colorspace in _MATRICES else guess
     (name, matrix), span = _MATRICES[number], ColorRange.JPEG if is_full else ColorRange.MPEG
-    return Colour(f"{name}-{'full' if is_full else 'limited'}", matrix, span, int(number))
+    is_stated = number == frame.colorspace
+    return Colour(f"{name}-{'full' if is_full else 'limited'}", matrix, span, int(number), is_stated)
 
 
 def quarter_turns(rotation_degrees: int) -> int:

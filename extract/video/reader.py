@@ -1,7 +1,8 @@
 """Reads a video as pictures on a constant time grid, whatever its rate, gaps, rotation, pixels or damage."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
+from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -13,7 +14,7 @@ from av.video.stream import VideoStream
 
 from ...errors import InputError
 from ...files import num_cores
-from .decode import Decoder, Stretch, run_stretches
+from .decode import Decoder, PictureDecoder, Stretch, run_stretches
 from .demux import (
     VideoIndex,
     decoded,
@@ -58,6 +59,8 @@ class VideoInfo:
     pixel_format: str
     colour: str
     """Matrix and range that is used, e.g. `bt601-limited`."""
+    has_colour: bool
+    """Whether the file states its matrix; else it is guessed from its lines."""
     stream: str
     """The video stream that is read, e.g. `stream 1 (h264, 1280x720)`."""
     other_streams: tuple[str, ...]
@@ -92,6 +95,7 @@ def probe_video(path: Path) -> VideoInfo:
             has_times |= packet is not None and (packet.pts, packet.dts) != (None, None)
             if frames := decoded(stream.codec_context, packet):
                 frame = frames[0]
+                colour = colour_of(frame)
                 shown = display_size(
                     frame.width,
                     frame.height,
@@ -109,7 +113,8 @@ def probe_video(path: Path) -> VideoInfo:
                     end_seconds=end_seconds,
                     codec=stream.codec_context.name,
                     pixel_format=frame.format.name,
-                    colour=colour_of(frame).name,
+                    colour=colour.name,
+                    has_colour=colour.is_stated,
                     stream=read,
                     other_streams=tuple(others),
                     has_times=has_times,
@@ -136,6 +141,7 @@ class Video:
         self._index = index
         self._picture = picture
         self._threads = threads
+        self._make_decoder: Callable[[], PictureDecoder] | None = None
         self._plan = GroupPlan.of(index.table)
         self._stretch_starts = _stretch_starts(self._plan, index.table.num_frames)
         self._frame_of_step = np.maximum(grid.frame_of_step, 0)
@@ -214,6 +220,17 @@ class Video:
                 held = self._nearest_good(shown)
             yield GridFrame(step, held, held_entry == shown and bool(is_covered[step]))
 
+    def decoded_by(self, decoders: Callable[[VideoIndex], Callable[[], PictureDecoder]] | None) -> "Video":
+        """The same video with the pictures of `frames` decoded by others, such as `nvdec_decoders`; None: by PyAV."""
+        video = copy(self)
+        video._make_decoder = decoders and decoders(self._index)
+        return video
+
+    @property
+    def is_by_pyav(self) -> bool:
+        """Whether PyAV decodes the pictures of `frames`."""
+        return self._make_decoder is None
+
     def open_decoder(self) -> Decoder:
         """A decoder for `pictures_at`, with the file open; the caller closes it. For one thread at a time."""
         return Decoder(self._index, self._plan, self._picture)
@@ -281,7 +298,7 @@ class Video:
         ]
         return run_stretches(
             stretches,
-            self.open_decoder,
+            self._make_decoder or self.open_decoder,
             threads=self._threads,
             picture_bytes=self._picture.width * self._picture.height * 3,
         )

@@ -110,7 +110,7 @@ def break_worker(where: str) -> None:
     from bas.extract.video.decode import Decoder
 
     calls = [0]
-    pictures, call = Decoder.pictures, OpenvinoEngine.__call__
+    pictures, feed = Decoder.pictures, OpenvinoEngine.feed
 
     def bad_pictures(self: Decoder, *arguments: Any) -> Iterator[Any]:
         for count, picture in enumerate(pictures(self, *arguments)):
@@ -118,16 +118,21 @@ def break_worker(where: str) -> None:
                 raise RuntimeError("bug in decode")
             yield picture
 
-    def bad_call(self: OpenvinoEngine, clips: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 10:
-            raise RuntimeError("bug in engine")
-        return call(self, clips)
+    def bad_feed(self: OpenvinoEngine) -> Any:
+        begin = feed(self)
+
+        def bad_begin(*arguments: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 10:
+                raise RuntimeError("bug in engine")
+            return begin(*arguments)
+
+        return bad_begin
 
     if where == "decode":
         Decoder.pictures = bad_pictures  # type: ignore[method-assign, assignment]
     else:
-        OpenvinoEngine.__call__ = bad_call  # type: ignore[method-assign]
+        OpenvinoEngine.feed = bad_feed  # type: ignore[method-assign]
 
 
 def run_and_vanish() -> NoReturn:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bas.errors import InputError
 from bas.extract.backbones.registry import backbone_spec, build_backbone
 from bas.extract.engines import choose
-from bas.extract.engines.choose import MIN_COSINE, Engine, check_fidelity, make_engine
-from bas.extract.engines.pytorch import Normalised
+from bas.extract.engines.choose import MIN_COSINE, Engine, check_fidelity, clip_rows, make_engine
+from bas.extract.engines.pytorch import Feed, Normalised, PendingRows
 
 Kind = Literal["auto", "torch", "openvino"]
 Pair = Callable[[str, int | None, Kind], tuple[Engine, nn.Module]]
@@ -58,7 +58,7 @@ def make_pair(name: str, depth: int | None, kind: Kind) -> tuple[Engine, nn.Modu
 def test_engine_is_plain_pytorch(pair: Pair, name: str, depth: int | None, kind: Kind) -> None:
     engine, module = pair(name, depth, kind)
     x = clips(2)
-    rows = engine(x)
+    rows = clip_rows(engine, x)
     spec = backbone_spec(name)
     mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (spec.mean, spec.std))
     with torch.no_grad():
@@ -78,17 +78,17 @@ def test_engine_is_plain_pytorch(pair: Pair, name: str, depth: int | None, kind:
 def test_no_bit_depends_on_the_grouping(pair: Pair, name: str, depth: int | None, kind: Kind) -> None:
     engine, _ = pair(name, depth, kind)
     x = clips(5)
-    whole = engine(x)
-    assert np.array_equal(whole, np.concatenate([engine(x[i : i + 1]) for i in range(5)]))
-    assert np.array_equal(whole, np.concatenate([engine(x[:2]), engine(x[2:])]))
-    assert np.array_equal(whole[::-1], engine(x[::-1]))  # other neighbours, and not contiguous
+    whole = clip_rows(engine, x)
+    assert np.array_equal(whole, np.concatenate([clip_rows(engine, x[i : i + 1]) for i in range(5)]))
+    assert np.array_equal(whole, np.concatenate([clip_rows(engine, x[:2]), clip_rows(engine, x[2:])]))
+    assert np.array_equal(whole[::-1], clip_rows(engine, x[::-1]))  # other neighbours, and not contiguous
 
 
 def test_clips_of_another_shape_or_type(pair: Pair) -> None:
     engine, _ = pair("tf_efficientnet_lite0", None, "torch")
     for wrong in (clips(1, (5, 64, 64)), clips(1).astype(np.int8), clips(1)[0], clips(1)[:0]):
         with pytest.raises(ValueError, match="clips must be uint8"):
-            engine(wrong)  # type: ignore[arg-type]
+            clip_rows(engine, wrong)  # type: ignore[arg-type]
 
 
 def test_auto_takes_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_what_openvino_cannot_convert_runs_in_pytorch_with_a_note() -> None:
     engine = make_engine(Untraceable(), **settings)
     assert engine.name == "torch-f32-cpu"
     assert engine.note == "OpenVINO cannot convert this backbone: TypeError: not to be traced"
-    assert engine(clips(1)).shape == (1, SHAPE[0], 3)
+    assert clip_rows(engine, clips(1)).shape == (1, SHAPE[0], 3)
     with pytest.raises(InputError, match="cannot convert"):
         make_engine(Untraceable(), kind="openvino", **settings)
 
@@ -131,10 +131,13 @@ def test_fidelity_refuses_an_engine_that_drifts(pair: Pair) -> None:
     class Drifting:
         name, mean, std, clip_shape, preferred_clips, note = "drifting", engine.mean, engine.std, SHAPE, 1, ""
 
-        def __call__(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-            rows = engine(clips)
-            rows[0, 3] += 0.05 * np.random.default_rng(0).normal(size=rows.shape[-1]) * rows.std()
-            return rows
+        def feed(self) -> Feed:
+            def begin(*arguments: Any) -> PendingRows:
+                rows = engine.feed()(*arguments)()["identity"]
+                rows[0, 3] += 0.05 * np.random.default_rng(0).normal(size=rows.shape[-1]) * rows.std()
+                return lambda: {"identity": rows}
+
+            return begin
 
         def describe(self) -> dict[str, str]:
             return {}
@@ -151,7 +154,7 @@ def test_resize_on_the_device() -> None:
     )
     grey = np.full((1, 2, 128, 192, 3), 100, dtype=np.uint8)  # a flat picture stays flat
     small = make_engine(module, mean=(0.5,) * 3, std=(0.5,) * 3, clip_shape=(2, 64, 96), kind="torch", device="cpu")
-    assert np.allclose(engine(grey), small(grey[:, :, :64, :96]), atol=1e-5)
+    assert np.allclose(clip_rows(engine, grey), clip_rows(small, grey[:, :, :64, :96]), atol=1e-5)
     assert check_fidelity(engine, module, grey).cosine > 0.999999
 
 
@@ -172,6 +175,6 @@ def test_cuda_engine(name: str, depth: int | None) -> None:
     engine = make_engine(module, mean=spec.mean, std=spec.std, clip_shape=SHAPE, kind="torch", device="cuda")
     x = clips(2 * engine.preferred_clips + 1)
     assert check_fidelity(engine, module, x[:4]).cosine >= MIN_COSINE
-    whole = engine(x)
-    assert np.array_equal(whole, np.concatenate([engine(x[:3]), engine(x[3:])]))
+    whole = clip_rows(engine, x)
+    assert np.array_equal(whole, np.concatenate([clip_rows(engine, x[:3]), clip_rows(engine, x[3:])]))
     assert all(parameter.device.type == "cpu" for parameter in module.parameters())
