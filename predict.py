@@ -69,10 +69,9 @@ class PredictOptions:
         if not 0 <= self.max_bad_share <= 1:
             raise InputError("--max-bad-share is not usable", got=self.max_bad_share, wanted="0 to 1")
         if self.fast and (self.keep is not None or self.engine == "torch" or self.device == "cuda"):
-            typed = "--store" if self.keep else f"--engine {self.engine} --device {self.device}"
             raise InputError(
                 "--fast is for OpenVINO on a CPU, and its rows are not stored",
-                got=typed,
+                got="--store" if self.keep else f"--engine {self.engine} --device {self.device}",
                 cure="leave out one of the two",
             )
         for option, typed, allowed in (

@@ -13,6 +13,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from common import machine
@@ -28,7 +29,8 @@ from bas.cache.verify import verify
 from bas.heads.training.loop import train
 from bas.heads.training.settings import TrainSettings
 from bas.predict import PredictOptions, predict
-from bas.report.make import ReportOptions, report
+from bas.report.make import report
+from bas.report.sources import ReportOptions
 
 ROUNDS, NUM_ROWS, DIM = 3, 750, 16
 
@@ -64,15 +66,13 @@ def measure(folder: Path, url: str, number: int) -> dict[str, float]:
     found["verified"] = timed(lambda: verify(path))
     found["bank of all rows"] = timed(lambda: open_bank(store, store.matches(), views=("identity",), place="ram"))
     for name, target in (("folder", str(there)), ("S3", url)):
-        found[f"all pushed to {name}"] = timed(lambda target=target: push(path, target, Selection()), rounds=1)
-        found[f"nothing new pushed to {name}"] = timed(lambda target=target: push(path, target, Selection()))
+        found[f"all pushed to {name}"] = timed(partial(push, path, target, Selection()), rounds=1)
+        found[f"nothing new pushed to {name}"] = timed(partial(push, path, target, Selection()))
         ones = [one_match(folder / f"{name}{turn}.zarr", f"league/2027/{name} {turn}") for turn in range(ROUNDS)]
-        new = iter(ones)
-        found[f"one new match pushed to {name}"] = timed(
-            lambda target=target, new=new: push(next(new), target, Selection())
-        )
+        push_one = map(partial(push, url=target, selection=Selection()), ones)
+        found[f"one new match pushed to {name}"] = timed(push_one.__next__)
         pull(target, back, Selection())
-        found[f"nothing new pulled from {name}"] = timed(lambda target=target: pull(target, back, Selection()))
+        found[f"nothing new pulled from {name}"] = timed(partial(pull, target, back, Selection()))
     run, spots, page = folder / "run", folder / "spots", folder / "page"
     settings = TrainSettings(head="fc", epochs=1, frames_per_epoch=800)
     learned = random_store(folder / "train.zarr", DIM, train={"a": NUM_ROWS}, valid={"b": NUM_ROWS})

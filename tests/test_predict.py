@@ -107,6 +107,24 @@ def test_video_and_store_give_the_same_files(predict: Cli, games: Path, store: P
         assert len(texts) == 1, name
 
 
+def test_fast_is_nearly_the_same_and_never_stored(
+    bas: Cli, games: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nncf", reason="NNCF MISSING: 8 bits are not tested")
+    video = games / "test" / "game-test" / "224p.mp4"
+    call = ["predict", video, "--run", run, "--threshold", 0]
+    for name, more in (("exact", ()), ("fast", ("--fast",))):
+        assert bas(*call, "--engine", "openvino", "--out", tmp_path / name, *more) == 0
+    assert "engine against plain fp32" in capsys.readouterr().err
+    exact, fast = found(tmp_path / "exact"), found(tmp_path / "fast")
+    assert sureness(exact) != sureness(fast)
+    places = {(event.position_ms, event.label) for event in exact}
+    assert len(places & {(event.position_ms, event.label) for event in fast}) > len(places) / 2
+    assert bas(*call, "--out", tmp_path / "exact", "--fast") == 2  # made otherwise
+    assert bas(*call, "--out", tmp_path / "kept", "--fast", "--store", tmp_path / "s.zarr") == 2
+    assert "its rows are not stored" in capsys.readouterr().err
+
+
 def test_the_table_file_holds_what_the_results_file_holds(predict: Cli, store: Path, run: Path, tmp_path: Path) -> None:
     assert predict(store, "--run", run, "--out", tmp_path) == 0
     for game in ("game-train", "game-valid", "game-test"):

@@ -121,7 +121,12 @@ def make_engine(
 
 
 def check_fidelity(
-    engine: Engine, module: nn.Module, clips: npt.NDArray[np.uint8], *, seen: npt.NDArray[np.uint8] | None = None, least: float = MIN_COSINE
+    engine: Engine,
+    module: nn.Module,
+    clips: npt.NDArray[np.uint8],
+    *,
+    seen: npt.NDArray[np.uint8] | None = None,
+    least: float = MIN_COSINE,
 ) -> Fidelity:
     """Compare an engine with plain fp32 PyTorch on the CPU.
 

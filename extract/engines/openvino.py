@@ -98,7 +98,10 @@ class OpenvinoEngine:
         items = clips.reshape(-1, 1, self._steps, *clips.shape[2:])
         nncf.set_log_level(logging.ERROR)
         with computing(self.name), open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123
-            quantised = nncf.quantize(self._graph, nncf.Dataset(items), subset_size=len(items))
+            # biases corrected layer after layer: twice the time, and a third less of the error
+            quantised = nncf.quantize(
+                self._graph, nncf.Dataset(items), subset_size=len(items), fast_bias_correction=False
+            )
         self.name = "openvino-int8-cpu"
         self._compile(quantised)
 
