@@ -91,10 +91,11 @@ def read_text(path: Path, *, max_bytes: int = 1 << 20) -> str:
     Raises:
         InputError: missing, unreadable, larger than `max_bytes`, or not UTF-8.
     """
-    return _decoded(read_bounded(path, max_bytes=max_bytes), where=str(path))
+    return decode_text(read_bounded(path, max_bytes=max_bytes), where=str(path))
 
 
-def _decoded(data: bytes, *, where: str) -> str:
+def decode_text(data: bytes, *, where: str) -> str:
+    """UTF-8 text without a mark at the front. Raises as `read_text`; errors begin with `where`."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -104,7 +105,7 @@ def _decoded(data: bytes, *, where: str) -> str:
 
 def parse_json(data: bytes, *, where: str) -> Any:
     """Parsed JSON. Raises as `read_json`; errors begin with `where`."""
-    text = _decoded(data, where=where)
+    text = decode_text(data, where=where)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
