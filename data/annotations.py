@@ -178,7 +178,7 @@ def _of_cells(cells: Mapping[str, str], unit: str, *, where: str) -> Annotation:
 
 
 def _format_of(document: object) -> str | None:
-    """Name of the format of a JSON file, by the keys that only it has: SoccerNet's, which has the fewest, comes last."""
+    """Name of the format of a JSON document. SoccerNet's is asked for last: others have `annotations`, too."""
     if isinstance(document, list):
         is_tasks = all(isinstance(task, Mapping) and isinstance(task.get("data"), Mapping) for task in document)
         return "Label Studio" if document and is_tasks else None
