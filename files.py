@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from .errors import InputError, cure_for, refuse_differing
 
 if TYPE_CHECKING:
     import filelock
+    from _typeshed import DataclassInstance
 
 JSON_BYTES = 64 << 20
 """Largest JSON file that is read where nothing else is said; parsed, it takes up to about 25 times its size."""
@@ -354,11 +355,7 @@ class FileLock:
         self.release()
 
 
-class _Dataclass(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-
-SettingsT = TypeVar("SettingsT", bound=_Dataclass)
+SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 
 
 def settings_from(cls: type[SettingsT], record: object, *, where: str) -> SettingsT:
