@@ -139,7 +139,8 @@ class Game:
             )
 
         def spots(grid_tc: FloatArray, is_spot_tc: NDArray[np.bool_]) -> Spots:
-            return Spots.collect(*np.nonzero(is_spot_tc), grid_tc[is_spot_tc], num_classes=grid_tc.shape[1])
+            frames, classes = np.nonzero(is_spot_tc)
+            return Spots.collect(frames, classes, grid_tc[is_spot_tc], num_classes=grid_tc.shape[1])
 
         return cls(spots(np.sign(target), target != 0), spots(detection, detection >= 0))
 
