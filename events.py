@@ -259,20 +259,16 @@ def parse_event(record: object, *, where: str) -> Event:
         raise InputError(f"{where}: confidence is not a number", got=repr(confidence)[:80]) from None
     if score is not None and score != score:  # NaN
         raise InputError(f"{where}: confidence is not a number", got="nan")
+    half = str(record.get("half") or str(record.get("gameTime", "1")).split("-")[0]).strip()
     return Event(
         position_ms=position_ms,
         label=label,
-        half=_half(record),
+        half=2 if half == "2" else 1,
         team=str(record.get("team", "")),
         visible=str(record.get("visibility", "visible")) != "not shown",
         confidence=score,
         player=str(record.get("player", "")),
     )
-
-
-def _half(record: Mapping[str, Any]) -> int:
-    text = str(record.get("half") or str(record.get("gameTime", "1")).split("-")[0]).strip()
-    return 2 if text == "2" else 1
 
 
 def read_labels(path: Path) -> list[Event]:

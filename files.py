@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from .errors import InputError, cure_for, refuse_differing
 
 if TYPE_CHECKING:
     import filelock
+    from _typeshed import DataclassInstance
 
 JSON_BYTES = 64 << 20
 """Largest JSON file that is read where nothing else is said; parsed, it takes up to about 25 times its size."""
@@ -91,10 +92,11 @@ def read_text(path: Path, *, max_bytes: int = 1 << 20) -> str:
     Raises:
         InputError: missing, unreadable, larger than `max_bytes`, or not UTF-8.
     """
-    return _decoded(read_bounded(path, max_bytes=max_bytes), where=str(path))
+    return decode_text(read_bounded(path, max_bytes=max_bytes), where=str(path))
 
 
-def _decoded(data: bytes, *, where: str) -> str:
+def decode_text(data: bytes, *, where: str) -> str:
+    """UTF-8 text without a mark at the front. Raises as `read_text`; errors begin with `where`."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -104,7 +106,7 @@ def _decoded(data: bytes, *, where: str) -> str:
 
 def parse_json(data: bytes, *, where: str) -> Any:
     """Parsed JSON. Raises as `read_json`; errors begin with `where`."""
-    text = _decoded(data, where=where)
+    text = decode_text(data, where=where)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -353,11 +355,7 @@ class FileLock:
         self.release()
 
 
-class _Dataclass(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-
-SettingsT = TypeVar("SettingsT", bound=_Dataclass)
+SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 
 
 def settings_from(cls: type[SettingsT], record: object, *, where: str) -> SettingsT:

@@ -14,20 +14,23 @@ from xml.etree import ElementTree
 from ..errors import InputError
 from ..eval import players
 from ..events import SOCCERNET_BALL_CLASSES, TimeGrid, parse_event
-from ..files import parse_json, read_bounded
+from ..files import decode_text, parse_json, read_bounded
 
 MAX_BYTES = 256 << 20
 _MAX_MS = 24 * 3600 * 1000
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,4}):(\d{1,2}(?:[.,]\d{1,9})?)", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(?:[.,]\d{1,9})?", re.ASCII)
 _TABLES = (".csv", ".tsv", ".txt")
-_TIME, _LABEL, _VIDEO, _TEAM = (
-    ("time", "seconds", "second", "position", "start", "timestamp", "position_ms", "ms", "milliseconds", "frame"),
-    ("label", "class", "event", "action", "name", "tag"),
-    ("video", "file", "filename", "match", "game", "path", "video_path"),
-    ("team", "side"),
-)
-"""Column names of a CSV file, in lower case."""
+_TIMES = ("time", "seconds", "second", "position", "start", "timestamp", "position_ms", "ms", "milliseconds", "frame")
+_COUNTS = ("position_ms", "ms", "milliseconds", "frame")
+"""Of these the columns of whole numbers."""
+_COLUMNS: Mapping[str, Sequence[str]] = {
+    "video": ("video", "file", "filename", "match", "game", "path", "video_path"),
+    "time": _TIMES,
+    "label": ("label", "class", "event", "action", "name", "tag"),
+    "team": ("team", "side"),
+}
+"""Column names of a CSV file, in lower case; the first that it has is read."""
 
 
 class NotAnnotations(InputError):  # noqa: N818 (an InputError by nature)
@@ -60,26 +63,24 @@ def read_annotations(path: Path) -> tuple[str, list[Annotation]]:
     suffix = path.suffix.lower()
     try:
         data = read_bounded(path, max_bytes=MAX_BYTES)
-        text = data.decode("utf-8-sig") if suffix in _TABLES else ""
+        text = decode_text(data, where=str(path)) if suffix in _TABLES else ""
         document = parse_json(data, where=str(path)) if suffix not in (*_TABLES, ".xml") else None
     except InputError as error:
         raise NotAnnotations(error.what, got=error.got, wanted=error.wanted, cure=error.cure) from None
-    except UnicodeDecodeError as error:
-        got = f"byte {error.start}: {error.reason}"
-        raise NotAnnotations(f"{path}: not UTF-8 text", got=got, cure="save it as UTF-8") from None
     if suffix == ".xml":
         return "CVAT", list(_cvat(data, path))
     if suffix in _TABLES:
         return "CSV", list(_csv(text, path))
-    for name, is_it, read in _JSON:
-        if is_it(document):
-            return name, list(read(document, path))
-    raise NotAnnotations(
-        f"{path}: annotations of a format that is not known",
-        got=f"JSON with {_keys(document)}",
-        wanted=f"CSV, CVAT for video's XML, {', '.join(name for name, *_ in _JSON)}",
-        cure="export it as CSV: a line per spot with its time in seconds (or mm:ss.cc) and its label",
-    )
+    name = _format_of(document)
+    if name is None:
+        keys = f"keys {', '.join(map(str, list(document)[:6]))}" if isinstance(document, Mapping) else ""
+        raise NotAnnotations(
+            f"{path}: annotations of a format that is not known",
+            got=f"JSON with {keys or f'a {type(document).__name__}'}",
+            wanted=f"CSV, CVAT for video's XML, {', '.join(_JSON)}",
+            cure="export it as CSV: a line per spot with its time in seconds (or mm:ss.cc) and its label",
+        )
+    return name, list(_JSON[name](document, path))
 
 
 def by_video(path: Path, annotations: Sequence[Annotation], videos: Sequence[Path]) -> list[list[Annotation]]:
@@ -118,12 +119,6 @@ def _is_about(name: str, video: Path, is_own: bool, is_ambiguous: bool) -> bool:
     return is_own or not is_ambiguous or (len(parts) > 1 and folders[1 - len(parts) :] == parts[:-1])
 
 
-def _keys(document: object) -> str:
-    if isinstance(document, Mapping):
-        return "keys " + ", ".join(map(str, list(document)[:6]))
-    return f"a {type(document).__name__}"
-
-
 def parse_time_ms(text: str) -> int | None:
     """Whole milliseconds of `83.5`, `1:23.5` or `1:01:23,5` (seconds, minutes, hours); None where it is no time."""
     text = text.strip()
@@ -144,12 +139,16 @@ def _csv(text: str, path: Path) -> Iterator[Annotation]:
     if not rows:
         return
     names = [cell.strip().lower() for cell in rows[0][1]]
-    columns = {what: _column(names, known) for what, known in _COLUMNS.items()}
+    columns = {
+        what: next((names.index(name) for name in known if name in names), None) for what, known in _COLUMNS.items()
+    }
     if columns["label"] is None or columns["time"] is None:  # no header
         times = [parse_time_ms(cell) for cell in rows[0][1][:2]]
         start = next((place for place, ms in enumerate(times) if ms is not None), None)
         if start is None or len(rows[0][1]) <= start + 1 or parse_time_ms(rows[0][1][start + 1]) is not None:
-            wanted = f"a column of {', '.join(_TIME)} and one of {', '.join(_LABEL)}; or lines such as 83.5,PASS"
+            wanted = (
+                f"a column of {', '.join(_TIMES)} and one of {', '.join(_COLUMNS['label'])}; or lines such as 83.5,PASS"
+            )
             raise NotAnnotations(f"{path}: no table of spots", got=", ".join(rows[0][1])[:80], wanted=wanted)
         columns = {"video": 0 if start else None, "time": start, "label": start + 1, "team": start + 2}
         unit = "time"
@@ -163,30 +162,36 @@ def _csv(text: str, path: Path) -> Iterator[Annotation]:
         yield _of_cells(cells, unit, where=f"{path}: line {number}")
 
 
-_COLUMNS: Mapping[str, Sequence[str]] = {"video": _VIDEO, "time": _TIME, "label": _LABEL, "team": _TEAM}
-
-
-def _column(names: Sequence[str], known: Sequence[str]) -> int | None:
-    return next((names.index(name) for name in known if name in names), None)
-
-
 def _of_cells(cells: Mapping[str, str], unit: str, *, where: str) -> Annotation:
-    is_count = unit in ("position_ms", "ms", "milliseconds", "frame")
-    ms = parse_time_ms(cells["time"]) if not is_count else None
-    count = int(cells["time"]) if is_count and cells["time"].isdigit() and len(cells["time"]) < 10 else None
-    if (ms is None and count is None) or not cells["label"]:
-        wanted = "a whole number" if is_count else "seconds or mm:ss.cc"
-        got = f"{cells['time']!r}, {cells['label']!r}"
+    time = cells["time"]
+    if unit in _COUNTS:
+        count, wanted = int(time) if time.isdigit() and len(time) < 10 else None, "a whole number"
+    else:
+        count, wanted = parse_time_ms(time), "seconds or mm:ss.cc"
+    if count is None or not cells["label"]:
+        got = f"{time!r}, {cells['label']!r}"
         raise InputError(f"{where}: no spot", got=got[:80], wanted=f"{unit} ({wanted}) and a label")
+    # our own CSV puts an apostrophe before what a spreadsheet would compute
     label = cells["label"].removeprefix("'") if cells["label"][:2] in ("'=", "'+", "'-", "'@") else cells["label"]
-    if unit == "frame":
-        return Annotation(label, cells["video"], frame=count, team=cells["team"])
-    return Annotation(label, cells["video"], ms=ms if count is None else count, team=cells["team"])
+    ms, frame = (None, count) if unit == "frame" else (count, None)
+    return Annotation(label, cells["video"], ms=ms, frame=frame, team=cells["team"])
 
 
-def _is_osl(document: object) -> bool:
-    data = document.get("data") if isinstance(document, Mapping) else None
-    return isinstance(data, list) and all(isinstance(each, Mapping) and "inputs" in each for each in data)
+def _format_of(document: object) -> str | None:
+    """Name of the format of a JSON document. SoccerNet's is asked for last: others have `annotations`, too."""
+    if isinstance(document, list):
+        is_tasks = all(isinstance(task, Mapping) and isinstance(task.get("data"), Mapping) for task in document)
+        return "Label Studio" if document and is_tasks else None
+    if not isinstance(document, Mapping):
+        return None
+    data = document.get("data")
+    if isinstance(data, list) and all(isinstance(each, Mapping) and "inputs" in each for each in data):
+        return "OSL JSON"
+    if _soccertrack_records(document) is not None:
+        return "SoccerTrack-v2 JSON"
+    if isinstance(document.get("events"), Mapping) and "keys" in document:
+        return "FOOTPASS JSON"
+    return "SoccerNet JSON" if isinstance(document.get("annotations"), list) else None
 
 
 def _osl(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
@@ -198,14 +203,6 @@ def _osl(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
             record = {**event, "position": event.get("position_ms")} if isinstance(event, Mapping) else event
             parsed = parse_event(record, where=where)
             yield Annotation(parsed.label, video, ms=parsed.position_ms, team=parsed.team)
-
-
-def _is_label_studio(document: object) -> bool:
-    return (
-        isinstance(document, list)
-        and bool(document)
-        and all(isinstance(task, Mapping) and isinstance(task.get("data"), Mapping) for task in document)
-    )
 
 
 def _label_studio(document: Sequence[Mapping[str, Any]], path: Path) -> Iterator[Annotation]:
@@ -235,10 +232,10 @@ _HALF_MS, _LATEST_MS = 45 * 60_000, 60 * 60_000
 _PERIODS = {"1": "1st_half", "2": "2nd_half"}
 
 
-def _soccertrack_records(document: object) -> list[Any] | None:
+def _soccertrack_records(document: Mapping[str, Any]) -> list[Any] | None:
     """Records of SoccerTrack-v2, which calls them `actions` in its files and `annotations` in its documentation."""
     for key in ("actions", "annotations"):
-        records = document.get(key) if isinstance(document, Mapping) else None
+        records = document.get(key)
         if isinstance(records, list) and (
             key == "actions" or any(isinstance(each, Mapping) and "player_id" in each for each in records)
         ):
@@ -246,7 +243,7 @@ def _soccertrack_records(document: object) -> list[Any] | None:
     return None
 
 
-def _soccertrack(document: object, path: Path) -> Iterator[Annotation]:
+def _soccertrack(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
     """SoccerTrack-v2's `MATCH_12_class_events.json`: of the videos `MATCH_panorama_1st_half` and `..._2nd_half`.
 
     Labels differ from SoccerNet's in case only. Positions of the second half count from its start, as documented, or
@@ -267,10 +264,6 @@ def _soccertrack(document: object, path: Path) -> Iterator[Annotation]:
         yield Annotation(label or event.label, video, ms=ms, team=event.team, player=player)
 
 
-def _is_footpass(document: object) -> bool:
-    return isinstance(document, Mapping) and isinstance(document.get("events"), Mapping) and "keys" in document
-
-
 def _footpass(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
     for half, rows in players.rows_of(document, path).items():
         for frame, side, jersey, number, _ in rows:
@@ -279,23 +272,19 @@ def _footpass(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
             yield Annotation(label, players.game_of(half), ms=ms, team=team, player=str(int(jersey)))
 
 
-def _is_soccernet(document: object) -> bool:
-    return isinstance(document, Mapping) and isinstance(document.get("annotations"), list)
-
-
 def _soccernet(document: Mapping[str, Any], path: Path) -> Iterator[Annotation]:
     for number, record in enumerate(document["annotations"]):
         event = parse_event(record, where=f"{path}: annotations[{number}]")
         yield Annotation(event.label, "", ms=event.position_ms, team=event.team, half=event.half)
 
 
-_JSON: tuple[tuple[str, Callable[[object], bool], Callable[[Any, Path], Iterator[Annotation]]], ...] = (
-    ("OSL JSON", _is_osl, _osl),
-    ("Label Studio", _is_label_studio, _label_studio),
-    ("SoccerTrack-v2 JSON", lambda document: _soccertrack_records(document) is not None, _soccertrack),
-    ("FOOTPASS JSON", _is_footpass, _footpass),
-    ("SoccerNet JSON", _is_soccernet, _soccernet),
-)
+_JSON: Mapping[str, Callable[[Any, Path], Iterator[Annotation]]] = {
+    "OSL JSON": _osl,
+    "Label Studio": _label_studio,
+    "SoccerTrack-v2 JSON": _soccertrack,
+    "FOOTPASS JSON": _footpass,
+    "SoccerNet JSON": _soccernet,
+}
 
 
 def _cvat(data: bytes, path: Path) -> Iterator[Annotation]:

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from ..cache.layout import METADATA
 from ..errors import InputError
 from ..eval.files import find_predictions
+from ..eval.players import CLASSES, FPS, SIDES, game_of, read_rows
 from ..eval.prediction_folder import RECORD
 from ..events import Event, Split, TimeGrid, read_events, read_labels
 from ..extract.video.reader import VideoInfo, probe_video
@@ -21,12 +22,16 @@ from ..files import disk_errors, write_text_atomic
 from ..workers import SILENT, MatchResult, Summary, each_match
 from .clips import AFTER_MS, BEFORE_MS, write_clips
 from .folders import is_usual_name
-from .footpass import CLASS_OF, footpass_json, second_halves
 from .games import find_labels, game_of_folder
 from .sources import find_data_set
 
 CLIPS, FOOTPASS = "clips", "footpass"
 """The formats that are no text per match: an mp4 file per spot, and one file of all matches."""
+_CLASS_OF = {
+    **{name: name for name in CLASSES},
+    **{"HIGH PASS": "PASS", "PLAYER SUCCESSFUL TACKLE": "TACKLE", "BALL PLAYER BLOCK": "BLOCK"},
+}
+"""Label -> FOOTPASS's class; spots of all other labels are left out there."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +118,14 @@ def export_all(
     started = time.perf_counter()
     games, classes, videos = _spots(source, splits)
     if format_name == FOOTPASS:
-        text = footpass_json(games, second_halves(halves) if halves else {})
+        text = _footpass(games, _second_halves(halves) if halves else {})
         with disk_errors(out):
             write_text_atomic(out / f"{FOOTPASS}.json", text)
 
     def one(game: str) -> MatchResult:
         if format_name == FOOTPASS:
             name = f"{FOOTPASS}.json"
-            num_spots = sum(event.label in CLASS_OF for event in games[game])
+            num_spots = sum(event.label in _CLASS_OF for event in games[game])
             return MatchResult(match_id=game, status="written", columns={"spots": num_spots, "file": name})
         video = videos.get(game)
         labels = Labels.of(game, games[game], classes, video=video, info=probe_video(video) if video else None)
@@ -263,6 +268,55 @@ def _ffmetadata(labels: Labels) -> str:
         end = max(stop, event.position_ms + 1)
         lines += ["[CHAPTER]", "TIMEBASE=1/1000", f"START={event.position_ms}", f"END={end}", f"title={name}"]
     return "\n".join(lines) + "\n"
+
+
+def _second_halves(path: Path) -> dict[str, int]:
+    """Game -> first frame of its second half, from a file of the same games in this format."""
+    halves = read_rows(path)
+    return {game_of(half): int(min(rows)[0]) for half, rows in halves.items() if half.endswith("_H2") and rows}
+
+
+def _footpass(games: Mapping[str, Sequence[Event]], first_frames: Mapping[str, int]) -> str:
+    """Spots of games as one document, in time order.
+
+    Args:
+        games: id, whose last part is FOOTPASS's name such as `game_18` -> its spots, all on the clock of one video.
+        first_frames: game -> first frame of its second half.
+
+    Raises:
+        InputError: a game whose second half is not known, or a spot that names no side.
+    """
+    found: dict[str, list[list[int | float]]] = {}
+    for game, events in games.items():
+        name = game.rsplit("/", 1)[-1]
+        if name not in first_frames:
+            raise InputError(
+                f"{game}: nobody says where its second half begins",
+                got=", ".join(list(first_frames)[:3]) or "no games",
+                wanted="a file of the same games",
+                cure="--halves playbyplay_TAAD_val.json, or another file of FOOTPASS that holds them",
+            )
+        halves: tuple[list[list[int | float]], list[list[int | float]]] = [], []
+        for event in sorted(events, key=lambda event: event.position_ms):
+            if event.label in _CLASS_OF:
+                cells = _cells(event, game)
+                halves[cells[0] >= first_frames[name]].append(cells)
+        found |= {f"{name}_H{number}": rows for number, rows in enumerate(halves, 1)}
+    return json.dumps({"keys": list(found), "events": found}) + "\n"
+
+
+def _cells(event: Event, game: str) -> list[int | float]:
+    """Frame, team, jersey (0 where nobody knows it), class, and for a prediction its confidence."""
+    if event.team not in SIDES:
+        raise InputError(
+            f"{game}: a spot names no side",
+            got=event.team or "no team",
+            wanted=" or ".join(SIDES),
+            cure="predict with a run of bas train-head --classes-by team, whose labels name left and right",
+        )
+    jersey = int(event.player) if event.player.isdecimal() and len(event.player) < 4 else 0
+    frame, number = TimeGrid(FPS).frame(event.position_ms), CLASSES.index(_CLASS_OF[event.label]) + 1
+    return [frame, SIDES.index(event.team), jersey, number, *([] if event.confidence is None else [event.confidence])]
 
 
 def _clock(ms: int, point: str) -> str:

@@ -104,7 +104,10 @@ def _visit(
     try:
         status = path.stat()
         with os.scandir(path) as scan:
-            entries = sorted((entry for entry in scan if _is_wanted(entry.name)), key=lambda entry: entry.name)
+            entries = sorted(
+                (entry for entry in scan if not entry.name.startswith(".") and entry.name != "__MACOSX"),
+                key=lambda entry: entry.name,
+            )
     except OSError as reason:
         yield error(where, f"folder cannot be read ({reason.strerror})", "check its permissions")
         return
@@ -115,35 +118,25 @@ def _visit(
     files = [entry.name for entry in entries if entry.is_file()]
     videos = tuple(name for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
     zips = tuple(name for name in files if name.lower().endswith(".zip"))
-    unread = tuple(name for name in files if Path(name).suffix.lower() in _TABLE_SUFFIXES and not _is_known(name))
+    tables = [name for name in files if Path(name).suffix.lower() in _TABLE_SUFFIXES and name not in _KNOWN_TABLES]
+    unread = tuple(name for name in tables if not name.endswith((f".{LABELS_NAME}", ".journal.jsonl")))
     if videos or zips or unread or any(name in files for name in (LABELS_NAME, *holding)):
         yield Folder(path, parts, videos, LABELS_NAME in files, zips, unread)
-    yield from (error(where, f"{name!r}: {problem[0]}", problem[1]) for name, problem in _bad_names(entries))
+    for entry in entries:
+        is_read = Path(entry.name).suffix.lower() in VIDEO_SUFFIXES or entry.name == LABELS_NAME
+        if entry.is_dir() and not _is_storable(entry.name):
+            cure = "rename it, in UTF-8, without control characters"
+            yield error(where, f"{entry.name!r}: folder name is not text, left out", cure)
+        if is_read and entry.is_symlink() and not Path(entry.path).exists():
+            cure = "fetch the file, or repair the link"
+            yield error(where, f"{entry.name!r}: a link to a file that does not exist", cure)
     for entry in entries:
         if entry.is_dir() and _is_storable(entry.name):
             yield from _visit(path / entry.name, (*parts, entry.name), inside | {key}, holding)
 
 
-def _is_known(name: str) -> bool:
-    """Whether a table is one that bas reads or has written."""
-    return name in _KNOWN_TABLES or name.endswith((f".{LABELS_NAME}", ".journal.jsonl"))
-
-
-def _is_wanted(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
-
-
 def _is_storable(name: str) -> bool:
     return all(unicodedata.category(character) not in ("Cc", "Cs") for character in name)
-
-
-def _bad_names(entries: Sequence["os.DirEntry[str]"]) -> Iterator[tuple[str, tuple[str, str]]]:
-    for entry in entries:
-        if entry.is_dir() and not _is_storable(entry.name):
-            yield entry.name, ("folder name is not text, left out", "rename it, in UTF-8, without control characters")
-        is_ours = Path(entry.name).suffix.lower() in VIDEO_SUFFIXES or entry.name == LABELS_NAME
-        if is_ours and entry.is_symlink() and not Path(entry.path).exists():
-            yield entry.name, ("a link to a file that does not exist", "fetch the file, or repair the link")
 
 
 def game_id(root: Path, parts: Sequence[str]) -> str:

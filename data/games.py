@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from ..cache.layout import METADATA
@@ -73,9 +73,13 @@ def find_games(sources: Sequence[Path], *, with_labels: bool = False) -> list[So
         problems |= of_videos
         parts += [VideoPart(each.id, each.half, each.split, each, data_set) for each in data_set.matches]
     parts.sort(key=lambda part: part.id)
-    _require_once(parts)
+    for part, following in pairwise(sorted(parts, key=lambda part: part.id.casefold())):
+        if part.id.casefold() == following.id.casefold():
+            raise InputError("the same match in two sources", got=following.id, cure="give one of them")
     games = []
-    for shared_id, of_game in groupby(parts, key=_game_id):
+    for shared_id, of_game in groupby(
+        parts, key=lambda part: part.id.rsplit("/", 1)[0] if part.half is not None else part.id
+    ):
         members = tuple(of_game)
         known = [
             problems[name] for name in dict.fromkeys([shared_id, *(part.id for part in members)]) if name in problems
@@ -97,11 +101,12 @@ def choose_games(
     Raises:
         InputError: none is left, or a name that fits no game or several.
     """
-    left = [
-        game
-        for game in games
-        if not splits or any(part.split in splits or _is_unreadable(game, part) for part in game.parts)
-    ]
+
+    def is_asked_for(game: SourceGame, part: Part) -> bool:
+        # nobody knows the split of a stored match that cannot be read: it fails, rather than be passed over in silence
+        return part.split in splits or (bool(game.problem) and isinstance(part, StoredPart))
+
+    left = [game for game in games if not splits or any(is_asked_for(game, part) for part in game.parts)]
     if not left:
         found = sorted({part.split or "no split" for game in games for part in game.parts})
         raise InputError(
@@ -119,11 +124,6 @@ def choose_games(
             )
         chosen[hits[0].id] = hits[0]
     return list(chosen.values()) or left
-
-
-def _is_unreadable(game: SourceGame, part: Part) -> bool:
-    """Whether nobody knows the part's split: the game is predicted, and fails, rather than passed over in silence."""
-    return bool(game.problem) and isinstance(part, StoredPart)
 
 
 def _stored(store: FeatureStore, problems: dict[str, str]) -> Iterator[StoredPart]:
@@ -151,18 +151,6 @@ def _usable(data_set: DataSet) -> tuple[DataSet, dict[str, str]]:
         before = f"{problems[finding.where]}\n" if finding.where in problems else f"{finding.where}: "
         problems[finding.where] = before + text
     return data_set, problems
-
-
-def _game_id(part: Part) -> str:
-    return part.id.rsplit("/", 1)[0] if part.half is not None else part.id
-
-
-def _require_once(parts: Sequence[Part]) -> None:
-    seen: dict[str, str] = {}
-    for part in parts:
-        first = seen.setdefault(part.id.casefold(), part.id)
-        if first is not part.id:
-            raise InputError("the same match in two sources", got=part.id, cure="give one of them")
 
 
 @dataclass(frozen=True)
@@ -208,7 +196,14 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
     else:
         data_set = find_data_set(source)
         wanted = [match for match in data_set.matches if not splits or match.split in splits]
-        files = {match.game: _readable(match, data_set) for match in wanted if match.labels is not None}
+        files = {
+            # events where another program wrote them in a format of its own
+            match.game: match.labels
+            if match.labels.name.endswith(LABELS_NAME)
+            else data_set.label_files[match.game].events
+            for match in wanted
+            if match.labels is not None
+        }
         names = [(str(each.video), each.game) for each in data_set.matches if each.video and each.half is None]
         classes, findings = data_set.classes, list(data_set.findings)
         is_listed = all(path.is_file() for path in data_set.class_files)
@@ -223,12 +218,6 @@ def find_labels(source: Path, *, splits: Sequence[str] = ()) -> LabelSet:
         classes, about_classes = own, _averaged(classes, own)
         texts += about_classes
     return LabelSet(files, classes, texts, _by_stem(names))
-
-
-def _readable(match: Match, data_set: DataSet) -> Path | tuple[Event, ...]:
-    """A match's label file, or its events where another program wrote them in a format of its own."""
-    assert match.labels is not None
-    return match.labels if match.labels.name.endswith(LABELS_NAME) else data_set.label_files[match.game].events
 
 
 def _averaged(classes: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:

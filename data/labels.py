@@ -97,25 +97,16 @@ def read_label_file(path: Path, *, game: str) -> LabelFile:
     if (num_more := len(findings) - _MAX_RECORD_FINDINGS) > 0:
         findings[_MAX_RECORD_FINDINGS:] = [error(game, f"{path.name}: {num_more} more records that cannot be used")]
     events.sort(key=lambda event: (event.half, event.position_ms))
-    findings += _identical(events, game=game) + _wrong_url(document.get("UrlLocal"), game=game)
-    return LabelFile(tuple(events), tuple(findings), first)
-
-
-def _identical(events: list[Event], *, game: str) -> list[Finding]:
+    by_key = {(event.half, event.position_ms, event.label): event for event in events}
     counts = Counter((event.half, event.position_ms, event.label) for event in events)
-    seen = {(event.half, event.position_ms, event.label): event for event in events}
-    repeated = [seen[key] for key, count in counts.items() if count > 1]
-    if not repeated:
-        return []
-    message = f"{len(repeated)} event(s) more than once (first: {event_time(repeated[0])})"
-    return [error(game, message, "keep one of each: the metric counts a class once per frame")]
-
-
-def _wrong_url(url: object, *, game: str) -> list[Finding]:
-    stated = str(url or "").replace("\\", "/").strip("/")
-    if not stated or f"/{stated}".endswith(f"/{game}") or f"/{game}".endswith(f"/{stated}"):
-        return []
-    return [note(game, f"UrlLocal names another match ({stated})", "make sure that the labels are of this match")]
+    if repeated := [by_key[key] for key, count in counts.items() if count > 1]:
+        message = f"{len(repeated)} event(s) more than once (first: {event_time(repeated[0])})"
+        findings.append(error(game, message, "keep one of each: the metric counts a class once per frame"))
+    url = str(document.get("UrlLocal") or "").replace("\\", "/").strip("/")
+    if url and not f"/{url}".endswith(f"/{game}") and not f"/{game}".endswith(f"/{url}"):
+        message = f"UrlLocal names another match ({url})"
+        findings.append(note(game, message, "make sure that the labels are of this match"))
+    return LabelFile(tuple(events), tuple(findings), first)
 
 
 SPLITS_NAME = "splits.json"
@@ -152,7 +143,10 @@ def assign_splits(
         official = _OFFICIAL_SPLITS.get(match.game.rsplit("/", 1)[-1])
         stated = match.folders | by_file
         if len(stated) > 1:
-            findings.append(_conflict(match, by_file))
+            said = [f"folder: {split}" for split in sorted(match.folders)]
+            said += [f"{SPLITS_NAME}: {split}" for split in sorted(by_file)]
+            message = f"more than one split ({', '.join(said)})"
+            findings.append(error(match.id, message, "make them agree: one split per match"))
         elif official and stated and official not in stated:
             findings.append(note(match.id, f"used as {min(stated)}; SoccerNet has it in {official}"))
         splits[match.id] = min(match.folders or by_file, default=official or fallback)
@@ -161,12 +155,6 @@ def assign_splits(
         message = f"{len(undecided)} of {len(matches)} match(es) in no split (first: {undecided[0]})"
         findings.append(note(ROOT_PLACE, message, "folders train/ valid/ test/, or a splits.json at the root"))
     return splits, list(dict.fromkeys(findings))
-
-
-def _conflict(match: SplitSources, by_file: frozenset[Split]) -> Finding:
-    said = [f"folder: {split}" for split in sorted(match.folders)]
-    said += [f"{SPLITS_NAME}: {split}" for split in sorted(by_file)]
-    return error(match.id, f"more than one split ({', '.join(said)})", "make them agree: one split per match")
 
 
 def _unknown_matches(listed: Mapping[str, frozenset[Split]], matches: Sequence[SplitSources]) -> list[Finding]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ..errors import InputError
 from ..events import SOCCERNET_BALL_SPLITS, Event, Split, split_named
-from .annotations import Annotation, NotAnnotations, by_video, read_annotations
+from .annotations import NotAnnotations, by_video, read_annotations
 from .folders import (
     LABELS_NAME,
     PREFERRED_HEIGHT,
@@ -169,22 +169,16 @@ def annotate(found: Sequence[tuple[Match, F]], tables: Sequence[Path]) -> tuple[
                 cure = "keep the right one" if match.labels else "keep one of them"
                 findings.append(make(match.game, f"two files hold its spots ({first.name} and {path.name})", cure))
                 continue
-            files[match.game], sources[match.game] = _label_file(own, path), path
+            events = [Event(e.ms or 0, e.label, half=e.half, team=e.team, player=e.player) for e in own]
+            events.sort(key=lambda event: (event.half, event.position_ms))
+            files[match.game] = LabelFile(tuple(events), (), {event.label: path.name for event in events})
+            sources[match.game] = path
             if split := split_named(path.stem):
                 splits[match.game] = split
         if not any(of_videos):
             unread.append(path)
     with_labels = [(replace(match, labels=sources.get(match.game, match.labels)), rest) for match, rest in found]
     return with_labels, AnnotationFiles(files, splits, tuple(findings), tuple(unread))
-
-
-def _label_file(annotations: Sequence[Annotation], path: Path) -> LabelFile:
-    """Spots of one match as events."""
-    events = [
-        Event(each.ms or 0, each.label, half=each.half, team=each.team, player=each.player) for each in annotations
-    ]
-    ordered = sorted(events, key=lambda event: (event.half, event.position_ms))
-    return LabelFile(tuple(ordered), (), {event.label: path.name for event in events})
 
 
 def find_data_set(root: Path, *, with_labels: bool = True) -> DataSet:
@@ -240,11 +234,11 @@ def find_folders(
     if splits_file is not None and not splits_file.is_file():
         raise InputError(f"{splits_file}: no such file", wanted="a splits.json")
     folders, findings = walk(root, holding=holding)
-    found = [
-        (Match(game_id(root, folder.parts), None, _first_file(folder.path, label_names), None, None), folder)
-        for folder in folders
-        if any((folder.path / name).is_file() for name in holding)
-    ]
+    found = []
+    for folder in folders:
+        if any((folder.path / name).is_file() for name in holding):
+            labels = next((folder.path / name for name in label_names if (folder.path / name).is_file()), None)
+            found.append((Match(game_id(root, folder.parts), None, labels, None, None), folder))
     if not found:
         raise InputError(
             f"{root}: nothing to import", got=f"no {' or '.join(sorted(holding))}", wanted="a folder of them per match"
@@ -254,17 +248,13 @@ def find_folders(
     return data_set, {match.id: folder.path for match, folder in found}
 
 
-def _first_file(folder: Path, names: Collection[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
 def _described(
     root: Path,
     found: Sequence[tuple[Match, Folder]],
     findings: Sequence[Finding],
     *,
     splits_file: Path | None = None,
-    annotated: "AnnotationFiles" = NO_ANNOTATIONS,
+    annotated: AnnotationFiles = NO_ANNOTATIONS,
 ) -> DataSet:
     """Matches with their splits, labels and classes; `findings` are put before those made here."""
     matches, about_splits = _with_splits(found, root=root, splits_file=splits_file, stated=annotated.splits)

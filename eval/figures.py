@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from .metric import DELTAS_SECONDS, NUM_THRESHOLDS, MetricSettings, count, match, threshold_bins
+from .metric import NUM_THRESHOLDS, MetricSettings, count, match, threshold_bins
 from .mistakes import Matched, Mistake, Outcomes, confusion, find_outcomes, match_game, worst
 from .report import EvalSettings, Metric, Report, evaluate
 from .spots import FloatArray, Game, IntArray
@@ -71,18 +71,8 @@ def _reaching(by_highest_h: FloatArray) -> IntArray:
     return by_highest_h[::-1].cumsum()[::-1].astype(np.int64)
 
 
-@dataclass(frozen=True)
-class Lateness:
-    """How many cells after its event the prediction comes that was matched to it."""
-
-    sure: IntArray
-    """(C, L) pairs whose prediction reaches the class's threshold, by distance -W ... W."""
-    other: IntArray
-    """(C, L) the other pairs."""
-
-
-def lateness(games: Sequence[Game], half_width_frames: int, thresholds: Sequence[int]) -> Lateness:
-    """Distances of matched pairs.
+def lateness(games: Sequence[Game], half_width_frames: int, thresholds: Sequence[int]) -> IntArray:
+    """(2, C, L) matched pairs by how many cells, -W to W, the prediction comes after its event: sure ones, and others.
 
     Args:
         games: with the same classes.
@@ -100,7 +90,7 @@ def lateness(games: Sequence[Game], half_width_frames: int, thresholds: Sequence
             is_sure = threshold_bins(scores[pairs]) >= threshold
             for part, chosen in enumerate((late[is_sure], late[~is_sure])):
                 found[part, c] += np.bincount(chosen, minlength=num_distances)
-    return Lateness(found[0], found[1])
+    return found
 
 
 METRIC: Metric = "at1"
@@ -125,7 +115,8 @@ class Figures:
 
     Below it predictions count for table and curves only.
     """
-    lateness: Lateness
+    lateness: IntArray
+    """(2, C, L), see `lateness`."""
     matched: tuple[Matched, ...]
     """(G,)"""
     outcomes: tuple[Outcomes, ...]
@@ -136,18 +127,10 @@ class Figures:
     """The worst of each kind."""
 
 
-@dataclass(frozen=True)
-class Tolerances:
-    """In cells of the metric's grid, either way."""
-
-    half_width_frames: int
-    wide_frames: int
-
-    @classmethod
-    def at(cls, fps: Fraction) -> "Tolerances":
-        """As the official metric rounds them."""
-        hit, wide = (int(Fraction(DELTAS_SECONDS[name][0]) * fps / 2) for name in (METRIC, WIDE_METRIC))
-        return cls(hit, wide)
+def tolerances_frames(fps: Fraction) -> tuple[int, int]:
+    """Cells either way within which a prediction hits, and within which it is badly timed; rounded as in the metric."""
+    hit, wide = (MetricSettings.named(name, fps=fps).half_widths_frames[0] for name in (METRIC, WIDE_METRIC))
+    return hit, wide
 
 
 def figures(
@@ -165,18 +148,17 @@ def figures(
         InputError: no game, or games with another number of classes.
     """
     report = evaluate(games, classes, settings, warnings=warnings)
-    by_class, reach = curves(games, settings.official), Tolerances.at(settings.fps)
+    by_class, (hit_frames, wide_frames) = curves(games, settings.official), tolerances_frames(settings.fps)
     thresholds = best_thresholds(by_class)
-    matched = [match_game(game, reach.half_width_frames) for game in games]
+    matched = [match_game(game, hit_frames) for game in games]
     outcomes = [
-        find_outcomes(game, thresholds, half_width_frames=reach.half_width_frames, wide_frames=reach.wide_frames)
-        for game in matched
+        find_outcomes(game, thresholds, half_width_frames=hit_frames, wide_frames=wide_frames) for game in matched
     ]
     return Figures(
         report=report,
         curves=by_class,
         thresholds=thresholds,
-        lateness=lateness(games, reach.half_width_frames, thresholds),
+        lateness=lateness(games, hit_frames, thresholds),
         matched=tuple(matched),
         outcomes=tuple(outcomes),
         confusion=confusion(matched, outcomes, len(classes)),

@@ -251,28 +251,22 @@ def games_of(
         to_frame: how milliseconds become cells.
     """
     index = {label: position for position, label in enumerate(classes)}
-    games = []
-    for half in (1, 2):
-        parts = [
-            [event for event in both if event.half == half and event.label in index] for both in (events, predictions)
-        ]
-        if half == 1 or any(parts):
-            game, spot_times = _game(parts[0], parts[1], index, lambda event: to_frame(event.position_ms, fps))
-            games.append((half, game, spot_times))
-    return games
 
-
-def _game(
-    events: Sequence[Event], predictions: Sequence[Event], index: Mapping[str, int], frame: Callable[[Event], int]
-) -> tuple[Game, SpotTimes]:
     def spots(of: Sequence[Event], values: Sequence[float]) -> Spots:
-        return Spots.collect(
-            [frame(event) for event in of], [index[event.label] for event in of], values, num_classes=len(index)
-        )
+        frames = [to_frame(event.position_ms, fps) for event in of]
+        return Spots.collect(frames, [index[event.label] for event in of], values, num_classes=len(index))
 
-    def times_ms(of: Sequence[Event]) -> IntArray:
+    def times_ms(of: Sequence[Event]) -> IntArray:  # as values, so that they are sorted and overwritten as the spots
         return spots(of, [event.position_ms for event in of]).values.astype(np.int64)
 
-    found = spots(predictions, [1.0 if event.confidence is None else event.confidence for event in predictions])
-    game = Game(spots(events, [1.0 if event.visible else -1.0 for event in events]), found)
-    return game, SpotTimes(times_ms(events), times_ms(predictions)[found.values >= 0])
+    games = []
+    for half in (1, 2):
+        true, made = (
+            [event for event in both if event.half == half and event.label in index] for both in (events, predictions)
+        )
+        if half == 1 or true or made:
+            found = spots(made, [1.0 if event.confidence is None else event.confidence for event in made])
+            game = Game(spots(true, [1.0 if event.visible else -1.0 for event in true]), found)
+            # `Game` has left out what has no score: so do the times
+            games.append((half, game, SpotTimes(times_ms(true), times_ms(made)[found.values >= 0])))
+    return games

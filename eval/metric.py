@@ -27,13 +27,9 @@ UNSHOWN_FACTOR = 17 / 13
 13 of its 17 classes). It means nothing for other class lists and is kept for equality; classes are not scaled."""
 
 DELTAS_SECONDS: dict[str, tuple[int, ...]] = {
-    "at1": (1,),
-    "at2": (2,),
-    "at3": (3,),
-    "at4": (4,),
-    "at5": (5,),
-    "tight": (1, 2, 3, 4, 5),
-    "loose": (5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60),
+    **{f"at{seconds}": (seconds,) for seconds in range(1, 6)},
+    "tight": tuple(range(1, 6)),
+    "loose": tuple(range(5, 61, 5)),
     "team": (1,),
 }
 """Official metrics by name; a delta is a full width: "at 1" is half a second either way."""

@@ -201,13 +201,13 @@ def choose_peaks(
             result = average_map(games, at1)
             tried[settings] = PeakTrial(settings, float(result.per_class[:num_headline].mean()), result.mean)
     table = tuple(tried[settings] for settings in candidates)
-    return PeakChoice(min(table, key=_worse_or_less_simple).settings, table)
 
+    def worse_or_less_simple(row: PeakTrial) -> tuple[float, int, float, int]:
+        kind = get_args(Suppression).index(row.settings.kind)
+        # rounded: sums in another order, as another numpy makes them, choose the same
+        return -round(row.headline, 12), kind, row.settings.sigma_frames, row.settings.window_frames
 
-def _worse_or_less_simple(row: PeakTrial) -> tuple[float, int, float, int]:
-    settings = row.settings
-    kind = get_args(Suppression).index(settings.kind)
-    return -round(row.headline, 12), kind, settings.sigma_frames, settings.window_frames
+    return PeakChoice(min(table, key=worse_or_less_simple).settings, table)
 
 
 def smooth(scores_tk: ArrayLike, sigma_frames: float) -> Rows:
@@ -235,7 +235,7 @@ def smooth(scores_tk: ArrayLike, sigma_frames: float) -> Rows:
 
 
 def _spots_of_rows(rows_kt: Rows, settings: PeakSettings) -> Spots:
-    parts = [_PICKERS[settings.kind](row.astype(np.float64), settings) for row in rows_kt]
+    parts = [_pick(row.astype(np.float64), settings) for row in rows_kt]
     starts = np.cumsum([0, *(len(frames) for frames, _ in parts)])
     return Spots(
         np.concatenate([np.zeros(0, dtype=np.int64), *(frames for frames, _ in parts)]),
@@ -244,33 +244,21 @@ def _spots_of_rows(rows_kt: Rows, settings: PeakSettings) -> Spots:
     )
 
 
-def _pick_hard(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
-    return _keep_highest(*_maxima(row_t, settings), settings.window_frames, settings.window_frames)
-
-
-def _pick_seed(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
-    stride = settings.stride_frames
-    frames = np.arange(0, len(row_t), stride)
-    frames = frames[row_t[frames] >= settings.threshold]
-    return _keep_highest(frames, row_t[frames], _SEED_BEFORE_STEPS * stride, _SEED_AFTER_STEPS * stride)
-
-
-def _pick_soft(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
-    frames, values = _maxima(row_t, settings)
-    values = _decay(frames, values, settings)
-    return frames[values > 0], values[values > 0]
-
-
-_PICKERS = {"hard": _pick_hard, "seed": _pick_seed, "soft": _pick_soft}
-
-
-def _maxima(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
-    """Local maxima of at least the threshold: frames (N,) and values (N,)."""
+def _pick(row_t: FloatArray, settings: PeakSettings) -> tuple[IntArray, FloatArray]:
+    """Frames (N,) and values (N,) of the spots of one class."""
+    if settings.kind == "seed":
+        stride = settings.stride_frames
+        frames = np.arange(0, len(row_t), stride)
+        frames = frames[row_t[frames] >= settings.threshold]
+        return _keep_highest(frames, row_t[frames], _SEED_BEFORE_STEPS * stride, _SEED_AFTER_STEPS * stride)
     from scipy.signal import find_peaks  # type: ignore[import-untyped]  # 0.3 s
 
     padded = np.pad(row_t, 1, constant_values=-np.inf)  # so that the ends of the match may be maxima
     frames = find_peaks(padded, height=settings.threshold)[0] - 1
-    return frames, row_t[frames]
+    if settings.kind == "hard":
+        return _keep_highest(frames, row_t[frames], settings.window_frames, settings.window_frames)
+    values = _decay(frames, row_t[frames], settings)
+    return frames[values > 0], values[values > 0]
 
 
 def _keep_highest(

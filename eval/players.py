@@ -24,8 +24,6 @@ FPS = Fraction(25)
 """Of the frames, which count on through both halves of a game's one video."""
 TOLERANCE_FRAMES, THRESHOLD = 12, 0.15
 _MAX_BYTES = 256 << 20
-_Player = tuple[int, int, int]
-"""Team (0 plays from left to right), jersey, class."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ Row = tuple[float, float, float, float, float]
 
 def _matched(events: Sequence[Row], predictions: Sequence[Row]) -> list[int]:
     """Class of every prediction that takes an event."""
-    free: dict[_Player, list[int]] = defaultdict(list)
+    free: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for frame, team, jersey, c, _ in events:
         free[int(team), int(jersey), int(c)].append(int(frame))
     for frames in free.values():

@@ -137,13 +137,12 @@ class Game:
                 got=f"{target.shape} and {detection.shape}",
                 wanted="(frames, classes) both",
             )
-        return cls(_of_grid(np.sign(target), target != 0), _of_grid(detection, detection >= 0))
 
+        def spots(grid_tc: FloatArray, is_spot_tc: NDArray[np.bool_]) -> Spots:
+            frames, classes = np.nonzero(is_spot_tc)
+            return Spots.collect(frames, classes, grid_tc[is_spot_tc], num_classes=grid_tc.shape[1])
 
-def _of_grid(grid_tc: FloatArray, is_spot_tc: NDArray[np.bool_]) -> Spots:
-    is_spot_ct = np.ascontiguousarray(is_spot_tc.T)
-    starts = np.concatenate([[0], np.cumsum(np.count_nonzero(is_spot_ct, axis=1))])
-    return Spots(np.nonzero(is_spot_ct)[1], np.ascontiguousarray(grid_tc.T)[is_spot_ct], starts)
+        return cls(spots(np.sign(target), target != 0), spots(detection, detection >= 0))
 
 
 def check_same_classes(games: Sequence[Game]) -> int:

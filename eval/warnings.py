@@ -57,17 +57,13 @@ def game_warnings(games: Sequence[Game], classes: Sequence[str], fps: Fraction, 
         is_official: whether the metric has thresholds, and counts a class without events as 0.
     """
     warnings = []
-    events = sum(game.events.counts for game in games)
-    predictions = sum(game.predictions.counts for game in games)
-    without = [label for label, number in zip(classes, np.atleast_1d(events), strict=True) if not number]
+    events = np.sum([game.events.counts for game in games], axis=0)
+    predictions = np.sum([game.predictions.counts for game in games], axis=0)
+    without = [label for label, number in zip(classes, events, strict=True) if not number]
     if without:
         means = "counted as 0 in the mean" if is_official else "left out of the mean"
         warnings.append(f"no event of {', '.join(without)}: {means}")
-    silent = [
-        label
-        for label, number, made in zip(classes, np.atleast_1d(events), np.atleast_1d(predictions), strict=True)
-        if number and not made
-    ]
+    silent = [label for label, number, made in zip(classes, events, predictions, strict=True) if number and not made]
     if silent:
         warnings.append(f"no prediction of {', '.join(silent)}")
     if fps <= _LOW_FPS:

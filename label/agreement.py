@@ -1,5 +1,6 @@
 """How far two people agree on a stretch that both have marked: Cohen's kappa and the difference in time."""
 
+import glob
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import combinations
@@ -25,7 +26,7 @@ def agreements(path: Path, document: Document, *, half: int) -> list[dict[str, A
     """
     shared = path.name.partition("Labels-ball")[0] + "Labels-ball"
     people = {_name(path, shared): (document.of_kind("spot", half=half), document.of_kind("stretch", half=half))}
-    for other in sorted(path.parent.glob(f"{_escaped(shared)}*.json")):
+    for other in sorted(path.parent.glob(f"{glob.escape(shared)}*.json")):
         if other == path or not journal_of(other).exists():
             continue
         items = [item for item in read_journal(other).values() if item["half"] == half]
@@ -47,11 +48,15 @@ def agreement(
     """
     from sklearn.metrics import cohen_kappa_score
 
-    common = _common(stretches_a, stretches_b)
+    both = [(max(x, u), min(y, v)) for x, y in _merged(stretches_a) for u, v in _merged(stretches_b)]
+    common = [(start, stop) for start, stop in both if start < stop]
     if not common:
         return None
     marks_a, marks_b = (
-        sorted(_mark(item) for item in spots if _inside(item["ms"], common)) for spots in (spots_a, spots_b)
+        sorted(
+            (item["ms"], item["label"]) for item in spots if any(start <= item["ms"] < stop for start, stop in common)
+        )
+        for spots in (spots_a, spots_b)
     )
     pairs = _pairs(marks_a, marks_b)
     taken_a, taken_b = {a for a, _ in pairs}, {b for _, b in pairs}
@@ -86,22 +91,8 @@ def _pairs(marks_a: Sequence[tuple[int, str]], marks_b: Sequence[tuple[int, str]
     return pairs
 
 
-def _mark(item: Item) -> tuple[int, str]:
-    return item["ms"], item["label"]
-
-
-def _inside(ms: int, stretches: Sequence[tuple[int, int]]) -> bool:
-    return any(start <= ms < stop for start, stop in stretches)
-
-
-def _common(stretches_a: Sequence[Item], stretches_b: Sequence[Item]) -> list[tuple[int, int]]:
-    """Time that is in a stretch of both, without overlaps."""
-    a, b = _merged(stretches_a), _merged(stretches_b)
-    found = [(max(x, u), min(y, v)) for x, y in a for u, v in b]
-    return sorted((start, stop) for start, stop in found if start < stop)
-
-
 def _merged(stretches: Sequence[Item]) -> list[tuple[int, int]]:
+    """Time that is in any of them, without overlaps."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted((item["from_ms"], item["to_ms"]) for item in stretches):
         if merged and start <= merged[-1][1]:
@@ -114,7 +105,3 @@ def _merged(stretches: Sequence[Item]) -> list[tuple[int, int]]:
 def _name(path: Path, shared: str) -> str:
     """Who labelled into a file: `anna` of `Labels-ball.anna.json`."""
     return path.name.removeprefix(shared).removesuffix(".json").strip(".") or path.name
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

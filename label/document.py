@@ -294,10 +294,11 @@ class Document:
             for key in gone.elements()
             for identity in held.pop(key, [])[:1]
         ]
-        for number in _places(after, come):
-            if after[number] in held:  # marked here as well
+        for number, (key, event, record) in enumerate(zip(after, theirs, records, strict=True)):
+            is_new = come[key] > 0
+            come[key] -= is_new
+            if not is_new or key in held:  # marked here as well
                 continue
-            event, record = theirs[number], records[number]
             by = str(record.get("by", FROM_FILE))
             item = {"kind": "spot", "ms": event.position_ms, "label": event.label, "half": event.half}
             at = str(record.get("at", "")) or _now()
@@ -432,7 +433,9 @@ def checked_item(record: object) -> Item:
     for name, of_type in _FIELDS[str(kind)].items():
         value = record.get(name)
         if not (is_class_name(value) if of_type is str else type(value) is int and 0 <= value < _MAX_MS):
-            raise InputError(f"{name} of a {kind} is not usable", got=repr(value)[:80], wanted=_wanted(of_type))
+            text = f"printable text of at most {_MAX_NAME} letters"
+            wanted = text if of_type is str else "whole milliseconds, less than a day"
+            raise InputError(f"{name} of a {kind} is not usable", got=repr(value)[:80], wanted=wanted)
         item[name] = value
     if kind == "stretch" and item["from_ms"] >= item["to_ms"]:
         raise InputError("stretch is not usable", got=f"{item['from_ms']} to {item['to_ms']} ms", wanted="some time")
@@ -442,10 +445,6 @@ def checked_item(record: object) -> Item:
 def is_class_name(name: object) -> bool:
     """Whether a name can be a class: short, printable, no blanks around it."""
     return isinstance(name, str) and 0 < len(name) <= _MAX_NAME and name.isprintable() and name == name.strip()
-
-
-def _wanted(of_type: type) -> str:
-    return "whole milliseconds, less than a day" if of_type is int else f"printable text of at most {_MAX_NAME} letters"
 
 
 def _essence(item: Item | None) -> tuple[object, ...] | None:
@@ -474,16 +473,6 @@ def _key(item: Item) -> _Key:
 
 def _event_key(event: Event) -> _Key:
     return event.half, event.position_ms, event.label
-
-
-def _places(of: Sequence[_Key], wanted: Counter[_Key]) -> list[int]:
-    """Places in `of` of these entries, each once."""
-    left, places = wanted.copy(), []
-    for number, key in enumerate(of):
-        if left[key] > 0:
-            left[key] -= 1
-            places.append(number)
-    return places
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

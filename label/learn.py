@@ -159,14 +159,10 @@ def learning_curve(task: LearnTask, tell: Tell) -> list[CurvePoint]:
     for number, share in enumerate(_SHARES):
         values, counts = [], []
         for fold, left_out in enumerate(folds):
-            tell(
-                (
-                    "done",
-                    ((number * _FOLDS + fold) / (_FOLDS * len(_SHARES)), f"{share:.0%} of the labels, part {fold + 1}"),
-                )
-            )
+            done = (number * _FOLDS + fold) / (_FOLDS * len(_SHARES))
+            tell(("done", (done, f"{share:.0%} of the labels, part {fold + 1}")))
             known = data.thinned(left_out, share)
-            if (num_spots := data.spots_in(known)) < LEAST_SPOTS:
+            if (num_spots := int(np.count_nonzero(known[data.event_rows()]))) < LEAST_SPOTS:
                 continue
             model = data.train(known, seed=task.seed)
             values.append(data.map_at(model, left_out))
@@ -292,7 +288,7 @@ class LearnData:
         windows = Windows.of(self.chosen, settings, device=self.bank.device)
         mask = windows.targets.mask_bt & torch.from_numpy(known).to(self.bank.device)
         windows = replace(windows, targets=replace(windows.targets, mask_bt=mask))
-        windows = _useful(windows, known, self._event_rows())
+        windows = _useful(windows, known, self.event_rows())
         trainer = HeadTrainer.of(settings, model, Examples(self.bank, windows, ()), device=self.bank.device)
         trainer.fit_inputs(alike=False)
         threads = choose_threads(
@@ -327,7 +323,7 @@ class LearnData:
     def folds(self, number: int) -> list[NDArray[np.bool_]]:
         """Known rows cut into parts of about as many spots each, in order of time: neighbours stay together."""
         rows = np.flatnonzero(self.known)
-        is_event = np.isin(rows, self._event_rows())
+        is_event = np.isin(rows, self.event_rows())
         before: NDArray[np.int64] = np.cumsum(is_event) - is_event
         part = np.minimum(before * number // max(1, int(is_event.sum())), number - 1)
         folds = []
@@ -340,15 +336,11 @@ class LearnData:
     def thinned(self, left_out: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
         """The first rows of what is known and not left out, until they hold this share of its spots."""
         rows = np.flatnonzero(self.known & ~left_out)
-        is_event = np.isin(rows, self._event_rows())
+        is_event = np.isin(rows, self.event_rows())
         wanted = share * is_event.sum()
         mask = np.zeros_like(self.known)
         mask[rows[np.cumsum(is_event) <= wanted]] = True
         return mask
-
-    def spots_in(self, known: NDArray[np.bool_]) -> int:
-        """Spots in these rows."""
-        return int(np.count_nonzero(known[self._event_rows()]))
 
     def map_at(self, model: "SpottingModel", rows: NDArray[np.bool_]) -> float:
         """mAP at 1 s over the classes that these rows hold, 0 to 1."""
@@ -368,7 +360,8 @@ class LearnData:
         held = np.sum([game.events.counts for game in games], axis=0) > 0
         return float(result.per_class[held].mean()) if held.any() else 0.0
 
-    def _event_rows(self) -> NDArray[np.int64]:
+    def event_rows(self) -> NDArray[np.int64]:
+        """Rows of all spots, counted over all matches."""
         firsts = [place.first_row for place in self.bank.matches]
         rows = [first + row for first, match in zip(firsts, self.chosen.train, strict=True) for row, _ in match.events]
         return np.array(rows, np.int64)

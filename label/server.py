@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import uvicorn
 from starlette.applications import Starlette
@@ -69,12 +68,13 @@ class Guard:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         refusal = self._refusal(scope["method"], headers)
-        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        request = Request(scope)
+        token = request.query_params.get("token", "")
         if not refusal and scope["path"] == "/" and token and secrets.compare_digest(token, self._secret):
             response: Response = RedirectResponse("/", HTTPStatus.SEE_OTHER, headers={"Referrer-Policy": "no-referrer"})
             response.set_cookie(self._cookie, self._secret, httponly=True, samesite="strict")
             return await response(scope, receive, send)
-        if not refusal and not secrets.compare_digest(self._cookie_of(headers), self._secret):
+        if not refusal and not secrets.compare_digest(request.cookies.get(self._cookie, ""), self._secret):
             refusal = "open the address that bas has printed: it holds the key to this page"
         if refusal:
             return await PlainTextResponse(refusal, HTTPStatus.FORBIDDEN)(scope, receive, send)
@@ -101,10 +101,6 @@ class Guard:
             return "not asked for by the page"
         return ""
 
-    def _cookie_of(self, headers: Headers) -> str:
-        pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-        return next((value for name, _, value in pairs if name == self._cookie), "")
-
 
 def label_app(session: Session, page: Mapping[str, tuple[str, str]]) -> Starlette:
     """The app of `bas label`.
@@ -114,7 +110,9 @@ def label_app(session: Session, page: Mapping[str, tuple[str, str]]) -> Starlett
         page: address -> (media type, text) of the page's files.
     """
     api = _Api(session)
-    routes = [_static(address, *file) for address, file in page.items()]
+    policy = {"Content-Security-Policy": _POLICY}
+    files = {at: Response(text, media_type=media_type, headers=policy) for at, (media_type, text) in page.items()}
+    routes = [Route(address, lambda request: files[request.url.path]) for address in files]
     for path, method, answer in (
         ("/api/page", "GET", api.page),
         ("/api/match/{match:int}", "GET", api.match),
@@ -151,13 +149,6 @@ def files_app(page: Path, files: Mapping[str, Path]) -> Starlette:
         return FileResponse(path, media_type="text/html" if path == page else _VIDEO_TYPES.get(path.suffix.lower()))
 
     return Starlette(routes=[Route("/{path:path}", answer)])
-
-
-def _static(address: str, media_type: str, text: str) -> Route:
-    async def answer(_: Request) -> Response:
-        return Response(text, media_type=media_type, headers={"Content-Security-Policy": _POLICY})
-
-    return Route(address, answer)
 
 
 Answer = Callable[[Request, Any], Any]

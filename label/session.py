@@ -243,12 +243,13 @@ class Session:
                 self.set_classes([*self.classes, *dict.fromkeys(new)])
             have = {(item["ms"], item["label"]) for item in match.document.of_kind("spot", half=match.half)}
             spots = sorted({(match.ms_of(each), each.label) for each in found} - have)
-            made = [
-                {"id": identity, "before": None, "after": {"kind": "spot", "ms": ms, "label": label}}
-                for ms, label in spots
-                # one that was moved or deleted since an earlier import of it stays so
-                if (identity := _import_id(match, ms, label)) not in match.document.known_ids
-            ]
+            made = []
+            for ms, label in spots:
+                # the same id for the same spot: one that was moved or deleted since an earlier import stays so
+                digest = hashlib.sha256(f"{match.half} {ms} {label}".encode()).hexdigest()
+                if (identity := f"import-{digest[:32]}") not in match.document.known_ids:
+                    after = {"kind": "spot", "ms": ms, "label": label}
+                    made.append({"id": identity, "before": None, "after": after})
             if made:
                 self.change(number, made)
             num_taken += len(found)
@@ -298,7 +299,11 @@ class Session:
 
     def measure_curve(self) -> None:
         """Begin to measure the learning curve. Raises as `train`."""
-        self._begin(self.curve, "learning curve", 0, learning_curve, self._measured)
+
+        def measured(points: Any) -> None:
+            self.points = points
+
+        self._begin(self.curve, "learning curve", 0, learning_curve, measured)
 
     def _begin(
         self, job: Job, words: str, first: int, function: Callable[..., Any], ended: Callable[[Any], None]
@@ -345,9 +350,6 @@ class Session:
         self.version += 1
         self.training.about = about
 
-    def _measured(self, points: Any) -> None:
-        self.points = points
-
     # ---- features and copies
 
     def begin_extraction(self) -> None:
@@ -359,8 +361,9 @@ class Session:
         self.extraction.begin("loading the backbone")
         # without labels: those that are marked come into the store with bas extract, when they are ready
         bare = replace(self.data_set, classes=(), matches=tuple(replace(match, labels=None) for match in wanted))
-        task = _ExtractTask(bare, tuple(match.id for match in wanted), self.store_path)
-        self._spawn(self._extractor, (_extract, task), self.extraction, self._extracting, self._extracted)
+        self._spawn(
+            self._extractor, (_extract, (bare, self.store_path)), self.extraction, self._extracting, self._extracted
+        )
 
     def _extracting(self, job: Job, value: Any) -> None:
         kind, what = value
@@ -392,10 +395,13 @@ class Session:
         source = match.match.require_video()
         target = copy_place(source)
 
+        def heard(job: Job, share: Any) -> None:
+            job.done = float(share)
+
         def ended(_: Any) -> None:
             match.copy = target
 
-        self._spawn(self._copier, (_copy, (source, target)), self.copying, _copied_share, ended)
+        self._spawn(self._copier, (_copy, (source, target)), self.copying, heard, ended)
 
     def _spawn(
         self,
@@ -527,7 +533,12 @@ def opened_session(
         raise InputError(
             "no video to label", got=", ".join(map(str, sources)), wanted="video files or data set folders"
         )
-    classes = _classes(data_set, (*options.classes, *_classes_of(runs)))
+    of_runs: list[str] = []
+    if runs:
+        from ..heads.training.checkpoint import RunRecord  # with it comes torch
+
+        of_runs = [label for run in runs for label, _ in RunRecord.read(run).labels]
+    classes = _classes(data_set, (*options.classes, *of_runs))
     paths = {match.id: _label_file(match, options) for match in matches}
     with opened(list(paths.values())) as documents:
         labelled = [_label_match(match, documents[paths[match.id]]) for match in matches]
@@ -562,25 +573,12 @@ def _classes(data_set: DataSet, asked: Sequence[str]) -> list[str]:
     return classes
 
 
-def _classes_of(runs: Sequence[Path]) -> list[str]:
-    if not runs:
-        return []
-    from ..heads.training.checkpoint import RunRecord  # with it comes torch
-
-    return [label for run in runs for label, _ in RunRecord.read(run).labels]
-
-
 def _label_file(match: Match, options: LabelOptions) -> Path:
     own = match.labels if match.labels is not None and match.labels.name.endswith(LABELS_NAME) else None
     shared = own or labels_beside(match.require_video())
     if not options.own_file:
         return shared
     return shared.with_name(f"{shared.name.removesuffix('.json')}.{options.person}.json")
-
-
-def _import_id(match: LabelMatch, ms: int, label: str) -> str:
-    """The same for the same spot, whenever it is imported."""
-    return "import-" + hashlib.sha256(f"{match.half} {ms} {label}".encode()).hexdigest()[:32]
 
 
 def _label_match(match: Match, document: Document) -> LabelMatch:
@@ -598,38 +596,30 @@ def copy_place(source: Path) -> Path:
     return cache_folder() / "copies" / f"{key}.mp4"
 
 
-@dataclass(frozen=True)
-class _ExtractTask:
-    data_set: DataSet
-    match_ids: tuple[str, ...]
-    store: Path
-
-
-def _extract(task: _ExtractTask, tell: Callable[[Any], None]) -> list[str]:
-    """Extract in a process; what went wrong with single matches."""
+def _extract(task: tuple[DataSet, Path], tell: Callable[[Any], None]) -> list[str]:
+    """Extract all matches of a data set into a store, in a process; what went wrong with single matches."""
     from ..extract.run import extract_matches, settled
 
-    run, options = ExtractRunOptions(), ExtractOptions()
-    is_new = not (task.store / METADATA).exists()
+    (data_set, store), run, options = task, ExtractRunOptions(), ExtractOptions()
+    is_new = not (store / METADATA).exists()
     try:
-        _, extractor = settled(task.store, options, run)
+        _, extractor = settled(store, options, run)
     except InputError as error:
         if not is_new:
             raise
         why = f"pretrained weights cannot be had ({error.what})"
         tell(("note", f"{why}: random ones are used, from which little is learned"))
-        _, extractor = settled(task.store, ExtractOptions(weights="none"), run)
+        _, extractor = settled(store, ExtractOptions(weights="none"), run)
     tell(("note", f"features by {extractor.settings.backbone}, {extractor.engine().name}"))
-    matches = [match for match in task.data_set.matches if match.id in task.match_ids]
     begun = set[str]()
 
     def advanced(match_id: str, done: float, total: float, _words: str) -> None:
         begun.add(match_id)
-        share = (len(begun) - 1 + done / max(total, 1)) / len(matches)
+        share = (len(begun) - 1 + done / max(total, 1)) / len(data_set.matches)
         tell(("done", (f"features of {match_id}: {done:,.0f} of {total:,.0f} frames", share)))
 
     progress = Progress(advanced=advanced)
-    summary = extract_matches(extractor, task.data_set, matches, task.store, run, progress=progress)
+    summary = extract_matches(extractor, data_set, data_set.matches, store, run, progress=progress)
     return [f"{result.match_id}: {result.message}" for result in summary.results if not result.is_done]
 
 
@@ -638,10 +628,6 @@ def _copy(task: tuple[Path, Path], tell: Callable[[Any], None]) -> None:
     from ..data.proxy import copy_video
 
     copy_video(*task, ProxySettings(size=_COPY_SIZE, max_bad_share=1.0), tell)
-
-
-def _copied_share(job: Job, share: Any) -> None:
-    job.done = float(share)
 
 
 def _do(task: Any, tell: Callable[[Any], None]) -> Any:

@@ -220,6 +220,12 @@ class Decoder:
         if start == 0:
             self._rewind()
         else:
+            if self._codec.name == "mjpeg" and not self._codec.is_open:
+                # FFmpeg takes a first picture of half the header's height for a field of an interlaced one, and weaves
+                # it with the next; the file's own first picture tells a decoder what it really is
+                for packet in read_packets(self._container, self._stream):
+                    decoded(self._codec, packet)
+                    break
             try:
                 self._container.seek(int(self._index.table.pts_ticks[start]), stream=self._stream, backward=True)
             except av.error.FFmpegError:

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import InputError
-from ...eval.figures import METRIC, RARE_EVENTS, Figures, Tolerances
-from ...eval.files import LoadedGames, SpotTimes
+from ...eval.figures import METRIC, RARE_EVENTS, Figures, tolerances_frames
+from ...eval.files import LoadedGames
 from ...eval.metric import NUM_THRESHOLDS
-from ...eval.mistakes import MISTAKES, Matched, OutcomeKind
+from ...eval.mistakes import MISTAKES, OutcomeKind
 from ...eval.report import finite
 from ...files import write_text_atomic
 
@@ -88,15 +88,15 @@ def page_data(
         ablation: the content of `ablation.json`, where there is one.
         notes: what was noticed while the report was made.
     """
-    reach = Tolerances.at(fps)
+    half_width_frames, wide_frames = tolerances_frames(fps)
     per_event = _share(runs)
     return {
         "format": FORMAT,
         "title": title,
         "fps": float(fps),
         "metric": METRIC,
-        "half_width_frames": reach.half_width_frames,
-        "wide_frames": reach.wide_frames,
+        "half_width_frames": half_width_frames,
+        "wide_frames": wide_frames,
         "num_thresholds": NUM_THRESHOLDS,
         "rare_events": RARE_EVENTS,
         "kinds": {kind.name.lower(): int(kind) for kind in OutcomeKind},
@@ -135,7 +135,15 @@ def _run(run: EvaluatedRun, names: Sequence[str], per_event: int) -> dict[str, A
     nothing = _pack({"ms": (), "cls": (), "bin": (), "conf": ()}) | {"taken": ""}  # a match that only others have
     matches: list[dict[str, Any]] = [{"predictions": nothing} for _ in names]
     for place, matched, times, is_kept in zip(where, figures.matched, run.loaded.times, kept, strict=True):
-        matches[place] = {"predictions": _predictions(matched.keep(is_kept), times)}
+        shown = matched.keep(is_kept)
+        found = shown.predictions
+        columns = {
+            "ms": times.predictions_ms[found.order],
+            "cls": found.classes,
+            "bin": shown.bins,
+            "conf": found.values,
+        }
+        matches[place] = {"predictions": _pack(columns) | {"taken": _packed("taken", shown.prediction_of)}}
     return {
         "name": run.name,
         "about": dict(run.about),
@@ -144,7 +152,7 @@ def _run(run: EvaluatedRun, names: Sequence[str], per_event: int) -> dict[str, A
             {"hits": curve.hits.tolist(), "kept": curve.kept.tolist(), "events": curve.num_events, "best": best}
             for curve, best in zip(figures.curves, figures.thresholds, strict=True)
         ],
-        "late": {"sure": figures.lateness.sure.tolist(), "other": figures.lateness.other.tolist()},
+        "late": dict(zip(("sure", "other"), figures.lateness.tolist(), strict=True)),
         "confusion": figures.confusion.tolist(),
         "mistakes": [
             [
@@ -185,18 +193,6 @@ def _kept(figures: Figures, per_event: int) -> list[NDArray[np.bool_]]:
     return parts
 
 
-def _predictions(matched: Matched, times: SpotTimes) -> dict[str, Any]:
-    predictions = matched.predictions
-    return _pack(
-        {
-            "ms": times.predictions_ms[predictions.order],
-            "cls": predictions.classes,
-            "bin": matched.bins,
-            "conf": predictions.values,
-        }
-    ) | {"taken": _packed("taken", matched.prediction_of)}
-
-
 def _pack(columns: Mapping[str, ArrayLike]) -> dict[str, Any]:
     """Columns of one length."""
     return {"count": len(np.asarray(columns["ms"]))} | {name: _packed(name, values) for name, values in columns.items()}
@@ -227,7 +223,8 @@ def page_text(data: Mapping[str, Any]) -> str:
         "mark": _MARK,
         "title": html.escape(str(data["title"])),
         "style": _template("page.css"),
-        "data": _safe_json(data),
+        # no "<": nothing in it can end the script element that holds it
+        "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "script": _script(_SCRIPTS),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template("index.html"))
@@ -270,11 +267,6 @@ def require_own_page(folder: Path) -> None:
         raise InputError(
             f"{path}: would be overwritten", got="a page that `bas report` did not make", cure="name another --out"
         )
-
-
-def _safe_json(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element that holds it."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _script(names: Sequence[str]) -> str:

@@ -163,6 +163,9 @@ def test_they_begin_a_session_of_labelling(
     assert bas("label", video, "--import", tmp_path / "nothing.csv") == 2
 
 
+SMALL = ("--backbone", "x3d_xs", "--weights", "none", "--size", "64x36", "--window", 8, "--hop", 8, "-q")
+
+
 @pytest.fixture
 def spots(tmp_path: Path, make_clip: Callable[..., Path]) -> Path:
     """Three videos, without labels."""
@@ -230,14 +233,13 @@ def test_a_file_about_224p_is_about_no_other_match(spots: Path) -> None:
 
 
 def test_the_store_follows_the_labels_and_keeps_its_rows(bas: Callable[..., int], spots: Path) -> None:
-    small = ("--backbone", "x3d_xs", "--weights", "none", "--size", "64x36", "--window", 8, "--hop", 4, "-q")
     video, store = spots / "clip_1.mp4", spots / "s.zarr"
-    assert bas("extract", video, "--out", store, *small) == 0
+    assert bas("extract", video, "--out", store, *SMALL) == 0
     rows = (store / "clip_1" / "features" / "identity" / "c" / "0" / "0").read_bytes()
     assert FeatureStore.open(store).match("clip_1").meta.events() is None
     (spots / "clip_1.csv").write_text("2,PASS\n4,SHOT\n")
     for _ in range(2):
-        assert bas("extract", video, "--out", store, *small) == 0
+        assert bas("extract", video, "--out", store, *SMALL) == 0
         events = FeatureStore.open(store).match("clip_1").meta.events() or []
         assert [(event.position_ms, event.label) for event in events] == [(2000, "PASS"), (4000, "SHOT")]
     (spots / "clip_1.csv").write_text("2,PASS\n")
@@ -260,8 +262,7 @@ def test_from_csv_to_a_figure(bas: Callable[..., int], spots: Path, capsys: pyte
         (spots / f"{name}.csv").write_text("time,label\n2,PASS\n4,SHOT\n")
     assert bas("data", "check", spots) == 0
     assert "6" in capsys.readouterr().out
-    small = ("--backbone", "x3d_xs", "--weights", "none", "--size", "64x36", "--window", 8, "--hop", 4)
-    assert bas("extract", spots, "--out", spots / "s.zarr", *small, "-q") == 0
+    assert bas("extract", spots, "--out", spots / "s.zarr", *SMALL) == 0
     assert len(FeatureStore.open(spots / "s.zarr").matches()) == 3
     events = [Event(ms, label, confidence=0.9) for ms, label in ((2000, "PASS"), (4000, "SHOT"))]
     for name in ("clip_1", "clip_2", "clip_3"):
@@ -282,10 +283,7 @@ def test_what_is_written_is_read_again(bas: Callable[..., int], spots: Path, nam
     found_format, found = read_annotations(path)
     assert found_format == format_name
     (own,) = by_video(path, found, [spots / "clip_1.mp4"])
-    assert [(each.ms, each.label) for each in own] == [
-        (2400, "PASS"),
-        (9000, "SHOT"),
-    ]
+    assert [(each.ms, each.label) for each in own] == [(2400, "PASS"), (9000, "SHOT")]
 
 
 def test_predictions_are_converted_with_their_confidence(bas: Callable[..., int], tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_average_precision_of_the_curves_is_that_of_the_metric() -> None:
 
 def test_lateness_counts_pairs_by_distance_and_sureness() -> None:
     late = lateness([GAME, GAME], 12, [round(199 * 0.45), 199])
-    assert late.sure.shape == late.other.shape == (2, 25)
-    assert {int(at) - 12: int(late.sure[0, at]) for at in np.nonzero(late.sure[0])[0]} == {3: 2, -5: 2}
-    assert {int(at) - 12: int(late.other[0, at]) for at in np.nonzero(late.other[0])[0]} == {-10: 2}
-    assert late.sure[1].sum() == late.other[1].sum() == 0
+    assert late[0].shape == late[1].shape == (2, 25)
+    assert {int(at) - 12: int(late[0][0, at]) for at in np.nonzero(late[0][0])[0]} == {3: 2, -5: 2}
+    assert {int(at) - 12: int(late[1][0, at]) for at in np.nonzero(late[1][0])[0]} == {-10: 2}
+    assert late[0][1].sum() == late[1][1].sum() == 0

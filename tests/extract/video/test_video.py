@@ -351,3 +351,26 @@ def test_shared_variable_rate(shared_data: Path) -> None:
 def test_shared_rotation_is_upright(shared_data: Path) -> None:
     info = probe_video(shared_data / "edge" / "issue-134-rotate.mp4")
     assert (info.display_width, info.display_height, info.rotation_degrees) == (544, 1280, -90)
+
+
+def test_mjpeg_whose_height_halves_midway_is_no_interlaced_video(make_clip: Maker, tmp_path: Path) -> None:
+    settings = {"codec": "mjpeg", "pixel_format": "yuvj420p", "time_base": Fraction(1, 25), "num_frames": 10}
+    parts = [make_clip(f"{height}.avi", size=(320, height), **settings) for height in (192, 96)]
+    packets = []
+    for part in parts:
+        with av.open(str(part)) as container:
+            packets += [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    with av.open(str(tmp_path / "halved.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 192, "yuvj420p"
+        for number, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
+            packet.is_keyframe = True
+            container.mux(packet)
+    video = read(tmp_path / "halved.avi", fps=None)
+    frames = list(video.frames(0, 20))
+    assert all(frame.valid for frame in frames)
+    with video.open_decoder() as decoder:  # a decoder that begins behind the change
+        for step, image in zip((13, 17), video.pictures_at(np.array([13, 17]), decoder), strict=True):
+            np.testing.assert_array_equal(image, frames[step].image)
