@@ -107,10 +107,17 @@ def test_video_and_store_give_the_same_files(predict: Cli, games: Path, store: P
         assert len(texts) == 1, name
 
 
+@pytest.mark.usefixtures("known_graphs")
 def test_fast_is_nearly_the_same_and_never_stored(
-    bas: Cli, games: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bas: Cli,
+    games: Path,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("nncf", reason="NNCF MISSING: 8 bits are not tested")
+    monkeypatch.setattr("bas.extract.extractor.CALIBRATION_CLIPS", 2)
     video = games / "test" / "game-test" / "224p.mp4"
     call = ["predict", video, "--run", run, "--threshold", 0]
     for name, more in (("exact", ()), ("fast", ("--fast",))):
