@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, reading_record
 from ..events import SPLITS, Event, TimeGrid, parse_event, parse_fraction
 from ..files import read_json
-from .layout import DTYPES, FEATURES, MAX_ROWS, METADATA, METADATA_BYTES, inside
+from .layout import DTYPES, FEATURES, MAX_ROWS, METADATA, METADATA_BYTES, attribute, inside
 from .rows import array_metadata
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class MatchMeta:
     """Further plain JSON of the match."""
 
     def __post_init__(self) -> None:
-        TimeGrid(self.fps)
+        TimeGrid(self.fps)  # checks the rate
         if self.time_base <= 0:
             raise InputError("time base is not usable", got=self.time_base, wanted="a positive fraction of a second")
         if set(self.extra) & _FIELDS:
@@ -129,15 +129,9 @@ class MatchInfo:
 
 
 def read_match(root: Path, match_id: str) -> MatchInfo:
-    """The record of a match in the store at `root`.
-
-    Raises:
-        InputError: missing or damaged.
-    """
+    """The record of a match in the store at `root`. Raises InputError where it is missing or damaged."""
     path = inside(root, f"{match_id}/{METADATA}")
-    metadata = read_json(path, max_bytes=METADATA_BYTES)
-    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
-    record = attributes.get("bas_match") if isinstance(attributes, dict) else None
+    record = attribute(read_json(path, max_bytes=METADATA_BYTES), "bas_match")
     return MatchInfo.from_json(match_id, record, where=str(path))
 
 
@@ -177,28 +171,25 @@ class WeightsOrigin:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], *, where: str) -> "WeightsOrigin":
-        """Inverse of `to_json`.
-
-        Raises:
-            InputError: a field is missing or unknown, or a name is no text.
-        """
+        """Inverse of `to_json`. Raises InputError: a field is missing or unknown, or a name is no text."""
         with reading_record(f"{where}: the origin of the weights is damaged"):
-            values: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
-            }
-            return cls(**values)
+            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
 
     def describe(self) -> str:
         """Say it in one line for people."""
         if self.run_sha256 is None:
             return f"{self.name}, file SHA-256 {self.file_sha256[:12]}..."
+        train, valid = (
+            f"{len(ids)} match{'es' if len(ids) != 1 else ''}: {', '.join(ids)}"
+            for ids in (self.train_matches, self.valid_matches)
+        )
         return (
             f"finetuned run {self.name} (run.json SHA-256 {self.run_sha256[:12]}...), epoch {self.epoch}, trained on "
-            f"{_listed(self.train_matches)}; chosen on {_listed(self.valid_matches)}"
+            f"{train}; chosen on {valid}"
         )
 
     def warn_of_training(self, match_ids: Sequence[str]) -> str:
@@ -232,10 +223,6 @@ class Terms:
     def from_json(cls, record: Mapping[str, Any]) -> "Terms":
         """Inverse of `vars`; what is missing is empty. AttributeError where it is no object."""
         return cls(**{each.name: str(record.get(each.name) or "") for each in fields(cls)})
-
-
-def _listed(match_ids: tuple[str, ...]) -> str:
-    return f"{len(match_ids)} match{'es' if len(match_ids) != 1 else ''}: {', '.join(match_ids)}"
 
 
 @dataclass(frozen=True)
@@ -278,9 +265,9 @@ class StoreInfo:
     """Licence and origin."""
     matches: tuple[MatchLine, ...]
     """Lines of the table, in order of id."""
-    reduction: dict[str, Any] | None = None
+    reduction: dict[str, Any] | None
     """What reduced rows were fitted on and what they keep, plain JSON; None where the rows are full."""
-    problems: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, str]
     """Id of a match that cannot be read -> why."""
 
     def to_json(self) -> dict[str, Any]:
@@ -296,10 +283,12 @@ def info(store: "FeatureStore") -> StoreInfo:
             lines.append(_line(store, match_id))
         except InputError as error:
             problems[match_id] = str(error)
-    return replace(store_info(store, tuple(lines), store.reduction), problems=problems)
+    return store_info(store, lines, store.reduction, problems)
 
 
-def store_info(store: "FeatureStore", lines: tuple[MatchLine, ...], reduction: "Reduction | None") -> StoreInfo:
+def store_info(
+    store: "FeatureStore", lines: Sequence[MatchLine], reduction: "Reduction | None", problems: Mapping[str, str]
+) -> StoreInfo:
     """What the root says of a store, and the lines of its matches; a shared store's reduction is fetched apart."""
     return StoreInfo(
         settings=store.settings.to_json(),
@@ -308,8 +297,9 @@ def store_info(store: "FeatureStore", lines: tuple[MatchLine, ...], reduction: "
         software=store.software,
         weights_origin=store.origin.to_json() if store.origin else None,
         terms=store.terms,
-        matches=lines,
+        matches=tuple(lines),
         reduction={"source": reduction.source.to_json(), **reduction.about} if reduction else None,
+        problems=problems,
     )
 
 
