@@ -238,13 +238,10 @@ class HubPlace:
 
     def _tree(self, folder: str, revision: str, *, recursive: bool) -> dict[str, RepoFile]:
         """Files below a folder by path; none where there is no such folder."""
+        where = {"path_in_repo": self._inside(folder), "revision": revision}
         try:
             with self._errors():
-                return self._by_path(
-                    self._api.list_repo_tree(
-                        path_in_repo=self._inside(folder), recursive=recursive, revision=revision, **self._at
-                    )
-                )
+                return self._by_path(self._api.list_repo_tree(recursive=recursive, **where, **self._at))
         except _Missing:
             return {}
 
@@ -267,13 +264,9 @@ class HubPlace:
         on_bytes: OnBytes = lambda _: None,
     ) -> Path:
         """A file below `folder`; `too_large` is raised before more than `max_bytes` of it have come."""
-        progress = _bounded(max_bytes, too_large, on_bytes)
-        filename = self._inside(path)
-        return Path(
-            self._api.hf_hub_download(
-                filename=filename, revision=revision, local_dir=folder, tqdm_class=progress, **self._at
-            )
-        )
+        progress: dict[str, Any] = {"tqdm_class": _bounded(max_bytes, too_large, on_bytes)}
+        where = {"filename": self._inside(path), "revision": revision, "local_dir": folder}
+        return Path(self._api.hf_hub_download(**where, **progress, **self._at))
 
     def _addition(self, path: str, content: Path | bytes) -> CommitOperationAdd:
         try:
@@ -403,13 +396,8 @@ def _explain(error: Exception, url: str) -> InputError:
     what, cure = _KINDS[kind] if kind else _STATUS.get(status or 0, ("the hub refuses", _AGAIN))
     if not get_token() and cure != _LOG_IN and (kind in (GatedRepoError, RepositoryNotFoundError) or status == 403):
         cure = _LOG_IN if cure == _RIGHTS else f"{cure}, then {_LOG_IN}"
-    if status is not None and status >= 500:
-        return Unreachable(f"{url}: {what}", got=got, cure=cure)
-    return (
-        Unreachable(f"{url}: {what}", got=got, cure=cure)
-        if kind is OfflineModeIsEnabled
-        else InputError(f"{url}: {what}", got=got, cure=cure)
-    )
+    is_away = kind is OfflineModeIsEnabled or (status or 0) >= 500
+    return (Unreachable if is_away else InputError)(f"{url}: {what}", got=got, cure=cure)
 
 
 def _status(error: Exception) -> int | None:

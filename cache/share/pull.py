@@ -237,11 +237,11 @@ def compare(
     """What is to be done for a match that is offered, by metadata only.
 
     Args:
-        offered: of the match.
+        offered: all of the match.
         there: what the target has of it; None: nothing, or nothing usable.
         replace: other content is replaced.
         damage: why what the target has is not usable; empty where it has nothing.
-        arrived: what a new match ends as.
+        arrived: status of a new match.
     """
 
     def ends(status: str, travels: MatchManifest | None = None, message: str = "") -> Plan:
@@ -368,37 +368,20 @@ def _publish(root: Path, folder: Path, match_id: str, plan: Plan, journal: dict[
 
 
 def _open_or_make(out: Path, theirs: FeatureStore, source: Source) -> FeatureStore:
-    """The store here, made or held against the settings of what is to come.
-
-    Raises:
-        InputError: it holds rows of other settings; names them.
-    """
+    """The store here, made or held against the settings of what is to come; InputError where they differ."""
     settings, reduction = theirs.settings, None
     if (out / METADATA).exists():
         settings = FeatureStore.open(out).settings
         require_same_rows(settings, theirs.settings, here=str(out), there=source.name)
     else:
         reduction = source.reduction()
-    return FeatureStore.create_or_open(
-        out,
-        settings,
-        classes=theirs.classes,
-        software=theirs.software,
-        origin=theirs.origin,
-        terms=theirs.terms,
-        reduction=reduction,
-    )
+    return theirs.create_like(out, settings, reduction)
 
 
 def require_same_rows(mine: FeatureSettings, theirs: FeatureSettings, *, here: str, there: str) -> None:
-    """Refuse to mix rows of two settings.
-
-    Raises:
-        InputError: names what differs.
-    """
-    wrong = mine.differing(theirs)
+    """Raise InputError where rows of two settings would mix; names what differs."""
     refuse_differing(
-        wrong,
+        mine.differing(theirs),
         f"{here} and {there} hold features of other settings",
         got=vars(theirs),
         wanted=vars(mine),

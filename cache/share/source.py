@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from ...errors import InputError
 from ...files import open_bytes, parse_json, read_bounded, reading_errors
-from ..layout import DTYPES, FEATURES, FORMAT, MANIFESTS, MAX_CHANNELS, METADATA, METADATA_BYTES, inside
+from ..layout import DTYPES, FEATURES, FORMAT, MANIFESTS, MAX_CHANNELS, METADATA, METADATA_BYTES, attribute, inside
 from ..match import MatchLine, StoreInfo, info, store_info
 from ..reduction import REDUCTION_FILE, Reduction, read_reduction
 from ..rows import array_metadata, damaged
@@ -68,9 +68,8 @@ class StoreSource:
         Raises:
             InputError: a file is missing, or names no hash of its values.
         """
-        match, paths = self._store.match(match_id), [*MATCH_FILES]
-        for view in self._store.views(match_id):
-            paths += view_files(view)
+        match, views = self._store.match(match_id), self._store.views(match_id)
+        paths = [*MATCH_FILES, *(path for view in views for path in view_files(view))]
         return MatchManifest(
             match_id=match_id,
             split=match.meta.split,
@@ -90,8 +89,8 @@ class StoreSource:
             path: entry if entry.sha256 else FileEntry(entry.num_bytes, self._sha256(outline.match_id, path))
             for path, entry in outline.files.items()
         }
-        self.hashed[outline.match_id] = replace(outline, files=files)
-        return self.hashed[outline.match_id]
+        made = self.hashed[outline.match_id] = replace(outline, files=files)
+        return made
 
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
         """Copy a match's file. Raises DamagedInTransit where it is not what `entry` says."""
@@ -118,12 +117,10 @@ class StoreSource:
             cure = "run `bas cache verify`; a store of another layout cannot be shared"
             raise InputError(f"{place}: missing", wanted="an array as bas writes it", cure=cure) from None
         data = read_bounded(place, max_bytes=MAX_JSON_BYTES)
-        if path not in (METADATA, f"{FEATURES}/{METADATA}"):
-            document = parse_json(data, where=str(place))
-            attributes = document.get("attributes") if isinstance(document, dict) else None
-            if not isinstance(attributes, dict) or not isinstance(attributes.get("sha256"), str):
-                cure = "a store that bas did not write cannot be shared"
-                raise InputError(f"{place}: names no sha256 of its values", cure=cure)
+        is_array = path not in (METADATA, f"{FEATURES}/{METADATA}")
+        if is_array and not isinstance(attribute(parse_json(data, where=str(place)), "sha256"), str):
+            cure = "a store that bas did not write cannot be shared"
+            raise InputError(f"{place}: names no sha256 of its values", cure=cure)
         return FileEntry(len(data), hashlib.sha256(data).hexdigest())
 
     def _sha256(self, match_id: str, path: str) -> str:
@@ -222,7 +219,7 @@ def source_info(url: str) -> StoreInfo:
         )
         for each in sorted(manifests, key=lambda each: each.match_id)
     ]
-    return store_info(store, tuple(lines), source.reduction())
+    return store_info(store, lines, source.reduction(), {})
 
 
 @contextmanager
@@ -248,10 +245,9 @@ def shared_root(place: Place) -> FeatureStore | None:
         record = parse_json(data, where=METADATA)["attributes"]["bas"]
         if not isinstance(record, dict):
             raise TypeError("no object")
-    except InputError as error:
-        raise InputError(f"{place.url}: not a store of bas", got=error.what, cure="check the address") from None
-    except (LookupError, TypeError) as error:
-        raise InputError(f"{place.url}: not a store of bas", got=repr(error)[:120], cure="check the address") from None
+    except (InputError, LookupError, TypeError) as error:
+        got = error.what if isinstance(error, InputError) else repr(error)[:120]
+        raise InputError(f"{place.url}: not a store of bas", got=got, cure="check the address") from None
     if record.get("format") != FORMAT:
         got = repr(record.get("format"))[:80]
         raise InputError(f"{place.url}: the store has another format", got=got, wanted=FORMAT, cure="update bas")
@@ -268,7 +264,8 @@ def fetch_reduction(place: Place, settings: FeatureSettings) -> Reduction | None
     if settings.reduction is None:
         return None
     cure = "have its owner push the store again"
-    data = place.read(REDUCTION_FILE, max_bytes=reduction_bytes(settings))
+    # float32 of (dim, channels) and three vectors, and the record: no file of components is larger
+    data = place.read(REDUCTION_FILE, max_bytes=METADATA_BYTES + 4 * MAX_CHANNELS * (settings.dim + 3))
     if data is None:
         what = f"{place.url}: the components of its reduced rows are missing"
         raise InputError(what, got=f"no {REDUCTION_FILE}", cure=cure)
@@ -279,11 +276,6 @@ def fetch_reduction(place: Place, settings: FeatureSettings) -> Reduction | None
         except InputError as error:
             what = error.what.replace(folder, place.url)
             raise InputError(what, got=error.got, wanted=error.wanted, cure=cure) from None
-
-
-def reduction_bytes(settings: FeatureSettings) -> int:
-    """No file of components is larger: float32 of (dim, channels) and three vectors, and the record."""
-    return METADATA_BYTES + 4 * MAX_CHANNELS * (settings.dim + 3)
 
 
 @dataclass(frozen=True)

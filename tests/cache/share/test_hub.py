@@ -17,11 +17,10 @@ from huggingface_hub import constants
 
 from bas.cache.match import Terms
 from bas.cache.share import hub as hub_module
-from bas.cache.share.card import CARD
 from bas.cache.share.hub import HubPlace, parse_address
 from bas.cache.share.manifest import FileEntry
 from bas.cache.share.pull import Selection, pull
-from bas.cache.share.push import push
+from bas.cache.share.push import CARD, push
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.workers import Progress
@@ -292,7 +291,7 @@ import sys
 from pathlib import Path
 from bas.cache.match import Terms
 from bas.cache.share.pull import Selection
-from bas.cache.share.push import push
+from bas.cache.share.push import CARD, push
 push(Path(sys.argv[1]), sys.argv[2], Selection(), terms=Terms("CC0-1.0", "made here"))
 """
 
