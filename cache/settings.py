@@ -185,7 +185,7 @@ class FeatureSettings:
         return settings
 
     def channels_of(self, depth: int) -> tuple[int, int]:
-        """First channel of a depth in a row, and the one behind its last. Raises InputError where rows do not hold it."""
+        """First channel of a depth in a row, and the one behind its last. Raises InputError where it is not there."""
         depths, dims = (each if isinstance(each, tuple) else () for each in (self.depth, self.depth_dims))
         if depth not in depths or sum(dims) != self.dim:
             raise InputError(

@@ -20,7 +20,6 @@ from ...workers import SILENT, MatchResult, Progress, Summary, each_match
 from ..layout import FEATURES, PTS, VALID
 from ..match import MatchInfo
 from ..reduction import REDUCTION_FILE, Reduction, write_reduction
-from ..rows import array_metadata
 from ..store import FeatureStore
 from .annotations import annotated_video
 
@@ -113,12 +112,9 @@ def _export(
     missing = sorted(set(views) - set(names))
     if missing:
         raise InputError(f"{match_id}: no view {', '.join(missing)}", got=", ".join(store.views(match_id)))
-    hashes = {
-        view: array_metadata(store.path, f"{match_id}/{FEATURES}/{view}")["attributes"].get("sha256") for view in names
-    }
+    hashes = {view: store.source_of(match_id, view)["sha256"] for view in names}
     record = {**info.meta.to_json(num_rows=info.num_rows), "id": match_id, "views": hashes}
-    place = folder / match_id
-    status = "already there"
+    place, status = folder / match_id, "already there"
     if place.exists():
         there = read_json(place / MATCH_NAME) if (place / MATCH_NAME).is_file() else None
         if there != record:
@@ -133,8 +129,8 @@ def _export(
             try:
                 _write_arrays(store, info, hashes, staged, container)
                 if info.meta.labels is not None:
-                    labels = [dict(label) for label in info.meta.labels]
-                    write_json_atomic(staged / "Labels-ball.json", {"UrlLocal": match_id, "annotations": labels})
+                    document = {"UrlLocal": match_id, "annotations": record["labels"]}
+                    write_json_atomic(staged / "Labels-ball.json", document)
                 write_json_atomic(staged / MATCH_NAME, record)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 staged.rename(place)
@@ -213,11 +209,11 @@ def _describe(store: FeatureStore, folder: Path, match_ids: Sequence[str]) -> No
     videos: dict[str, Any] = {}
     for match_id in match_ids:
         info = store.match(match_id)
-        splits.setdefault(info.meta.split or "", []).append(match_id)
+        if info.meta.split:
+            splits.setdefault(info.meta.split, []).append(match_id)
         views = read_json(folder / match_id / MATCH_NAME)["views"]
         view = "identity" if "identity" in views else min(views)
         videos[f"{match_id}/{view}"] = annotated_video(info, store.classes)
-    splits.pop("", None)
     with disk_errors(folder):
         if splits:
             write_json_atomic(folder / "splits.json", splits)

@@ -6,6 +6,7 @@ start of the half, and `scores` (N, C). T: frames of the match, N: frames with a
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,7 @@ def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_f
     """Find every folder of score files below a root. Raises InputError where there is none."""
     matches, classes = find_folders(root, _NAMES, options.split_file, ("Labels-ball.json",))
     offsets = read_offsets(root, options.offsets, [match.id for match in matches])
-
-    def load(match: SourceMatch) -> SourceRows:
-        return load_scores(match, offsets)
-
+    load = partial(load_scores, offsets=offsets)
     return ImportSource(kind="scores", matches=matches, load=load, classes=classes, fps=options.fps)
 
 

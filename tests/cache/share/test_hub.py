@@ -291,7 +291,7 @@ import sys
 from pathlib import Path
 from bas.cache.match import Terms
 from bas.cache.share.pull import Selection
-from bas.cache.share.push import CARD, push
+from bas.cache.share.push import push
 push(Path(sys.argv[1]), sys.argv[2], Selection(), terms=Terms("CC0-1.0", "made here"))
 """
 
