@@ -65,7 +65,7 @@ class MatchMeta:
         return sorted(parsed, key=lambda event: (event.half, event.position_ms))
 
     def to_json(self, *, num_rows: int) -> dict[str, Any]:
-        """The record as stored; inverse of `MatchInfo.from_json`."""
+        """The record as stored; inverse of `read_match`."""
         return {
             **self.extra,
             "num_rows": num_rows,
@@ -94,45 +94,36 @@ class MatchInfo:
         """Length of the match's grid."""
         return float(self.num_rows / self.meta.fps)
 
-    @classmethod
-    def from_json(cls, match_id: str, record: object, *, where: str) -> "MatchInfo":
-        """From the match's attributes.
-
-        Raises:
-            InputError: a field is missing or not usable.
-        """
-        if not isinstance(record, Mapping):
-            raise InputError(f"{where}: no match record", got=repr(record)[:80], wanted='an object "bas_match"')
-        rest = dict(record)
-        try:
-            with reading_record("match record is damaged"):
-                num_rows, ticks = rest.pop("num_rows"), rest.pop("origin_ticks")
-                labels, video = rest.pop("labels"), rest.pop("video")
-                if type(num_rows) is not int or not 1 <= num_rows <= MAX_ROWS:
-                    raise ValueError(f"num_rows {num_rows!r}")
-                if type(ticks) is not int or abs(ticks) >= 1 << 63:
-                    raise ValueError(f"origin_ticks {ticks!r}")
-                if not isinstance(video, Mapping) or not isinstance(labels, list | None):
-                    raise TypeError("labels or video")
-                meta = MatchMeta(
-                    fps=parse_fraction(rest.pop("fps")),
-                    time_base=parse_fraction(rest.pop("time_base")),
-                    origin_ticks=ticks,
-                    split=rest.pop("split"),
-                    labels=None if labels is None else tuple(dict(label) for label in labels),
-                    video=dict(video),
-                    extra=rest,
-                )
-        except InputError as error:
-            raise InputError(f"{where}: {error.what}", got=error.got, wanted=error.wanted) from None
-        return cls(match_id, num_rows, meta)
-
 
 def read_match(root: Path, match_id: str) -> MatchInfo:
     """The record of a match in the store at `root`. Raises InputError where it is missing or damaged."""
     path = inside(root, f"{match_id}/{METADATA}")
     record = attribute(read_json(path, max_bytes=METADATA_BYTES), "bas_match")
-    return MatchInfo.from_json(match_id, record, where=str(path))
+    if not isinstance(record, Mapping):
+        raise InputError(f"{path}: no match record", got=repr(record)[:80], wanted='an object "bas_match"')
+    rest = dict(record)
+    try:
+        with reading_record("match record is damaged"):
+            num_rows, ticks = rest.pop("num_rows"), rest.pop("origin_ticks")
+            labels, video = rest.pop("labels"), rest.pop("video")
+            if type(num_rows) is not int or not 1 <= num_rows <= MAX_ROWS:
+                raise ValueError(f"num_rows {num_rows!r}")
+            if type(ticks) is not int or abs(ticks) >= 1 << 63:
+                raise ValueError(f"origin_ticks {ticks!r}")
+            if not isinstance(video, Mapping) or not isinstance(labels, list | None):
+                raise TypeError("labels or video")
+            meta = MatchMeta(
+                fps=parse_fraction(rest.pop("fps")),
+                time_base=parse_fraction(rest.pop("time_base")),
+                origin_ticks=ticks,
+                split=rest.pop("split"),
+                labels=None if labels is None else tuple(dict(label) for label in labels),
+                video=dict(video),
+                extra=rest,  # what is left, now that all others are taken out
+            )
+    except InputError as error:
+        raise InputError(f"{path}: {error.what}", got=error.got, wanted=error.wanted) from None
+    return MatchInfo(match_id, num_rows, meta)
 
 
 @dataclass(frozen=True, kw_only=True)

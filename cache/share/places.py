@@ -116,8 +116,7 @@ class Place(Protocol):
 
 def scheme_of(url: str) -> str:
     """`s3` of `s3://...`; empty for a folder."""
-    scheme, separator, _ = url.partition("://")
-    return scheme.lower() if separator else ""
+    return url.partition("://")[0].lower() if "://" in url else ""
 
 
 def is_folder(url: str) -> bool:
@@ -352,7 +351,7 @@ class ObjectPlace:
 
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             list(pool.map(send, [path for path in upload.paths if not path.endswith(METADATA)]))
-        for path in upload.paths:
+        for path in upload.paths:  # sorted, so that an array's metadata comes before its match's
             if path.endswith(METADATA):
                 send(path)
 
@@ -394,6 +393,7 @@ class ObjectPlace:
     def _sha256(self, path: str) -> str | None:
         """What `_send` kept with a file; None where something else brought it."""
         with self._errors(path):
+            # obstore.head gives no attributes
             attributes: Mapping[Any, str] = obstore.get(self._store, path, options={"head": True}).attributes
             return attributes.get("sha256")
 
@@ -452,7 +452,7 @@ def _mark(manifest: MatchManifest) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError):  # a container's user without an entry in the system's list
         return "somebody"
 
 

@@ -241,6 +241,7 @@ KILLED = """
 import os, signal, sys
 from itertools import count
 from pathlib import Path
+import sklearn.decomposition  # once, before the forks
 from bas.cache import layout, reduce
 reduce.WRITE_ROWS = layout.CHUNK_ROWS  # so that a match is saved many times
 for last in (2, 20, 40):

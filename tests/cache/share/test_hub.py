@@ -69,6 +69,11 @@ def content(store: Path) -> dict[str, bytes]:
     }
 
 
+def matches_on(hub: HubServer) -> dict[str, bytes]:
+    """The same of the data set."""
+    return {path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._" and path != CARD}
+
+
 def on(method: str, end: str, answer: Callable[[], Answer | None]) -> Callable[[Request], Answer | None]:
     """A fault of one kind of request."""
     return lambda request: answer() if request.method == method and request.path.endswith(end) else None
@@ -99,9 +104,7 @@ def test_a_store_goes_there_and_comes_back_byte_for_byte(hub: HubServer, maker: 
     ]
     assert pull_from(tmp_path / "back") == {"b": "received", "liga/ä - b": "received"}
     assert content(tmp_path / "back") == content(maker.path)
-    assert {
-        path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._" and path != CARD
-    } == content(maker.path)
+    assert matches_on(hub) == content(maker.path)
     assert hub.leaks == []
 
 
@@ -155,9 +158,7 @@ def test_other_content_is_refused_and_replaced_on_demand(hub: HubServer, maker: 
     other.match("a", num_rows=700)
     assert push_to(other.path) == {"a": "differs"}
     assert push_to(other.path, replace=True) == {"a": "replaced"}
-    assert {
-        path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._" and path != CARD
-    } == content(other.path)
+    assert matches_on(hub) == content(other.path)
     assert pull_from(tmp_path / "back") == {"a": "received"}
     assert content(tmp_path / "back") == content(other.path)
 
