@@ -76,14 +76,9 @@ class FeatureBank:
         return self.num_views * self.num_rows * self.dim * self._dtype.itemsize
 
     def gather(self, index_bt: Tensor, *, view: int = 0) -> Tensor:
-        """Windows of rows.
+        """Windows of rows of a view, (B, T, C) float32 on `device`.
 
-        Args:
-            index_bt: (B, T) int64 on the CPU, indices 0..R-1; those of one clip never descend and are of one match.
-            view: which of the views.
-
-        Returns:
-            (B, T, C) float32 on `device`.
+        `index_bt` is (B, T) int64 on the CPU, 0..R-1; the indices of one clip never descend and are of one match.
         """
         shape = (*index_bt.shape, self.dim)
         if self._tables:
@@ -134,10 +129,10 @@ def open_bank(
 
     Args:
         store: the feature store.
-        match_ids: one or more of its matches.
+        match_ids: at least one.
         views: each match has all of them.
         device: where gathered windows are wanted.
-        place: forces one of the places; `auto` takes the fastest with room.
+        place: one of the places; `auto` takes the fastest with room.
         on_progress: called with rows read and rows in all.
 
     Raises:

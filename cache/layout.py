@@ -30,6 +30,7 @@ METADATA_BYTES = 16 << 20
 """Largest `zarr.json` or journal that is read: the labels of a long match are a tenth of it."""
 MAX_ID_PARTS, MAX_ID_BYTES = 32, 1024
 _RESERVED_PARTS = frozenset({FEATURES, PTS, VALID, METADATA})
+# what Windows refuses: a store is carried from one system to another
 _HOSTILE_CHARACTERS = frozenset('<>:"|?*\\')
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
@@ -213,7 +214,7 @@ def _array_metadata(
 
 def same_layout(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     """Whether `metadata` describes the array in the way `expected` does; attributes and names of axes do not matter."""
-    free = {"attributes", "fill_value", "dimension_names", "storage_transformers"}
+    free = {"attributes", "fill_value", "dimension_names", "storage_transformers"}  # no chunk is left to be filled
     names = (set(metadata) | set(expected)) - free
     return not metadata.get("storage_transformers") and all(metadata.get(n) == expected.get(n) for n in names)
 
@@ -224,7 +225,7 @@ def shard_layout(metadata: Mapping[str, Any]) -> ShardLayout | None:
         num_rows, num_channels = metadata["shape"]
         chunk_rows, _ = metadata["codecs"][0]["configuration"]["chunk_shape"]
         sizes = ((num_rows, MAX_ROWS), (num_channels, MAX_CHANNELS), (chunk_rows, MAX_CHUNK_ROWS))
-        if not all(type(size) is int and 0 < size <= most for size, most in sizes):
+        if not all(type(size) is int and 0 < size <= most for size, most in sizes):  # True is no int here
             return None
         layout = ShardLayout(num_rows, num_channels, DTYPES[metadata["data_type"]], chunk_rows)
     except (LookupError, TypeError, ValueError):  # of another shape, codec or type

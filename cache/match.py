@@ -147,6 +147,7 @@ class WeightsOrigin:
     """Matches that chose the epoch."""
 
     def __post_init__(self) -> None:
+        # a store may come from elsewhere: what is shown to people is text
         for text in (self.name, self.file_sha256, *self.train_matches, *self.valid_matches):
             if not isinstance(text, str):
                 raise TypeError(f"{text!r} is no text")
@@ -272,7 +273,7 @@ def info(store: "FeatureStore") -> StoreInfo:
     for match_id in store.matches():
         try:
             lines.append(_line(store, match_id))
-        except InputError as error:
+        except InputError as error:  # one bad match does not hide the others
             problems[match_id] = str(error)
     return store_info(store, lines, store.reduction, problems)
 

@@ -133,6 +133,7 @@ def publish(root: Path, partial: Path, match_id: str, *, adding: bool) -> None:
         with contextlib.suppress(FileNotFoundError):
             sync_path(target / FEATURES)
     elif tree.is_dir() and not (target / FEATURES).exists():
+        # from the root down; a kill leaves folders without metadata, which the next call completes
         for folder in reversed(list(target.parents)[: match_id.count("/")]):
             folder.mkdir(exist_ok=True)
             sync_path(folder.parent)

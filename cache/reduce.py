@@ -153,14 +153,14 @@ def kept_of(reduction: Reduction, blocks: Iterable[Float64]) -> tuple[float, flo
 
 
 def _principal(train: SplitRows, dim: int | float, on_rows: Callable[[int], None]) -> tuple[FloatArray, FloatArray]:
-    """(C,) mean and (D, C) components. All components are carried from block to block, so nothing is lost between them
-    and `dim` decides only how many are kept."""
+    """(C,) mean and (D, C) components."""
     from sklearn.decomposition import IncrementalPCA
 
     num_channels = train.store.settings.dim
     max_rows = max(READ_ROWS, 4 * num_channels)
+    # all components are carried from block to block, so that nothing is lost between them; `dim` decides what is kept
     pca = None
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # shares of no variance at all, refused below
         for block in _counted(train.blocks(max_rows), on_rows):
             pca = pca or IncrementalPCA(n_components=min(num_channels, len(block)))
             pca.partial_fit(block, check_input=False)
@@ -364,18 +364,10 @@ def _existing_reduction(
         wanted=vars(reduction.source),
         cure="reduce the store into another --out, with components of its own",
     )
-    _require_as_asked(reduction, asked, where=where)
-    return reduction
-
-
-def _require_as_asked(reduction: Reduction, asked: FitSettings | None, *, where: Path) -> None:
-    """Refuse options that the components do not follow."""
-    if asked is None:
-        return
-    held, wanted = reduction.about.get("asked", {}), vars(asked)
+    held, wanted = reduction.about.get("asked", {}), vars(asked) if asked else {}
     wrong = [name for name, value in wanted.items() if held.get(name) != value]
-    if wrong == ["dim"] and asked.dim == reduction.dim and reduction.components is not None:
-        return  # asked for by number now, by share then
+    if asked and wrong == ["dim"] and asked.dim == reduction.dim and reduction.components is not None:
+        return reduction  # asked for by number now, by share then
     refuse_differing(
         wrong,
         f"{where}: its components were fitted with other options",
@@ -383,6 +375,7 @@ def _require_as_asked(reduction: Reduction, asked: FitSettings | None, *, where:
         wanted=held,
         cure="leave these options out to follow the components, or name another --out",
     )
+    return reduction
 
 
 def _reduce(

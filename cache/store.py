@@ -202,7 +202,7 @@ class FeatureStore:
 
     def match(self, match_id: str) -> MatchInfo:
         """What is kept with a match. Raises InputError: no such match, or its record is damaged."""
-        stamp = self._stamp(self._require(match_id))
+        stamp = self._stamp(self._require(match_id))  # before it is read: a later change is then seen
         found = read_match(self.path, match_id)
         self._num_rows[match_id] = stamp, found.num_rows
         return found

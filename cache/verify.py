@@ -190,8 +190,10 @@ def _check_view(store: FeatureStore, info: MatchInfo, view: str) -> Iterator[tup
         yield "error", "the rows do not fit their sha256"
     if not_finite >= 0:
         yield "error", f"row {not_finite} holds NaN or Inf"
-    if not _padding_is_zero(rows):
-        yield "error", "the padding behind the last row is not zero"
+    with rows.path.open("rb") as file:
+        file.seek(rows.layout.data_bytes)
+        if file.read() != rows.layout.tail:  # nothing hides between the rows and the index, which was checked above
+            yield "error", "the padding behind the last row is not zero"
 
 
 def _read_all(rows: MappedRows) -> tuple[str, int]:
@@ -203,13 +205,6 @@ def _read_all(rows: MappedRows) -> tuple[str, int]:
         if not_finite < 0 and (row := first_not_finite(block)) >= 0:
             not_finite = start + row
     return digest.hexdigest(), not_finite
-
-
-def _padding_is_zero(rows: MappedRows) -> bool:
-    """Whether nothing hides between the last row and the index of a shard (less than one chunk)."""
-    with rows.path.open("rb") as file:
-        file.seek(rows.layout.data_bytes)
-        return file.read() == rows.layout.tail
 
 
 def _unfinished(root: Path) -> Iterator[StoreFinding]:
@@ -230,8 +225,7 @@ def _unfinished(root: Path) -> Iterator[StoreFinding]:
 
 
 def _check_folders(root: Path, relative: str, skip: Sequence[str] = ()) -> Iterator[tuple[Severity, str]]:
-    """Files that do not belong there, links, and groups without metadata: in a match, or (empty) between the matches,
-    whose ids are to be skipped."""
+    """Strays, links, and groups without metadata: in a match, or (empty) between the matches, which are skipped."""
     skipped, todo = {Path(name) for name in skip}, [root / relative]
     while todo:
         parent = todo.pop()

@@ -186,12 +186,7 @@ class AppendFile:
     """A file that only grows, with sha256 and crc32c of everything in it. After an error: close it, open it again."""
 
     def __init__(self, path: Path, *, keep_bytes: int = 0) -> None:
-        """Open for appending after the first `keep_bytes`; what follows them is cut off.
-
-        Raises:
-            OSError: as the file system says.
-            EOFError: the file is shorter than `keep_bytes`.
-        """
+        """Open after the first `keep_bytes`; what follows is cut off. Raises EOFError where there are fewer."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.num_bytes, self.crc32c, self._sha256 = path, 0, 0, hashlib.sha256()
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -270,7 +265,7 @@ class MatchWriter:
         """Why unfinished work was discarded, in words; empty where it was carried on, or there was none."""
         self._files: dict[str, AppendFile] = {}
         self._lock = lock_match(job.root, job.match_id)
-        try:
+        try:  # under the lock: what is in the place, and how far unfinished work has come, no longer changes
             with disk_errors(job.partial):
                 self._adding = job.check_place()
                 self._begin(resume=resume)
@@ -451,5 +446,5 @@ class MatchWriter:
             documents[f"{FEATURES}/{view}"] = shard_metadata(job.layout, job.attributes(hashes[view]))
         for folder, document in documents.items():
             write_synced(tree / folder / METADATA, canonical_json(document, where=job.match_id))
-        for parent, _, _ in os.walk(tree, topdown=False):
+        for parent, _, _ in os.walk(tree, topdown=False):  # names of files are on the disk before those of folders
             sync_path(Path(parent))

@@ -39,16 +39,10 @@ def export_store(
     views: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> Summary:
-    """Write every match chosen that is not there yet; a match that was cut off is begun anew.
+    """Write every match chosen (empty: all) that is not there yet; a match that was cut off is begun anew.
 
-    Args:
-        store: to read; every row is checked against its hash.
-        folder: a new one, or one that an export of the same store in the same form began.
-        container: npy: `<match>/<view>.npy`, pts.npy, valid.npy, times_ms.npy; h5: `<match>/features.h5` with the same.
-        matches: only these ids; empty: all.
-        splits: only matches of these splits; empty: all.
-        views: only these views; empty: all that a match has.
-        progress: hears of each match.
+    Every row is checked against its hash. npy: `<match>/<view>.npy`, pts.npy, valid.npy, times_ms.npy; h5:
+    `<match>/features.h5` with the same.
 
     Raises:
         InputError: nothing chosen, or the folder holds something else. A match that fails is in the summary instead.
@@ -201,10 +195,7 @@ def _decoding(reduction: Reduction | None) -> str:
 
 
 def _describe(store: FeatureStore, folder: Path, match_ids: Sequence[str]) -> None:
-    """What other programs read of all that was exported: splits, classes, and OpenTAD's annotation file.
-
-    In the latter a video is called `MATCH/VIEW`, so that its features are the folder, that name and `.npy`.
-    """
+    """Write splits, classes and OpenTAD's annotation file; its videos are called `MATCH/VIEW`, as their files are."""
     splits: dict[str, list[str]] = {}
     videos: dict[str, Any] = {}
     for match_id in match_ids:

@@ -182,11 +182,7 @@ def _annotations(root: Path, options: ImportOptions) -> Annotations | None:
 
 
 def _rows_of_duration(match_id: str, table: FeatureTable, rate: Rate, seconds: float) -> int:
-    """T: up to the end of the video, where the last frames filled no row of their own.
-
-    Raises:
-        InputError: the rows are of another length.
-    """
+    """T: up to the end of the video, where the last frames filled no row; InputError where the rows end elsewhere."""
     exact = Fraction(seconds) * rate.grid.fps
     wanted, num_rows = -(-exact.numerator // exact.denominator), rate.first_step + table.shape[0]
     if abs(wanted - num_rows) <= _TOLERANCE * wanted + 2 * rate.first_step + 2:

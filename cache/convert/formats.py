@@ -57,14 +57,9 @@ def import_source(
     *,
     progress: Progress = SILENT,
 ) -> Summary:
-    """Import what another program made.
+    """Import what another program made at a root (a folder; a file where the format is one) into a store, old or new.
 
-    Args:
-        root: a folder; a file where the format is one.
-        store_path: made where it does not exist, added to where it does.
-        options: what the user says of the source.
-        find_folders: finds match folders of a data set with their labels and splits.
-        progress: hears of each match.
+    `find_folders` finds match folders of a data set with their labels and splits.
 
     Raises:
         InputError: nothing can be imported. A match that fails beside others is in the summary instead.

@@ -200,12 +200,6 @@ def import_matches(
 ) -> Summary:
     """Import every match into a store; those that are there are left alone, those that were cut off go on.
 
-    Args:
-        source: at least one match; ids differ.
-        store_path: the store; made where it does not exist.
-        options: what the user says of the source.
-        progress: hears of each match.
-
     Raises:
         InputError: no match can be used, they differ in channels, or the store has other settings or classes.
             A match that fails beside others is in the summary instead.

@@ -73,10 +73,10 @@ def _telling_damage(where: object) -> Iterator[None]:
 
 
 def open_table(path: Path, *, dataset: str | None = None, transpose: bool = False) -> FeatureTable:
-    """Open the table in a file.
+    """Open the table in a file with one of `SUFFIXES`.
 
     Args:
-        path: a file with one of `SUFFIXES`.
+        path: the file.
         dataset: name of the table in an npz or HDF5 file; None: the only two-dimensional one.
         transpose: True where the file holds (C, T).
 

@@ -61,11 +61,7 @@ class HubPlace:
     publishers = 1
 
     def __init__(self, url: str) -> None:
-        """Read the address; the hub is not asked yet. HF_ENDPOINT names another hub.
-
-        Raises:
-            InputError: not such an address.
-        """
+        """Read the address; the hub is not asked yet. HF_ENDPOINT names another hub."""
         self.url = url.rstrip("/")
         self._repo, self._revision, self._folder = parse_address(url)
         endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -160,6 +156,7 @@ class HubPlace:
                 raise DamagedInTransit(f"{upload.folder / path}: changed while it was read", cure="push again")
             made[f"{upload.manifest.match_id}/{path}"] = addition
         with self._errors():
+            # free_memory=False: a commit that comes too late is made anew from the same additions
             self._api.preupload_lfs_files(
                 additions=made.values(), revision=self._revision, free_memory=False, **self._at
             )
@@ -167,11 +164,7 @@ class HubPlace:
         return made
 
     def _operations(self, uploads: Sequence[Upload], head: str) -> list[Operation]:
-        """Of one commit, beside the files: groups, manifests, and what they make void.
-
-        Raises:
-            InputError: somebody has pushed another content of a match meanwhile.
-        """
+        """Of one commit, beside the files: groups, manifests, what they make void. InputError: another came first."""
         names = self._names(head)
         groups = list(dict.fromkeys(f"{group}/{METADATA}" for upload in uploads for group in upload.groups))
         there = self._infos(groups, head)
@@ -193,11 +186,7 @@ class HubPlace:
         return made
 
     def _commit(self, title: str, operations: Callable[[str], list[Operation]]) -> str:
-        """Make one commit on top of the one that `operations` has looked at; where another came first, look again.
-
-        Returns:
-            The commit that has it all.
-        """
+        """Commit what `operations` plans for a head; where another came first, plan again. The commit with it all."""
         for attempt in range(_COMMIT_ATTEMPTS):
             head = self._head()
             planned = operations(head)

@@ -77,7 +77,7 @@ def _refresh(url: str, selection: Selection, entry: Path, progress: Progress) ->
         progress.note(f"{url} does not answer ({error.got}): the copy on this machine is used, {entry / _STORE}")
         return entry / _STORE
     _remove_gone(entry / _STORE, {each.match_id for each in manifests})
-    source = PlaceSource(open_place(url), offered=manifests)
+    source = PlaceSource(open_place(url), offered=manifests)  # it answers: from here on with patience
     summary = receive(source, entry / _STORE, selection, replace=True, progress=progress)
     wrong = [result for result in summary.results if not result.is_done]
     if wrong:

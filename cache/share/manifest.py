@@ -168,12 +168,7 @@ class MatchManifest:
 
     @classmethod
     def of_record(cls, record: Any, *, name: str, where: str) -> "MatchManifest":
-        """From parsed JSON.
-
-        Args:
-            record: what the document holds.
-            name: of its file: its hash has to fit.
-            where: place, for the error.
+        """From parsed JSON of the file `name`, which has to fit its hash.
 
         Raises:
             InputError: damaged, or it says what no manifest of ours says.

@@ -165,11 +165,7 @@ class ObjectPlace:
     has_card = False
 
     def __init__(self, url: str, *, patient: bool = True) -> None:
-        """Connect; nothing is read yet.
-
-        Raises:
-            InputError: the URL or the configuration in the environment cannot be used.
-        """
+        """Connect; nothing is read yet. Raises InputError: the URL or the environment's settings cannot be used."""
         self.url, self.is_read_only = url.rstrip("/"), scheme_of(url) in ("http", "https")
         options: Any = {**_TIMEOUTS, "allow_http": _allows_http(url)}
         if not patient:

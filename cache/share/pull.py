@@ -146,7 +146,7 @@ def receive(
     """As `pull`, from a source that is open."""
     started, traffic = time.monotonic(), Traffic(progress)
     require_jobs(jobs)
-    theirs = source.store()
+    theirs = source.store
     chosen, left_out = take(source, selection)
     keys = (theirs.settings.key(), theirs.settings.key_with_name())
     for each in chosen:
@@ -307,7 +307,7 @@ def _receive(
             part.replace(target)
 
         traffic.each(bring, manifest.files, at_once=jobs)
-        shutil.rmtree(folder / _INCOMING)
+        shutil.rmtree(folder / _INCOMING)  # empty by now, and no part of the match
         _check(folder, store, manifest, where=source.name)
         _publish(root, folder, manifest.match_id, plan, journal)
     return plan.result
@@ -315,6 +315,7 @@ def _receive(
 
 def _begin(folder: Path, manifest: MatchManifest, plan: Plan) -> dict[str, Any]:
     """Keep the staged files where they are of the same content, else begin empty; the journal."""
+    # a replacement never goes on from what was begun as a plain transfer, nor the other way round
     views = [f"{view} (replaced)" for view in manifest.views] if plan.is_replacing else list(manifest.views)
     fingerprint = {"manifest": manifest.name, "views": views}
     journal = read_journal(folder)
@@ -335,11 +336,7 @@ def _begin(folder: Path, manifest: MatchManifest, plan: Plan) -> dict[str, Any]:
 
 
 def _check(folder: Path, store: FeatureStore, manifest: MatchManifest, *, where: str) -> None:
-    """Every check of `bas cache verify`, and that the match is the one that the manifest tells of.
-
-    Raises:
-        DamagedInTransit: one fails; what has arrived is thrown away.
-    """
+    """Every check of `bas cache verify`, and that the match is the manifest's; else what has arrived is thrown away."""
     staged = FeatureStore(folder, store.record)
     errors = [finding.message for finding in check_match(staged, TREE) if finding.severity != "note"]
     if not errors:
@@ -361,7 +358,7 @@ def _publish(root: Path, folder: Path, match_id: str, plan: Plan, journal: dict[
     for parent, _, _ in os.walk(folder / TREE, topdown=False):
         sync_path(Path(parent))
     write_atomic(folder / JOURNAL, canonical_json({**journal, "committing": True}, where=match_id))
-    if plan.is_replacing:
+    if plan.is_replacing:  # for an instant there is neither; who has mapped the old rows reads on
         (root / match_id).rename(folder / _OLD)
     publish(root, folder, match_id, adding=plan.is_adding)
     shutil.rmtree(folder)

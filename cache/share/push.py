@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from ...errors import InputError
-from ...files import FileLock, disk_errors, read_json, write_atomic
+from ...files import FileLock, disk_errors, read_bounded, write_atomic
 from ...workers import SILENT, MatchResult, Progress, Summary, failed
 from ..layout import MANIFESTS, METADATA, PARTIAL, canonical_json, group_metadata
 from ..match import Terms
@@ -70,7 +70,7 @@ def push(
     if place.has_card:
         _require_terms(store, place.url)
     offered, left_out = take(source, selection)
-    settings_key = _settle_root(place, store)
+    settings_key = _settle_root(place, store)  # before anything of a match: others push against the same root
     if place.has_card:
         place.create(CARD, _data_card(store, place.url))
     there = listing(place)
@@ -140,8 +140,8 @@ def _said(folder: Path) -> dict[str, MatchManifest]:
     said = {}
     for file in filter(lambda file: is_manifest(file.name), folder.glob("*.json")):
         try:
-            record = read_json(file, max_bytes=MAX_DOCUMENT_BYTES)
-            made = MatchManifest.of_record(record, name=file.name, where=str(folder))
+            document = read_bounded(file, max_bytes=MAX_DOCUMENT_BYTES)
+            made = MatchManifest.parse(document, name=file.name, where=str(folder))
             said[made.match_id] = made
         except InputError:
             file.unlink(missing_ok=True)
@@ -149,11 +149,7 @@ def _said(folder: Path) -> dict[str, MatchManifest]:
 
 
 def _settle_root(place: Place, store: FeatureStore) -> str:
-    """Make the root of a shared store, or hold ours against it; the key of its settings.
-
-    Raises:
-        InputError: it is of other settings or classes.
-    """
+    """Make the root of a shared store, or hold ours against it; the key of its settings."""
     if shared_root(place) is None:
         place.create(METADATA, _root_document(store.record))
     for _ in range(_MAX_ROUNDS):  # until what is there holds what this store needs: another may have written it as well
@@ -191,9 +187,6 @@ def _update_index(place: Place) -> None:
     by then, and whoever brings another one later writes it again. This needs a place that shows at once what was
     written (S3 does). A process that is killed between a manifest and the index leaves the index behind, until somebody
     pushes anything; places that can be listed are read rightly even so.
-
-    Raises:
-        InputError: the place refuses.
     """
     unusable = set[str]()
     for _ in range(_MAX_ROUNDS):
@@ -219,7 +212,7 @@ def _upload(source: StoreSource, plan: Plan, listed: Listing, settings_key: str,
     paths.sort(key=lambda path: (path.endswith(METADATA), -path.count("/"), path))
     return Upload(
         manifest=manifest,
-        folder=source.store().path / match_id,
+        folder=source.store.path / match_id,
         paths=tuple(paths),
         groups=tuple(parent.as_posix() for parent in reversed(PurePosixPath(match_id).parents) if parent.name),
         outdated=listed.names_of(match_id),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,23 +40,18 @@ class StoreSource:
     """A store in a folder: what it holds is what its folders hold."""
 
     def __init__(self, store: FeatureStore) -> None:
-        self.name, self._store = str(store.path), store
-        """Path, for people."""
+        self.name, self.store = str(store.path), store
         self.hashed: dict[str, MatchManifest] = {}
         """What `whole` has hashed, by match id."""
 
-    def store(self) -> FeatureStore:
-        """What its root says."""
-        return self._store
-
     def reduction(self) -> Reduction | None:
         """How its rows were made from full ones; None where they are full. Raises InputError."""
-        return self._store.reduction
+        return self.store.reduction
 
     def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
         """Outlines of matches that are whole, and what is wrong with the others, by id."""
         outlines, damaged_ones = [], {}
-        for match_id in self._store.matches():
+        for match_id in self.store.matches():
             try:
                 outlines.append(self.outline(match_id))
             except InputError as error:
@@ -68,14 +64,14 @@ class StoreSource:
         Raises:
             InputError: a file is missing, or names no hash of its values.
         """
-        match, views = self._store.match(match_id), self._store.views(match_id)
+        match, views = self.store.match(match_id), self.store.views(match_id)
         paths = [*MATCH_FILES, *(path for view in views for path in view_files(view))]
         return MatchManifest(
             match_id=match_id,
             split=match.meta.split,
             num_rows=match.num_rows,
             num_events=None if match.meta.labels is None else len(match.meta.labels),
-            settings_key=self._store.settings.key(),
+            settings_key=self.store.settings.key(),
             files={path: self._entry(match_id, path) for path in paths},
         )
 
@@ -94,7 +90,7 @@ class StoreSource:
 
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
         """Copy a match's file. Raises DamagedInTransit where it is not what `entry` says."""
-        place, digest, num_bytes = inside(self._store.path, f"{match_id}/{path}"), hashlib.sha256(), 0
+        place, digest, num_bytes = inside(self.store.path, f"{match_id}/{path}"), hashlib.sha256(), 0
         with reading_errors(place):
             source = open_bytes(place)
         with source, target.open("wb") as file:
@@ -108,7 +104,7 @@ class StoreSource:
             raise not_as_announced(f"{self.name}: {match_id}/{path}", got, entry)
 
     def _entry(self, match_id: str, path: str) -> FileEntry:
-        place = inside(self._store.path, f"{match_id}/{path}")
+        place = inside(self.store.path, f"{match_id}/{path}")
         try:
             if not path.endswith(METADATA):
                 return FileEntry(place.stat().st_size, "")
@@ -125,8 +121,8 @@ class StoreSource:
 
     def _sha256(self, match_id: str, path: str) -> str:
         """Of a file of values; these, without what follows them in a shard, have to fit the hash in their metadata."""
-        place, array = inside(self._store.path, f"{match_id}/{path}"), path.partition("/c/")[0]
-        metadata = array_metadata(self._store.path, f"{match_id}/{array}")
+        place, array = inside(self.store.path, f"{match_id}/{path}"), path.partition("/c/")[0]
+        metadata = array_metadata(self.store.path, f"{match_id}/{array}")
         num_bytes = math.prod(metadata["shape"]) * DTYPES[metadata["data_type"]].itemsize
         try:
             with open_bytes(place) as file:
@@ -147,26 +143,24 @@ class PlaceSource:
 
     def __init__(self, place: Place, *, offered: list[MatchManifest] | None = None) -> None:
         """Name the place; nothing is asked yet. `offered` saves asking what it has."""
-        self.name, self._place = place.url, place
-        self._store: FeatureStore | None = None
-        self._offered = offered
+        self.name, self._place, self._offered = place.url, place, offered
 
+    @cached_property
     def store(self) -> FeatureStore:
         """What its root says. Raises InputError where there is no store, or it is damaged."""
-        if self._store is None:
-            self._store = shared_root(self._place)
-        if self._store is None:
+        found = shared_root(self._place)
+        if found is None:
             raise InputError(
                 f"{self.name}: no store there",
                 got=f"no {METADATA}",
                 wanted="a store that `bas cache push` brought",
                 cure=f"check the address, and your rights; to bring one there: bas cache push STORE {self.name}",
             )
-        return self._store
+        return found
 
     def reduction(self) -> Reduction | None:
         """How its rows were made from full ones, fetched. Raises InputError."""
-        return fetch_reduction(self._place, self.store().settings)
+        return fetch_reduction(self._place, self.store.settings)
 
     def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
         """All that is there, or nothing where one is damaged: the place is not to be trusted then."""
@@ -204,7 +198,7 @@ def source_info(url: str) -> StoreInfo:
     if is_folder(url):
         return info(FeatureStore.open(folder_of(url)))
     source = open_source(url)
-    store, manifests = source.store(), source.offered()[0]
+    store, manifests = source.store, source.offered()[0]
     fps = store.settings.fps_fraction
     lines = [
         MatchLine(
