@@ -130,7 +130,7 @@ def levels(store: FeatureStore, *, dim: int = 64) -> None:
         values = np.concatenate([block if bare is None else bare.project(block) for block in blocks])
         arrays: dict[str, Any] = {} if bare is None else dict(bare.arrays)
         ends = np.quantile(values, [0.0005, 0.9995], axis=0)
-        by_range = {"0.05 to 99.95 % of the values": levels_of(*ends, 0.0)}
+        by_range = {"0.05 to 99.95 % of the values": levels_of(ends[0], ends[1], 0.0)}
         for share in (0, 0.125, 0.25, 0.5):
             by_range[f"least to greatest, {share:g} beyond"] = levels_of(values.min(0), values.max(0), share)
         for what, (scale, offset) in by_range.items():

@@ -87,19 +87,19 @@ class FeatureBank:
             return self._decoded(rows.to(self.device, non_blocking=True)).view(shape)
         rows_btc = np.empty(shape, self._dtype)
         for clip, index_t in zip(rows_btc, index_bt.numpy(), strict=True):
-            rows, first_row = self._file(int(index_t[0]), view)
+            mapped, first_row = self._file(int(index_t[0]), view)
             steps = np.diff(index_t)
             if len(steps) and steps[0] > 0 and (steps == steps[0]).all():  # a slice: faster than row by row
-                clip[:] = rows[index_t[0] - first_row : index_t[-1] - first_row + 1 : steps[0]]
+                clip[:] = mapped[index_t[0] - first_row : index_t[-1] - first_row + 1 : steps[0]]
             else:  # one row, or repeats at an end
-                clip[:] = rows.take(index_t - first_row)
+                clip[:] = mapped.take(index_t - first_row)
         return self._decoded(torch.from_numpy(rows_btc).to(self.device, non_blocking=True))
 
     def will_need(self, index_bt: Tensor, *, view: int = 0) -> None:
         """Ask for the rows of windows to be read ahead; does nothing where they are in memory already."""
         if self._tables:
             return
-        for first, last in index_bt[:, [0, -1]].tolist():
+        for first, last in index_bt[:, [0, -1]].tolist():  # indices of a clip never descend
             rows, first_row = self._file(first, view)
             rows.willneed(first - first_row, last - first_row + 1)
 

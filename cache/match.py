@@ -169,7 +169,8 @@ class WeightsOrigin:
     def from_json(cls, record: Mapping[str, Any], *, where: str) -> "WeightsOrigin":
         """Inverse of `to_json`. Raises InputError: a field is missing or unknown, or a name is no text."""
         with reading_record(f"{where}: the origin of the weights is damaged"):
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+            lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+            return cls(**{**record, **lists})
 
     def describe(self) -> str:
         """Say it in one line for people."""

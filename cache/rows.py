@@ -81,7 +81,7 @@ def _map(path: Path, layout: ShardLayout) -> mmap.mmap:
     except OSError as error:
         cure = "raise the limit on open files (ulimit -n)" if error.errno == errno.EMFILE else None
         raise damaged(path, error.strerror or "cannot be opened", cure=cure) from None
-    with os.fdopen(handle, "rb") as file:
+    with os.fdopen(handle, "rb") as file:  # the mapping outlives it
         size, wanted = os.fstat(file.fileno()).st_size, f"{layout.file_bytes} bytes"
         index_bytes = layout.file_bytes - layout.num_chunks * layout.chunk_bytes
         if size < index_bytes:  # before an index is made or read: the metadata may lie about its length

@@ -128,9 +128,10 @@ class FeatureStore:
             others = any(entry.name not in (PARTIAL, REDUCTION, REDUCTION_FILE) for entry in path.iterdir())
             if others and not (path / METADATA).exists():  # in this order: another process may make the store just now
                 raise _not_a_store(path, "a folder with other things in it", cure="name another folder")
-            lock = FileLock.acquire(path / PARTIAL / "root.lock", wait_seconds=_ROOT_WAIT_SECONDS)
+            lock_path = path / PARTIAL / "root.lock"
+            lock = FileLock.acquire(lock_path, wait_seconds=_ROOT_WAIT_SECONDS)
             if lock is None:
-                raise InputError(f"{path}: in use", got=FileLock.owner(path / PARTIAL / "root.lock"), cure="try again")
+                raise InputError(f"{path}: in use", got=FileLock.owner(lock_path), cure="try again")
             with lock:
                 if not (path / METADATA).exists():
                     _require_reduction(settings, reduction, path)

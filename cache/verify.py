@@ -133,7 +133,7 @@ def check_match(store: FeatureStore, match_id: str) -> Iterator[StoreFinding]:
 
 def _findings(checks: Iterator[tuple[Severity, str]], match: str = "", view: str = "") -> Iterator[StoreFinding]:
     """What a check has to say of a place; the InputError that ends it is one more."""
-    try:
+    try:  # a generator cannot go on after it has raised: a check yields what it can before
         for severity, message in checks:
             yield StoreFinding(severity, match, view, message)
     except InputError as error:

@@ -185,6 +185,7 @@ def _rows_of_duration(match_id: str, table: FeatureTable, rate: Rate, seconds: f
     """T: up to the end of the video, where the last frames filled no row; InputError where the rows end elsewhere."""
     exact = Fraction(seconds) * rate.grid.fps
     wanted, num_rows = -(-exact.numerator // exact.denominator), rate.first_step + table.shape[0]
+    # rows are missing at both ends, where a row would have seen frames beyond the video
     if abs(wanted - num_rows) <= _TOLERANCE * wanted + 2 * rate.first_step + 2:
         return max(wanted, num_rows)
     other_way = abs(wanted - rate.first_step - table.shape[1]) <= _TOLERANCE * wanted + 2

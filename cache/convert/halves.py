@@ -21,6 +21,7 @@ from .importing import (
 from .offsets import read_offsets
 from .tables import open_table
 
+# scores.npz is of another kind of source, which may lie beside the features
 _HALF_FILE = re.compile(r"([12])_(?!scores\.npz$)(.+)\.(?:npy|npz|h5|hdf5)", re.IGNORECASE)
 _RATE_IN_NAME = re.compile(r"(?:^|_)(\d+)fps(?:_|$)", re.IGNORECASE)
 _RATES = {"resnet": "2", "baidu_soccer_embeddings": "1", "c3d": "2", "i3d": "2"}

@@ -350,7 +350,7 @@ def _import(store: FeatureStore, match: SourceMatch, source: SourceRows) -> Matc
         provenance=_provenance(source),
     ) as writer:
         first_row, restarted = writer.rows_done, writer.restarted_because
-        block_rows = max(256, _BLOCK_BYTES // (8 * source.dim) // 256 * 256)
+        block_rows = max(256, _BLOCK_BYTES // (8 * source.dim) // 256 * 256)  # progress is saved at multiples of 256
         for start in range(first_row, source.num_rows, block_rows):
             stop = min(start + block_rows, source.num_rows)
             writer.append({_VIEW: source.read(start, stop)}, source.valid[start:stop])

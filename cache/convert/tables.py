@@ -151,7 +151,7 @@ def _check_member(archive: zipfile.ZipFile, name: str, where: str) -> tuple[int,
     member = archive.getinfo(name)
     _check_claim(f"{where}, {name!r}", member.file_size, member.compress_size)
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
+        version = np.lib.format.read_magic(file)  # 3.0 has the header of 2.0, in UTF-8
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
     claimed = math.prod(shape) * dtype.itemsize
@@ -216,7 +216,7 @@ def _one_of(names: list[str], wanted: str | None, path: Path) -> str:
 
 
 def _check_claim(where: str, claimed_bytes: int, stored_bytes: int) -> None:
-    if claimed_bytes > _MAX_SHRINKING * stored_bytes + (1 << 20):
+    if claimed_bytes > _MAX_SHRINKING * stored_bytes + (1 << 20):  # a small file of zeros may shrink more
         raise InputError(
             f"{where}: claims more than it can hold",
             got=f"{claimed_bytes:,} bytes out of {stored_bytes:,}",

@@ -203,6 +203,7 @@ class HubPlace:
                     )
                     return str(commit.oid)
                 except (HfHubHTTPError, _NETWORK_ERROR) as error:
+                    # 409 and 412: another's commit came first; the others: whether ours came through is not known
                     is_last = attempt == _COMMIT_ATTEMPTS - 1
                     if is_last or (isinstance(error, HfHubHTTPError) and _status(error) not in _TRY_AGAIN):
                         raise
@@ -227,10 +228,10 @@ class HubPlace:
 
     def _tree(self, folder: str, revision: str, *, recursive: bool) -> dict[str, RepoFile]:
         """Files below a folder by path; none where there is no such folder."""
-        where = {"path_in_repo": self._inside(folder), "revision": revision}
+        where: dict[str, Any] = {"path_in_repo": self._inside(folder), "revision": revision, **self._at}
         try:
             with self._errors():
-                return self._by_path(self._api.list_repo_tree(recursive=recursive, **where, **self._at))
+                return self._by_path(self._api.list_repo_tree(recursive=recursive, **where))
         except _Missing:
             return {}
 
@@ -253,9 +254,9 @@ class HubPlace:
         on_bytes: OnBytes = lambda _: None,
     ) -> Path:
         """A file below `folder`; `too_large` is raised before more than `max_bytes` of it have come."""
-        progress: dict[str, Any] = {"tqdm_class": _bounded(max_bytes, too_large, on_bytes)}
-        where = {"filename": self._inside(path), "revision": revision, "local_dir": folder}
-        return Path(self._api.hf_hub_download(**where, **progress, **self._at))
+        where: dict[str, Any] = {"filename": self._inside(path), "revision": revision, "local_dir": folder, **self._at}
+        progress = _bounded(max_bytes, too_large, on_bytes)
+        return Path(self._api.hf_hub_download(**where, tqdm_class=progress))
 
     def _addition(self, path: str, content: Path | bytes) -> CommitOperationAdd:
         try:

@@ -208,11 +208,12 @@ class ObjectPlace:
 
     def _arriving(self, result: "obstore.GetResult", path: str) -> Iterator[bytes]:
         """Blocks of a file as they come. Raises Unreachable where next to nothing does: no silence, but no progress."""
+        # every piece as it comes (obstore would gather 10 MB), so that a slow line is told from a silent one
         blocks, waited_seconds, num_bytes = iter(result.stream(min_chunk_size=1)), 0.0, 0
         while True:
             started = time.monotonic()
             block = next(blocks, None)
-            waited_seconds += time.monotonic() - started
+            waited_seconds += time.monotonic() - started  # the time that the caller takes does not count
             if block is None:
                 return
             num_bytes += len(block)

@@ -316,7 +316,7 @@ def read_index(place: Place, *, may_lack: bool) -> tuple[dict[str, MatchManifest
         index = place.read(where, max_bytes=MAX_INDEX_BYTES)
         if index is not None:
             return parse_index(index, where=place.url)
-    except Unreachable:
+    except Unreachable:  # an InputError as well: who does not answer has not said that it lacks an index
         raise
     except InputError:
         if not may_lack:

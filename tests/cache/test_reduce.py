@@ -193,9 +193,7 @@ def test_what_cannot_be_fitted_is_refused(maker: Any) -> None:
     for dim in (5, 7):
         with pytest.raises(InputError, match="1 to 4"):
             fit(maker.store(), FitSettings(dim=dim), view="identity")
-    with maker.writer("same", num_rows=30, match_meta=maker.meta(split="valid")) as writer:
-        writer.append({"identity": np.ones((30, 6), np.float32)}, np.ones(30, bool))
-        writer.commit()
+    maker.match("same", rows=np.ones((30, 6), np.float32), match_meta=maker.meta(split="valid"))
     with pytest.raises(InputError, match="all the same"):
         fit(maker.store(), FitSettings(dim=2, split="valid"), view="identity")
     for change in ({}, {"dim": 0}, {"dim": 2.5}, {"dim": 3, "margin": -0.1}):

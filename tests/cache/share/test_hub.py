@@ -141,9 +141,7 @@ def test_a_new_view_is_added_alone(hub: HubServer, maker: Any, tmp_path: Path) -
     rows = maker.match("a")
     push_to(maker.path)
     num_uploads = len(hub.uploaded)
-    with maker.writer("a", num_rows=600, views=("hflip",)) as writer:
-        writer.append({"hflip": rows + 1}, [True] * 600)
-        writer.commit()
+    maker.match("a", rows=rows + 1, views=("hflip",))
     assert push_to(maker.path) == {"a": "views added"}
     assert len(hub.uploaded) == num_uploads + 1
     assert sum(path.startswith("__manifest__/") for path in hub.files("ann/feats")) == 2

@@ -66,9 +66,7 @@ def test_what_is_asked_for_is_there_and_nothing_travels_twice(maker: Any, push: 
     assert FeatureStore.open(local_copy(url, Selection(), root=tmp_path / "stores")).matches() == ["a", "b"]
 
 
-def test_the_copy_follows_what_changes_there(
-    maker: Any, shared: Any, push: Push, tmp_path: Path
-) -> None:
+def test_the_copy_follows_what_changes_there(maker: Any, shared: Any, push: Push, tmp_path: Path) -> None:
     maker.match("a")
     maker.match("b")
     local_copy(push(), Selection(), root=tmp_path / "stores")

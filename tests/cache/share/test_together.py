@@ -177,7 +177,7 @@ def test_killed_at_any_rename_of_a_replacement(make_maker: Any, sharing: Any, tr
     new.match("liga/a", num_rows=301)
     sharing.push(old.path, tmp_path / "first")
     job = {"do": "push", "store": new.path, "options": {"replace": True}}
-    shares = [tmp_path / f"share{number}" for number in range(24)]
+    shares = [tmp_path / f"share{number}" for number in range(16)]
     for share in shares:
         shutil.copytree(tmp_path / "first", share)
     jobs = [job | {"url": share, "die_at": number} for number, share in enumerate(shares)]
