@@ -61,8 +61,8 @@ class Rate:
         return self.offset_seconds - self.grid.seconds(self.first_step)
 
 
+DESCRIPTION = "a folder with VIDEO.npy, .npz or .h5 per video, or one HDF5 file (OpenTAD, ActionFormer)"
 OPTIONS = frozenset({"labels", "feature_stride", "num_frames", "instant", "dataset", "transpose"})
-"""Options that this kind of source takes."""
 
 
 def is_here(names: Collection[str]) -> bool:

@@ -31,8 +31,8 @@ _OVERLAP_ROWS = 2
 """A half may end in a part of a step: so many rows of half 1 may reach into half 2, which wins."""
 
 
+DESCRIPTION = "folders with 1_NAME.npy and 2_NAME.npy (SoccerNet's ResNET and Baidu features)"
 OPTIONS = frozenset({"split_file", "labels", "features", "offsets", "offset", "dataset", "transpose"})
-"""Options that this kind of source takes."""
 
 
 def is_here(names: Collection[str]) -> bool:

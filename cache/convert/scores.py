@@ -21,8 +21,8 @@ from .tables import MAX_ROWS, FeatureTable, read_npz
 WHOLE_NAME = "scores.npz"
 HALF_NAMES = ("1_scores.npz", "2_scores.npz")
 _NAMES = frozenset({WHOLE_NAME, *HALF_NAMES})
+DESCRIPTION = "folders with 1_scores.npz and 2_scores.npz, or scores.npz (confidences per frame)"
 OPTIONS = frozenset({"split_file", "offsets"})
-"""Options that this kind of source takes."""
 
 
 @dataclass(frozen=True)

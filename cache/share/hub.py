@@ -30,7 +30,7 @@ from ...errors import InputError
 from ...files import file_sha256
 from ..layout import FEATURES, MANIFESTS, METADATA, canonical_json, group_metadata
 from .manifest import FileEntry, id_hash, is_manifest
-from .places import DamagedInTransit, OnBytes, TooLarge, Unreachable, Upload, changed_meanwhile, not_as_announced
+from .places import OnBytes, Unreachable, Upload, changed_meanwhile, not_as_announced
 
 Operation = CommitOperationAdd | CommitOperationDelete
 _ADDRESS = re.compile(
@@ -77,7 +77,7 @@ class HubPlace:
         """See `Place`. None also where there is no such data set, but who asks may make one."""
         try:
             with self._errors(), TemporaryDirectory() as folder:
-                too_large = TooLarge(f"{self.url}/{path}: too large", wanted=f"at most {max_bytes} bytes")
+                too_large = InputError(f"{self.url}/{path}: too large", wanted=f"at most {max_bytes} bytes")
                 return self._download(path, self._revision, Path(folder), max_bytes, too_large).read_bytes()
         except _Missing as error:
             if path != METADATA and error.is_repository:
@@ -142,7 +142,7 @@ class HubPlace:
         there = self._infos(wanted, self._commit(title, operations))
         lacking = [path for path in wanted if not _is_same(there.get(path), sent[path])]
         if lacking:
-            raise DamagedInTransit(
+            raise InputError(
                 f"{self.url}/{lacking[0]}: did not arrive, or not as it is here",
                 cure="push again with --replace; if it stays so: does a .gitignore of the data set leave it out?",
             )
@@ -153,7 +153,7 @@ class HubPlace:
         for path in upload.paths:
             addition = self._addition(f"{upload.manifest.match_id}/{path}", upload.folder / path)
             if addition.upload_info.sha256.hex() != upload.manifest.files[path].sha256:
-                raise DamagedInTransit(f"{upload.folder / path}: changed while it was read", cure="push again")
+                raise InputError(f"{upload.folder / path}: changed while it was read", cure="push again")
             made[f"{upload.manifest.match_id}/{path}"] = addition
         with self._errors():
             # free_memory=False: a commit that comes too late is made anew from the same additions

@@ -50,14 +50,6 @@ class Unreachable(InputError):  # noqa: N818 (an InputError by nature)
     """The place does not answer."""
 
 
-class DamagedInTransit(InputError):  # noqa: N818 (an InputError by nature)
-    """What arrived is not what was announced."""
-
-
-class TooLarge(InputError):  # noqa: N818 (an InputError by nature)
-    """A file that is longer than such a file can be."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Upload:
     """One match on its way to a place: its files first, its manifest last."""
@@ -92,10 +84,10 @@ class Place(Protocol):
     """Calls of `publish` that may run side by side."""
 
     def read(self, path: str, *, max_bytes: int) -> bytes | None:
-        """A small file whole; None where it does not exist. Raises TooLarge where it is longer."""
+        """A small file whole; None where it does not exist. Raises InputError where it is longer."""
 
     def fetch(self, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
-        """Bring a file here. Raises DamagedInTransit where it is not what `entry` says; never writes more than that."""
+        """Bring a file here. Raises InputError where it is not what `entry` says; never writes more than that."""
 
     def manifests(self) -> list[str] | None:
         """Names of the match manifests there, oldest first; None where the place cannot list."""
@@ -184,7 +176,7 @@ class ObjectPlace:
             with self._errors(path):
                 result = obstore.get(self._store, path)
                 if result.meta["size"] > max_bytes:  # as announced; obstore takes no more than that
-                    raise TooLarge(f"{self.url}/{path}: too large", wanted=f"at most {max_bytes:,} bytes")
+                    raise InputError(f"{self.url}/{path}: too large", wanted=f"at most {max_bytes:,} bytes")
                 return b"".join(self._arriving(result, path))
         except FileNotFoundError:
             return None
@@ -363,7 +355,7 @@ class ObjectPlace:
                     on_bytes(len(block))
                     yield block
             if digest.hexdigest() != entry.sha256:
-                raise DamagedInTransit(f"{path}: changed while it was read", cure="push again")
+                raise InputError(f"{path}: changed while it was read", cure="push again")
 
         attributes: Any = {"sha256": entry.sha256}  # kept with the object, and compared by the next push
         with self._errors(name, writing=True):
@@ -424,9 +416,9 @@ class ObjectPlace:
             ) from None
 
 
-def not_as_announced(where: str, got: str, entry: FileEntry) -> DamagedInTransit:
+def not_as_announced(where: str, got: str, entry: FileEntry) -> InputError:
     """The error for a file that is not what its manifest says."""
-    return DamagedInTransit(
+    return InputError(
         f"{where} is not what its manifest says",
         got=got,
         wanted=f"{entry.num_bytes} bytes, SHA-256 {entry.sha256}",

@@ -26,7 +26,6 @@ from ..store import FeatureStore
 from ..verify import check_match
 from ..writer import require_own_place
 from .manifest import MatchManifest, choose
-from .places import DamagedInTransit
 from .source import Source, StoreSource, open_source
 
 Item = TypeVar("Item")
@@ -49,10 +48,6 @@ class Selection:
     views: tuple[str, ...] = ()
 
 
-class TransferStopped(InputError):  # noqa: N818 (an InputError by nature)
-    """The command was stopped (Ctrl-C): nothing more is to travel."""
-
-
 class Traffic:
     """Counts the bytes that travel, from any thread."""
 
@@ -66,9 +61,9 @@ class Traffic:
         self.progress.started(num_matches, num_bytes)
 
     def add(self, num_bytes: int) -> None:
-        """Count bytes that have just travelled. Raises TransferStopped where no more are to come."""
+        """Count bytes that have just travelled. Raises InputError where no more are to come."""
         if self.is_stopped:
-            raise TransferStopped("stopped")
+            raise InputError("stopped")
         with self._lock:
             self.num_bytes += num_bytes
             self.progress.advanced("", self.num_bytes, max(self.total, self.num_bytes), "")
@@ -347,7 +342,7 @@ def _check(folder: Path, store: FeatureStore, manifest: MatchManifest, *, where:
     if errors:
         shutil.rmtree(folder)
         got = "; ".join(errors).replace(str(folder / TREE), manifest.match_id)
-        raise DamagedInTransit(
+        raise InputError(
             f"{where}: match {manifest.match_id!r}: what arrived is not usable",
             got=got.replace(f"{TREE}/", f"{manifest.match_id}/")[:400],
             cure="do not trust this store; have its owner run `bas cache verify` and push the match again",

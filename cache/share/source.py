@@ -89,7 +89,7 @@ class StoreSource:
         return made
 
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
-        """Copy a match's file. Raises DamagedInTransit where it is not what `entry` says."""
+        """Copy a match's file. Raises InputError where it is not what `entry` says."""
         place, digest, num_bytes = inside(self.store.path, f"{match_id}/{path}"), hashlib.sha256(), 0
         with reading_errors(place):
             source = open_bytes(place)
@@ -176,7 +176,7 @@ class PlaceSource:
         return outline
 
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
-        """Bring a match's file here. Raises DamagedInTransit where it is not what `entry` says."""
+        """Bring a match's file here. Raises InputError where it is not what `entry` says."""
         self._place.fetch(f"{match_id}/{path}", target, entry, on_bytes)
 
 
