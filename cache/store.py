@@ -144,7 +144,7 @@ class FeatureStore:
                         "classes": list(classes),
                         "software": dict(software),
                     }
-                    _write_root(path, _with_terms(_with_origin(new, None, origin), terms))
+                    _write_root(path, cls(path, new).joined_record((), origin, terms))
                 else:
                     stored = cls.open(path)
                     settings.require_equal(stored.settings, store=str(path))  # before anything is written
@@ -174,10 +174,14 @@ class FeatureStore:
         Raises:
             InputError: other classes.
         """
-        record = _with_terms(_with_origin(self.record, self.origin, origin), terms)
+        record, terms_then = dict(self.record), self.terms.joined(terms)
+        if origin is not None and (self.origin is None or (origin.is_run and not self.origin.is_run)):
+            record[_ORIGIN] = origin.to_json()
+        if terms_then != self.terms:
+            record[_TERMS] = dict(vars(terms_then))
         if classes and not self.classes:
-            return {**record, "classes": list(classes)}
-        if not set(classes) <= set(self.classes):
+            record["classes"] = list(classes)
+        elif not set(classes) <= set(self.classes):
             raise InputError(
                 f"{self.path}: made with other classes",
                 got=", ".join(classes),
@@ -373,21 +377,6 @@ def _require_reduction(settings: FeatureSettings, reduction: Reduction | None, p
             wanted=settings.reduction or "none",
             cure=f"make it by bas cache pca, or copy {REDUCTION_FILE} along",
         )
-
-
-def _with_origin(
-    record: Mapping[str, Any], stored: WeightsOrigin | None, origin: WeightsOrigin | None
-) -> Mapping[str, Any]:
-    """The record with the origin, unless the stored one says as much already."""
-    if origin is None or (stored is not None and (stored.is_run or not origin.is_run)):
-        return record
-    return {**record, _ORIGIN: origin.to_json()}
-
-
-def _with_terms(record: Mapping[str, Any], terms: Terms | None) -> Mapping[str, Any]:
-    stored = Terms.from_json(record.get(_TERMS) or {})
-    joined = stored.joined(terms)
-    return record if joined == stored else {**record, _TERMS: dict(vars(joined))}
 
 
 def _write_root(path: Path, record: Mapping[str, Any]) -> None:

@@ -7,12 +7,11 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import InputError
 from ...files import disk_errors, read_json, write_json_atomic, write_text_atomic
@@ -154,9 +153,7 @@ def _write_arrays(
 
         with h5py.File(folder / H5_NAME, "w") as file:
             for view, sha256 in hashes.items():
-                table = file.create_dataset(f"{FEATURES}/{view}", shape, dtype)
-                for start, block in _checked_blocks(store, info.id, view, sha256):
-                    table[start : start + len(block)] = block
+                _copy_rows(store, info.id, view, sha256, file.create_dataset(f"{FEATURES}/{view}", shape, dtype))
             for name, values in vectors.items():
                 file[name] = values
         return
@@ -164,22 +161,19 @@ def _write_arrays(
         if view in vectors:
             raise InputError(f"view {view!r} cannot be a file beside {view}.npy", cure="--format h5")
         table = np.lib.format.open_memmap(folder / f"{view}.npy", mode="w+", dtype=dtype, shape=shape)
-        for start, block in _checked_blocks(store, info.id, view, sha256):
-            table[start : start + len(block)] = block
+        _copy_rows(store, info.id, view, sha256, table)
         table.flush()
     for name, values in vectors.items():
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
 
 
-def _checked_blocks(
-    store: FeatureStore, match_id: str, view: str, sha256: str | None
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """(first row, (n, C) rows as stored) of a view. InputError after the last block where their hash is another."""
+def _copy_rows(store: FeatureStore, match_id: str, view: str, sha256: str | None, table: Any) -> None:
+    """Write the rows of a view, as stored, into a table. InputError after the last where their hash is another."""
     digest, rows = hashlib.sha256(), store.rows(match_id, view)
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS])
         digest.update(block.data)
-        yield start, block
+        table[start : start + len(block)] = block
     if sha256 not in (None, digest.hexdigest()):
         what, cure = f"{match_id}, view {view}: the rows do not fit their sha256", f"bas cache verify {store.path}"
         raise InputError(what, got=digest.hexdigest(), wanted=sha256, cure=cure)
