@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from common import interleaved, machine, median_ratio, spread
 from sklearn.decomposition import IncrementalPCA
 from stores import random_store
@@ -33,7 +32,7 @@ from stores import random_store
 from bas.ablate.loop import ablate
 from bas.ablate.options import AblateOptions
 from bas.cache.match import info
-from bas.cache.reduce import READ_ROWS, FitSettings, Ranges, SplitRows, fit, kept_of, reduce_store
+from bas.cache.reduce import READ_ROWS, FitSettings, SplitRows, fit, kept_of, levels_of, reduce_store
 from bas.cache.reduction import Reduction
 from bas.cache.store import FeatureStore
 
@@ -131,24 +130,16 @@ def levels(store: FeatureStore, *, dim: int = 64) -> None:
         values = np.concatenate([block if bare is None else bare.project(block) for block in blocks])
         arrays: dict[str, Any] = {} if bare is None else dict(bare.arrays)
         ends = np.quantile(values, [0.0005, 0.9995], axis=0)
-        by_range = {"0.05 to 99.95 % of the values": (0.0, ranges_of(ends))}
-        by_range |= {
-            f"least to greatest, {share:g} beyond": (share, ranges_of(values)) for share in (0, 0.125, 0.25, 0.5)
-        }
-        for what, (margin, ranges) in by_range.items():
-            scale, offset = ranges.levels(margin)
+        by_range = {"0.05 to 99.95 % of the values": levels_of(ends[0], ends[1], 0.0)}
+        for share in (0, 0.125, 0.25, 0.5):
+            by_range[f"least to greatest, {share:g} beyond"] = levels_of(values.min(0), values.max(0), share)
+        for what, (scale, offset) in by_range.items():
             show_kept(name, what, Reduction(source=store.settings, **arrays, scale=scale, offset=offset), splits)
-
-
-def ranges_of(values: npt.NDArray[np.float64]) -> Ranges:
-    ranges = Ranges(values.shape[1])
-    ranges.add(values)
-    return ranges
 
 
 def show_kept(name: str, what: str, reduction: Reduction, splits: Mapping[str, SplitRows]) -> None:
     kept = [kept_of(reduction, rows.blocks(READ_ROWS)) for rows in splits.values()]
-    cells = [f"{100 * each.variance:.3f} %" for each in kept] + [f"{100 * each.clipped:.3f} %" for each in kept]
+    cells = [f"{100 * share:.3f} %" for shares in zip(*kept, strict=True) for share in shares]
     print(f"| {name} | {what} | {' | '.join(cells)} |", flush=True)
 
 

@@ -3,6 +3,7 @@
 Legend: R rows of all matches one after the other, V views, B clips, T steps, C channels.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -14,14 +15,15 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import free_memory_bytes
+from .layout import DTYPES
 from .rows import MappedRows
 from .store import FeatureStore
 
 Place = Literal["auto", "device", "ram", "mapped"]
 PLACES: tuple[Place, ...] = get_args(Place)
-_NUMPY: dict[torch.dtype, np.dtype[Any]] = {torch.float16: np.dtype(np.float16), torch.uint8: np.dtype(np.uint8)}
 Levels = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 """(C,) step and lowest value of rows in 8 bits, see `Reduction.levels`."""
+_BLOCK_ROWS = 65_536
 _SHARE_OF_FREE = 0.6
 """A bank may take this share of the free memory of a device or machine; beyond, the next slower place serves."""
 
@@ -47,7 +49,7 @@ class FeatureBank:
         device: torch.device,
         tables: Sequence[Tensor] = (),
         files: Sequence[Sequence[MappedRows]] = (),
-        dtype: torch.dtype = torch.float16,
+        dtype: np.dtype[Any],
         levels: Levels | None = None,
     ) -> None:
         self.matches = tuple(matches)
@@ -74,31 +76,30 @@ class FeatureBank:
         return self.num_views * self.num_rows * self.dim * self._dtype.itemsize
 
     def gather(self, index_bt: Tensor, *, view: int = 0) -> Tensor:
-        """Windows of rows.
+        """Windows of rows of a view, (B, T, C) float32 on `device`.
 
-        Args:
-            index_bt: (B, T) int64 on the CPU, indices 0..R-1; those of one clip never descend and are of one match.
-            view: which of the views.
-
-        Returns:
-            (B, T, C) float32 on `device`.
+        `index_bt` is (B, T) int64 on the CPU, 0..R-1; the indices of one clip never descend and are of one match.
         """
         shape = (*index_bt.shape, self.dim)
         if self._tables:
             table = self._tables[view]
             rows = table.index_select(0, index_bt.to(table.device, non_blocking=True).flatten())
             return self._decoded(rows.to(self.device, non_blocking=True)).view(shape)
-        rows_btc = np.empty(shape, _NUMPY[self._dtype])
+        rows_btc = np.empty(shape, self._dtype)
         for clip, index_t in zip(rows_btc, index_bt.numpy(), strict=True):
-            rows_of, first_row = self._file(int(index_t[0]), view)
-            clip[:] = _strided(rows_of, index_t - first_row)
+            mapped, first_row = self._file(int(index_t[0]), view)
+            steps = np.diff(index_t)
+            if len(steps) and steps[0] > 0 and (steps == steps[0]).all():  # a slice: faster than row by row
+                clip[:] = mapped[index_t[0] - first_row : index_t[-1] - first_row + 1 : steps[0]]
+            else:  # one row, or repeats at an end
+                clip[:] = mapped.take(index_t - first_row)
         return self._decoded(torch.from_numpy(rows_btc).to(self.device, non_blocking=True))
 
     def will_need(self, index_bt: Tensor, *, view: int = 0) -> None:
         """Ask for the rows of windows to be read ahead; does nothing where they are in memory already."""
         if self._tables:
             return
-        for first, last in index_bt[:, [0, -1]].tolist():
+        for first, last in index_bt[:, [0, -1]].tolist():  # indices of a clip never descend
             rows, first_row = self._file(first, view)
             rows.willneed(first - first_row, last - first_row + 1)
 
@@ -128,10 +129,10 @@ def open_bank(
 
     Args:
         store: the feature store.
-        match_ids: one or more of its matches.
+        match_ids: at least one.
         views: each match has all of them.
         device: where gathered windows are wanted.
-        place: forces one of the places; `auto` takes the fastest with room.
+        place: one of the places; `auto` takes the fastest with room.
         on_progress: called with rows read and rows in all.
 
     Raises:
@@ -146,57 +147,39 @@ def open_bank(
         matches.append(BankMatch(match_id, num_rows, len(rows[0])))
         num_rows += len(rows[0])
     shape = (len(views), num_rows, store.settings.dim)
-    dtype = torch.uint8 if store.settings.dtype == "uint8" else torch.float16
+    dtype = DTYPES[store.settings.dtype]
     levels = store.reduction.levels if store.reduction else None
     if place == "auto":
-        place = _fitting_place(shape[0] * shape[1] * shape[2] * dtype.itemsize, device)
+        place = _fitting_place(math.prod(shape) * dtype.itemsize, device)
     if place == "mapped":
         return FeatureBank(matches, shape_vrc=shape, device=device, files=files, dtype=dtype, levels=levels)
     home = device if place == "device" else torch.device("cpu")
-    tables = [torch.empty(shape[1:], dtype=dtype, device=home) for _ in views]
-    for number, (match, rows) in enumerate(zip(matches, files, strict=True)):
+    tables = [torch.empty(shape[1:], dtype=getattr(torch, dtype.name), device=home) for _ in views]
+    for match, rows in zip(matches, files, strict=True):
         for table, of_view in zip(tables, rows, strict=True):
-            _copy(of_view, table[match.first_row : match.first_row + match.num_rows])
-        on_progress(sum(each.num_rows for each in matches[: number + 1]), num_rows)
+            for start in range(0, len(of_view), _BLOCK_ROWS):
+                block = np.array(of_view[start : start + _BLOCK_ROWS], dtype)  # a copy: torch takes no read-only array
+                first = match.first_row + start
+                table[first : first + len(block)].copy_(torch.from_numpy(block))
+        on_progress(match.first_row + match.num_rows, num_rows)
     return FeatureBank(matches, shape_vrc=shape, device=device, tables=tables, dtype=dtype, levels=levels)
 
 
 def bank_of_rows(
     rows_rc: npt.NDArray[Any], *, match_id: str, device: torch.device | str = "cpu", levels: Levels | None = None
 ) -> FeatureBank:
-    """A bank of one view of one match from its rows in memory; the array must not change afterwards.
-
-    Args:
-        rows_rc: (R, C) float16, or uint8.
-        match_id: the match.
-        device: where gathered windows are wanted.
-        levels: of uint8.
-    """
+    """A bank of one view of one match from its rows in memory: float16, or uint8 with their levels. The array must not
+    change afterwards."""
     device, table = torch.device(device), torch.from_numpy(rows_rc)
     if _fitting_place(rows_rc.nbytes, device) == "device":
         table = table.to(device)
-    match = BankMatch(match_id, 0, len(rows_rc))
-    shape = (1, *rows_rc.shape)
-    return FeatureBank([match], shape_vrc=shape, device=device, tables=[table], dtype=table.dtype, levels=levels)
+    match, shape = BankMatch(match_id, 0, len(rows_rc)), (1, *rows_rc.shape)
+    return FeatureBank([match], shape_vrc=shape, device=device, tables=[table], dtype=rows_rc.dtype, levels=levels)
 
 
 def fits_in_memory(num_bytes: int) -> bool:
     """Whether so many bytes of rows may be held in the memory that is free."""
     return _fitting_place(num_bytes, torch.device("cpu")) == "ram"
-
-
-def _copy(rows: MappedRows, table_rc: Tensor, *, block: int = 65_536) -> None:
-    for start in range(0, len(rows), block):
-        part = torch.from_numpy(np.ascontiguousarray(rows[start : start + block], _NUMPY[table_rc.dtype]).copy())
-        table_rc[start : start + len(part)].copy_(part)
-
-
-def _strided(rows: MappedRows, index_t: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """(T, C) rows at equal steps, through a slice of the mapped file; else (repeats at an end) one by one."""
-    step = int(index_t[1] - index_t[0]) if len(index_t) > 1 else 1
-    if step > 0 and (np.diff(index_t) == step).all():
-        return rows[int(index_t[0]) : int(index_t[-1]) + 1][::step]
-    return rows.take(index_t)
 
 
 def _fitting_place(num_bytes: int, device: torch.device) -> Place:

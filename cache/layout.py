@@ -13,7 +13,6 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InputError
 
@@ -31,6 +30,7 @@ METADATA_BYTES = 16 << 20
 """Largest `zarr.json` or journal that is read: the labels of a long match are a tenth of it."""
 MAX_ID_PARTS, MAX_ID_BYTES = 32, 1024
 _RESERVED_PARTS = frozenset({FEATURES, PTS, VALID, METADATA})
+# what Windows refuses: a store is carried from one system to another
 _HOSTILE_CHARACTERS = frozenset('<>:"|?*\\')
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
@@ -51,7 +51,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "int64": np.dtype("<i8"),
 }
 """Zarr's name of a data type -> how it lies in the file; what we read."""
-_MISSING = 2**64 - 1
+_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,6 @@ class ShardLayout:
         return self.chunk_rows * self.row_bytes
 
     @property
-    def index_bytes(self) -> int:
-        """Bytes of the index with its checksum."""
-        return 16 * self.num_chunks + 4
-
-    @property
     def data_bytes(self) -> int:
         """Bytes of the rows without padding."""
         return self.num_rows * self.row_bytes
@@ -95,58 +90,44 @@ class ShardLayout:
     @property
     def file_bytes(self) -> int:
         """Bytes of the whole shard."""
-        return self.num_chunks * self.chunk_bytes + self.index_bytes
+        return self.num_chunks * self.chunk_bytes + 16 * self.num_chunks + 4
 
-    def tail(self) -> bytes:
-        """What follows the rows: zeros up to a whole chunk, then (offset, size) per chunk as uint64, then crc32c."""
+    @property
+    def index(self) -> bytes:
+        """(offset, size) per chunk as uint64, then their crc32c: the chunks lie in order from the start of the file."""
         offsets = np.arange(self.num_chunks, dtype="<u8") * self.chunk_bytes
-        index = np.stack([offsets, np.full_like(offsets, self.chunk_bytes)], axis=1).tobytes()
-        padding = bytes(self.num_chunks * self.chunk_bytes - self.data_bytes)
-        return padding + index + int(google_crc32c.value(index)).to_bytes(4, "little")
+        return with_crc32c(np.stack([offsets, np.full_like(offsets, self.chunk_bytes)], axis=1).tobytes())
 
-    def index_is_ours(self, tail: bytes) -> bool:
-        """Whether an intact index says that the chunks lie in order, without gaps, from the start of the file.
+    @property
+    def tail(self) -> bytes:
+        """What follows the rows: zeros up to a whole chunk, then the index."""
+        return bytes(self.num_chunks * self.chunk_bytes - self.data_bytes) + self.index
 
-        Args:
-            tail: the last `index_bytes` of the shard.
 
-        Raises:
-            ValueError: the checksum is wrong, or a chunk is said to have another size.
-        """
-        index, checksum = tail[:-4], int.from_bytes(tail[-4:], "little")
-        if len(tail) != self.index_bytes or google_crc32c.value(index) != checksum:
-            raise ValueError("the shard index does not fit its checksum")
-        entries: npt.NDArray[np.uint64] = np.frombuffer(index, "<u8").reshape(-1, 2)
-        present = entries[(entries != _MISSING).any(axis=1)]
-        if (present[:, 1] != self.chunk_bytes).any():
-            raise ValueError("the shard index names chunks of a wrong size")
-        expected = np.arange(self.num_chunks, dtype="<u8") * self.chunk_bytes
-        return len(present) == len(entries) and bool((entries[:, 0] == expected).all())
+def with_crc32c(data: bytes) -> bytes:
+    """The data, then its checksum as Zarr's codec of this name has it."""
+    return data + int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
 def check_id(match_id: str) -> str:
-    """The id again, where it is safe as a folder inside the store on every system.
-
-    Args:
-        match_id: parts joined by `/`; spaces and non-ASCII letters are fine.
+    """The id (parts joined by `/`) again, where it is safe as a folder inside the store on every system.
 
     Raises:
         InputError: empty, absolute, `.` or `..`, a reserved name, or characters that some system refuses.
     """
     parts = match_id.split("/")
-    for number, part in enumerate(parts):
-        trouble = _part_trouble(part)
-        if number == 0 and part in (REDUCTION, f"{REDUCTION}.safetensors"):  # lie beside the matches
-            trouble = f"name {part!r} is reserved"
-        if not trouble and (len(parts) > MAX_ID_PARTS or len(match_id.encode()) > MAX_ID_BYTES):
-            trouble = f"more than {MAX_ID_PARTS} parts or {MAX_ID_BYTES} bytes"
-        if trouble:
-            raise InputError(
-                f"match id is not usable: {trouble}",
-                got=ascii(match_id)[:200],
-                wanted="folder names joined by /, such as england_efl/2019-2020/2019-10-01 - Reading - Fulham",
-                cure="rename the match's folder or file",
-            )
+    trouble = next(filter(None, map(_part_trouble, parts)), "")
+    if parts[0] in (REDUCTION, f"{REDUCTION}.safetensors"):  # lie beside the matches
+        trouble = f"name {parts[0]!r} is reserved"
+    if not trouble and (len(parts) > MAX_ID_PARTS or len(match_id.encode()) > MAX_ID_BYTES):
+        trouble = f"more than {MAX_ID_PARTS} parts or {MAX_ID_BYTES} bytes"
+    if trouble:
+        raise InputError(
+            f"match id is not usable: {trouble}",
+            got=ascii(match_id)[:200],
+            wanted="folder names joined by /, such as england_efl/2019-2020/2019-10-01 - Reading - Fulham",
+            cure="rename the match's folder or file",
+        )
     return match_id
 
 
@@ -168,7 +149,7 @@ def _part_trouble(part: str) -> str:
         return "a part is empty, or it begins or ends with /"
     if part in (".", ".."):
         return f"part {part!r} leaves its folder"
-    if len(part) > 255:
+    if len(part) > 255:  # before the search below
         return "a part is longer than 255 bytes"
     if part in _RESERVED_PARTS or part.startswith(("__", PARTIAL)) or part.split(".")[0].lower() in _DEVICES:
         return f"name {part!r} is reserved"
@@ -177,6 +158,7 @@ def _part_trouble(part: str) -> str:
     wrong = sorted({letter for letter in part if letter in _HOSTILE_CHARACTERS or not letter.isprintable()})
     if wrong:
         return f"part {part!r} holds {', '.join(map(repr, wrong))}"
+    # last: half a surrogate pair is not printable, and cannot be encoded
     return "a part is longer than 255 bytes" if len(part.encode()) > 255 else ""
 
 
@@ -192,31 +174,24 @@ def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def shard_metadata(layout: ShardLayout, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """`zarr.json` of a (T, C) array: uncompressed chunks in one shard, index at the end with crc32c."""
-    little = {"name": "bytes", "configuration": {"endian": "little"}}
     sharding = {
         "chunk_shape": [layout.chunk_rows, layout.num_channels],
-        "codecs": [little],
-        "index_codecs": [little, {"name": "crc32c"}],
+        "codecs": [_LITTLE],
+        "index_codecs": [_LITTLE, {"name": "crc32c"}],
         "index_location": "end",
     }
-    return _array_metadata(
-        shape=(layout.num_rows, layout.num_channels),
-        chunk_shape=(layout.num_chunks * layout.chunk_rows, layout.num_channels),
-        dtype=layout.dtype,
-        codec={"name": "sharding_indexed", "configuration": sharding},
-        attributes=attributes,
-    )
+    shape = (layout.num_rows, layout.num_channels)
+    shard_shape = (layout.num_chunks * layout.chunk_rows, layout.num_channels)
+    codec = {"name": "sharding_indexed", "configuration": sharding}
+    return _array_metadata(shape, shard_shape, layout.dtype, codec, attributes)
 
 
-def plain_metadata(shape: int | tuple[int, ...], dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """`zarr.json` of an array in one uncompressed chunk; a number is the shape (T,)."""
-    sizes = (shape,) if isinstance(shape, int) else shape
-    codec = {"name": "bytes", "configuration": {"endian": "little"}}
-    return _array_metadata(shape=sizes, chunk_shape=sizes, dtype=dtype, codec=codec, attributes=attributes)
+def plain_metadata(num_rows: int, dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """`zarr.json` of a (T,) array in one uncompressed chunk."""
+    return _array_metadata((num_rows,), (num_rows,), dtype, _LITTLE, attributes)
 
 
 def _array_metadata(
-    *,
     shape: tuple[int, ...],
     chunk_shape: tuple[int, ...],
     dtype: np.dtype[Any],
@@ -239,7 +214,7 @@ def _array_metadata(
 
 def same_layout(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     """Whether `metadata` describes the array in the way `expected` does; attributes and names of axes do not matter."""
-    free = {"attributes", "fill_value", "dimension_names", "storage_transformers"}
+    free = {"attributes", "fill_value", "dimension_names", "storage_transformers"}  # no chunk is left to be filled
     names = (set(metadata) | set(expected)) - free
     return not metadata.get("storage_transformers") and all(metadata.get(n) == expected.get(n) for n in names)
 
@@ -250,12 +225,18 @@ def shard_layout(metadata: Mapping[str, Any]) -> ShardLayout | None:
         num_rows, num_channels = metadata["shape"]
         chunk_rows, _ = metadata["codecs"][0]["configuration"]["chunk_shape"]
         sizes = ((num_rows, MAX_ROWS), (num_channels, MAX_CHANNELS), (chunk_rows, MAX_CHUNK_ROWS))
-        if not all(type(size) is int and 0 < size <= most for size, most in sizes):
+        if not all(type(size) is int and 0 < size <= most for size, most in sizes):  # True is no int here
             return None
         layout = ShardLayout(num_rows, num_channels, DTYPES[metadata["data_type"]], chunk_rows)
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError):  # of another shape, codec or type
         return None
     return layout if same_layout(metadata, shard_metadata(layout, {})) else None
+
+
+def attribute(metadata: object, name: str) -> object:
+    """One attribute of a parsed `zarr.json`; None where there is none, or the document is none of Zarr's."""
+    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
+    return attributes.get(name) if isinstance(attributes, dict) else None
 
 
 def canonical_json(value: object, *, where: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, reading_record
 from ..events import SPLITS, Event, TimeGrid, parse_event, parse_fraction
 from ..files import read_json
-from .layout import DTYPES, FEATURES, MAX_ROWS, METADATA, METADATA_BYTES, inside
+from .layout import DTYPES, FEATURES, MAX_ROWS, METADATA, METADATA_BYTES, attribute, inside
 from .rows import array_metadata
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class MatchMeta:
     """Further plain JSON of the match."""
 
     def __post_init__(self) -> None:
-        TimeGrid(self.fps)
+        TimeGrid(self.fps)  # checks the rate
         if self.time_base <= 0:
             raise InputError("time base is not usable", got=self.time_base, wanted="a positive fraction of a second")
         if set(self.extra) & _FIELDS:
@@ -65,7 +65,7 @@ class MatchMeta:
         return sorted(parsed, key=lambda event: (event.half, event.position_ms))
 
     def to_json(self, *, num_rows: int) -> dict[str, Any]:
-        """The record as stored; inverse of `MatchInfo.from_json`."""
+        """The record as stored; inverse of `read_match`."""
         return {
             **self.extra,
             "num_rows": num_rows,
@@ -94,51 +94,36 @@ class MatchInfo:
         """Length of the match's grid."""
         return float(self.num_rows / self.meta.fps)
 
-    @classmethod
-    def from_json(cls, match_id: str, record: object, *, where: str) -> "MatchInfo":
-        """From the match's attributes.
-
-        Raises:
-            InputError: a field is missing or not usable.
-        """
-        if not isinstance(record, Mapping):
-            raise InputError(f"{where}: no match record", got=repr(record)[:80], wanted='an object "bas_match"')
-        rest = dict(record)
-        try:
-            with reading_record("match record is damaged"):
-                num_rows, ticks = rest.pop("num_rows"), rest.pop("origin_ticks")
-                labels, video = rest.pop("labels"), rest.pop("video")
-                if type(num_rows) is not int or not 1 <= num_rows <= MAX_ROWS:
-                    raise ValueError(f"num_rows {num_rows!r}")
-                if type(ticks) is not int or abs(ticks) >= 1 << 63:
-                    raise ValueError(f"origin_ticks {ticks!r}")
-                if not isinstance(video, Mapping) or not isinstance(labels, list | None):
-                    raise TypeError("labels or video")
-                meta = MatchMeta(
-                    fps=parse_fraction(rest.pop("fps")),
-                    time_base=parse_fraction(rest.pop("time_base")),
-                    origin_ticks=ticks,
-                    split=rest.pop("split"),
-                    labels=None if labels is None else tuple(dict(label) for label in labels),
-                    video=dict(video),
-                    extra=rest,
-                )
-        except InputError as error:
-            raise InputError(f"{where}: {error.what}", got=error.got, wanted=error.wanted) from None
-        return cls(match_id, num_rows, meta)
-
 
 def read_match(root: Path, match_id: str) -> MatchInfo:
-    """The record of a match in the store at `root`.
-
-    Raises:
-        InputError: missing or damaged.
-    """
+    """The record of a match in the store at `root`. Raises InputError where it is missing or damaged."""
     path = inside(root, f"{match_id}/{METADATA}")
-    metadata = read_json(path, max_bytes=METADATA_BYTES)
-    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
-    record = attributes.get("bas_match") if isinstance(attributes, dict) else None
-    return MatchInfo.from_json(match_id, record, where=str(path))
+    record = attribute(read_json(path, max_bytes=METADATA_BYTES), "bas_match")
+    if not isinstance(record, Mapping):
+        raise InputError(f"{path}: no match record", got=repr(record)[:80], wanted='an object "bas_match"')
+    rest = dict(record)
+    try:
+        with reading_record("match record is damaged"):
+            num_rows, ticks = rest.pop("num_rows"), rest.pop("origin_ticks")
+            labels, video = rest.pop("labels"), rest.pop("video")
+            if type(num_rows) is not int or not 1 <= num_rows <= MAX_ROWS:
+                raise ValueError(f"num_rows {num_rows!r}")
+            if type(ticks) is not int or abs(ticks) >= 1 << 63:
+                raise ValueError(f"origin_ticks {ticks!r}")
+            if not isinstance(video, Mapping) or not isinstance(labels, list | None):
+                raise TypeError("labels or video")
+            meta = MatchMeta(
+                fps=parse_fraction(rest.pop("fps")),
+                time_base=parse_fraction(rest.pop("time_base")),
+                origin_ticks=ticks,
+                split=rest.pop("split"),
+                labels=None if labels is None else tuple(dict(label) for label in labels),
+                video=dict(video),
+                extra=rest,  # what is left, now that all others are taken out
+            )
+    except InputError as error:
+        raise InputError(f"{path}: {error.what}", got=error.got, wanted=error.wanted) from None
+    return MatchInfo(match_id, num_rows, meta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +147,7 @@ class WeightsOrigin:
     """Matches that chose the epoch."""
 
     def __post_init__(self) -> None:
+        # a store may come from elsewhere: what is shown to people is text
         for text in (self.name, self.file_sha256, *self.train_matches, *self.valid_matches):
             if not isinstance(text, str):
                 raise TypeError(f"{text!r} is no text")
@@ -177,28 +163,26 @@ class WeightsOrigin:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], *, where: str) -> "WeightsOrigin":
-        """Inverse of `to_json`.
-
-        Raises:
-            InputError: a field is missing or unknown, or a name is no text.
-        """
+        """Inverse of `to_json`. Raises InputError: a field is missing or unknown, or a name is no text."""
         with reading_record(f"{where}: the origin of the weights is damaged"):
-            values: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
-            }
-            return cls(**values)
+            lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+            return cls(**{**record, **lists})
 
     def describe(self) -> str:
         """Say it in one line for people."""
         if self.run_sha256 is None:
             return f"{self.name}, file SHA-256 {self.file_sha256[:12]}..."
+        train, valid = (
+            f"{len(ids)} match{'es' if len(ids) != 1 else ''}: {', '.join(ids)}"
+            for ids in (self.train_matches, self.valid_matches)
+        )
         return (
             f"finetuned run {self.name} (run.json SHA-256 {self.run_sha256[:12]}...), epoch {self.epoch}, trained on "
-            f"{_listed(self.train_matches)}; chosen on {_listed(self.valid_matches)}"
+            f"{train}; chosen on {valid}"
         )
 
     def warn_of_training(self, match_ids: Sequence[str]) -> str:
@@ -232,10 +216,6 @@ class Terms:
     def from_json(cls, record: Mapping[str, Any]) -> "Terms":
         """Inverse of `vars`; what is missing is empty. AttributeError where it is no object."""
         return cls(**{each.name: str(record.get(each.name) or "") for each in fields(cls)})
-
-
-def _listed(match_ids: tuple[str, ...]) -> str:
-    return f"{len(match_ids)} match{'es' if len(match_ids) != 1 else ''}: {', '.join(match_ids)}"
 
 
 @dataclass(frozen=True)
@@ -278,9 +258,9 @@ class StoreInfo:
     """Licence and origin."""
     matches: tuple[MatchLine, ...]
     """Lines of the table, in order of id."""
-    reduction: dict[str, Any] | None = None
+    reduction: dict[str, Any] | None
     """What reduced rows were fitted on and what they keep, plain JSON; None where the rows are full."""
-    problems: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, str]
     """Id of a match that cannot be read -> why."""
 
     def to_json(self) -> dict[str, Any]:
@@ -294,12 +274,14 @@ def info(store: "FeatureStore") -> StoreInfo:
     for match_id in store.matches():
         try:
             lines.append(_line(store, match_id))
-        except InputError as error:
+        except InputError as error:  # one bad match does not hide the others
             problems[match_id] = str(error)
-    return replace(store_info(store, tuple(lines), store.reduction), problems=problems)
+    return store_info(store, lines, store.reduction, problems)
 
 
-def store_info(store: "FeatureStore", lines: tuple[MatchLine, ...], reduction: "Reduction | None") -> StoreInfo:
+def store_info(
+    store: "FeatureStore", lines: Sequence[MatchLine], reduction: "Reduction | None", problems: Mapping[str, str]
+) -> StoreInfo:
     """What the root says of a store, and the lines of its matches; a shared store's reduction is fetched apart."""
     return StoreInfo(
         settings=store.settings.to_json(),
@@ -308,8 +290,9 @@ def store_info(store: "FeatureStore", lines: tuple[MatchLine, ...], reduction: "
         software=store.software,
         weights_origin=store.origin.to_json() if store.origin else None,
         terms=store.terms,
-        matches=lines,
+        matches=tuple(lines),
         reduction={"source": reduction.source.to_json(), **reduction.about} if reduction else None,
+        problems=problems,
     )
 
 

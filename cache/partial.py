@@ -28,6 +28,10 @@ _LOCK_WAIT_SECONDS = 1.0
 """A starting process looks at unfinished work under the lock for an instant: wait for that, not for a writer."""
 
 
+_KINDS = {"match": str, "adding": bool, "committing": bool, "fingerprint": dict, "rows_done": int, "crc32c": dict}
+"""Fields of a journal."""
+
+
 def sweep(root: Path) -> None:
     """Clear away what a kill left of finished matches; unfinished work and other processes' matches are left alone.
 
@@ -38,12 +42,12 @@ def sweep(root: Path) -> None:
         InputError: `.partial` is a link.
     """
     require_real(root / PARTIAL)
-    for path in [entry for entry in (root / PARTIAL).iterdir() if entry.name != "root.lock"]:
+    for path in [entry for entry in (root / PARTIAL).iterdir() if entry.name != "root.lock"]:  # the caller holds that
         if path.name == "root.json":
             path.unlink(missing_ok=True)
             continue
         lock = FileLock.acquire(path.with_suffix(".lock"), wait_seconds=0.0)
-        if lock is None:
+        if lock is None:  # its writer is alive
             continue
         with lock:
             folder = path.with_suffix("")
@@ -65,11 +69,7 @@ def _clear_away(folder: Path) -> None:
 
 
 def require_real(partial: Path) -> None:
-    """Refuse a `.partial` that is a link: what it leads to would be written and cleared away.
-
-    Raises:
-        InputError: it is one.
-    """
+    """Raise InputError where `.partial` is a link: what it leads to would be written and cleared away."""
     if partial.is_symlink():
         raise InputError(f"{partial}: a link", wanted="a folder", cure="remove the link; do not trust this store")
 
@@ -100,7 +100,9 @@ def read_journal(partial: Path) -> dict[str, Any] | None:
         return None
     try:
         journal = read_json(partial / JOURNAL, max_bytes=METADATA_BYTES)
-        if not isinstance(journal, dict) or not all(isinstance(journal.get(name), kind) for name, kind in _KINDS):
+        if not isinstance(journal, dict) or not all(
+            isinstance(journal.get(name), kind) for name, kind in _KINDS.items()
+        ):
             return None
         views = journal["fingerprint"]["views"]
         usable = all(check_view(view) for view in views) and partial_name(check_id(journal["match"])) == partial.name
@@ -108,16 +110,6 @@ def read_journal(partial: Path) -> dict[str, Any] | None:
         return journal if usable and all(kept) else None
     except (InputError, AttributeError, LookupError, TypeError):
         return None
-
-
-_KINDS = (
-    ("match", str),
-    ("adding", bool),
-    ("committing", bool),
-    ("fingerprint", dict),
-    ("rows_done", int),
-    ("crc32c", dict),
-)
 
 
 def _is_complete(root: Path, journal: Mapping[str, Any]) -> bool:
@@ -136,11 +128,12 @@ def publish(root: Path, partial: Path, match_id: str, *, adding: bool) -> None:
         staged_views = sorted((tree / FEATURES).iterdir()) if (tree / FEATURES).is_dir() else []
         for staged in staged_views:
             place = target / FEATURES / staged.name
-            if staged.is_dir() and target.is_dir() and not place.exists():
+            if staged.is_dir() and target.is_dir() and not place.exists():  # else moved before a kill
                 staged.rename(place)
         with contextlib.suppress(FileNotFoundError):
             sync_path(target / FEATURES)
     elif tree.is_dir() and not (target / FEATURES).exists():
+        # from the root down; a kill leaves folders without metadata, which the next call completes
         for folder in reversed(list(target.parents)[: match_id.count("/")]):
             folder.mkdir(exist_ok=True)
             sync_path(folder.parent)

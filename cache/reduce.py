@@ -4,7 +4,7 @@ Legend: n rows of a block, C channels of the full rows, D channels of the reduce
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,13 @@ import numpy.typing as npt
 from ..errors import InputError, refuse_differing
 from ..events import Split
 from ..workers import SILENT, MatchResult, Progress, Summary, each_match
-from .layout import FEATURES, METADATA
+from .layout import DTYPES, METADATA
 from .reduction import NUM_LEVELS, FloatArray, Reduction
-from .rows import array_metadata
-from .settings import FeatureSettings
 from .store import FeatureStore
 
 Float64 = npt.NDArray[np.float64]
 READ_ROWS = WRITE_ROWS = 8192
 """Rows that are fitted on, and reduced, at a time; a multiple of the rows that are projected at once."""
-FIRST_VIEW = "identity"
 _LEAST_SHARE = 0.1
 
 
@@ -50,10 +47,6 @@ class FitSettings:
             )
         if not 0 <= self.margin <= 10:
             raise InputError("the margin of the levels is not usable", got=self.margin, wanted="0 to 10")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -94,50 +87,10 @@ class SplitRows:
                     yield piece
 
 
-class Ranges:
-    """Lowest and highest value of each channel."""
-
-    def __init__(self, dim: int) -> None:
-        self._low_d, self._high_d = np.full(dim, np.inf), np.full(dim, -np.inf)
-
-    def add(self, values_nd: Float64) -> None:
-        """Look at further rows."""
-        self._low_d = np.minimum(self._low_d, values_nd.min(0))
-        self._high_d = np.maximum(self._high_d, values_nd.max(0))
-
-    def levels(self, margin: float) -> tuple[FloatArray, FloatArray]:
-        """(scale, offset), each (D,): 256 levels over the range and a share of it beyond each end.
-
-        A channel that hardly ever changes, as many of a backbone do on one kind of video, gets steps of at least
-        `_LEAST_SHARE` of the median step: other videos may move it. The middle of its range lies on a level.
-        """
-        scale_d = (self._high_d - self._low_d) * (1 + 2 * margin) / (NUM_LEVELS - 1)
-        changing = scale_d[scale_d > 0]
-        scale_d = scale_d.clip(min=_LEAST_SHARE * float(np.median(changing)) if len(changing) else 1.0)
-        middle = NUM_LEVELS / 2
-        return scale_d.astype(np.float32), ((self._low_d + self._high_d) / 2 - middle * scale_d).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a reduction keeps of some rows."""
-
-    variance: float
-    """Share of their variance, at most 1; the rounding to float16 or 8 bits counts as lost."""
-    clipped: float
-    """Share of values outside of the 256 levels, 0 to 1."""
-
-
 def fit(
     store: FeatureStore, settings: FitSettings, *, view: str, on_rows: Callable[[int], None] = lambda _: None
 ) -> Reduction:
-    """Fit a reduction.
-
-    Args:
-        store: of full rows.
-        settings: what is asked.
-        view: of the rows that it is fitted on.
-        on_rows: called with rows done since the last call; see `num_rows_read`.
+    """Fit a reduction on full rows of a view. `on_rows` is called with rows done since the last call.
 
     Raises:
         InputError: no row to fit on, or too few for so many components.
@@ -150,12 +103,25 @@ def fit(
     plain = Reduction(source=store.settings, mean=mean, components=components) if components is not None else None
     scale = offset = None
     if settings.quantize:
-        ranges = Ranges(store.settings.dim if plain is None else plain.dim)
+        low_d, high_d = np.array(np.inf), np.array(-np.inf)
         for block in _counted(train.blocks(READ_ROWS), on_rows):
-            ranges.add(block if plain is None else plain.project(block))
-        scale, offset = ranges.levels(settings.margin)
+            values = block if plain is None else plain.project(block)
+            low_d, high_d = np.minimum(low_d, values.min(0)), np.maximum(high_d, values.max(0))
+        scale, offset = levels_of(low_d, high_d, settings.margin)
     bare = Reduction(source=store.settings, mean=mean, components=components, scale=scale, offset=offset)
     return Reduction(source=store.settings, **bare.arrays, about=_about(bare, train, settings, on_rows))
+
+
+def levels_of(low_d: Float64, high_d: Float64, margin: float) -> tuple[FloatArray, FloatArray]:
+    """(scale, offset), each (D,): 256 levels from lowest to highest value and a share of the range beyond each end.
+
+    A channel that hardly ever changes, as many of a backbone do on one kind of video, gets steps of at least
+    `_LEAST_SHARE` of the median step: other videos may move it. The middle of its range lies on a level.
+    """
+    scale_d = (high_d - low_d) * (1 + 2 * margin) / (NUM_LEVELS - 1)
+    changing = scale_d[scale_d > 0]
+    scale_d = scale_d.clip(min=_LEAST_SHARE * float(np.median(changing)) if len(changing) else 1.0)
+    return scale_d.astype(np.float32), ((low_d + high_d) / 2 - NUM_LEVELS / 2 * scale_d).astype(np.float32)
 
 
 def num_rows_read(store: FeatureStore, settings: FitSettings, *, view: str) -> int:
@@ -164,8 +130,9 @@ def num_rows_read(store: FeatureStore, settings: FitSettings, *, view: str) -> i
     return train * (1 + (settings.dim is not None) + settings.quantize) + (valid if settings.split != "valid" else 0)
 
 
-def kept_of(reduction: Reduction, blocks: Iterable[Float64]) -> Kept:
-    """What the reduction keeps of rows (n, C), in blocks."""
+def kept_of(reduction: Reduction, blocks: Iterable[Float64]) -> tuple[float, float]:
+    """What the reduction keeps of rows (n, C), in blocks: the share of their variance, at most 1, where rounding to
+    float16 or 8 bits counts as lost; and the share of values that lie outside of the 256 levels."""
     count = clipped = total = 0
     lost, squares, sum_c = 0.0, 0.0, np.zeros(reduction.source.dim)
     for block in blocks:
@@ -176,28 +143,24 @@ def kept_of(reduction: Reduction, blocks: Iterable[Float64]) -> Kept:
             block -= reduction.mean
             lost += float(np.square(block).sum() - np.square(reduced).sum())
         squares, sum_c = squares + float(np.square(block).sum()), sum_c + block.sum(0)
-        count, total, clipped = count + len(block), total + reduced.size, clipped + _num_clipped(reduction, reduced)
+        count, total = count + len(block), total + reduced.size
+        if reduction.levels is not None:
+            scale, offset = reduction.levels
+            wanted = np.rint((reduced - offset) / scale)
+            clipped += int(np.count_nonzero((wanted < 0) | (wanted > NUM_LEVELS - 1)))
     variance = squares - float(np.square(sum_c).sum()) / count
-    return Kept(1 - lost / variance if variance > 0 else float(lost <= 0), clipped / total)
-
-
-def _num_clipped(reduction: Reduction, reduced_nd: Float64) -> int:
-    if reduction.levels is None:
-        return 0
-    scale, offset = reduction.levels
-    wanted = np.rint((reduced_nd - offset) / scale)
-    return int(np.count_nonzero((wanted < 0) | (wanted > NUM_LEVELS - 1)))
+    return 1 - lost / variance if variance > 0 else float(lost <= 0), clipped / total
 
 
 def _principal(train: SplitRows, dim: int | float, on_rows: Callable[[int], None]) -> tuple[FloatArray, FloatArray]:
-    """(C,) mean and (D, C) components. All components are carried from block to block, so nothing is lost between them
-    and `dim` decides only how many are kept."""
+    """(C,) mean and (D, C) components."""
     from sklearn.decomposition import IncrementalPCA
 
     num_channels = train.store.settings.dim
     max_rows = max(READ_ROWS, 4 * num_channels)
+    # all components are carried from block to block, so that nothing is lost between them; `dim` decides what is kept
     pca = None
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # shares of no variance at all, refused below
         for block in _counted(train.blocks(max_rows), on_rows):
             pca = pca or IncrementalPCA(n_components=min(num_channels, len(block)))
             pca.partial_fit(block, check_input=False)
@@ -246,12 +209,12 @@ def _about(
         if rows.num_rows
     }
     return {
-        "asked": settings.to_json(),
+        "asked": dict(vars(settings)),
         "matches": list(train.match_ids),
         "rows": train.num_rows,
         "view": train.view,
-        "kept_variance": {split: of_split.variance for split, of_split in kept.items()},
-        "clipped_share": {split: of_split.clipped for split, of_split in kept.items()},
+        "kept_variance": {split: variance for split, (variance, _) in kept.items()},
+        "clipped_share": {split: clipped for split, (_, clipped) in kept.items()},
         "software": {"scikit-learn": sklearn.__version__, "numpy": np.__version__},
     }
 
@@ -305,11 +268,15 @@ def reduce_store(
     started, store = time.perf_counter(), FeatureStore.open(store_path)
     _require_full(store, out)
     work = _views_by_match(store, views)
+    known_views = {view for of_match in work.values() for view in of_match}
+    fitted_view = "identity" if "identity" in known_views else min(known_views)
     known = _existing_reduction(store, out, components, asked)
-    total = sum(store.match(match_id).num_rows * len(names) for match_id, names in work.items())
-    if known is None and asked is not None:
-        total += num_rows_read(store, asked, view=fitted_view(work))
-    done = 0
+    done, total = 0, sum(store.match(match_id).num_rows * len(names) for match_id, names in work.items())
+    if known is None:
+        if asked is None:
+            wanted = "--dim, --quantize, or both"
+            raise InputError("no components to follow, and none asked for", wanted=wanted, cure="--dim 64")
+        total += num_rows_read(store, asked, view=fitted_view)
 
     def count(num_rows: int) -> None:
         nonlocal done
@@ -317,19 +284,8 @@ def reduce_store(
         progress.advanced("", done, total, "")
 
     progress.started(len(work), total)
-    if known is None and asked is None:
-        wanted = "--dim, --quantize, or both"
-        raise InputError("no components to follow, and none asked for", wanted=wanted, cure="--dim 64")
-    reduction = known or fit(store, asked, view=fitted_view(work), on_rows=count)  # type: ignore[arg-type]  # one is there
-    target = FeatureStore.create_or_open(
-        out,
-        reduction.settings,
-        classes=store.classes,
-        software=store.software,
-        origin=store.origin,
-        terms=store.terms,
-        reduction=reduction,
-    )
+    reduction = known or fit(store, asked, view=fitted_view, on_rows=count)  # type: ignore[arg-type]  # one is there
+    target = store.create_like(out, reduction.settings, reduction)
     results = each_match(work, lambda match_id: _reduce(store, target, match_id, work[match_id], count), progress)
     return Summary(
         results=tuple(results),
@@ -344,12 +300,6 @@ def reduce_store(
             "fitted": known is None,
         },
     )
-
-
-def fitted_view(work: Mapping[str, Sequence[str]]) -> str:
-    """The view that is fitted on: identity where any match has it, else the first by name."""
-    names = sorted({view for views in work.values() for view in views})
-    return FIRST_VIEW if FIRST_VIEW in names else names[0]
 
 
 def _require_full(store: FeatureStore, out: Path) -> None:
@@ -414,18 +364,10 @@ def _existing_reduction(
         wanted=vars(reduction.source),
         cure="reduce the store into another --out, with components of its own",
     )
-    _require_as_asked(reduction, asked, where=where)
-    return reduction
-
-
-def _require_as_asked(reduction: Reduction, asked: FitSettings | None, *, where: Path) -> None:
-    """Refuse options that the components do not follow."""
-    if asked is None:
-        return
-    held, wanted = reduction.about.get("asked", {}), asked.to_json()
+    held, wanted = reduction.about.get("asked", {}), vars(asked) if asked else {}
     wrong = [name for name, value in wanted.items() if held.get(name) != value]
-    if wrong == ["dim"] and asked.dim == reduction.dim and reduction.components is not None:
-        return  # asked for by number now, by share then
+    if asked and wrong == ["dim"] and asked.dim == reduction.dim and reduction.components is not None:
+        return reduction  # asked for by number now, by share then
     refuse_differing(
         wrong,
         f"{where}: its components were fitted with other options",
@@ -433,6 +375,7 @@ def _require_as_asked(reduction: Reduction, asked: FitSettings | None, *, where:
         wanted=held,
         cure="leave these options out to follow the components, or name another --out",
     )
+    return reduction
 
 
 def _reduce(
@@ -453,7 +396,7 @@ def _reduce(
             num_rows=match.num_rows,
             pts_ticks=store.pts(match_id),
             match_meta=match.meta,
-            provenance=_provenance(store, match_id, view),
+            provenance={"engine": "reduction", "source": store.source_of(match_id, view)},
         ) as writer:
             first_row, restarted = max(first_row, writer.rows_done), restarted or writer.restarted_because
             count(writer.rows_done)
@@ -463,7 +406,8 @@ def _reduce(
                 writer.append({view: reduction.encode(rows[start : start + WRITE_ROWS])}, flags)
                 count(len(flags))
             writer.commit()
-    megabytes = [len(missing) * match.num_rows * _row_bytes(each.settings) / 1e6 for each in (store, target)]
+    row_bytes = (each.settings.dim * DTYPES[each.settings.dtype].itemsize for each in (store, target))
+    before, after = (len(missing) * match.num_rows * each / 1e6 for each in row_bytes)
     return MatchResult(
         match_id=match_id,
         status="already there" if not missing else "resumed" if first_row else "reduced",
@@ -473,17 +417,7 @@ def _reduce(
         columns={
             "split": match.meta.split or "",
             "views": " ".join(missing),
-            "MB before": megabytes[0],
-            "MB": megabytes[1],
+            "MB before": before,
+            "MB": after,
         },
     )
-
-
-def _provenance(store: FeatureStore, match_id: str, view: str) -> dict[str, Any]:
-    """Kept with the array, and equal where unfinished work is carried on."""
-    of_source = array_metadata(store.path, f"{match_id}/{FEATURES}/{view}")["attributes"]
-    return {"engine": "reduction", "source": {name: of_source.get(name) for name in ("sha256", "engine")}}
-
-
-def _row_bytes(settings: FeatureSettings) -> int:
-    return settings.dim * (1 if settings.dtype == "uint8" else 2)

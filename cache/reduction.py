@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..files import disk_errors, parse_json, read_bounded, read_json, write_atomic
-from .layout import METADATA, METADATA_BYTES, REDUCTION, inside
+from .layout import METADATA, METADATA_BYTES, REDUCTION, attribute, inside
 from .settings import FeatureSettings
 
 BLOCK_ROWS = 256
@@ -119,16 +119,10 @@ class Reduction:
         return np.rint((projected_nd - self.offset) / self.scale).clip(0, NUM_LEVELS - 1).astype(np.uint8)
 
     def encode(self, rows_nc: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Full rows -> reduced rows as they are stored.
+        """Full rows (n, C) -> reduced rows (n, D) as they are stored, float16 or uint8.
 
         Row t of a match gives the same bytes in every call whose first row is a multiple of `BLOCK_ROWS`, whatever the
         number of rows.
-
-        Args:
-            rows_nc: (n, C) as the full store holds them.
-
-        Returns:
-            (n, D) float16 or uint8.
         """
         return self.store(self.project(rows_nc))
 
@@ -176,11 +170,7 @@ def describe_fit(about: Mapping[str, Any]) -> list[str]:
 
 
 def write_reduction(folder: Path, reduction: Reduction) -> None:
-    """Keep the reduction in the folder of a store, a run or an export, whole or not at all.
-
-    Raises:
-        InputError: the disk refuses.
-    """
+    """Keep the reduction in the folder of a store, a run or an export, whole or not at all. Raises InputError."""
     from safetensors.numpy import save
 
     record = {
@@ -197,14 +187,8 @@ def write_reduction(folder: Path, reduction: Reduction) -> None:
 
 
 def read_reduction(folder: Path, settings: FeatureSettings) -> Reduction | None:
-    """The reduction in the folder of a store, a run or an export, checked against the name that the settings give it.
-
-    Args:
-        folder: of the store, run or export.
-        settings: of its rows.
-
-    Returns:
-        None where the rows are full ones.
+    """The reduction in the folder of a store, a run or an export, checked against the name that the settings give it;
+    None where these are of full rows.
 
     Raises:
         InputError: missing, damaged, or of other rows.
@@ -242,7 +226,7 @@ def _read_file(path: Path, settings: FeatureSettings) -> _Parts:
                 raise _damaged(path, f"a record of {len(text):,} bytes", wanted=f"at most {METADATA_BYTES:,}")
             source, about = _parse_record(parse_json(text, where=str(path)), path)
             arrays = {}
-            for name in (name for name in ARRAYS if name in set(file.keys())):
+            for name in sorted(set(ARRAYS) & set(file.keys())):
                 part = file.get_slice(name)  # shape and type are checked before anything is read
                 if (tuple(part.get_shape()), part.get_dtype()) != (_shapes(settings, source)[name], "F32"):
                     raise _damaged(path, f"{name} of another shape or type")
@@ -255,9 +239,7 @@ def _read_file(path: Path, settings: FeatureSettings) -> _Parts:
 def _read_group(folder: Path, settings: FeatureSettings) -> _Parts:
     """From the Zarr group that stores had before they had the file: raw little-endian float32, one chunk an array."""
     path = inside(folder, f"{REDUCTION}/{METADATA}")
-    metadata = read_json(path, max_bytes=METADATA_BYTES)
-    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
-    source, about = _parse_record(attributes.get(_OLD_RECORD) if isinstance(attributes, dict) else None, path)
+    source, about = _parse_record(attribute(read_json(path, max_bytes=METADATA_BYTES), _OLD_RECORD), path)
     arrays = {}
     for name, shape in _shapes(settings, source).items():
         if (folder / REDUCTION / name).is_dir():

@@ -27,6 +27,7 @@ from .layout import (
     plain_metadata,
     same_layout,
     shard_layout,
+    with_crc32c,
 )
 
 
@@ -39,24 +40,17 @@ class MappedRows:
     """
 
     def __init__(self, path: Path, layout: ShardLayout) -> None:
-        """Map a shard after checking it against its index.
-
-        Args:
-            path: the shard's file; not a link.
-            layout: what the array's metadata says.
+        """Map a shard, which is no link, after checking its index against what the array's metadata says.
 
         Raises:
             InputError: missing, cut short, the index is damaged, or its chunks lie in another order than ours. Wrong
                 rows are never served.
         """
-        self.path, self.layout = path, layout
+        self.path, self.layout, self.dtype = path, layout, layout.dtype
+        self.shape = (layout.num_rows, layout.num_channels)
         self._mapped = _map(path, layout)
-        self.array: npt.NDArray[Any] = np.frombuffer(
-            self._mapped, layout.dtype, count=layout.num_rows * layout.num_channels
-        ).reshape(layout.num_rows, layout.num_channels)
-        """(T, C), read-only view of the mapped file."""
-        self.shape: tuple[int, int] = (layout.num_rows, layout.num_channels)
-        self.dtype = layout.dtype
+        count = layout.num_rows * layout.num_channels  # without the padding and the index
+        self._rows_tc: npt.NDArray[Any] = np.frombuffer(self._mapped, layout.dtype, count).reshape(self.shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MappedRows, (self.path, self.layout)
@@ -66,11 +60,11 @@ class MappedRows:
 
     def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
         """(n, C) view of the mapped file, read-only; slices as in numpy."""
-        return self.array[rows]
+        return self._rows_tc[rows]
 
     def take(self, indices: npt.ArrayLike) -> npt.NDArray[Any]:
         """(n, C) copy of the rows at `indices`: (n,) whole numbers, 0..T-1, in any order."""
-        return self.array.take(np.asarray(indices, np.intp), axis=0)
+        return self._rows_tc.take(np.asarray(indices, np.intp), axis=0)
 
     def willneed(self, start: int, stop: int) -> None:
         """Ask the system to read rows start..stop-1 ahead, in the background; cheap where they are in memory."""
@@ -87,33 +81,26 @@ def _map(path: Path, layout: ShardLayout) -> mmap.mmap:
     except OSError as error:
         cure = "raise the limit on open files (ulimit -n)" if error.errno == errno.EMFILE else None
         raise damaged(path, error.strerror or "cannot be opened", cure=cure) from None
-    with os.fdopen(handle, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size < layout.index_bytes:  # before so much is read: the metadata may lie
-            raise damaged(path, f"{size} bytes", wanted=f"{layout.file_bytes} bytes")
-        file.seek(size - layout.index_bytes)
-        try:
-            in_order = layout.index_is_ours(file.read(layout.index_bytes))
-        except ValueError as error:
-            raise damaged(path, str(error)) from None
-        if not in_order:
+    with os.fdopen(handle, "rb") as file:  # the mapping outlives it
+        size, wanted = os.fstat(file.fileno()).st_size, f"{layout.file_bytes} bytes"
+        index_bytes = layout.file_bytes - layout.num_chunks * layout.chunk_bytes
+        if size < index_bytes:  # before an index is made or read: the metadata may lie about its length
+            raise damaged(path, f"{size} bytes", wanted=wanted)
+        file.seek(-index_bytes, os.SEEK_END)
+        index = file.read(index_bytes)
+        if index != with_crc32c(index[:-4]):
+            raise damaged(path, "the shard index does not fit its checksum")
+        if index != layout.index:
             raise not_ours(path, "chunks in another order")
         if size != layout.file_bytes:
-            raise damaged(path, f"{size} bytes", wanted=f"{layout.file_bytes} bytes")
-        if sys.version_info >= (
-            3,
-            13,
-        ):  # keeps no file descriptor open, which a store of 1,000 matches would run out of
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, trackfd=False)
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            raise damaged(path, f"{size} bytes", wanted=wanted)
+        # 3.13 need not keep a file descriptor open, which a store of 1,000 matches would run out of
+        track: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **track)
 
 
 def open_rows(root: Path, relative: str) -> MappedRows:
-    """Open a (T, C) array of a store.
-
-    Args:
-        root: the store's folder.
-        relative: the array's folder within it.
+    """Open a (T, C) array, by the store's folder and the array's folder within it.
 
     Raises:
         InputError: no such array, damaged metadata or index, another layout than ours, or a link out of the store.

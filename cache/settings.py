@@ -90,12 +90,10 @@ class FeatureSettings:
 
     def __post_init__(self) -> None:
         for name in ("dim", "width", "height", "window", "hop", "stride"):
-            if type(getattr(self, name)) is not int or not 1 <= getattr(self, name) <= MAX_CHANNELS:
-                raise InputError(
-                    f"setting {name!r} is not usable",
-                    got=repr(getattr(self, name))[:80],
-                    wanted=f"a whole number >= 1 and at most {MAX_CHANNELS}",
-                )
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= MAX_CHANNELS:
+                wanted = f"a whole number >= 1 and at most {MAX_CHANNELS}"
+                raise InputError(f"setting {name!r} is not usable", got=repr(value)[:80], wanted=wanted)
         for name in ("backbone", "weights", "weights_sha256", "fps"):
             if not isinstance(getattr(self, name), str):
                 raise InputError(f"setting {name!r} is not usable", got=repr(getattr(self, name))[:80], wanted="text")
@@ -110,33 +108,22 @@ class FeatureSettings:
                 raise InputError(f"setting {name!r} is not usable", got=repr(getattr(self, name))[:80], wanted="RGB")
         if self.hop > self.window:
             raise InputError("hop leaves frames without a feature", got=self.hop, wanted=f"1 to window ({self.window})")
-        for name, allowed in (
-            ("blend", get_args(Blend)),
-            ("fit", get_args(Fit)),
-            ("scaler", get_args(Scaler)),
-            ("dtype", ("float16", "uint8")),
-        ):
+        choices = {"blend": get_args(Blend), "fit": get_args(Fit), "scaler": get_args(Scaler)}
+        for name, allowed in (choices | {"dtype": ("float16", "uint8")}).items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"setting {name!r} is not known", got=getattr(self, name), wanted=", ".join(allowed))
         require_pool_name(self.pool)
         if self.fps != "source":
             TimeGrid.parse(self.fps)
         if self.reduction is not None and not _REDUCTION.fullmatch(str(self.reduction)):
-            raise InputError(
-                "setting 'reduction' is not usable", got=repr(self.reduction)[:100], wanted="such as pca-64:SHA-256"
-            )
+            got = repr(self.reduction)[:100]
+            raise InputError("setting 'reduction' is not usable", got=got, wanted="such as pca-64:SHA-256")
 
     @classmethod
     def imported(cls, *, kind: str, model: str, dim: int, fps: str) -> "FeatureSettings":
-        """Of rows that we did not make: kind, model, channels and rate tell them apart.
+        """Of rows that we did not make: kind (such as `scores`), model, channels and rows per second tell them apart.
 
         How their maker saw the pictures is not known: those fields hold a value that stands for nothing.
-
-        Args:
-            kind: what the rows are, such as `scores`.
-            model: what made them, as far as known.
-            dim: channels, > 0.
-            fps: rows per second, a fraction.
         """
         return cls(
             backbone=IMPORTED + kind,
@@ -198,11 +185,7 @@ class FeatureSettings:
         return settings
 
     def channels_of(self, depth: int) -> tuple[int, int]:
-        """First channel of a depth in a row, and the one behind its last.
-
-        Raises:
-            InputError: rows do not hold it by itself.
-        """
+        """First channel of a depth in a row, and the one behind its last. Raises InputError where it is not there."""
         depths, dims = (each if isinstance(each, tuple) else () for each in (self.depth, self.depth_dims))
         if depth not in depths or sum(dims) != self.dim:
             raise InputError(
@@ -216,10 +199,8 @@ class FeatureSettings:
 
     def key(self) -> str:
         """SHA-256 (hex) of all that decides the rows; not the name of a weights file, as its tensors are hashed."""
-        values = self.to_json()
-        if not self.is_imported:  # there the name of the model is all that is known of it
-            del values["weights"]
-        return _hash(values)
+        kept = self.is_imported  # there the name of the model is all that is known of it
+        return _hash({name: value for name, value in self.to_json().items() if kept or name != "weights"})
 
     def key_with_name(self) -> str:
         """The key as it was while the name of the weights was part of it: stores made then have it, and reductions."""

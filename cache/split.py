@@ -14,8 +14,6 @@ import numpy as np
 from ..errors import InputError
 from ..events import Event, Split
 from ..workers import SILENT, MatchResult, Progress, Summary, each_match
-from .layout import FEATURES
-from .rows import array_metadata
 from .store import FeatureStore
 
 _WRITE_ROWS = 8192
@@ -80,15 +78,7 @@ def split_store(store_path: Path, out: Path, by_time: TimeSplit, *, progress: Pr
     started, store = time.perf_counter(), FeatureStore.open(store_path)
     if out.resolve() == store.path.resolve():
         raise InputError(f"{out}: a store cannot be split in place", cure="name another --out")
-    target = FeatureStore.create_or_open(
-        out,
-        store.settings,
-        classes=store.classes,
-        software=store.software,
-        origin=store.origin,
-        terms=store.terms,
-        reduction=store.reduction,
-    )
+    target = store.create_like(out, store.settings, store.reduction)
     ids = store.matches()
     progress.started(len(ids), 0)
     results = each_match(ids, lambda match_id: _split(store, target, match_id, by_time), progress)
@@ -110,8 +100,7 @@ def _split(store: FeatureStore, target: FeatureStore, match_id: str, by_time: Ti
             wanted="labels that count from the start of its video",
             cure="label it, and extract again (rows are kept)",
         )
-    counts = {}
-    done = 0
+    counts, done = {}, 0
     for split, first, stop in by_time.parts(match.num_rows, match.meta.fps):
         grid = match.meta.grid
         own = [event for event in events if first <= grid.frame(event.position_ms) < stop]
@@ -149,22 +138,21 @@ def _write(
         labels=tuple(labels),
         extra={**meta.extra, "part_of": match_id, "first_row": span.start},
     )
-    views = [view for view in store.views(match_id) if view not in target.views(part_id)]
+    missing = [view for view in store.views(match_id) if view not in target.views(part_id)]
     here = slice(span.start, span.stop)
     valid, pts = store.valid(match_id)[here], store.pts(match_id)[here]
-    for view in views:
+    for view in missing:
         rows = store.rows(match_id, view)
-        attributes = array_metadata(store.path, f"{match_id}/{FEATURES}/{view}")["attributes"]
         with target.writer(
             part_id,
             views=(view,),
             num_rows=len(span),
             pts_ticks=pts,
             match_meta=part,
-            provenance={"engine": "split", "source": {name: attributes.get(name) for name in ("sha256", "engine")}},
+            provenance={"engine": "split", "source": store.source_of(match_id, view)},
         ) as writer:
             for first in range(writer.rows_done, len(span), _WRITE_ROWS):
                 stop = min(first + _WRITE_ROWS, len(span))
                 writer.append({view: np.asarray(rows[span.start + first : span.start + stop])}, valid[first:stop])
             writer.commit()
-    return len(views)
+    return len(missing)

@@ -26,6 +26,7 @@ from .layout import (
     PTS,
     REDUCTION,
     VALID,
+    attribute,
     canonical_json,
     check_id,
     check_view,
@@ -35,7 +36,7 @@ from .layout import (
 from .match import MatchInfo, MatchMeta, Terms, WeightsOrigin, read_match
 from .partial import lock_match, require_real, sweep
 from .reduction import REDUCTION_FILE, Reduction, read_reduction, write_reduction
-from .rows import MappedRows, damaged, open_rows, read_plain
+from .rows import MappedRows, array_metadata, damaged, open_rows, read_plain
 from .settings import FeatureSettings
 from .writer import MatchJob, MatchWriter
 
@@ -53,12 +54,17 @@ class FeatureStore:
         """The object `bas` of the root attributes."""
         self.settings = FeatureSettings.from_json(record["settings"], where=str(path / METADATA))
         """What the features were made with."""
-        self.classes: tuple[str, ...] = _class_names(record["classes"])
+        names = record["classes"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"classes {names!r}")
+        self.classes: tuple[str, ...] = tuple(names)
         """Class names of the labels, in the order of their ids 1..; may be empty."""
         self.software: dict[str, str] = {str(name): str(version) for name, version in record["software"].items()}
         """Versions that the store was made with."""
-        self.origin: WeightsOrigin | None = _origin(path, record)
+        self.origin: WeightsOrigin | None = None
         """Where the backbone's weights came from; None where that was not written down."""
+        if record.get(_ORIGIN) is not None:
+            self.origin = WeightsOrigin.from_json(record[_ORIGIN], where=str(path / METADATA))
         self.terms = Terms.from_json(record.get(_TERMS) or {})
         """Licence and origin, as far as they were said."""
         self._num_rows: dict[str, tuple[tuple[int, int, int], int]] = {}
@@ -122,16 +128,23 @@ class FeatureStore:
             others = any(entry.name not in (PARTIAL, REDUCTION, REDUCTION_FILE) for entry in path.iterdir())
             if others and not (path / METADATA).exists():  # in this order: another process may make the store just now
                 raise _not_a_store(path, "a folder with other things in it", cure="name another folder")
-            lock = FileLock.acquire(path / PARTIAL / "root.lock", wait_seconds=_ROOT_WAIT_SECONDS)
+            lock_path = path / PARTIAL / "root.lock"
+            lock = FileLock.acquire(lock_path, wait_seconds=_ROOT_WAIT_SECONDS)
             if lock is None:
-                raise InputError(f"{path}: in use", got=FileLock.owner(path / PARTIAL / "root.lock"), cure="try again")
+                raise InputError(f"{path}: in use", got=FileLock.owner(lock_path), cure="try again")
             with lock:
                 if not (path / METADATA).exists():
                     _require_reduction(settings, reduction, path)
                     if reduction is not None:
                         write_reduction(path, reduction)  # before the root: a store without it would be of no use
-                    new = _new_record(settings, classes=classes, software=software)
-                    _write_root(path, _with_terms(_with_origin(new, None, origin), terms))
+                    new = {
+                        "format": FORMAT,
+                        "settings": settings.to_json(),
+                        "settings_key": settings.key(),
+                        "classes": list(classes),
+                        "software": dict(software),
+                    }
+                    _write_root(path, cls(path, new).joined_record((), origin, terms))
                 else:
                     stored = cls.open(path)
                     settings.require_equal(stored.settings, store=str(path))  # before anything is written
@@ -141,6 +154,18 @@ class FeatureStore:
                 sweep(path)
         return cls.open(path)
 
+    def create_like(self, path: Path, settings: FeatureSettings, reduction: Reduction | None) -> "FeatureStore":
+        """Another store, made or opened as by `create_or_open`, for matches of this one."""
+        return FeatureStore.create_or_open(
+            path,
+            settings,
+            classes=self.classes,
+            software=self.software,
+            origin=self.origin,
+            terms=self.terms,
+            reduction=reduction,
+        )
+
     def joined_record(
         self, classes: Sequence[str], origin: WeightsOrigin | None, terms: Terms | None
     ) -> Mapping[str, Any]:
@@ -149,10 +174,14 @@ class FeatureStore:
         Raises:
             InputError: other classes.
         """
-        record = _with_terms(_with_origin(self.record, self.origin, origin), terms)
+        record, terms_then = dict(self.record), self.terms.joined(terms)
+        if origin is not None and (self.origin is None or (origin.is_run and not self.origin.is_run)):
+            record[_ORIGIN] = origin.to_json()
+        if terms_then != self.terms:
+            record[_TERMS] = dict(vars(terms_then))
         if classes and not self.classes:
-            return {**record, "classes": list(classes)}
-        if not set(classes) <= set(self.classes):
+            record["classes"] = list(classes)
+        elif not set(classes) <= set(self.classes):
             raise InputError(
                 f"{self.path}: made with other classes",
                 got=", ".join(classes),
@@ -163,11 +192,7 @@ class FeatureStore:
 
     @cached_property
     def reduction(self) -> Reduction | None:
-        """How the rows were made from full ones, read when first asked for; None where they are full rows.
-
-        Raises:
-            InputError: missing or damaged.
-        """
+        """How the rows were made from full ones; None where they are full. Raises InputError: missing or damaged."""
         return read_reduction(self.path, self.settings)
 
     def matches(self) -> list[str]:
@@ -181,12 +206,8 @@ class FeatureStore:
         return sorted(_walk(self.path, ""))
 
     def match(self, match_id: str) -> MatchInfo:
-        """What is kept with a match.
-
-        Raises:
-            InputError: no such match, or its record is damaged.
-        """
-        stamp = self._stamp(self._require(match_id))
+        """What is kept with a match. Raises InputError: no such match, or its record is damaged."""
+        stamp = self._stamp(self._require(match_id))  # before it is read: a later change is then seen
         found = read_match(self.path, match_id)
         self._num_rows[match_id] = stamp, found.num_rows
         return found
@@ -245,6 +266,11 @@ class FeatureStore:
             raise damaged(self.path / match_id / name, got, wanted=f"whole numbers ({wanted},)")
         return values
 
+    def source_of(self, match_id: str, view: str) -> dict[str, Any]:
+        """What tells the rows of a view from others, for the provenance of what is made from them."""
+        attributes = array_metadata(self.path, f"{match_id}/{FEATURES}/{view}")["attributes"]
+        return {name: attributes.get(name) for name in ("sha256", "engine")}
+
     def writer(
         self,
         match_id: str,
@@ -261,7 +287,7 @@ class FeatureStore:
 
         Args:
             match_id: see `check_id`.
-            views: names of the views that are appended together; none of them is in the store yet.
+            views: those that are appended together; none of them is in the store yet.
             num_rows: T, >= 1.
             pts_ticks: (T,) whole numbers, non-decreasing, in ticks of `match_meta.time_base`.
             match_meta: kept with the match; for further views only its video is compared.
@@ -342,22 +368,6 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
             yield from _walk(entry.path, f"{prefix}{entry.name}/")
 
 
-def _class_names(names: object) -> tuple[str, ...]:
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"classes {names!r}")
-    return tuple(names)
-
-
-def _new_record(settings: FeatureSettings, *, classes: Sequence[str], software: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "settings": settings.to_json(),
-        "settings_key": settings.key(),
-        "classes": list(classes),
-        "software": dict(software),
-    }
-
-
 def _require_reduction(settings: FeatureSettings, reduction: Reduction | None, path: Path) -> None:
     """A new store of reduced rows is made with their components, and no other store with any."""
     if settings.reduction != (reduction.name if reduction else None):
@@ -367,27 +377,6 @@ def _require_reduction(settings: FeatureSettings, reduction: Reduction | None, p
             wanted=settings.reduction or "none",
             cure=f"make it by bas cache pca, or copy {REDUCTION_FILE} along",
         )
-
-
-def _origin(path: Path, record: Mapping[str, Any]) -> WeightsOrigin | None:
-    held = record.get(_ORIGIN)
-    return None if held is None else WeightsOrigin.from_json(held, where=str(path / METADATA))
-
-
-def _with_origin(
-    record: Mapping[str, Any], stored: WeightsOrigin | None, origin: WeightsOrigin | None
-) -> Mapping[str, Any]:
-    """The record with the origin, unless the stored one says as much already."""
-    if origin is None or (stored is not None and (stored.is_run or not origin.is_run)):
-        return record
-    return {**record, _ORIGIN: origin.to_json()}
-
-
-def _with_terms(record: Mapping[str, Any], terms: Terms | None) -> Mapping[str, Any]:
-    """The record with what the terms say."""
-    stored = Terms.from_json(record.get(_TERMS) or {})
-    joined = stored.joined(terms)
-    return record if joined == stored else {**record, _TERMS: dict(vars(joined))}
 
 
 def _write_root(path: Path, record: Mapping[str, Any]) -> None:
@@ -401,9 +390,7 @@ def _root_record(path: Path) -> Mapping[str, Any]:
         raise _not_a_store(path, "no such folder" if not path.exists() else "a file")
     if not (path / METADATA).is_file():
         raise _not_a_store(path, f"a folder without {METADATA}")
-    metadata = read_json(path / METADATA, max_bytes=METADATA_BYTES)
-    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
-    record = attributes.get("bas") if isinstance(attributes, dict) else None
+    record = attribute(read_json(path / METADATA, max_bytes=METADATA_BYTES), "bas")
     if not isinstance(record, dict):
         raise _not_a_store(path, "a Zarr hierarchy that bas did not make", cure="import it: bas cache import")
     if record.get("format") != FORMAT:

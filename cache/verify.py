@@ -4,11 +4,12 @@ T: rows (frames of the grid), C: channels of a feature row.
 """
 
 import hashlib
+import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -59,14 +60,9 @@ class StoreFinding:
 
 
 def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[StoreFinding]:
-    """Check a store, or some matches of it, against its own hashes and settings. Reads every byte; writes nothing.
+    """Check a store (or only some matches, not the files between them) against its own hashes and settings.
 
-    Args:
-        path: the store's folder.
-        matches: ids; all matches, and the files between them, by default.
-
-    Returns:
-        What was found, in order of match; empty where all is well.
+    Reads every byte and writes nothing. What was found comes in order of match; empty where all is well.
     """
     path = Path(path)
     try:
@@ -74,8 +70,8 @@ def verify(path: Path | str, *, matches: Sequence[str] | None = None) -> list[St
         known = store.matches()
     except InputError as error:
         return [StoreFinding("error", "", "", str(error))]
-    findings = [] if matches is not None else [*_check_folders(path, "", known), *_unfinished(path)]
-    findings += _check_reduction(store)
+    findings = [] if matches is not None else [*_findings(_check_folders(path, "", known)), *_unfinished(path)]
+    findings += _findings(_check_reduction(store))
     for match_id in known if matches is None else matches:
         if match_id not in known:
             findings.append(StoreFinding("error", match_id, "", "the store has no such match"))
@@ -94,19 +90,10 @@ def compare_rows(
     tolerance: float,
     lengths: npt.ArrayLike | None = None,
 ) -> list[StoreFinding]:
-    """Compare stored rows with the same rows made again from the video.
+    """Compare rows (n, C) of a store, from `first_row` of a match on, with the same rows made again from the video.
 
-    Args:
-        stored: (n, C) rows of the store.
-        again: (n, C) float, made again.
-        first_row: row of the match that again[0] is.
-        match: id, for the finding.
-        view: name, for the finding.
-        tolerance: largest length of the difference of a row allowed, as a share of `lengths`.
-        lengths: (n,) by default the lengths of the rows made again.
-
-    Returns:
-        At most one finding, which names the worst row.
+    The difference of a row may be `tolerance` times as long as `lengths` (n,), by default those of the rows made again.
+    At most one finding, which names the worst row.
     """
     made, kept = np.asarray(again, np.float64), np.asarray(stored, np.float64)
     if kept.shape != made.shape:
@@ -124,16 +111,6 @@ def compare_rows(
     return [StoreFinding("error", match, view, f"{message} of its length (allowed {tolerance:g})")]
 
 
-def _check_reduction(store: FeatureStore) -> Iterator[StoreFinding]:
-    try:
-        is_wanted = store.reduction is not None
-    except InputError as error:
-        yield StoreFinding("error", "", "", str(error))
-        return
-    if not is_wanted and (store.path / REDUCTION_FILE).exists():
-        yield _stray("", Path(REDUCTION_FILE), "a file that does not belong there")
-
-
 def check_match(store: FeatureStore, match_id: str) -> Iterator[StoreFinding]:
     """What is wrong with one match of a store."""
     try:
@@ -141,109 +118,93 @@ def check_match(store: FeatureStore, match_id: str) -> Iterator[StoreFinding]:
     except InputError as error:
         yield StoreFinding("error", match_id, "", str(error))
         return
-    for name, check in ((PTS, _check_pts), (VALID, _check_valid)):
-        try:
-            values = read_plain(store.path, f"{match_id}/{name}")
-            unhashed = "sha256" not in array_metadata(store.path, f"{match_id}/{name}")["attributes"]
-        except InputError as error:
-            yield StoreFinding("error", match_id, "", str(error))
-            continue
-        if unhashed:
-            yield StoreFinding("warning", match_id, "", f"{name}: no sha256 to check the values against")
-        if values.shape != (info.num_rows,):
-            yield StoreFinding(
-                "error", match_id, "", f"{name}: {len(values)} values, the match has {info.num_rows} rows"
-            )
-        yield from (StoreFinding("error", match_id, "", f"{name}: {message}") for message in check(values))
-    yield from _check_labels(store, info)
-    yield from _check_groups(store.path, match_id)
+    yield from _findings(_check_vector(store.path, info, PTS), match_id)
+    yield from _findings(_check_vector(store.path, info, VALID), match_id)
+    yield from _findings(_check_labels(store, info), match_id)
+    for name in (METADATA, f"{FEATURES}/{METADATA}"):
+        yield from _findings(_check_group(store.path, f"{match_id}/{name}"), match_id)
     views = store.views(match_id)
     if not views:
         yield StoreFinding("error", match_id, "", "no view")
     for view in views:
-        yield from _check_view(store, info, view)
-    yield from _check_folders(store.path, match_id, [])
+        yield from _findings(_check_view(store, info, view), match_id, view)
+    yield from _findings(_check_folders(store.path, match_id), match_id)
 
 
-def _check_groups(root: Path, match_id: str) -> Iterator[StoreFinding]:
+def _findings(checks: Iterator[tuple[Severity, str]], match: str = "", view: str = "") -> Iterator[StoreFinding]:
+    """What a check has to say of a place; the InputError that ends it is one more."""
+    try:  # a generator cannot go on after it has raised: a check yields what it can before
+        for severity, message in checks:
+            yield StoreFinding(severity, match, view, message)
+    except InputError as error:
+        yield StoreFinding("error", match, view, str(error))
+
+
+def _check_reduction(store: FeatureStore) -> Iterator[tuple[Severity, str]]:
+    if store.reduction is None and (store.path / REDUCTION_FILE).exists():
+        yield "error", f"{REDUCTION_FILE}: a file that does not belong there"
+
+
+def _check_group(root: Path, relative: str) -> Iterator[tuple[Severity, str]]:
     """A group says nothing but its attributes: what a Zarr reader would believe (consolidated metadata) is not ours."""
-    for relative in (f"{match_id}/{METADATA}", f"{match_id}/{FEATURES}/{METADATA}"):
-        try:
-            document = read_json(inside(root, relative), max_bytes=METADATA_BYTES)
-        except InputError as error:
-            yield StoreFinding("error", match_id, "", str(error))
-            continue
-        if not isinstance(document, dict) or {**document, "attributes": {}} != group_metadata({}):
-            yield StoreFinding("error", match_id, "", f"{relative}: not a plain group of Zarr v3")
+    document = read_json(inside(root, relative), max_bytes=METADATA_BYTES)
+    if not isinstance(document, dict) or {**document, "attributes": {}} != group_metadata({}):
+        yield "error", f"{relative}: not a plain group of Zarr v3"
 
 
-def _check_pts(pts: npt.NDArray[Any]) -> Iterator[str]:
-    back = np.flatnonzero(pts[1:] < pts[:-1])
-    if len(back):
-        yield f"goes back at row {int(back[0]) + 1}"
+def _check_vector(root: Path, info: MatchInfo, name: str) -> Iterator[tuple[Severity, str]]:
+    """`pts` or `valid`."""
+    values = read_plain(root, f"{info.id}/{name}")  # checked against its hash
+    if "sha256" not in array_metadata(root, f"{info.id}/{name}")["attributes"]:
+        yield "warning", f"{name}: no sha256 to check the values against"
+    if values.shape != (info.num_rows,):
+        yield "error", f"{name}: {len(values)} values, the match has {info.num_rows} rows"
+    back = np.flatnonzero(values[1:] < values[:-1])
+    if name == PTS and len(back):
+        yield "error", f"{name}: goes back at row {int(back[0]) + 1}"
+    if name == VALID and values.size and values.max() > 1:
+        yield "error", f"{name}: row {int(np.argmax(values > 1))} is neither 0 nor 1"
 
 
-def _check_valid(valid: npt.NDArray[Any]) -> Iterator[str]:
-    if valid.size and valid.max() > 1:
-        yield f"row {int(np.argmax(valid > 1))} is neither 0 nor 1"
-
-
-def _check_labels(store: FeatureStore, info: MatchInfo) -> Iterator[StoreFinding]:
-    try:
-        events = info.meta.events() or []
-    except InputError as error:
-        yield StoreFinding("error", info.id, "", str(error))
-        return
-    for event in events:
+def _check_labels(store: FeatureStore, info: MatchInfo) -> Iterator[tuple[Severity, str]]:
+    for event in info.meta.events() or []:
         if info.meta.grid.frame(event.position_ms) >= info.num_rows:
-            message = f"label {event.label} at {event.position_ms} ms lies after the end ({1000 * info.seconds:.0f} ms)"
-            yield StoreFinding("error", info.id, "", message)
+            end_ms = 1000 * info.seconds
+            yield "error", f"label {event.label} at {event.position_ms} ms lies after the end ({end_ms:.0f} ms)"
         if store.classes and event.label not in store.classes:
-            yield StoreFinding("error", info.id, "", f"label {event.label!r} at {event.position_ms} ms is not a class")
+            yield "error", f"label {event.label!r} at {event.position_ms} ms is not a class"
 
 
-def _check_view(store: FeatureStore, info: MatchInfo, view: str) -> Iterator[StoreFinding]:
-    relative = f"{info.id}/{FEATURES}/{view}"
-    try:
-        rows = open_rows(store.path, relative)
-        recorded = array_metadata(store.path, relative)["attributes"].get("sha256")
-        digest, not_finite = _read_all(rows)
-    except InputError as error:
-        yield StoreFinding("error", info.id, view, str(error))
-        return
+def _check_view(store: FeatureStore, info: MatchInfo, view: str) -> Iterator[tuple[Severity, str]]:
+    relative, wanted = f"{info.id}/{FEATURES}/{view}", (info.num_rows, store.settings.dim)
+    rows = open_rows(store.path, relative)
+    recorded = array_metadata(store.path, relative)["attributes"].get("sha256")
+    digest, not_finite = _read_all(rows)
     if recorded is None:
-        yield StoreFinding("warning", info.id, view, "no sha256 to check the rows against")
-    messages, wanted = [], (info.num_rows, store.settings.dim)
+        yield "warning", "no sha256 to check the rows against"
     if rows.shape != wanted:
-        messages.append(f"shape {rows.shape}, wanted {wanted}")
+        yield "error", f"shape {rows.shape}, wanted {wanted}"
     if rows.dtype != DTYPES[store.settings.dtype]:
-        messages.append(f"type {rows.dtype}, wanted {store.settings.dtype}")
+        yield "error", f"type {rows.dtype}, wanted {store.settings.dtype}"
     if recorded not in (None, digest):
-        messages.append("the rows do not fit their sha256")
+        yield "error", "the rows do not fit their sha256"
     if not_finite >= 0:
-        messages.append(f"row {not_finite} holds NaN or Inf")
-    if not _padding_is_zero(rows):
-        messages.append("the padding behind the last row is not zero")
-    yield from (StoreFinding("error", info.id, view, message) for message in messages)
+        yield "error", f"row {not_finite} holds NaN or Inf"
+    with rows.path.open("rb") as file:
+        file.seek(rows.layout.data_bytes)
+        if file.read() != rows.layout.tail:  # nothing hides between the rows and the index, which was checked above
+            yield "error", "the padding behind the last row is not zero"
 
 
 def _read_all(rows: MappedRows) -> tuple[str, int]:
-    """(sha256 of all rows, first row that is not finite or -1); memory bounded by `_BLOCK_ROWS`."""
+    """(sha256 of all rows, first row that is not finite or -1), in blocks."""
     digest, not_finite = hashlib.sha256(), -1
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS])
-        digest.update(block.data if block.size else b"")
+        digest.update(block.data)
         if not_finite < 0 and (row := first_not_finite(block)) >= 0:
             not_finite = start + row
     return digest.hexdigest(), not_finite
-
-
-def _padding_is_zero(rows: MappedRows) -> bool:
-    """Whether nothing hides between the last row and the index of a shard (less than one chunk)."""
-    layout = rows.layout
-    with rows.path.open("rb") as file:
-        file.seek(layout.data_bytes)
-        return not any(file.read(layout.num_chunks * layout.chunk_bytes - layout.data_bytes))
 
 
 def _unfinished(root: Path) -> Iterator[StoreFinding]:
@@ -263,20 +224,14 @@ def _unfinished(root: Path) -> Iterator[StoreFinding]:
             )
 
 
-def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[StoreFinding]:
-    """Files that do not belong there, links, and groups without metadata.
-
-    Args:
-        root: the store.
-        relative: folder to look through: a match, or empty for what lies between the matches.
-        skip: matches that are left out.
-    """
+def _check_folders(root: Path, relative: str, skip: Sequence[str] = ()) -> Iterator[tuple[Severity, str]]:
+    """Strays, links, and groups without metadata: in a match, or (empty) between the matches, which are skipped."""
     skipped, todo = {Path(name) for name in skip}, [root / relative]
     while todo:
         parent = todo.pop()
         here = parent.relative_to(root)
         if len(here.parts) > _MAX_DEPTH:
-            yield StoreFinding("error", relative, "", f"{'/'.join(here.parts[:8])}...: folders nested too deep")
+            yield "error", f"{'/'.join(here.parts[:8])}...: folders nested too deep"
             continue
         where = "" if here == Path() else here.as_posix()
         arrays = _array_files(root, where) if where and relative else None
@@ -284,39 +239,26 @@ def _check_folders(root: Path, relative: str, skip: Sequence[str]) -> Iterator[S
         try:
             found = sorted(real_files(parent, deep=arrays is not None), key=lambda each: each[0])
         except InputError as error:
-            yield StoreFinding("error", relative, "", str(error))
+            yield "error", str(error)
             continue
-        links = [path for path, status in found if stat.S_ISLNK(status.st_mode) and _is_folder(path)]
-        yield from (_stray(relative, path.relative_to(root), "a link") for path in links)
+        # isdir, as Path.is_dir raises where the link leads to what may not be seen
+        links = [path for path, status in found if stat.S_ISLNK(status.st_mode) and os.path.isdir(path)]  # noqa: PTH112
+        yield from (("error", f"{path.relative_to(root).as_posix()}: a link") for path in links)
         folders = [path for path, status in found if stat.S_ISDIR(status.st_mode)]
         if arrays is None:
             left_out = {PARTIAL} if where else {PARTIAL, MANIFESTS, REDUCTION}  # the reduction is looked at by itself
-            todo += [
-                path for path in reversed(folders) if path.name not in left_out and here / path.name not in skipped
-            ]
+            below = [path for path in folders if path.name not in left_out and here / path.name not in skipped]
+            todo += reversed(below)
         files = {path.relative_to(parent).as_posix() for path in {path for path, _ in found} - {*folders, *links}}
-        extra = sorted(files - wanted) if wanted else []
-        yield from (_stray(relative, here / name, "a file that does not belong there") for name in extra)
+        for name in sorted(files - wanted):
+            yield "error", f"{(here / name).as_posix()}: a file that does not belong there"
         if METADATA not in files:
-            yield StoreFinding("error", relative, "", f"{here}: a folder without {METADATA}")
+            yield "error", f"{here}: a folder without {METADATA}"
 
 
 def _array_files(root: Path, relative: str) -> set[str] | None:
     """Files of an array, within its folder; None where it is no array."""
     try:
-        metadata = array_metadata(root, relative)
+        return {METADATA, "c/" + "/".join("0" * len(array_metadata(root, relative)["shape"]))}
     except InputError:
         return None
-    return {METADATA, "c/" + "/".join("0" * len(metadata["shape"]))}
-
-
-def _stray(match: str, path: Path, what: str) -> StoreFinding:
-    return StoreFinding("error", match, "", f"{path.as_posix()}: {what}")
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a link leads to a folder; False where that may not be seen."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False

@@ -91,6 +91,11 @@ class MatchJob:
         return {"sha256": sha256, "engine": dict(self.provenance)}
 
     @property
+    def video(self) -> dict[str, Any]:
+        """What tells the video from others."""
+        return {name: self.meta.video.get(name) for name in ("bytes", "sha256")}
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """All that must be equal for unfinished work to be carried on, as plain JSON."""
         record = {
@@ -98,10 +103,10 @@ class MatchJob:
             "num_rows": self.num_rows,
             "views": list(self.views),
             "pts_sha256": hashlib.sha256(self.pts_bytes).hexdigest(),
-            "video": {name: self.meta.video.get(name) for name in ("bytes", "sha256")},
+            "video": self.video,
             "provenance": dict(self.provenance),
         }
-        copy: dict[str, Any] = json.loads(json.dumps(record))
+        copy: dict[str, Any] = json.loads(json.dumps(record))  # tuples become lists, as in the journal
         return copy
 
     @property
@@ -124,26 +129,18 @@ class MatchJob:
         if there:
             cure = "nothing to do; to extract it again, delete the match's folder first"
             raise InputError(f"match {self.match_id!r} is in the store already", got=", ".join(there), cure=cure)
-        self._check_same_match()
-        return True
-
-    def _check_same_match(self) -> None:
-        stored = read_match(self.root, self.match_id).meta.video
-        mine = {name: self.meta.video.get(name) for name in ("bytes", "sha256")}
+        mine, stored = self.video, read_match(self.root, self.match_id).meta.video
         theirs = {name: stored.get(name) for name in mine}
         cure = "add views from the same video file, or delete the match's folder and extract all views again"
         if any(mine[name] != theirs[name] for name in mine if None not in (mine[name], theirs[name])):
             raise InputError(f"match {self.match_id!r}: another video", got=mine, wanted=theirs, cure=cure)
         if read_plain(self.root, f"{self.match_id}/{PTS}").tobytes() != self.pts_bytes:
             raise InputError(f"match {self.match_id!r}: stored with other frames (pts differ)", cure=cure)
+        return True
 
 
 def require_own_place(root: Path, match_id: str) -> None:
-    """Refuse a match that would lie inside another match, or around others.
-
-    Raises:
-        InputError: as said.
-    """
+    """Raise InputError where a match would lie inside another match, or around others."""
     for folder in list((root / match_id).parents)[: match_id.count("/")]:
         if (folder / FEATURES).exists():
             raise InputError(f"match {match_id!r} lies inside a match", got=folder, cure="rename one of them")
@@ -155,14 +152,9 @@ def require_own_place(root: Path, match_id: str) -> None:
 def cast_rows(
     values: npt.ArrayLike, shape: tuple[int, int], dtype: np.dtype[Any], *, where: str, first_row: int
 ) -> npt.NDArray[Any]:
-    """Rows in the type of the store.
+    """Rows (n, C) in the type of the store: float of any width as float16, uint8 as it is.
 
-    Args:
-        values: (n, C) float; uint8 where the store is.
-        shape: (n, C) as it must be.
-        dtype: float16 or uint8.
-        where: match and view, for the error.
-        first_row: row of values[0] in the match, for the error.
+    Errors begin with `where` (match and view) and count rows from `first_row`, that of values[0] in the match.
 
     Raises:
         InputError: another shape or type, or a value that is not finite once it is cast.
@@ -194,16 +186,12 @@ class AppendFile:
     """A file that only grows, with sha256 and crc32c of everything in it. After an error: close it, open it again."""
 
     def __init__(self, path: Path, *, keep_bytes: int = 0) -> None:
-        """Open for appending after the first `keep_bytes`; what follows them is cut off.
-
-        Raises:
-            OSError: as the file system says.
-            EOFError: the file is shorter than `keep_bytes`.
-        """
+        """Open after the first `keep_bytes`; what follows is cut off. Raises EOFError where there are fewer."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.num_bytes, self.crc32c, self._sha256 = path, 0, 0, hashlib.sha256()
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
+            # read all that is kept: both digests are of the whole file
             while self.num_bytes < keep_bytes:
                 block = os.read(self._handle, min(_BLOCK_BYTES, keep_bytes - self.num_bytes))
                 if not block:
@@ -222,7 +210,7 @@ class AppendFile:
     def append(self, data: bytes) -> None:
         """Write all of `data` at the end."""
         rest = memoryview(data)
-        while rest:
+        while rest:  # a disk that is nearly full takes a part
             rest = rest[os.write(self._handle, rest) :]
         self._count(data)
 
@@ -277,7 +265,7 @@ class MatchWriter:
         """Why unfinished work was discarded, in words; empty where it was carried on, or there was none."""
         self._files: dict[str, AppendFile] = {}
         self._lock = lock_match(job.root, job.match_id)
-        try:
+        try:  # under the lock: what is in the place, and how far unfinished work has come, no longer changes
             with disk_errors(job.partial):
                 self._adding = job.check_place()
                 self._begin(resume=resume)
@@ -297,8 +285,10 @@ class MatchWriter:
                 the disk is full. What was saved stays good.
         """
         cast, flags = self._check(rows, valid)
+        stop = 0
         with self._or_close():
-            for start, stop in _pieces(self.rows_appended, len(flags)):
+            while stop < len(flags):  # in pieces that end where progress may be saved
+                start, stop = stop, min(len(flags), stop + CHUNK_ROWS - self.rows_appended % CHUNK_ROWS)
                 for view, values in cast.items():
                     self._files[view].append(values[start:stop].tobytes())
                 self._files[VALID].append(flags[start:stop].tobytes())
@@ -322,7 +312,7 @@ class MatchWriter:
             )
         with self._or_close():
             self._stage()
-            self._journal["committing"] = True
+            self._journal["committing"] = True  # from here on, whoever finds the journal completes the commit
             self._write_journal()
             publish(job.root, job.partial, job.match_id, adding=self._adding)
             shutil.rmtree(job.partial)
@@ -360,9 +350,6 @@ class MatchWriter:
         tree = self._job.partial / TREE
         return tree / VALID / "c" / "0" if name == VALID else tree / FEATURES / name / "c" / "0" / "0"
 
-    def _row_bytes(self, name: str) -> int:
-        return 1 if name == VALID else self._job.layout.row_bytes
-
     def _begin(self, *, resume: bool) -> None:
         """Open the staged files after the last saved row, or empty."""
         job = self._job
@@ -390,8 +377,8 @@ class MatchWriter:
         """Open every file for appending; why its first rows cannot be kept, or empty."""
         try:
             for name in (*self._job.views, VALID):
-                file = AppendFile(self._path(name), keep_bytes=rows_done * self._row_bytes(name))
-                self._files[name] = file
+                row_bytes = 1 if name == VALID else self._job.layout.row_bytes
+                self._files[name] = file = AppendFile(self._path(name), keep_bytes=rows_done * row_bytes)
                 if rows_done and file.crc32c != checksums.get(name):
                     raise EOFError(f"saved rows of {name} do not fit their checksum")
         except EOFError as error:
@@ -433,8 +420,7 @@ class MatchWriter:
         self.rows_done, self._saved_at = self.rows_appended, time.monotonic()
 
     def _write_journal(self) -> None:
-        data = canonical_json(self._journal, where=self._job.match_id)
-        write_atomic(self._job.partial / JOURNAL, data)
+        write_atomic(self._job.partial / JOURNAL, canonical_json(self._journal, where=self._job.match_id))
 
     def _stage(self) -> None:
         """Finish the staged tree: ends of the shards, pts, metadata; all of it on the disk."""
@@ -447,7 +433,7 @@ class MatchWriter:
                 raise InputError(f"match {job.match_id!r}: other frames are valid than stored", cure=cure)
         for name, file in self._files.items():
             if name != VALID:
-                file.append(job.layout.tail())
+                file.append(job.layout.tail)
             file.sync()
         write_synced(tree / PTS / "c" / "0", job.pts_bytes)
         documents: dict[str, dict[str, Any]] = {
@@ -460,14 +446,5 @@ class MatchWriter:
             documents[f"{FEATURES}/{view}"] = shard_metadata(job.layout, job.attributes(hashes[view]))
         for folder, document in documents.items():
             write_synced(tree / folder / METADATA, canonical_json(document, where=job.match_id))
-        for parent, _, _ in os.walk(tree, topdown=False):
+        for parent, _, _ in os.walk(tree, topdown=False):  # names of files are on the disk before those of folders
             sync_path(Path(parent))
-
-
-def _pieces(row: int, count: int) -> Iterator[tuple[int, int]]:
-    """Cut `count` rows from `row` on at multiples of `CHUNK_ROWS`: (start, stop) from 0."""
-    start = 0
-    while start < count:
-        stop = min(count, start + CHUNK_ROWS - (row + start) % CHUNK_ROWS)
-        yield start, stop
-        start = stop

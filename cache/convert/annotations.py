@@ -56,11 +56,7 @@ def holds_annotations(path: Path) -> bool:
 
 
 def read_annotations(path: Path, *, instant: Instant) -> Annotations:
-    """An annotation file with each segment as one instant.
-
-    Args:
-        path: the file.
-        instant: which instant of a segment; one without length is its start.
+    """An annotation file with each segment as one instant of it (one without length is its start).
 
     Raises:
         InputError: it cannot be read, or an entry cannot be used (named).
@@ -76,9 +72,7 @@ def read_annotations(path: Path, *, instant: Instant) -> Annotations:
 def annotated_video(info: MatchInfo, classes: Sequence[str]) -> dict[str, Any]:
     """One entry of `database`: each event as a segment of a second around it, shorter at the ends of the match.
 
-    Args:
-        info: a match of a store.
-        classes: class names, for `label_id`; a label that is not among them has none.
+    A label that is not among the classes has no `label_id`.
     """
     length_ms, records = round(1000 * info.seconds), []
     for event in info.meta.events() or []:

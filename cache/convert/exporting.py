@@ -7,12 +7,11 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import InputError
 from ...files import disk_errors, read_json, write_json_atomic, write_text_atomic
@@ -20,7 +19,6 @@ from ...workers import SILENT, MatchResult, Progress, Summary, each_match
 from ..layout import FEATURES, PTS, VALID
 from ..match import MatchInfo
 from ..reduction import REDUCTION_FILE, Reduction, write_reduction
-from ..rows import array_metadata
 from ..store import FeatureStore
 from .annotations import annotated_video
 
@@ -40,16 +38,10 @@ def export_store(
     views: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> Summary:
-    """Write every match chosen that is not there yet; a match that was cut off is begun anew.
+    """Write every match chosen (empty: all) that is not there yet; a match that was cut off is begun anew.
 
-    Args:
-        store: to read; every row is checked against its hash.
-        folder: a new one, or one that an export of the same store in the same form began.
-        container: npy: `<match>/<view>.npy`, pts.npy, valid.npy, times_ms.npy; h5: `<match>/features.h5` with the same.
-        matches: only these ids; empty: all.
-        splits: only matches of these splits; empty: all.
-        views: only these views; empty: all that a match has.
-        progress: hears of each match.
+    Every row is checked against its hash. npy: `<match>/<view>.npy`, pts.npy, valid.npy, times_ms.npy; h5:
+    `<match>/features.h5` with the same.
 
     Raises:
         InputError: nothing chosen, or the folder holds something else. A match that fails is in the summary instead.
@@ -113,12 +105,9 @@ def _export(
     missing = sorted(set(views) - set(names))
     if missing:
         raise InputError(f"{match_id}: no view {', '.join(missing)}", got=", ".join(store.views(match_id)))
-    hashes = {
-        view: array_metadata(store.path, f"{match_id}/{FEATURES}/{view}")["attributes"].get("sha256") for view in names
-    }
+    hashes = {view: store.source_of(match_id, view)["sha256"] for view in names}
     record = {**info.meta.to_json(num_rows=info.num_rows), "id": match_id, "views": hashes}
-    place = folder / match_id
-    status = "already there"
+    place, status = folder / match_id, "already there"
     if place.exists():
         there = read_json(place / MATCH_NAME) if (place / MATCH_NAME).is_file() else None
         if there != record:
@@ -133,8 +122,8 @@ def _export(
             try:
                 _write_arrays(store, info, hashes, staged, container)
                 if info.meta.labels is not None:
-                    labels = [dict(label) for label in info.meta.labels]
-                    write_json_atomic(staged / "Labels-ball.json", {"UrlLocal": match_id, "annotations": labels})
+                    document = {"UrlLocal": match_id, "annotations": record["labels"]}
+                    write_json_atomic(staged / "Labels-ball.json", document)
                 write_json_atomic(staged / MATCH_NAME, record)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 staged.rename(place)
@@ -164,9 +153,7 @@ def _write_arrays(
 
         with h5py.File(folder / H5_NAME, "w") as file:
             for view, sha256 in hashes.items():
-                table = file.create_dataset(f"{FEATURES}/{view}", shape, dtype)
-                for start, block in _checked_blocks(store, info.id, view, sha256):
-                    table[start : start + len(block)] = block
+                _copy_rows(store, info.id, view, sha256, file.create_dataset(f"{FEATURES}/{view}", shape, dtype))
             for name, values in vectors.items():
                 file[name] = values
         return
@@ -174,22 +161,19 @@ def _write_arrays(
         if view in vectors:
             raise InputError(f"view {view!r} cannot be a file beside {view}.npy", cure="--format h5")
         table = np.lib.format.open_memmap(folder / f"{view}.npy", mode="w+", dtype=dtype, shape=shape)
-        for start, block in _checked_blocks(store, info.id, view, sha256):
-            table[start : start + len(block)] = block
+        _copy_rows(store, info.id, view, sha256, table)
         table.flush()
     for name, values in vectors.items():
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
 
 
-def _checked_blocks(
-    store: FeatureStore, match_id: str, view: str, sha256: str | None
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """(first row, (n, C) rows as stored) of a view. InputError after the last block where their hash is another."""
+def _copy_rows(store: FeatureStore, match_id: str, view: str, sha256: str | None, table: Any) -> None:
+    """Write the rows of a view, as stored, into a table. InputError after the last where their hash is another."""
     digest, rows = hashlib.sha256(), store.rows(match_id, view)
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS])
         digest.update(block.data)
-        yield start, block
+        table[start : start + len(block)] = block
     if sha256 not in (None, digest.hexdigest()):
         what, cure = f"{match_id}, view {view}: the rows do not fit their sha256", f"bas cache verify {store.path}"
         raise InputError(what, got=digest.hexdigest(), wanted=sha256, cure=cure)
@@ -205,19 +189,16 @@ def _decoding(reduction: Reduction | None) -> str:
 
 
 def _describe(store: FeatureStore, folder: Path, match_ids: Sequence[str]) -> None:
-    """What other programs read of all that was exported: splits, classes, and OpenTAD's annotation file.
-
-    In the latter a video is called `MATCH/VIEW`, so that its features are the folder, that name and `.npy`.
-    """
+    """Write splits, classes and OpenTAD's annotation file; its videos are called `MATCH/VIEW`, as their files are."""
     splits: dict[str, list[str]] = {}
     videos: dict[str, Any] = {}
     for match_id in match_ids:
         info = store.match(match_id)
-        splits.setdefault(info.meta.split or "", []).append(match_id)
+        if info.meta.split:
+            splits.setdefault(info.meta.split, []).append(match_id)
         views = read_json(folder / match_id / MATCH_NAME)["views"]
         view = "identity" if "identity" in views else min(views)
         videos[f"{match_id}/{view}"] = annotated_video(info, store.classes)
-    splits.pop("", None)
     with disk_errors(folder):
         if splits:
             write_json_atomic(folder / "splits.json", splits)

@@ -61,8 +61,8 @@ class Rate:
         return self.offset_seconds - self.grid.seconds(self.first_step)
 
 
+DESCRIPTION = "a folder with VIDEO.npy, .npz or .h5 per video, or one HDF5 file (OpenTAD, ActionFormer)"
 OPTIONS = frozenset({"labels", "feature_stride", "num_frames", "instant", "dataset", "transpose"})
-"""Options that this kind of source takes."""
 
 
 def is_here(names: Collection[str]) -> bool:
@@ -182,13 +182,10 @@ def _annotations(root: Path, options: ImportOptions) -> Annotations | None:
 
 
 def _rows_of_duration(match_id: str, table: FeatureTable, rate: Rate, seconds: float) -> int:
-    """T: up to the end of the video, where the last frames filled no row of their own.
-
-    Raises:
-        InputError: the rows are of another length.
-    """
+    """T: up to the end of the video, where the last frames filled no row; InputError where the rows end elsewhere."""
     exact = Fraction(seconds) * rate.grid.fps
     wanted, num_rows = -(-exact.numerator // exact.denominator), rate.first_step + table.shape[0]
+    # rows are missing at both ends, where a row would have seen frames beyond the video
     if abs(wanted - num_rows) <= _TOLERANCE * wanted + 2 * rate.first_step + 2:
         return max(wanted, num_rows)
     other_way = abs(wanted - rate.first_step - table.shape[1]) <= _TOLERANCE * wanted + 2

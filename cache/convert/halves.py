@@ -21,6 +21,7 @@ from .importing import (
 from .offsets import read_offsets
 from .tables import open_table
 
+# scores.npz is of another kind of source, which may lie beside the features
 _HALF_FILE = re.compile(r"([12])_(?!scores\.npz$)(.+)\.(?:npy|npz|h5|hdf5)", re.IGNORECASE)
 _RATE_IN_NAME = re.compile(r"(?:^|_)(\d+)fps(?:_|$)", re.IGNORECASE)
 _RATES = {"resnet": "2", "baidu_soccer_embeddings": "1", "c3d": "2", "i3d": "2"}
@@ -30,8 +31,8 @@ _OVERLAP_ROWS = 2
 """A half may end in a part of a step: so many rows of half 1 may reach into half 2, which wins."""
 
 
+DESCRIPTION = "folders with 1_NAME.npy and 2_NAME.npy (SoccerNet's ResNET and Baidu features)"
 OPTIONS = frozenset({"split_file", "labels", "features", "offsets", "offset", "dataset", "transpose"})
-"""Options that this kind of source takes."""
 
 
 def is_here(names: Collection[str]) -> bool:
@@ -76,7 +77,13 @@ def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_f
             start, start_from = with_last_label(events, num_first, grid), DERIVED
         else:
             start = grid.nearest(named)
-            _require_after_first(match.id, start, num_first, float(named), grid)
+            if start < max(1, num_first - _OVERLAP_ROWS):
+                raise InputError(
+                    f"{match.id}: the second half would begin inside the first",
+                    got=f"{float(named):g} s is row {start}; half 1 has {num_first} rows",
+                    wanted=f"at least {float(grid.seconds(num_first)):g} s",
+                    cure="make sure that --fps is the rate of these features",
+                )
         events = events_of_rows(match, grid, start)
         return SourceRows(
             parts=((0, tables[0]), (start, tables[1])),
@@ -116,16 +123,6 @@ def known_rate(features: str) -> str | None:
     if stated := _RATE_IN_NAME.search(features):
         return stated[1]
     return next((rate for start, rate in _RATES.items() if features.lower().startswith(start)), None)
-
-
-def _require_after_first(match_id: str, start: int, num_first: int, seconds: float, grid: TimeGrid) -> None:
-    if start < num_first - _OVERLAP_ROWS or start < 1:
-        raise InputError(
-            f"{match_id}: the second half would begin inside the first",
-            got=f"{seconds:g} s is row {start}; half 1 has {num_first} rows",
-            wanted=f"at least {float(grid.seconds(num_first)):g} s",
-            cure="make sure that --fps is the rate of these features",
-        )
 
 
 def _file_of_half(folder: Path, half: int, features: str) -> Path:

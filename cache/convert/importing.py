@@ -4,7 +4,6 @@ A format (`halves`, `flat`, `scores`) finds matches and how to load each; nothin
 T: rows (frames of the grid), C: channels of a feature row.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -20,10 +19,10 @@ import numpy.typing as npt
 from ... import __version__
 from ...errors import InputError
 from ...events import Event, Split, TimeGrid, parse_fraction
+from ...files import file_sha256
 from ...workers import SILENT, MatchResult, Progress, Summary, each_match
-from ..layout import FEATURES, METADATA
+from ..layout import METADATA
 from ..match import MatchMeta
-from ..rows import array_metadata
 from ..settings import FeatureSettings
 from ..store import FeatureStore
 from ..writer import cast_rows
@@ -79,7 +78,7 @@ class ImportOptions:
                 raise InputError(f"--{name.replace('_', '-')} is not usable", got=value, wanted="a whole number >= 1")
         if self.fps is not None:
             TimeGrid.parse(self.fps)
-        _ = self.offset_seconds
+        _ = self.offset_seconds  # checks it
 
     @property
     def offset_seconds(self) -> Fraction | None:
@@ -93,11 +92,7 @@ class ImportOptions:
         return seconds
 
     def require_only(self, known: Collection[str], kind: str) -> None:
-        """Refuse an option that a kind of source does not take.
-
-        Raises:
-            InputError: names the option.
-        """
+        """Raise InputError for an option that a kind of source does not take."""
         given = {each.name for each in fields(self) if getattr(self, each.name) not in (None, False)}
         extra = sorted(given - {"kind", "model", "fps", *known})
         if extra:
@@ -160,12 +155,7 @@ class SourceRows:
     @cached_property
     def files(self) -> list[dict[str, Any]]:
         """`name`, `bytes` and `sha256` of each file."""
-        found = []
-        for path in self.paths:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
-        return found
+        return [{"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in self.paths]
 
 
 @dataclass(frozen=True)
@@ -210,12 +200,6 @@ def import_matches(
 ) -> Summary:
     """Import every match into a store; those that are there are left alone, those that were cut off go on.
 
-    Args:
-        source: at least one match; ids differ.
-        store_path: the store; made where it does not exist.
-        options: what the user says of the source.
-        progress: hears of each match.
-
     Raises:
         InputError: no match can be used, they differ in channels, or the store has other settings or classes.
             A match that fails beside others is in the summary instead.
@@ -232,7 +216,10 @@ def import_matches(
         classes=tuple(source.classes) or (stored.classes if stored else ()),
         software={"bas": __version__, "numpy": np.__version__},
     )
-    notes = [*source.notes, *([] if options.model else _same_model_note(store, source.matches))]
+    notes, others = [*source.notes], set(store.matches()) - {match.id for match in source.matches}
+    if others and not options.model:
+        held = f"{store.path} holds {len(others)} other match(es)"
+        notes.append(f"{held}; without --model these are taken to be of {store.settings.weights} too")
     progress.started(len(source.matches), 0)
     results = each_match(source.matches, lambda match: _import(store, match, source.load(match)), progress)
     return Summary(
@@ -332,13 +319,6 @@ def _common_channels(source: ImportSource, grid: TimeGrid) -> int:
     return next(iter(channels))
 
 
-def _same_model_note(store: FeatureStore, matches: Sequence[SourceMatch]) -> list[str]:
-    others = set(store.matches()) - {match.id for match in matches}
-    model = store.settings.weights
-    text = f"{store.path} holds {len(others)} other match(es); without --model these are taken to be of {model} too"
-    return [text] if others else []
-
-
 def _import(store: FeatureStore, match: SourceMatch, source: SourceRows) -> MatchResult:
     """Write one match, from where an earlier run left off; one that is stored is left alone."""
     started, grid = time.perf_counter(), TimeGrid.parse(store.settings.fps)
@@ -370,7 +350,7 @@ def _import(store: FeatureStore, match: SourceMatch, source: SourceRows) -> Matc
         provenance=_provenance(source),
     ) as writer:
         first_row, restarted = writer.rows_done, writer.restarted_because
-        block_rows = max(256, _BLOCK_BYTES // (8 * source.dim) // 256 * 256)
+        block_rows = max(256, _BLOCK_BYTES // (8 * source.dim) // 256 * 256)  # progress is saved at multiples of 256
         for start in range(first_row, source.num_rows, block_rows):
             stop = min(start + block_rows, source.num_rows)
             writer.append({_VIEW: source.read(start, stop)}, source.valid[start:stop])
@@ -387,7 +367,7 @@ def _import(store: FeatureStore, match: SourceMatch, source: SourceRows) -> Matc
 
 def _stored_result(store: FeatureStore, match_id: str, source: SourceRows) -> MatchResult:
     """A match that the store has, as it is there."""
-    engine = array_metadata(store.path, f"{match_id}/{FEATURES}/{_VIEW}")["attributes"].get("engine")
+    engine = store.source_of(match_id, _VIEW)["engine"]
     wanted = _provenance(source)
     same = isinstance(engine, Mapping) and all(engine.get(name) == value for name, value in wanted.items())
     changed = "stored from other files or with another offset than now; to import it again, delete the match's folder"
@@ -414,10 +394,5 @@ def _columns(store: FeatureStore, match_id: str) -> dict[str, str | int | float]
 
 def _provenance(source: SourceRows) -> dict[str, Any]:
     """What is kept with the array, and must be equal for unfinished work to be carried on."""
-    about = {"about": dict(source.about)} if source.about else {}
-    return {
-        "engine": "import",
-        "files": source.files,
-        "half1_offset_frames": source.half1_offset_frames,
-        **about,
-    }
+    made = {"engine": "import", "files": source.files, "half1_offset_frames": source.half1_offset_frames}
+    return made | ({"about": dict(source.about)} if source.about else {})

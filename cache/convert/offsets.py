@@ -43,11 +43,8 @@ class Offsets:
 def read_offsets(root: Path, file: Path | None, match_ids: Collection[str]) -> Offsets:
     """Offsets from `file`, else from `OFFSETS_NAME` at the root, else none.
 
-    Args:
-        root: folder of the matches.
-        file: `{"games": {GAME: {"half1_offset_frames": N}}}`; GAME is a match id or the last part of one, and N may
-            stand in the place of the object. `half1_offset_ms` is read as well, for features.
-        match_ids: the matches at hand.
+    The file is `{"games": {GAME: {"half1_offset_frames": N}}}`; GAME is a match id or the last part of one, and N may
+    stand in the place of the object. `half1_offset_ms` is read as well, for features.
 
     Raises:
         InputError: the file cannot be used, or `file` names none of the matches.

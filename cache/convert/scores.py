@@ -6,6 +6,7 @@ start of the half, and `scores` (N, C). T: frames of the match, N: frames with a
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from .tables import MAX_ROWS, FeatureTable, read_npz
 WHOLE_NAME = "scores.npz"
 HALF_NAMES = ("1_scores.npz", "2_scores.npz")
 _NAMES = frozenset({WHOLE_NAME, *HALF_NAMES})
+DESCRIPTION = "folders with 1_scores.npz and 2_scores.npz, or scores.npz (confidences per frame)"
 OPTIONS = frozenset({"split_file", "offsets"})
-"""Options that this kind of source takes."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,7 @@ def find(root: Path, options: ImportOptions, find_folders: FindFolders, stored_f
     """Find every folder of score files below a root. Raises InputError where there is none."""
     matches, classes = find_folders(root, _NAMES, options.split_file, ("Labels-ball.json",))
     offsets = read_offsets(root, options.offsets, [match.id for match in matches])
-
-    def load(match: SourceMatch) -> SourceRows:
-        return load_scores(match, offsets)
-
+    load = partial(load_scores, offsets=offsets)
     return ImportSource(kind="scores", matches=matches, load=load, classes=classes, fps=options.fps)
 
 

@@ -6,6 +6,7 @@ T: rows, C: channels of a row.
 import math
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
+from ..layout import MAX_CHANNELS
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 MAX_ROWS = 24 * 3600 * 60
 """A day at 60 rows a second; more is no match."""
-_MAX_CHANNELS = 1 << 16
 _MAX_BYTES = 1 << 36
 _MAX_MEMBER_BYTES = 8 << 30
 """A table in an npz file is unpacked into memory."""
@@ -54,18 +55,28 @@ class FeatureTable:
         Raises:
             InputError: the file is damaged.
         """
-        try:
-            rows = self.values[:, start:stop].T if self.transpose else self.values[start:stop]
-            return np.ascontiguousarray(rows)
-        except Exception as error:  # whatever HDF5 says about damaged bytes
-            raise _damaged(self.where, error) from None
+        with _telling_damage(self.where):
+            return np.ascontiguousarray(self.values[:, start:stop].T if self.transpose else self.values[start:stop])
+
+
+@contextmanager
+def _telling_damage(where: object) -> Iterator[None]:
+    """Turn whatever numpy, zip, zlib and HDF5 say about damaged or hostile bytes into one error."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{where}: damaged, or not such a file", got=repr(error)[:120], cure="fetch it again"
+        ) from None
 
 
 def open_table(path: Path, *, dataset: str | None = None, transpose: bool = False) -> FeatureTable:
-    """Open the table in a file.
+    """Open the table in a file with one of `SUFFIXES`.
 
     Args:
-        path: a file with one of `SUFFIXES`.
+        path: the file.
         dataset: name of the table in an npz or HDF5 file; None: the only two-dimensional one.
         transpose: True where the file holds (C, T).
 
@@ -76,27 +87,20 @@ def open_table(path: Path, *, dataset: str | None = None, transpose: bool = Fals
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or not path.is_file():
         raise InputError(f"{path}: no known table", got=f"suffix {path.suffix!r}", wanted=" ".join(SUFFIXES))
-    try:
+    with _telling_damage(path):
         if suffix == ".npy":
             return _checked(str(path), np.load(path, mmap_mode="r", allow_pickle=False), transpose=transpose)
         if suffix == ".npz":
             return _open_npz(path, dataset, transpose=transpose)
         return _open_hdf5(path, dataset, transpose=transpose)
-    except InputError:
-        raise
-    except Exception as error:  # whatever numpy, zlib and HDF5 say about damaged or hostile bytes
-        raise _damaged(str(path), error) from None
 
 
 def table_names(path: Path) -> list[str]:
     """Names of the two-dimensional data sets of an HDF5 file, sorted. Raises InputError as `open_table`."""
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            return sorted(name for name, _ in _data_sets(file, path))
-    except OSError as error:
-        raise _damaged(str(path), error) from None
+    with _telling_damage(path), h5py.File(path, "r") as file:
+        return sorted(name for name, _ in _data_sets(file, path))
 
 
 def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
@@ -105,19 +109,14 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
     Raises:
         InputError: not such a file, an array is missing, or it claims more than the file can hold.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if name not in file.files]
-            if missing:
-                got = ", ".join(file.files[:8])
-                raise InputError(f"{path}: missing {' and '.join(missing)}", got=got, wanted=" and ".join(names))
-            for name in names:
-                _check_member(archive, f"{name}.npy", str(path))
-            return {name: np.asarray(file[name]) for name in names}
-    except InputError:
-        raise
-    except Exception as error:  # whatever zip, zlib and numpy say about damaged or hostile bytes
-        raise _damaged(str(path), error) from None
+    with _telling_damage(path), zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as file:
+        missing = [name for name in names if name not in file.files]
+        if missing:
+            got = ", ".join(file.files[:8])
+            raise InputError(f"{path}: missing {' and '.join(missing)}", got=got, wanted=" and ".join(names))
+        for name in names:
+            _check_member(archive, f"{name}.npy", str(path))
+        return {name: np.asarray(file[name]) for name in names}
 
 
 def _checked(where: str, values: Any, *, transpose: bool) -> FeatureTable:
@@ -129,11 +128,11 @@ def _checked(where: str, values: Any, *, transpose: bool) -> FeatureTable:
         raise InputError(f"{where}: not a table of features", got=f"shape {shape}", wanted="(rows, channels)")
     table = FeatureTable(where, values, transpose)
     num_rows, num_channels = table.shape
-    if num_rows > MAX_ROWS or num_channels > _MAX_CHANNELS or num_rows * num_channels * dtype.itemsize > _MAX_BYTES:
+    if num_rows > MAX_ROWS or num_channels > MAX_CHANNELS or num_rows * num_channels * dtype.itemsize > _MAX_BYTES:
         raise InputError(
             f"{where}: too large for one match",
             got=f"{num_rows:,} rows of {num_channels:,} channels",
-            wanted=f"at most {MAX_ROWS:,} rows, {_MAX_CHANNELS:,} channels and {_MAX_BYTES:,} bytes",
+            wanted=f"at most {MAX_ROWS:,} rows, {MAX_CHANNELS:,} channels and {_MAX_BYTES:,} bytes",
             cure="--transpose where the file has (channels, rows)",
         )
     return table
@@ -152,7 +151,7 @@ def _check_member(archive: zipfile.ZipFile, name: str, where: str) -> tuple[int,
     member = archive.getinfo(name)
     _check_claim(f"{where}, {name!r}", member.file_size, member.compress_size)
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
+        version = np.lib.format.read_magic(file)  # 3.0 has the header of 2.0, in UTF-8
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
     claimed = math.prod(shape) * dtype.itemsize
@@ -217,14 +216,10 @@ def _one_of(names: list[str], wanted: str | None, path: Path) -> str:
 
 
 def _check_claim(where: str, claimed_bytes: int, stored_bytes: int) -> None:
-    if claimed_bytes > _MAX_SHRINKING * stored_bytes + (1 << 20):
+    if claimed_bytes > _MAX_SHRINKING * stored_bytes + (1 << 20):  # a small file of zeros may shrink more
         raise InputError(
             f"{where}: claims more than it can hold",
             got=f"{claimed_bytes:,} bytes out of {stored_bytes:,}",
             wanted=f"at most {_MAX_SHRINKING} times as much",
             cure="do not trust this file; if it is right all the same, save it uncompressed",
         )
-
-
-def _damaged(where: str, error: Exception) -> InputError:
-    return InputError(f"{where}: damaged, or not such a file", got=repr(error)[:120], cure="fetch it again")

@@ -30,7 +30,7 @@ from ...errors import InputError
 from ...files import file_sha256
 from ..layout import FEATURES, MANIFESTS, METADATA, canonical_json, group_metadata
 from .manifest import FileEntry, id_hash, is_manifest
-from .places import DamagedInTransit, OnBytes, TooLarge, Unreachable, Upload, changed_meanwhile, not_as_announced
+from .places import OnBytes, Unreachable, Upload, changed_meanwhile, not_as_announced
 
 Operation = CommitOperationAdd | CommitOperationDelete
 _ADDRESS = re.compile(
@@ -61,11 +61,7 @@ class HubPlace:
     publishers = 1
 
     def __init__(self, url: str) -> None:
-        """Read the address; the hub is not asked yet. HF_ENDPOINT names another hub.
-
-        Raises:
-            InputError: not such an address.
-        """
+        """Read the address; the hub is not asked yet. HF_ENDPOINT names another hub."""
         self.url = url.rstrip("/")
         self._repo, self._revision, self._folder = parse_address(url)
         endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -81,7 +77,7 @@ class HubPlace:
         """See `Place`. None also where there is no such data set, but who asks may make one."""
         try:
             with self._errors(), TemporaryDirectory() as folder:
-                too_large = TooLarge(f"{self.url}/{path}: too large", wanted=f"at most {max_bytes} bytes")
+                too_large = InputError(f"{self.url}/{path}: too large", wanted=f"at most {max_bytes} bytes")
                 return self._download(path, self._revision, Path(folder), max_bytes, too_large).read_bytes()
         except _Missing as error:
             if path != METADATA and error.is_repository:
@@ -146,7 +142,7 @@ class HubPlace:
         there = self._infos(wanted, self._commit(title, operations))
         lacking = [path for path in wanted if not _is_same(there.get(path), sent[path])]
         if lacking:
-            raise DamagedInTransit(
+            raise InputError(
                 f"{self.url}/{lacking[0]}: did not arrive, or not as it is here",
                 cure="push again with --replace; if it stays so: does a .gitignore of the data set leave it out?",
             )
@@ -157,9 +153,10 @@ class HubPlace:
         for path in upload.paths:
             addition = self._addition(f"{upload.manifest.match_id}/{path}", upload.folder / path)
             if addition.upload_info.sha256.hex() != upload.manifest.files[path].sha256:
-                raise DamagedInTransit(f"{upload.folder / path}: changed while it was read", cure="push again")
+                raise InputError(f"{upload.folder / path}: changed while it was read", cure="push again")
             made[f"{upload.manifest.match_id}/{path}"] = addition
         with self._errors():
+            # free_memory=False: a commit that comes too late is made anew from the same additions
             self._api.preupload_lfs_files(
                 additions=made.values(), revision=self._revision, free_memory=False, **self._at
             )
@@ -167,11 +164,7 @@ class HubPlace:
         return made
 
     def _operations(self, uploads: Sequence[Upload], head: str) -> list[Operation]:
-        """Of one commit, beside the files: groups, manifests, and what they make void.
-
-        Raises:
-            InputError: somebody has pushed another content of a match meanwhile.
-        """
+        """Of one commit, beside the files: groups, manifests, what they make void. InputError: another came first."""
         names = self._names(head)
         groups = list(dict.fromkeys(f"{group}/{METADATA}" for upload in uploads for group in upload.groups))
         there = self._infos(groups, head)
@@ -193,11 +186,7 @@ class HubPlace:
         return made
 
     def _commit(self, title: str, operations: Callable[[str], list[Operation]]) -> str:
-        """Make one commit on top of the one that `operations` has looked at; where another came first, look again.
-
-        Returns:
-            The commit that has it all.
-        """
+        """Commit what `operations` plans for a head; where another came first, plan again. The commit with it all."""
         for attempt in range(_COMMIT_ATTEMPTS):
             head = self._head()
             planned = operations(head)
@@ -214,6 +203,7 @@ class HubPlace:
                     )
                     return str(commit.oid)
                 except (HfHubHTTPError, _NETWORK_ERROR) as error:
+                    # 409 and 412: another's commit came first; the others: whether ours came through is not known
                     is_last = attempt == _COMMIT_ATTEMPTS - 1
                     if is_last or (isinstance(error, HfHubHTTPError) and _status(error) not in _TRY_AGAIN):
                         raise
@@ -238,13 +228,10 @@ class HubPlace:
 
     def _tree(self, folder: str, revision: str, *, recursive: bool) -> dict[str, RepoFile]:
         """Files below a folder by path; none where there is no such folder."""
+        where: dict[str, Any] = {"path_in_repo": self._inside(folder), "revision": revision, **self._at}
         try:
             with self._errors():
-                return self._by_path(
-                    self._api.list_repo_tree(
-                        path_in_repo=self._inside(folder), recursive=recursive, revision=revision, **self._at
-                    )
-                )
+                return self._by_path(self._api.list_repo_tree(recursive=recursive, **where))
         except _Missing:
             return {}
 
@@ -267,13 +254,9 @@ class HubPlace:
         on_bytes: OnBytes = lambda _: None,
     ) -> Path:
         """A file below `folder`; `too_large` is raised before more than `max_bytes` of it have come."""
+        where: dict[str, Any] = {"filename": self._inside(path), "revision": revision, "local_dir": folder, **self._at}
         progress = _bounded(max_bytes, too_large, on_bytes)
-        filename = self._inside(path)
-        return Path(
-            self._api.hf_hub_download(
-                filename=filename, revision=revision, local_dir=folder, tqdm_class=progress, **self._at
-            )
-        )
+        return Path(self._api.hf_hub_download(**where, tqdm_class=progress))
 
     def _addition(self, path: str, content: Path | bytes) -> CommitOperationAdd:
         try:
@@ -403,13 +386,8 @@ def _explain(error: Exception, url: str) -> InputError:
     what, cure = _KINDS[kind] if kind else _STATUS.get(status or 0, ("the hub refuses", _AGAIN))
     if not get_token() and cure != _LOG_IN and (kind in (GatedRepoError, RepositoryNotFoundError) or status == 403):
         cure = _LOG_IN if cure == _RIGHTS else f"{cure}, then {_LOG_IN}"
-    if status is not None and status >= 500:
-        return Unreachable(f"{url}: {what}", got=got, cure=cure)
-    return (
-        Unreachable(f"{url}: {what}", got=got, cure=cure)
-        if kind is OfflineModeIsEnabled
-        else InputError(f"{url}: {what}", got=got, cure=cure)
-    )
+    is_away = kind is OfflineModeIsEnabled or (status or 0) >= 500
+    return (Unreachable if is_away else InputError)(f"{url}: {what}", got=got, cure=cure)
 
 
 def _status(error: Exception) -> int | None:

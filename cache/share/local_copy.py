@@ -14,7 +14,7 @@ from ...files import FileLock, cache_folder, disk_errors, read_bounded, write_at
 from ...workers import SILENT, Progress
 from ..partial import lock_match
 from ..store import FeatureStore
-from .manifest import MAX_INDEX_BYTES, MatchManifest, choose, index_document, parse_index
+from .manifest import MAX_INDEX_BYTES, choose, index_document, parse_index
 from .places import Unreachable, open_place
 from .pull import Selection, receive
 from .source import PlaceSource, StoreSource
@@ -25,11 +25,6 @@ _POLL_SECONDS = 0.5
 _LIMIT = "50GB"
 _IN_USE_SECONDS = 24 * 3600
 """A copy that was asked for less than this long ago may be what a run reads now, and stays."""
-
-
-def stores_folder() -> Path:
-    """Where copies lie: `$BAS_CACHE/stores`, else `~/.cache/bas/stores`. They may be deleted at any time."""
-    return cache_folder() / "stores"
 
 
 def limit_bytes() -> int:
@@ -54,14 +49,14 @@ def local_copy(url: str, selection: Selection, *, root: Path | None = None, prog
     Args:
         url: a place; see `open_place`.
         selection: what is needed; splits that no match has are left out.
-        root: where copies lie; default: `stores_folder()`.
+        root: where copies lie, and may be deleted at any time; default: `$BAS_CACHE/stores`, else ~/.cache/bas/stores.
         progress: hears of progress, and is told where the copy may be old.
 
     Raises:
         InputError: no store there, what is needed did not arrive, or the disk refuses.
     """
     name = re.sub(r"[^\w.-]", "_", PurePosixPath(url).name)[:80]
-    root, limit = root or stores_folder(), limit_bytes()
+    root, limit = root or cache_folder() / "stores", limit_bytes()
     entry = root / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
     with disk_errors(entry):
         entry.mkdir(parents=True, exist_ok=True)
@@ -82,7 +77,7 @@ def _refresh(url: str, selection: Selection, entry: Path, progress: Progress) ->
         progress.note(f"{url} does not answer ({error.got}): the copy on this machine is used, {entry / _STORE}")
         return entry / _STORE
     _remove_gone(entry / _STORE, {each.match_id for each in manifests})
-    source = PlaceSource(open_place(url), offered=manifests)
+    source = PlaceSource(open_place(url), offered=manifests)  # it answers: from here on with patience
     summary = receive(source, entry / _STORE, selection, replace=True, progress=progress)
     wrong = [result for result in summary.results if not result.is_done]
     if wrong:
@@ -113,18 +108,15 @@ def _is_complete(entry: Path, selection: Selection) -> bool:
     try:
         known = parse_index(read_bounded(entry / _LISTING, max_bytes=MAX_INDEX_BYTES), where=str(entry))[0].values()
         here = StoreSource(FeatureStore.open(entry / _STORE))
-        return all(_has(here, each) for each in _chosen(known, selection, str(entry)))
-    except InputError:
+        for wanted in choose(
+            known, match_ids=selection.matches, splits=selection.splits, views=selection.views, where=str(entry)
+        ):
+            mine = here.outline(wanted.match_id)
+            if not set(wanted.views) <= set(mine.views) or mine.differing(wanted):
+                return False
+        return True
+    except InputError:  # no copy, or one that lacks something
         return False
-
-
-def _chosen(known: Collection[MatchManifest], selection: Selection, where: str) -> list[MatchManifest]:
-    return choose(known, match_ids=selection.matches, splits=selection.splits, views=selection.views, where=where)
-
-
-def _has(here: StoreSource, wanted: MatchManifest) -> bool:
-    mine = here.outline(wanted.match_id)
-    return set(wanted.views) <= set(mine.views) and not mine.differing(wanted)
 
 
 def _remove_gone(store: Path, offered: Collection[str]) -> None:

@@ -99,11 +99,7 @@ class MatchManifest:
         return tuple(sorted({path.split("/")[1] for path in self.files if path.endswith("/c/0/0")}))
 
     def require_fitting(self, settings: FeatureSettings, *, where: str) -> None:
-        """Hold sizes against what a match of so many rows has, before a byte of them is fetched.
-
-        Raises:
-            InputError: names the file.
-        """
+        """Raise InputError where a size is not that of so many rows, before a byte of the file is fetched."""
         layout = ShardLayout(self.num_rows, settings.dim, DTYPES[settings.dtype])
         wanted = {f"{PTS}/c/0": 8 * self.num_rows, f"{VALID}/c/0": self.num_rows}
         wanted |= {view_files(view)[1]: layout.file_bytes for view in self.views}
@@ -118,14 +114,10 @@ class MatchManifest:
         """Of all files."""
         return sum(entry.num_bytes for entry in self.files.values())
 
-    def files_of(self, views: Iterable[str]) -> dict[str, FileEntry]:
-        """The match's own files and those of some of its views."""
-        paths = [*MATCH_FILES, *(path for view in views for path in view_files(view))]
-        return {path: self.files[path] for path in paths}
-
     def only(self, views: Iterable[str]) -> "MatchManifest":
         """With some of its views."""
-        return replace(self, files=self.files_of(views))
+        paths = [*MATCH_FILES, *(path for view in views for path in view_files(view))]
+        return replace(self, files={path: self.files[path] for path in paths})
 
     def joined(self, other: "MatchManifest") -> "MatchManifest":
         """With the views of both; the match's own files are the same."""
@@ -176,12 +168,7 @@ class MatchManifest:
 
     @classmethod
     def of_record(cls, record: Any, *, name: str, where: str) -> "MatchManifest":
-        """From parsed JSON.
-
-        Args:
-            record: what the document holds.
-            name: of its file: its hash has to fit.
-            where: place, for the error.
+        """From parsed JSON of the file `name`, which has to fit its hash.
 
         Raises:
             InputError: damaged, or it says what no manifest of ours says.
@@ -214,11 +201,9 @@ class MatchManifest:
         if set(self.files) != wanted:
             wrong = sorted(wanted ^ set(self.files))
             raise InputError(f"{where}: files of a match are missing, or others named", got=", ".join(wrong[:3])[:200])
-        large = [
-            path for path, entry in self.files.items() if path.endswith(METADATA) and entry.num_bytes > MAX_JSON_BYTES
-        ]
-        if large:
-            raise InputError(f"{where}: {large[0]} is too large", wanted=f"at most {MAX_JSON_BYTES} bytes")
+        for path, entry in self.files.items():
+            if path.endswith(METADATA) and entry.num_bytes > MAX_JSON_BYTES:
+                raise InputError(f"{where}: {path} is too large", wanted=f"at most {MAX_JSON_BYTES} bytes")
         if name != self.name:
             raise InputError(f"{where}: does not fit its own hash", got=self.name, cure=_CURE)
 
@@ -264,11 +249,7 @@ def parse_index(document: bytes, *, where: str) -> tuple[dict[str, MatchManifest
 
 
 def require_apart(match_ids: Collection[str], *, where: str) -> None:
-    """Refuse matches that would lie inside others.
-
-    Raises:
-        InputError: names one of them.
-    """
+    """Raise InputError where a match would lie inside another."""
     known = set(match_ids)
     for match_id in sorted(known):
         around = [parent for parent in map(str, PurePosixPath(match_id).parents) if parent in known]
@@ -297,11 +278,8 @@ def choose(
         raise InputError(
             f"{where}: no match {missing[0]!r}", got=f"{len(known)} matches: {some}", cure="bas cache info"
         )
-    chosen = [
-        known[match_id]
-        for match_id in sorted(known)
-        if (not match_ids or match_id in match_ids) and (not splits or known[match_id].split in splits)
-    ]
+    asked = [known[match_id] for match_id in sorted(set(match_ids) or known)]
+    chosen = [each for each in asked if not splits or each.split in splits]
     if not chosen:
         have = ", ".join(sorted({str(each.split) for each in manifests})) or "no match at all"
         raise InputError(f"{where}: no match to take", got=f"splits: {have}", wanted=", ".join(splits) or "a match")

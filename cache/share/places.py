@@ -50,14 +50,6 @@ class Unreachable(InputError):  # noqa: N818 (an InputError by nature)
     """The place does not answer."""
 
 
-class DamagedInTransit(InputError):  # noqa: N818 (an InputError by nature)
-    """What arrived is not what was announced."""
-
-
-class TooLarge(InputError):  # noqa: N818 (an InputError by nature)
-    """A file that is longer than such a file can be."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Upload:
     """One match on its way to a place: its files first, its manifest last."""
@@ -92,10 +84,10 @@ class Place(Protocol):
     """Calls of `publish` that may run side by side."""
 
     def read(self, path: str, *, max_bytes: int) -> bytes | None:
-        """A small file whole; None where it does not exist. Raises TooLarge where it is longer."""
+        """A small file whole; None where it does not exist. Raises InputError where it is longer."""
 
     def fetch(self, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
-        """Bring a file here. Raises DamagedInTransit where it is not what `entry` says; never writes more than that."""
+        """Bring a file here. Raises InputError where it is not what `entry` says; never writes more than that."""
 
     def manifests(self) -> list[str] | None:
         """Names of the match manifests there, oldest first; None where the place cannot list."""
@@ -116,8 +108,7 @@ class Place(Protocol):
 
 def scheme_of(url: str) -> str:
     """`s3` of `s3://...`; empty for a folder."""
-    scheme, separator, _ = url.partition("://")
-    return scheme.lower() if separator else ""
+    return url.partition("://")[0].lower() if "://" in url else ""
 
 
 def is_folder(url: str) -> bool:
@@ -166,11 +157,7 @@ class ObjectPlace:
     has_card = False
 
     def __init__(self, url: str, *, patient: bool = True) -> None:
-        """Connect; nothing is read yet.
-
-        Raises:
-            InputError: the URL or the configuration in the environment cannot be used.
-        """
+        """Connect; nothing is read yet. Raises InputError: the URL or the environment's settings cannot be used."""
         self.url, self.is_read_only = url.rstrip("/"), scheme_of(url) in ("http", "https")
         options: Any = {**_TIMEOUTS, "allow_http": _allows_http(url)}
         if not patient:
@@ -189,7 +176,7 @@ class ObjectPlace:
             with self._errors(path):
                 result = obstore.get(self._store, path)
                 if result.meta["size"] > max_bytes:  # as announced; obstore takes no more than that
-                    raise TooLarge(f"{self.url}/{path}: too large", wanted=f"at most {max_bytes:,} bytes")
+                    raise InputError(f"{self.url}/{path}: too large", wanted=f"at most {max_bytes:,} bytes")
                 return b"".join(self._arriving(result, path))
         except FileNotFoundError:
             return None
@@ -213,11 +200,12 @@ class ObjectPlace:
 
     def _arriving(self, result: "obstore.GetResult", path: str) -> Iterator[bytes]:
         """Blocks of a file as they come. Raises Unreachable where next to nothing does: no silence, but no progress."""
+        # every piece as it comes (obstore would gather 10 MB), so that a slow line is told from a silent one
         blocks, waited_seconds, num_bytes = iter(result.stream(min_chunk_size=1)), 0.0, 0
         while True:
             started = time.monotonic()
             block = next(blocks, None)
-            waited_seconds += time.monotonic() - started
+            waited_seconds += time.monotonic() - started  # the time that the caller takes does not count
             if block is None:
                 return
             num_bytes += len(block)
@@ -352,7 +340,7 @@ class ObjectPlace:
 
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             list(pool.map(send, [path for path in upload.paths if not path.endswith(METADATA)]))
-        for path in upload.paths:
+        for path in upload.paths:  # sorted, so that an array's metadata comes before its match's
             if path.endswith(METADATA):
                 send(path)
 
@@ -367,7 +355,7 @@ class ObjectPlace:
                     on_bytes(len(block))
                     yield block
             if digest.hexdigest() != entry.sha256:
-                raise DamagedInTransit(f"{path}: changed while it was read", cure="push again")
+                raise InputError(f"{path}: changed while it was read", cure="push again")
 
         attributes: Any = {"sha256": entry.sha256}  # kept with the object, and compared by the next push
         with self._errors(name, writing=True):
@@ -394,6 +382,7 @@ class ObjectPlace:
     def _sha256(self, path: str) -> str | None:
         """What `_send` kept with a file; None where something else brought it."""
         with self._errors(path):
+            # obstore.head gives no attributes
             attributes: Mapping[Any, str] = obstore.get(self._store, path, options={"head": True}).attributes
             return attributes.get("sha256")
 
@@ -427,9 +416,9 @@ class ObjectPlace:
             ) from None
 
 
-def not_as_announced(where: str, got: str, entry: FileEntry) -> DamagedInTransit:
+def not_as_announced(where: str, got: str, entry: FileEntry) -> InputError:
     """The error for a file that is not what its manifest says."""
-    return DamagedInTransit(
+    return InputError(
         f"{where} is not what its manifest says",
         got=got,
         wanted=f"{entry.num_bytes} bytes, SHA-256 {entry.sha256}",
@@ -452,7 +441,7 @@ def _mark(manifest: MatchManifest) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError):  # a container's user without an entry in the system's list
         return "somebody"
 
 

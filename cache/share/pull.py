@@ -26,7 +26,6 @@ from ..store import FeatureStore
 from ..verify import check_match
 from ..writer import require_own_place
 from .manifest import MatchManifest, choose
-from .places import DamagedInTransit
 from .source import Source, StoreSource, open_source
 
 Item = TypeVar("Item")
@@ -49,10 +48,6 @@ class Selection:
     views: tuple[str, ...] = ()
 
 
-class TransferStopped(InputError):  # noqa: N818 (an InputError by nature)
-    """The command was stopped (Ctrl-C): nothing more is to travel."""
-
-
 class Traffic:
     """Counts the bytes that travel, from any thread."""
 
@@ -66,9 +61,9 @@ class Traffic:
         self.progress.started(num_matches, num_bytes)
 
     def add(self, num_bytes: int) -> None:
-        """Count bytes that have just travelled. Raises TransferStopped where no more are to come."""
+        """Count bytes that have just travelled. Raises InputError where no more are to come."""
         if self.is_stopped:
-            raise TransferStopped("stopped")
+            raise InputError("stopped")
         with self._lock:
             self.num_bytes += num_bytes
             self.progress.advanced("", self.num_bytes, max(self.total, self.num_bytes), "")
@@ -146,7 +141,7 @@ def receive(
     """As `pull`, from a source that is open."""
     started, traffic = time.monotonic(), Traffic(progress)
     require_jobs(jobs)
-    theirs = source.store()
+    theirs = source.store
     chosen, left_out = take(source, selection)
     keys = (theirs.settings.key(), theirs.settings.key_with_name())
     for each in chosen:
@@ -237,11 +232,11 @@ def compare(
     """What is to be done for a match that is offered, by metadata only.
 
     Args:
-        offered: of the match.
+        offered: all of the match.
         there: what the target has of it; None: nothing, or nothing usable.
         replace: other content is replaced.
         damage: why what the target has is not usable; empty where it has nothing.
-        arrived: what a new match ends as.
+        arrived: status of a new match.
     """
 
     def ends(status: str, travels: MatchManifest | None = None, message: str = "") -> Plan:
@@ -307,7 +302,7 @@ def _receive(
             part.replace(target)
 
         traffic.each(bring, manifest.files, at_once=jobs)
-        shutil.rmtree(folder / _INCOMING)
+        shutil.rmtree(folder / _INCOMING)  # empty by now, and no part of the match
         _check(folder, store, manifest, where=source.name)
         _publish(root, folder, manifest.match_id, plan, journal)
     return plan.result
@@ -315,6 +310,7 @@ def _receive(
 
 def _begin(folder: Path, manifest: MatchManifest, plan: Plan) -> dict[str, Any]:
     """Keep the staged files where they are of the same content, else begin empty; the journal."""
+    # a replacement never goes on from what was begun as a plain transfer, nor the other way round
     views = [f"{view} (replaced)" for view in manifest.views] if plan.is_replacing else list(manifest.views)
     fingerprint = {"manifest": manifest.name, "views": views}
     journal = read_journal(folder)
@@ -335,11 +331,7 @@ def _begin(folder: Path, manifest: MatchManifest, plan: Plan) -> dict[str, Any]:
 
 
 def _check(folder: Path, store: FeatureStore, manifest: MatchManifest, *, where: str) -> None:
-    """Every check of `bas cache verify`, and that the match is the one that the manifest tells of.
-
-    Raises:
-        DamagedInTransit: one fails; what has arrived is thrown away.
-    """
+    """Every check of `bas cache verify`, and that the match is the manifest's; else what has arrived is thrown away."""
     staged = FeatureStore(folder, store.record)
     errors = [finding.message for finding in check_match(staged, TREE) if finding.severity != "note"]
     if not errors:
@@ -350,7 +342,7 @@ def _check(folder: Path, store: FeatureStore, manifest: MatchManifest, *, where:
     if errors:
         shutil.rmtree(folder)
         got = "; ".join(errors).replace(str(folder / TREE), manifest.match_id)
-        raise DamagedInTransit(
+        raise InputError(
             f"{where}: match {manifest.match_id!r}: what arrived is not usable",
             got=got.replace(f"{TREE}/", f"{manifest.match_id}/")[:400],
             cure="do not trust this store; have its owner run `bas cache verify` and push the match again",
@@ -361,44 +353,27 @@ def _publish(root: Path, folder: Path, match_id: str, plan: Plan, journal: dict[
     for parent, _, _ in os.walk(folder / TREE, topdown=False):
         sync_path(Path(parent))
     write_atomic(folder / JOURNAL, canonical_json({**journal, "committing": True}, where=match_id))
-    if plan.is_replacing:
+    if plan.is_replacing:  # for an instant there is neither; who has mapped the old rows reads on
         (root / match_id).rename(folder / _OLD)
     publish(root, folder, match_id, adding=plan.is_adding)
     shutil.rmtree(folder)
 
 
 def _open_or_make(out: Path, theirs: FeatureStore, source: Source) -> FeatureStore:
-    """The store here, made or held against the settings of what is to come.
-
-    Raises:
-        InputError: it holds rows of other settings; names them.
-    """
+    """The store here, made or held against the settings of what is to come; InputError where they differ."""
     settings, reduction = theirs.settings, None
     if (out / METADATA).exists():
         settings = FeatureStore.open(out).settings
         require_same_rows(settings, theirs.settings, here=str(out), there=source.name)
     else:
         reduction = source.reduction()
-    return FeatureStore.create_or_open(
-        out,
-        settings,
-        classes=theirs.classes,
-        software=theirs.software,
-        origin=theirs.origin,
-        terms=theirs.terms,
-        reduction=reduction,
-    )
+    return theirs.create_like(out, settings, reduction)
 
 
 def require_same_rows(mine: FeatureSettings, theirs: FeatureSettings, *, here: str, there: str) -> None:
-    """Refuse to mix rows of two settings.
-
-    Raises:
-        InputError: names what differs.
-    """
-    wrong = mine.differing(theirs)
+    """Raise InputError where rows of two settings would mix; names what differs."""
     refuse_differing(
-        wrong,
+        mine.differing(theirs),
         f"{here} and {there} hold features of other settings",
         got=vars(theirs),
         wanted=vars(mine),

@@ -7,13 +7,12 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from ...errors import InputError
-from ...files import FileLock, disk_errors, read_json, write_atomic
+from ...files import FileLock, disk_errors, read_bounded, write_atomic
 from ...workers import SILENT, MatchResult, Progress, Summary, failed
 from ..layout import MANIFESTS, METADATA, PARTIAL, canonical_json, group_metadata
 from ..match import Terms
 from ..reduction import REDUCTION_FILE, write_reduction
 from ..store import FeatureStore
-from .card import CARD, data_card, require_terms
 from .manifest import INDEX, MAX_DOCUMENT_BYTES, MatchManifest, index_document, is_manifest, require_apart, view_files
 from .places import Place, Upload, folder_of, is_folder, open_place
 from .pull import Plan, Selection, Traffic, compare, receive, require_jobs, require_same_rows, summary_of, take
@@ -21,6 +20,11 @@ from .source import Listing, StoreSource, fetch_reduction, listing, named, read_
 
 _MAX_ROUNDS = 20
 _LOCK_SECONDS = 600.0
+CARD = "README.md"
+_HUB_LICENCES = frozenset(
+    ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0", "cc0-1.0", "mit")
+)
+"""Names by which the hub knows licences; it refuses a card that names another one in its head."""
 
 
 def push(
@@ -64,11 +68,11 @@ def push(
         cure = "push to the folder that it serves, or to S3, the hub, ..."
         raise InputError(f"{place.url}: a web server is read only", cure=cure)
     if place.has_card:
-        require_terms(store, place.url)
+        _require_terms(store, place.url)
     offered, left_out = take(source, selection)
-    settings_key = _settle_root(place, store)
+    settings_key = _settle_root(place, store)  # before anything of a match: others push against the same root
     if place.has_card:
-        place.create(CARD, data_card(store, place.url))
+        place.create(CARD, _data_card(store, place.url))
     there = listing(place)
     require_apart({each.match_id for each in offered} | set(there.manifests), where=place.url)
     plans = [_plan(each, there, replace=replace) for each in offered]
@@ -104,12 +108,7 @@ def _plan(offered: MatchManifest, listed: Listing, *, replace: bool) -> Plan:
 def _write_manifests(path: Path, arrived: Mapping[str, MatchManifest]) -> None:
     """Say of every match of a store in a folder what it holds, so that a web server can share it.
 
-    Args:
-        path: the store.
-        arrived: of matches that have just arrived and been checked, by id: they are not hashed once more.
-
-    Raises:
-        InputError: a match is damaged, or the disk refuses.
+    Those that have just `arrived` have been checked, and are not hashed once more.
     """
     folder, lock_file = path / MANIFESTS, path / PARTIAL / "manifests.lock"
     with disk_errors(folder):
@@ -139,23 +138,18 @@ def _write_manifests(path: Path, arrived: Mapping[str, MatchManifest]) -> None:
 def _said(folder: Path) -> dict[str, MatchManifest]:
     """Manifests in a folder by match id; damaged ones are removed."""
     said = {}
-    for file in folder.glob("*.json") if folder.is_dir() else ():
-        if is_manifest(file.name):
-            try:
-                record = read_json(file, max_bytes=MAX_DOCUMENT_BYTES)
-                made = MatchManifest.of_record(record, name=file.name, where=str(folder))
-                said[made.match_id] = made
-            except InputError:
-                file.unlink(missing_ok=True)
+    for file in filter(lambda file: is_manifest(file.name), folder.glob("*.json")):
+        try:
+            document = read_bounded(file, max_bytes=MAX_DOCUMENT_BYTES)
+            made = MatchManifest.parse(document, name=file.name, where=str(folder))
+            said[made.match_id] = made
+        except InputError:
+            file.unlink(missing_ok=True)
     return said
 
 
 def _settle_root(place: Place, store: FeatureStore) -> str:
-    """Make the root of a shared store, or hold ours against it; the key of its settings.
-
-    Raises:
-        InputError: it is of other settings or classes.
-    """
+    """Make the root of a shared store, or hold ours against it; the key of its settings."""
     if shared_root(place) is None:
         place.create(METADATA, _root_document(store.record))
     for _ in range(_MAX_ROUNDS):  # until what is there holds what this store needs: another may have written it as well
@@ -193,9 +187,6 @@ def _update_index(place: Place) -> None:
     by then, and whoever brings another one later writes it again. This needs a place that shows at once what was
     written (S3 does). A process that is killed between a manifest and the index leaves the index behind, until somebody
     pushes anything; places that can be listed are read rightly even so.
-
-    Raises:
-        InputError: the place refuses.
     """
     unusable = set[str]()
     for _ in range(_MAX_ROUNDS):
@@ -221,12 +212,45 @@ def _upload(source: StoreSource, plan: Plan, listed: Listing, settings_key: str,
     paths.sort(key=lambda path: (path.endswith(METADATA), -path.count("/"), path))
     return Upload(
         manifest=manifest,
-        folder=source.store().path / match_id,
+        folder=source.store.path / match_id,
         paths=tuple(paths),
         groups=tuple(parent.as_posix() for parent in reversed(PurePosixPath(match_id).parents) if parent.name),
         outdated=listed.names_of(match_id),
         overwrite=replace and not plan.is_adding,
     )
+
+
+def _require_terms(store: FeatureStore, url: str) -> None:
+    """Raise InputError where a store without licence or origin would go to where strangers may find it."""
+    missing = [name for name in ("licence", "origin") if not getattr(store.terms, name)]
+    if missing:
+        raise InputError(
+            f"{store.path}: nobody has said the {' and the '.join(missing)} of its videos and labels",
+            wanted="both, for the data card: may you share features of these videos?",
+            cure=f"bas cache push {store.path} {url} --licence TEXT --origin TEXT",
+        )
+
+
+def _data_card(store: FeatureStore, url: str) -> bytes:
+    """What a store holds, its licence and its origin, as Markdown with the hub's head."""
+    settings, terms = store.settings, store.terms
+    name = terms.licence.lower()
+    weights = f"{settings.weights} ({terms.weights_licence or 'licence not known'})"
+    rows = {
+        "licence": terms.licence,
+        "origin of videos and labels": terms.origin,
+        "backbone": settings.backbone,
+        "weights": store.origin.describe() if store.origin and store.origin.is_run else weights,
+        "channels": settings.dim,
+        "rows a second": settings.fps,
+        "classes of the labels": ", ".join(store.classes) or "none",
+    }
+    lines = [f"| {what} | {' '.join(str(value).split()).replace('|', '/')} |" for what, value in rows.items()]
+    licence = name if name in _HUB_LICENCES else "other"
+    head = ["---", f"license: {licence}", "tags: [action-spotting, video-features]", "---"]
+    about = ["# Video features", "", "One row of features per frame, no pictures. Made and read by bas:", ""]
+    how = ["```sh", f"bas cache pull {url} features.zarr", "```", "", "| | |", "|---|---|"]
+    return "\n".join([*head, "", *about, *how, *lines, ""]).encode()
 
 
 def _root_document(record: object) -> bytes:

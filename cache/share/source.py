@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...errors import InputError
 from ...files import open_bytes, parse_json, read_bounded, reading_errors
-from ..layout import DTYPES, FEATURES, FORMAT, MANIFESTS, MAX_CHANNELS, METADATA, METADATA_BYTES, inside
+from ..layout import DTYPES, FEATURES, FORMAT, MANIFESTS, MAX_CHANNELS, METADATA, METADATA_BYTES, attribute, inside
 from ..match import MatchLine, StoreInfo, info, store_info
 from ..reduction import REDUCTION_FILE, Reduction, read_reduction
 from ..rows import array_metadata, damaged
@@ -39,23 +40,18 @@ class StoreSource:
     """A store in a folder: what it holds is what its folders hold."""
 
     def __init__(self, store: FeatureStore) -> None:
-        self.name, self._store = str(store.path), store
-        """Path, for people."""
+        self.name, self.store = str(store.path), store
         self.hashed: dict[str, MatchManifest] = {}
         """What `whole` has hashed, by match id."""
 
-    def store(self) -> FeatureStore:
-        """What its root says."""
-        return self._store
-
     def reduction(self) -> Reduction | None:
         """How its rows were made from full ones; None where they are full. Raises InputError."""
-        return self._store.reduction
+        return self.store.reduction
 
     def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
         """Outlines of matches that are whole, and what is wrong with the others, by id."""
         outlines, damaged_ones = [], {}
-        for match_id in self._store.matches():
+        for match_id in self.store.matches():
             try:
                 outlines.append(self.outline(match_id))
             except InputError as error:
@@ -68,15 +64,14 @@ class StoreSource:
         Raises:
             InputError: a file is missing, or names no hash of its values.
         """
-        match, paths = self._store.match(match_id), [*MATCH_FILES]
-        for view in self._store.views(match_id):
-            paths += view_files(view)
+        match, views = self.store.match(match_id), self.store.views(match_id)
+        paths = [*MATCH_FILES, *(path for view in views for path in view_files(view))]
         return MatchManifest(
             match_id=match_id,
             split=match.meta.split,
             num_rows=match.num_rows,
             num_events=None if match.meta.labels is None else len(match.meta.labels),
-            settings_key=self._store.settings.key(),
+            settings_key=self.store.settings.key(),
             files={path: self._entry(match_id, path) for path in paths},
         )
 
@@ -90,12 +85,12 @@ class StoreSource:
             path: entry if entry.sha256 else FileEntry(entry.num_bytes, self._sha256(outline.match_id, path))
             for path, entry in outline.files.items()
         }
-        self.hashed[outline.match_id] = replace(outline, files=files)
-        return self.hashed[outline.match_id]
+        made = self.hashed[outline.match_id] = replace(outline, files=files)
+        return made
 
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
-        """Copy a match's file. Raises DamagedInTransit where it is not what `entry` says."""
-        place, digest, num_bytes = inside(self._store.path, f"{match_id}/{path}"), hashlib.sha256(), 0
+        """Copy a match's file. Raises InputError where it is not what `entry` says."""
+        place, digest, num_bytes = inside(self.store.path, f"{match_id}/{path}"), hashlib.sha256(), 0
         with reading_errors(place):
             source = open_bytes(place)
         with source, target.open("wb") as file:
@@ -109,7 +104,7 @@ class StoreSource:
             raise not_as_announced(f"{self.name}: {match_id}/{path}", got, entry)
 
     def _entry(self, match_id: str, path: str) -> FileEntry:
-        place = inside(self._store.path, f"{match_id}/{path}")
+        place = inside(self.store.path, f"{match_id}/{path}")
         try:
             if not path.endswith(METADATA):
                 return FileEntry(place.stat().st_size, "")
@@ -118,18 +113,16 @@ class StoreSource:
             cure = "run `bas cache verify`; a store of another layout cannot be shared"
             raise InputError(f"{place}: missing", wanted="an array as bas writes it", cure=cure) from None
         data = read_bounded(place, max_bytes=MAX_JSON_BYTES)
-        if path not in (METADATA, f"{FEATURES}/{METADATA}"):
-            document = parse_json(data, where=str(place))
-            attributes = document.get("attributes") if isinstance(document, dict) else None
-            if not isinstance(attributes, dict) or not isinstance(attributes.get("sha256"), str):
-                cure = "a store that bas did not write cannot be shared"
-                raise InputError(f"{place}: names no sha256 of its values", cure=cure)
+        is_array = path not in (METADATA, f"{FEATURES}/{METADATA}")
+        if is_array and not isinstance(attribute(parse_json(data, where=str(place)), "sha256"), str):
+            cure = "a store that bas did not write cannot be shared"
+            raise InputError(f"{place}: names no sha256 of its values", cure=cure)
         return FileEntry(len(data), hashlib.sha256(data).hexdigest())
 
     def _sha256(self, match_id: str, path: str) -> str:
         """Of a file of values; these, without what follows them in a shard, have to fit the hash in their metadata."""
-        place, array = inside(self._store.path, f"{match_id}/{path}"), path.partition("/c/")[0]
-        metadata = array_metadata(self._store.path, f"{match_id}/{array}")
+        place, array = inside(self.store.path, f"{match_id}/{path}"), path.partition("/c/")[0]
+        metadata = array_metadata(self.store.path, f"{match_id}/{array}")
         num_bytes = math.prod(metadata["shape"]) * DTYPES[metadata["data_type"]].itemsize
         try:
             with open_bytes(place) as file:
@@ -150,26 +143,24 @@ class PlaceSource:
 
     def __init__(self, place: Place, *, offered: list[MatchManifest] | None = None) -> None:
         """Name the place; nothing is asked yet. `offered` saves asking what it has."""
-        self.name, self._place = place.url, place
-        self._store: FeatureStore | None = None
-        self._offered = offered
+        self.name, self._place, self._offered = place.url, place, offered
 
+    @cached_property
     def store(self) -> FeatureStore:
         """What its root says. Raises InputError where there is no store, or it is damaged."""
-        if self._store is None:
-            self._store = shared_root(self._place)
-        if self._store is None:
+        found = shared_root(self._place)
+        if found is None:
             raise InputError(
                 f"{self.name}: no store there",
                 got=f"no {METADATA}",
                 wanted="a store that `bas cache push` brought",
                 cure=f"check the address, and your rights; to bring one there: bas cache push STORE {self.name}",
             )
-        return self._store
+        return found
 
     def reduction(self) -> Reduction | None:
         """How its rows were made from full ones, fetched. Raises InputError."""
-        return fetch_reduction(self._place, self.store().settings)
+        return fetch_reduction(self._place, self.store.settings)
 
     def offered(self) -> tuple[list[MatchManifest], Mapping[str, InputError]]:
         """All that is there, or nothing where one is damaged: the place is not to be trusted then."""
@@ -185,7 +176,7 @@ class PlaceSource:
         return outline
 
     def fetch(self, match_id: str, path: str, target: Path, entry: FileEntry, on_bytes: OnBytes) -> None:
-        """Bring a match's file here. Raises DamagedInTransit where it is not what `entry` says."""
+        """Bring a match's file here. Raises InputError where it is not what `entry` says."""
         self._place.fetch(f"{match_id}/{path}", target, entry, on_bytes)
 
 
@@ -207,7 +198,7 @@ def source_info(url: str) -> StoreInfo:
     if is_folder(url):
         return info(FeatureStore.open(folder_of(url)))
     source = open_source(url)
-    store, manifests = source.store(), source.offered()[0]
+    store, manifests = source.store, source.offered()[0]
     fps = store.settings.fps_fraction
     lines = [
         MatchLine(
@@ -222,7 +213,7 @@ def source_info(url: str) -> StoreInfo:
         )
         for each in sorted(manifests, key=lambda each: each.match_id)
     ]
-    return store_info(store, tuple(lines), source.reduction())
+    return store_info(store, lines, source.reduction(), {})
 
 
 @contextmanager
@@ -248,10 +239,9 @@ def shared_root(place: Place) -> FeatureStore | None:
         record = parse_json(data, where=METADATA)["attributes"]["bas"]
         if not isinstance(record, dict):
             raise TypeError("no object")
-    except InputError as error:
-        raise InputError(f"{place.url}: not a store of bas", got=error.what, cure="check the address") from None
-    except (LookupError, TypeError) as error:
-        raise InputError(f"{place.url}: not a store of bas", got=repr(error)[:120], cure="check the address") from None
+    except (InputError, LookupError, TypeError) as error:
+        got = error.what if isinstance(error, InputError) else repr(error)[:120]
+        raise InputError(f"{place.url}: not a store of bas", got=got, cure="check the address") from None
     if record.get("format") != FORMAT:
         got = repr(record.get("format"))[:80]
         raise InputError(f"{place.url}: the store has another format", got=got, wanted=FORMAT, cure="update bas")
@@ -268,7 +258,8 @@ def fetch_reduction(place: Place, settings: FeatureSettings) -> Reduction | None
     if settings.reduction is None:
         return None
     cure = "have its owner push the store again"
-    data = place.read(REDUCTION_FILE, max_bytes=reduction_bytes(settings))
+    # float32 of (dim, channels) and three vectors, and the record: no file of components is larger
+    data = place.read(REDUCTION_FILE, max_bytes=METADATA_BYTES + 4 * MAX_CHANNELS * (settings.dim + 3))
     if data is None:
         what = f"{place.url}: the components of its reduced rows are missing"
         raise InputError(what, got=f"no {REDUCTION_FILE}", cure=cure)
@@ -279,11 +270,6 @@ def fetch_reduction(place: Place, settings: FeatureSettings) -> Reduction | None
         except InputError as error:
             what = error.what.replace(folder, place.url)
             raise InputError(what, got=error.got, wanted=error.wanted, cure=cure) from None
-
-
-def reduction_bytes(settings: FeatureSettings) -> int:
-    """No file of components is larger: float32 of (dim, channels) and three vectors, and the record."""
-    return METADATA_BYTES + 4 * MAX_CHANNELS * (settings.dim + 3)
 
 
 @dataclass(frozen=True)
@@ -330,7 +316,7 @@ def read_index(place: Place, *, may_lack: bool) -> tuple[dict[str, MatchManifest
         index = place.read(where, max_bytes=MAX_INDEX_BYTES)
         if index is not None:
             return parse_index(index, where=place.url)
-    except Unreachable:
+    except Unreachable:  # an InputError as well: who does not answer has not said that it lacks an index
         raise
     except InputError:
         if not may_lack:

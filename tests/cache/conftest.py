@@ -79,14 +79,23 @@ class StoreMaker:
         }
         return MatchMeta(**(fields | changes))
 
-    def match(self, match_id: str = "a", *, num_rows: int = 600, dim: int = 6, **changes: Any) -> npt.NDArray[Any]:
+    def match(
+        self,
+        match_id: str = "a",
+        *,
+        num_rows: int = 600,
+        dim: int = 6,
+        rows: Any = None,
+        valid: Any = None,
+        **more: Any,
+    ) -> npt.NDArray[Any]:
         """Write a whole match; its rows as stored (those of the first view; each further view is one higher)."""
-        rows = self.rows(num_rows, dim)
-        with self.writer(match_id, num_rows=num_rows, dim=dim, **changes) as writer:
-            views = changes.get("views", ("identity",))
-            writer.append({view: rows + n for n, view in enumerate(views)}, np.ones(num_rows, bool))
+        rows = self.rows(num_rows, dim) if rows is None else rows
+        flags = np.ones(len(rows), bool) if valid is None else valid
+        with self.writer(match_id, num_rows=len(rows), dim=rows.shape[1], **more) as writer:
+            writer.append({view: rows + n for n, view in enumerate(more.get("views", ("identity",)))}, flags)
             writer.commit()
-        return rows.astype(np.float16)
+        return rows.astype(np.float16)  # type: ignore[no-any-return]
 
     def reduced(self, name: str = "reduced", **fit: Any) -> Path:
         """All matches, reduced into a store beside this one: to 3 channels of 8 bits where nothing else is said."""

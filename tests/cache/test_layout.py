@@ -73,17 +73,6 @@ def test_metadata_of_ours_is_recognised_and_nothing_else_is() -> None:
     assert shard_layout({}) is None
 
 
-def test_index_survives_only_whole() -> None:
-    layout = ShardLayout(1000, 6, np.dtype("<f2"))
-    index = layout.tail()[-layout.index_bytes :]
-    assert layout.index_is_ours(index)
-    for place in range(len(index)):
-        with pytest.raises(ValueError, match="index"):
-            layout.index_is_ours(index[:place] + bytes([index[place] ^ 1]) + index[place + 1 :])
-    with pytest.raises(ValueError, match="index"):
-        layout.index_is_ours(index[1:])
-
-
 def test_json_is_the_same_for_the_same_value() -> None:
     assert canonical_json({"b": 1, "ä": [None]}, where="x") == canonical_json({"ä": [None], "b": 1}, where="x")
     for value in (float("nan"), object()):

@@ -36,13 +36,9 @@ def test_a_store_without_one_opens_and_the_first_run_that_is_named_stays(maker: 
     assert opened(maker, FILE).origin == FILE
     assert opened(maker, replace(FILE, name="other")).origin == FILE
     assert opened(maker, RUN).origin == RUN
+    assert opened(maker, RUN).settings.key() == maker.settings().key()
     for later in (None, FILE, replace(RUN, name="other")):
         assert opened(maker, later).origin == RUN
-
-
-def test_it_does_not_change_the_key(maker: Any) -> None:
-    plain = maker.store().settings.key()
-    assert opened(maker, RUN).settings.key() == plain
 
 
 @pytest.mark.parametrize("change", [{"name": 3}, {"train_matches": [1]}, {"colour": "red"}])

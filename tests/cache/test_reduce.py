@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bas.cache import reduce
-from bas.cache.reduce import FitSettings, Ranges, SplitRows, fit, num_rows_read, reduce_store
+from bas.cache.reduce import FitSettings, SplitRows, fit, levels_of, num_rows_read, reduce_store
 from bas.cache.reduction import REDUCTION_FILE, Reduction, RowEncoder, read_reduction, write_reduction
 from bas.cache.store import FeatureStore
 from bas.cache.verify import verify
@@ -161,20 +161,15 @@ def test_a_share_of_the_variance_takes_as_many_components_as_it_needs(full: Feat
 @pytest.mark.parametrize("margin", [0.0, 0.25, 1.0])
 def test_levels_reach_beyond_the_values_seen(margin: float) -> None:
     values = np.random.default_rng(0).normal(size=(5000, 3)) ** 3
-    ranges = Ranges(3)
-    for start in range(0, 5000, 37):
-        ranges.add(values[start : start + 37])
-    scale, offset = ranges.levels(margin)
     low, high = values.min(0), values.max(0)
+    scale, offset = levels_of(low, high, margin)
     beyond = margin * (high - low) + 0.5 * scale  # half a step more: the middle lies on a level
     np.testing.assert_allclose(offset, low - beyond, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(offset + 255 * scale, high + beyond - scale, rtol=1e-4, atol=1e-3)
 
 
 def test_a_channel_that_hardly_ever_changes_keeps_room_for_other_videos() -> None:
-    ranges = Ranges(4)
-    ranges.add(np.array([[0.0, 0, 0, 7], [10, 20, 0.001, 7]]))
-    scale, offset = ranges.levels(0.0)
+    scale, offset = levels_of(np.array([0.0, 0, 0, 7]), np.array([10, 20, 0.001, 7]), 0.0)
     np.testing.assert_allclose(scale[2:] / np.median(scale[:3]), 0.1, rtol=1e-5)
     np.testing.assert_allclose(offset[3] + 128 * scale[3], 7, rtol=1e-6)
 
@@ -198,9 +193,7 @@ def test_what_cannot_be_fitted_is_refused(maker: Any) -> None:
     for dim in (5, 7):
         with pytest.raises(InputError, match="1 to 4"):
             fit(maker.store(), FitSettings(dim=dim), view="identity")
-    with maker.writer("same", num_rows=30, match_meta=maker.meta(split="valid")) as writer:
-        writer.append({"identity": np.ones((30, 6), np.float32)}, np.ones(30, bool))
-        writer.commit()
+    maker.match("same", rows=np.ones((30, 6), np.float32), match_meta=maker.meta(split="valid"))
     with pytest.raises(InputError, match="all the same"):
         fit(maker.store(), FitSettings(dim=2, split="valid"), view="identity")
     for change in ({}, {"dim": 0}, {"dim": 2.5}, {"dim": 3, "margin": -0.1}):
@@ -246,6 +239,7 @@ KILLED = """
 import os, signal, sys
 from itertools import count
 from pathlib import Path
+import sklearn.decomposition  # once, before the forks
 from bas.cache import layout, reduce
 reduce.WRITE_ROWS = layout.CHUNK_ROWS  # so that a match is saved many times
 for last in (2, 20, 40):

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -179,55 +179,64 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
         server.wait()
 
 
-@dataclass
 class Liar:
-    """A web server that serves a folder, and treats some paths otherwise."""
+    """A web server that serves a folder, and treats some paths otherwise; it knows no ranges."""
 
-    folder: Path
-    url: str
-    tricks: dict[str, Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
-    """Path -> what happens."""
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tricks: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
+        """Path -> what happens."""
+
+        liar = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                liar.tricks.get(unquote(self.path).strip("/"), liar._plain)(self)
+
+            def log_message(self, *_: object) -> None: ...
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 64  # with fewer a connection may have to knock again a second later
+            daemon_threads = True
+            block_on_close = False
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def _plain(self, handler: BaseHTTPRequestHandler) -> None:
+        file = self.folder / unquote(handler.path).strip("/")
+        data = file.read_bytes() if file.is_file() else b""
+        handler.send_response(200 if file.is_file() else 404)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @pytest.fixture
-def liar(tmp_path: Path, two_matches: Path) -> Iterator[Liar]:
-    """A server of a copy of `two_matches` that misbehaves as told; it knows no ranges."""
-    shutil.copytree(two_matches, tmp_path / "lies")
+def serve() -> Iterator[Callable[[Path], Liar]]:
+    """Makes such servers of folders."""
+    servers: list[Liar] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = unquote(self.path).lstrip("/")
-            if path in made.tricks:
-                made.tricks[path](self)
-                return
-            file = made.folder / path
-            answer(self, file.read_bytes() if file.is_file() else None)
+    def serve(folder: Path) -> Liar:
+        servers.append(Liar(folder))
+        return servers[-1]
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        request_queue_size = 64  # with fewer a connection may have to knock again a second later
-        daemon_threads = True
-        block_on_close = False
-
-    server = Server(("127.0.0.1", 0), Handler)
-    made = Liar(tmp_path / "lies", f"http://127.0.0.1:{server.server_address[1]}")
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield made
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    yield serve
+    for server in servers:
+        server.close()
 
 
-def answer(handler: BaseHTTPRequestHandler, data: bytes | None, *, length: int | None = None) -> None:
-    """A plain answer; None: 404."""
-    handler.send_response(404 if data is None else 200)
-    handler.send_header("Content-Length", str(len(data or b"") if length is None else length))
-    handler.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
-    handler.end_headers()
-    handler.wfile.write(data or b"")
+@pytest.fixture
+def liar(tmp_path: Path, two_matches: Path, serve: Callable[[Path], Liar]) -> Liar:
+    """A server of a copy of `two_matches`."""
+    return serve(shutil.copytree(two_matches, tmp_path / "lies"))
 
 
 class Sharing:

@@ -17,11 +17,10 @@ from huggingface_hub import constants
 
 from bas.cache.match import Terms
 from bas.cache.share import hub as hub_module
-from bas.cache.share.card import CARD
 from bas.cache.share.hub import HubPlace, parse_address
 from bas.cache.share.manifest import FileEntry
 from bas.cache.share.pull import Selection, pull
-from bas.cache.share.push import push
+from bas.cache.share.push import CARD, push
 from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.workers import Progress
@@ -70,6 +69,11 @@ def content(store: Path) -> dict[str, bytes]:
     }
 
 
+def matches_on(hub: HubServer) -> dict[str, bytes]:
+    """The same of the data set."""
+    return {path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._" and path != CARD}
+
+
 def on(method: str, end: str, answer: Callable[[], Answer | None]) -> Callable[[Request], Answer | None]:
     """A fault of one kind of request."""
     return lambda request: answer() if request.method == method and request.path.endswith(end) else None
@@ -100,9 +104,7 @@ def test_a_store_goes_there_and_comes_back_byte_for_byte(hub: HubServer, maker: 
     ]
     assert pull_from(tmp_path / "back") == {"b": "received", "liga/ä - b": "received"}
     assert content(tmp_path / "back") == content(maker.path)
-    assert {
-        path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._" and path != CARD
-    } == content(maker.path)
+    assert matches_on(hub) == content(maker.path)
     assert hub.leaks == []
 
 
@@ -139,9 +141,7 @@ def test_a_new_view_is_added_alone(hub: HubServer, maker: Any, tmp_path: Path) -
     rows = maker.match("a")
     push_to(maker.path)
     num_uploads = len(hub.uploaded)
-    with maker.writer("a", num_rows=600, views=("hflip",)) as writer:
-        writer.append({"hflip": rows + 1}, [True] * 600)
-        writer.commit()
+    maker.match("a", rows=rows + 1, views=("hflip",))
     assert push_to(maker.path) == {"a": "views added"}
     assert len(hub.uploaded) == num_uploads + 1
     assert sum(path.startswith("__manifest__/") for path in hub.files("ann/feats")) == 2
@@ -156,9 +156,7 @@ def test_other_content_is_refused_and_replaced_on_demand(hub: HubServer, maker: 
     other.match("a", num_rows=700)
     assert push_to(other.path) == {"a": "differs"}
     assert push_to(other.path, replace=True) == {"a": "replaced"}
-    assert {
-        path: data for path, data in hub.files("ann/feats").items() if path[0] not in "._" and path != CARD
-    } == content(other.path)
+    assert matches_on(hub) == content(other.path)
     assert pull_from(tmp_path / "back") == {"a": "received"}
     assert content(tmp_path / "back") == content(other.path)
 

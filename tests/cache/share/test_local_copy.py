@@ -4,10 +4,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +20,25 @@ from bas.cache.store import FeatureStore
 from bas.errors import InputError
 from bas.workers import Progress
 
+Push = Callable[[], str]
 MATCH_BYTES = 600 * (6 * 2 + 8 + 1)
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder; knows no ranges."""
-
-    def log_message(self, *_: object) -> None: ...
-
-
-class Shared:
-    """A web server of a folder that the maker's store is pushed to."""
-
-    def __init__(self, folder: Path, push: Callable[[], object]) -> None:
-        self.folder, self._push = folder, push
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder.parent)))
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/{folder.name}"
-
-    def push(self) -> str:
-        """Bring the store there; its URL."""
-        self._push()
-        return self.url
-
-    def close(self) -> None:
-        """Answer nobody any more."""
-        self._server.shutdown()
-        self._server.server_close()
+@pytest.fixture
+def shared(serve: Callable[[Path], Any], tmp_path: Path) -> Any:
+    """A web server of a store that is not there yet."""
+    return serve(tmp_path / "served.zarr")
 
 
 @pytest.fixture
-def shared(maker: Any, sharing: Any, tmp_path: Path) -> Iterator[Shared]:
-    folder = tmp_path / "served" / "x.zarr"
-    folder.parent.mkdir()
-    made = Shared(folder, lambda: sharing.push(maker.path, folder, replace=True))
-    yield made
-    made.close()
+def push(shared: Any, maker: Any, sharing: Any) -> Callable[[], str]:
+    """Brings the maker's store there; its URL."""
+
+    def push() -> str:
+        sharing.push(maker.path, shared.folder, replace=True)
+        return str(shared.url)
+
+    return push
 
 
 class Heard:
@@ -71,10 +52,10 @@ class Heard:
         self.num_bytes = num_bytes
 
 
-def test_what_is_asked_for_is_there_and_nothing_travels_twice(maker: Any, shared: Shared, tmp_path: Path) -> None:
+def test_what_is_asked_for_is_there_and_nothing_travels_twice(maker: Any, push: Push, tmp_path: Path) -> None:
     rows = maker.match("a")
     maker.match("b", match_meta=maker.meta(split="test"))
-    url, first, second = shared.push(), Heard(), Heard()
+    url, first, second = push(), Heard(), Heard()
     training = Selection(splits=("train", "valid"))
     store = FeatureStore.open(local_copy(url, training, root=tmp_path / "stores", progress=first.progress))
     assert store.matches() == ["a"]
@@ -85,27 +66,27 @@ def test_what_is_asked_for_is_there_and_nothing_travels_twice(maker: Any, shared
     assert FeatureStore.open(local_copy(url, Selection(), root=tmp_path / "stores")).matches() == ["a", "b"]
 
 
-def test_the_copy_follows_what_is_changed_and_removed_there(maker: Any, shared: Shared, tmp_path: Path) -> None:
+def test_the_copy_follows_what_changes_there(maker: Any, shared: Any, push: Push, tmp_path: Path) -> None:
     maker.match("a")
     maker.match("b")
-    local_copy(shared.push(), Selection(), root=tmp_path / "stores")
+    local_copy(push(), Selection(), root=tmp_path / "stores")
     for match_id in ("a", "b"):
         shutil.rmtree(maker.path / match_id)
     labels = ({"gameTime": "1 - 00:08", "label": "DRIVE", "position": "8000"},)
     maker.match("b", match_meta=maker.meta(labels=labels))
     shutil.rmtree(shared.folder / "a")
-    store = FeatureStore.open(local_copy(shared.push(), Selection(), root=tmp_path / "stores"))
+    store = FeatureStore.open(local_copy(push(), Selection(), root=tmp_path / "stores"))
     assert store.matches() == ["b"]
     assert store.match("b").meta.labels == labels
 
 
 def test_a_complete_copy_is_used_when_nobody_answers(
-    maker: Any, shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    maker: Any, shared: Any, push: Push, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "retry_timeout": timedelta(seconds=0.2)})
     rows = maker.match("a")
     maker.match("b", match_meta=maker.meta(split="test"))
-    url, root, heard, training = shared.push(), tmp_path / "stores", Heard(), Selection(splits=("train",))
+    url, root, heard, training = push(), tmp_path / "stores", Heard(), Selection(splits=("train",))
     local_copy(url, training, root=root)
     shared.close()
     store = FeatureStore.open(local_copy(url, training, root=root, progress=heard.progress))
@@ -121,9 +102,9 @@ def test_a_complete_copy_is_used_when_nobody_answers(
         local_copy(url, training, root=root)
 
 
-def test_several_commands_fill_one_copy(maker: Any, shared: Shared, tmp_path: Path) -> None:
+def test_several_commands_fill_one_copy(maker: Any, push: Push, tmp_path: Path) -> None:
     maker.match("a", num_rows=5_000)
-    url, found = shared.push(), list[Path]()
+    url, found = push(), list[Path]()
     threads = [
         threading.Thread(target=lambda: found.append(local_copy(url, Selection(), root=tmp_path / "stores")))
         for _ in range(3)
@@ -137,10 +118,10 @@ def test_several_commands_fill_one_copy(maker: Any, shared: Shared, tmp_path: Pa
 
 
 def test_copies_that_were_not_used_for_long_make_room(
-    maker: Any, shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    maker: Any, push: Push, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker.match("a")
-    url, root = shared.push(), tmp_path / "stores"
+    url, root = push(), tmp_path / "stores"
     copies = [local_copy(f"{url}{'/' * number}", Selection(), root=root).parent for number in range(3)]
     for days, copy in zip((3, 2, 0), copies, strict=True):
         os.utime(copy / "listing.json", (time.time() - days * 86_400,) * 2)

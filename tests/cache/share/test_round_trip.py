@@ -21,10 +21,8 @@ def make_store(maker: Any) -> Path:
     """Nested and odd ids, two views, unlabelled, invalid rows, several chunks."""
     maker.match(GAME, num_rows=700, views=("identity", "hflip"))
     maker.match(ODD, num_rows=40, match_meta=maker.meta(labels=None, split=None))
-    rows = maker.rows(300)
-    with maker.writer("third", num_rows=300, match_meta=maker.meta(split="test", labels=())) as writer:
-        writer.append({"identity": rows}, np.arange(300) % 5 > 0)
-        writer.commit()
+    meta = maker.meta(split="test", labels=())
+    maker.match("third", num_rows=300, valid=np.arange(300) % 5 > 0, match_meta=meta)
     path: Path = maker.path
     return path
 
@@ -150,25 +148,18 @@ def test_other_settings_and_classes(make_maker: Any, sharing: Any, tmp_path: Pat
             act(*arguments)
         assert url in str(told.value)
     renamed.store(weights="same-tensors.pth")
-    with renamed.store(weights="same-tensors.pth").writer("r", **plain_match(renamed)) as writer:
-        writer.append({"identity": renamed.rows(300)}, np.ones(300, bool))
-        writer.commit()
+    renamed.match("r", num_rows=300)
     assert sharing.push(renamed.path, url).complete
     assert sharing.pull(url, mine.path).complete
     assert FeatureStore.open(mine.path).matches() == ["a", "r"]
     FeatureStore.create_or_open(foreign.path, mine.settings(), classes=("SMASH",), software={})
-    unlabelled = plain_match(foreign) | {"match_meta": foreign.meta(labels=())}
-    with FeatureStore.open(foreign.path).writer("s", **unlabelled) as writer:
-        writer.append({"identity": foreign.rows(300)}, np.ones(300, bool))
+    unlabelled: dict[str, Any] = {"match_meta": foreign.meta(labels=()), "provenance": {}}
+    with FeatureStore.open(foreign.path).writer("s", num_rows=5, pts_ticks=np.arange(5), **unlabelled) as writer:
+        writer.append({"identity": foreign.rows(5)}, np.ones(5, bool))
         writer.commit()
     for act, arguments in ((sharing.push, (foreign.path, url)), (sharing.pull, (url, foreign.path))):
         with pytest.raises(InputError, match=r"other classes[\s\S]*(SMASH|PASS)"):
             act(*arguments)
-
-
-def plain_match(maker: Any) -> dict[str, Any]:
-    """Arguments of a writer for a match of 300 rows."""
-    return {"num_rows": 300, "pts_ticks": np.arange(300), "match_meta": maker.meta(), "provenance": {}}
 
 
 def test_damaged_values_are_not_sent(maker: Any, sharing: Any, tmp_path: Path, url: str) -> None:
