@@ -134,6 +134,7 @@ def test_the_frame_shown_is_the_frame_labelled(
     shown = []
 
     def mark() -> None:
+        window.page.wait_for_timeout(300)  # after a pause the browser may bring one more frame, late where it is busy
         settle(window)
         shown.append(window.call(NUMBER_SHOWN))
         press(window, "1")
