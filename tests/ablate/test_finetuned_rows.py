@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "known_graphs", "in_this_proc
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for split in ("train", "valid", "test"):
-        write_match(root / split / f"game-{split}", seconds=8, seed=0)  # one seed: the same classes in each
+        write_match(root / split / f"game-{split}", seconds=5, seed=0)  # one seed: the same classes in each
     return root
 
 

@@ -151,7 +151,7 @@ def test_a_finished_run_proposes_to_begin_with(
 def test_the_learning_curve_rises(workplace: Path) -> None:
     spots = tuple((ms, ("PASS", "DRIVE").index(label)) for ms, label in true_spots(workplace))
     marked = (Marked("m-train", spots, ((0, 60_000),), ()),)
-    points = learning_curve(LearnTask(workplace / "store.zarr", ("PASS", "DRIVE"), marked, num_steps=60), print)
+    points = learning_curve(LearnTask(workplace / "store.zarr", ("PASS", "DRIVE"), marked, num_steps=30), print)
     assert [p.num_spots for p in points] == sorted({p.num_spots for p in points})
     assert points[-1].mean > max(0.7, points[0].mean - 0.05)
     assert all(0 <= p.low <= p.mean <= p.high <= 1 for p in points)

@@ -133,8 +133,12 @@ def test_the_frame_shown_is_the_frame_labelled(
     settle(window)
     shown = []
 
+    def pause(*more: str) -> None:
+        press(window, "k")
+        window.page.wait_for_timeout(300)  # the browser may bring one more frame, late where it is busy
+        press(window, *more)
+
     def mark() -> None:
-        window.page.wait_for_timeout(300)  # after a pause the browser may bring one more frame, late where it is busy
         settle(window)
         shown.append(window.call(NUMBER_SHOWN))
         press(window, "1")
@@ -144,11 +148,11 @@ def test_the_frame_shown_is_the_frame_labelled(
         mark()
     window.page.keyboard.press("l")
     window.page.wait_for_timeout(400)
-    press(window, "k")
+    pause()
     mark()
     window.page.keyboard.press("j")
     window.page.wait_for_timeout(450)
-    press(window, "k", "ArrowLeft")
+    pause("ArrowLeft")
     mark()
     assert shown[:2] == [7, shown[1]]
     assert len(set(shown)) >= 4
