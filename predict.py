@@ -52,8 +52,8 @@ class PredictOptions:
     device: Device = "auto"
     """Where backbone and heads run; on mps the heads only, the backbone stays on the CPU."""
     fast: bool = False
-    """Run the backbone in 8 bits: two to three times as fast on a recent CPU after a minute of calibration, so for whole
-    matches; not exact, and nothing of it is stored."""
+    """Run the backbone in 8 bits: two to three times as fast on a recent CPU after a minute of calibration; not
+    exact, and nothing of it is stored."""
     nms: Nms = "run"
     """How peaks are found: as the run chose on its validation (run), or as the seed's recipes do (seed)."""
     calibrate: Calibrate = "none"
