@@ -370,7 +370,7 @@ def _made_with(shared: _Prediction) -> dict[str, Any]:
         "peaks": shared.peaks.to_json(),
         "calibration": {"kind": options.calibrate, "of": shared.calibration and shared.calibration.to_json()},
         "threshold": options.threshold,
-        **({"bits": 8} if options.fast else {}),
+        **({"bits": 8} if options.fast and shared.extractor else {}),  # stored rows are as they are
     }
 
 

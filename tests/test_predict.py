@@ -128,6 +128,8 @@ def test_fast_is_nearly_the_same_and_never_stored(
     places = {(event.position_ms, event.label) for event in exact}
     assert len(places & {(event.position_ms, event.label) for event in fast}) > len(places) / 2
     assert bas(*call, "--out", tmp_path / "exact", "--fast") == 2  # made otherwise
+    records = [json.loads((tmp_path / name / RECORD).read_text()) for name in ("exact", "fast")]
+    assert ["bits" in json.dumps(record) for record in records] == [False, True]
     assert bas(*call, "--out", tmp_path / "kept", "--fast", "--store", tmp_path / "s.zarr") == 2
     assert "its rows are not stored" in capsys.readouterr().err
 
