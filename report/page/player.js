@@ -53,6 +53,8 @@ function buildVideo() {
   video.addEventListener("play", () => { onScreen.wanted = -1; });
   video.addEventListener("timeupdate", () => { if (performance.now() - onScreen.shownAt > SILENT_MS && !video.paused) followVideo(); });
   video.addEventListener("play", stopBack);
+  // the picture that it stops at may be one later than the last it told of: go to that one, so that both agree
+  video.addEventListener("pause", () => { if (frames.times && video.paused && !video.ended && onScreen.wanted < 0 && !playing.backRate) seek(state.cursorMs); });
   video.addEventListener("ended", () => { if (playing.loopMs !== null) seek(playing.loopMs - LOOP_MS, { play: true }); });
   return [video, el("div", { id: "no-video", role: "status", hidden: true })];
 }

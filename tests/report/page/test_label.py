@@ -133,11 +133,6 @@ def test_the_frame_shown_is_the_frame_labelled(
     settle(window)
     shown = []
 
-    def pause(*more: str) -> None:
-        press(window, "k")
-        window.page.wait_for_timeout(300)  # the browser may bring one more frame, late where it is busy
-        press(window, *more)
-
     def mark() -> None:
         settle(window)
         shown.append(window.call(NUMBER_SHOWN))
@@ -148,11 +143,11 @@ def test_the_frame_shown_is_the_frame_labelled(
         mark()
     window.page.keyboard.press("l")
     window.page.wait_for_timeout(400)
-    pause()
+    press(window, "k")
     mark()
     window.page.keyboard.press("j")
     window.page.wait_for_timeout(450)
-    pause("ArrowLeft")
+    press(window, "k", "ArrowLeft")
     mark()
     assert shown[:2] == [7, shown[1]]
     assert len(set(shown)) >= 4
