@@ -122,10 +122,10 @@ def truth_of(store: FeatureStore, match_id: str) -> list[Mark]:
 
 def judged(data: LearnData, models: list[Any], store: FeatureStore, first: int, args: argparse.Namespace) -> float:
     """Mean AP over the first classes, on the matches of the data from number `first` on."""
-    games, fps = [], data.fps
-    for number in range(first, len(data.marked)):
+    games, fps = [], data.chosen.fps
+    for number in range(first, len(data.task.marked)):
         scores = np.mean([data.scores(model, number) for model in models], axis=0)
-        true = truth_of(store, data.marked[number].match_id)
+        true = truth_of(store, data.task.marked[number].match_id)
         rows = [int(ms * fps / 1000) for ms, _ in true]
         events = Spots.collect(rows, [c for _, c in true], [1.0] * len(true), num_classes=len(CLASSES))
         games.append(Game(events, find_spots(scores, default_peaks(fps))))

@@ -9,12 +9,11 @@ import hashlib
 import json
 import os
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from ..errors import InputError
 from ..events import Event, parse_event
@@ -29,7 +28,6 @@ _FIELDS: Mapping[str, Mapping[str, type]] = {
 }
 """Kinds of items with what makes each: a label; "all is marked from here to here"; "there is no such spot here"."""
 _MAX_MS, _MAX_NAME = 24 * 3600 * 1000, 80
-_UNDONE, _DONE = "undo", "redo"
 FROM_FILE = "the file"
 """Who made changes that another program wrote into the label file."""
 
@@ -47,8 +45,7 @@ class Conflict(InputError):  # noqa: N818 (an InputError by nature)
         self.now = now
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """One item before and after; None: it is not there."""
 
     id: str
@@ -58,20 +55,7 @@ class Change:
     @property
     def half(self) -> int:
         """Of the item."""
-        item = self.after or self.before or {}
-        return int(item.get("half", 1))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"id": self.id, "before": self.before, "after": self.after}
-
-
-@dataclass
-class _History:
-    """What a person can undo and redo: numbers of journal entries."""
-
-    undo: list[int] = field(default_factory=list)
-    redo: list[int] = field(default_factory=list)
+        return int((self.after or self.before or {}).get("half", 1))
 
 
 class Document:
@@ -85,7 +69,8 @@ class Document:
         self._lock, self._file_lock = threading.RLock(), lock
         self._entries: list[tuple[str, tuple[Change, ...]]] = []
         """(who, changes) of every journal entry that changes items, in order: `seq` is how many there are."""
-        self._histories: dict[str, _History] = {}
+        self._undoable, self._redoable = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+        """Who -> numbers of the entries that this person can undo, and make again."""
         self.known_ids = set[str]()
         """Of every item that there ever was."""
         self._known_sha256, self._base = "", list[_Key]()
@@ -97,21 +82,18 @@ class Document:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read journal and label file, and take over what another program has changed.
-
-        Args:
-            path: a `Labels-ball.json`, which may not exist yet.
+        """Read journal and label file (which may not exist yet), and take over what another program has changed.
 
         Raises:
             InputError: another process labels it, or a file is damaged or may not be used.
         """
+        lock_path = path.with_name(f".{path.name}.lock")
         with disk_errors(path.parent):
-            lock = FileLock.acquire(path.with_name(f".{path.name}.lock"), wait_seconds=0.0)
+            lock = FileLock.acquire(lock_path, wait_seconds=0.0)
         if lock is None:
-            owner = FileLock.owner(path.with_name(f".{path.name}.lock"))
             raise InputError(
                 f"{path}: is being labelled by another process",
-                got=owner,
+                got=FileLock.owner(lock_path),
                 wanted="one bas label for a label file; it may have many windows",
                 cure="use the address that the other one printed, or end it",
             )
@@ -140,10 +122,8 @@ class Document:
     def changes_since(self, seq: int, *, half: int = 1) -> list[dict[str, Any]]:
         """What each item of a half is now that was changed after entry `seq`, as `{"id", "after"}`."""
         with self._lock:
-            changed = [
-                change for _, changes in self._entries[max(0, seq) :] for change in changes if change.half == half
-            ]
-            ids = dict.fromkeys(change.id for change in changed)
+            entries = self._entries[max(0, seq) :]
+            ids = dict.fromkeys(change.id for _, changes in entries for change in changes if change.half == half)
             return [{"id": each, "after": shown(self.items.get(each))} for each in ids]
 
     def change(self, changes: Sequence[Mapping[str, Any]], *, by: str, half: int = 1) -> int:
@@ -170,6 +150,7 @@ class Document:
                     stale[identity] = shown(now)
                     continue
                 if after is not None:
+                    # "raw" is not in what the page sends back: it never saw it
                     kept: Item = {name: now[name] for name in ("half", "raw") if now and name in now}
                     after = {"half": half, **kept, **after, "by": by, "at": _now()}
                 made.append(Change(identity, now, after))
@@ -185,8 +166,7 @@ class Document:
             Conflict: an item was changed by somebody else since; that change can no longer be undone.
         """
         with self._lock:
-            history = self._histories.setdefault(by, _History())
-            stack = history.redo if redo else history.undo
+            stack = (self._redoable if redo else self._undoable)[by]
             number = next((each for each in reversed(stack) if self._entries[each][1][0].half == half), None)
             if number is None:
                 return []
@@ -196,22 +176,18 @@ class Document:
                 i: shown(self.items.get(i)) for i, now, _ in wanted if _essence(self.items.get(i)) != _essence(now)
             }
             if stale:
-                stack.remove(number)
+                stack.remove(number)  # else it would block the way to every older change
                 raise Conflict("this change cannot be undone: somebody else has changed the same spot since", stale)
             made = [Change(identity, self.items.get(identity), then) for identity, _, then in reversed(wanted)]
-            self._append(_DONE if redo else _UNDONE, by, made, of=number)
+            self._append("redo" if redo else "undo", by, made, of=number)
             return [{"id": each.id, "after": shown(each.after)} for each in made]
 
     def rename(self, old: str, new: str, *, by: str) -> None:
         """Give every item of a class another label, as one change."""
         with self._lock:
-            wanted = [
-                Change(identity, item, {**item, "label": new})
-                for identity, item in self.items.items()
-                if item.get("label") == old
-            ]
-            if wanted:
-                self._append("change", by, wanted)
+            held = [(identity, item) for identity, item in self.items.items() if item.get("label") == old]
+            if held:
+                self._append("change", by, [Change(each, item, {**item, "label": new}) for each, item in held])
 
     def of_kind(self, kind: str, *, half: int = 1) -> list[Item]:
         """Items of a kind in a half, in time order."""
@@ -239,7 +215,11 @@ class Document:
                 key=lambda item: (item["half"], item["ms"], item["label"]),
             )
             events = [_event(item) for item in spots]
-            records = [{**item.get("raw", {}), **_record(item)} for item in spots]
+            # readers of SoccerNet's files leave `by` and `at` alone
+            records = [
+                {**item.get("raw", {}), **event.to_json(), "by": item["by"], "at": item["at"]}
+                for item, event in zip(spots, events, strict=True)
+            ]
             data = (json.dumps({**self._head, "annotations": records}, indent=1, ensure_ascii=False) + "\n").encode()
             with disk_errors(self.path):
                 write_atomic(self.path, data)
@@ -279,10 +259,11 @@ class Document:
                     )
                 self._append(FROM_FILE, FROM_FILE, made)
             self._remember_file(data, theirs)
-            self._written_seq = self.seq if sorted(self._keys()) == sorted(map(_event_key, theirs)) else -1
+            self._written_seq = self.seq if self._keys() == sorted(map(_event_key, theirs)) else -1
 
     def _differences(self, theirs: Sequence[Event], records: Sequence[Mapping[str, Any]]) -> list[Change]:
         """Changes that bring what the file gained and lost since it was last known into the items."""
+        # counted, as a file may hold the same spot twice
         before, after = Counter(self._base), list(map(_event_key, theirs))
         gone, come = before - Counter(after), Counter(after) - before
         held: dict[_Key, list[str]] = {}
@@ -309,15 +290,15 @@ class Document:
         """Note which label file is known, and its spots where they are others than ours."""
         self._known_sha256, self._base = hashlib.sha256(data).hexdigest(), list(map(_event_key, events))
         entry: dict[str, Any] = {"kind": "file", "sha256": self._known_sha256}
-        if sorted(self._keys()) != sorted(self._base):
+        if self._keys() != sorted(self._base):  # mostly they are equal, and a line stays short
             entry["spots"] = self._base
         self._write_entry(entry)
 
     def _keys(self) -> list[_Key]:
-        return [_key(item) for item in self.items.values() if item["kind"] == "spot"]
+        return sorted(_key(item) for item in self.items.values() if item["kind"] == "spot")
 
     def _append(self, kind: str, by: str, changes: Sequence[Change], *, of: int = -1) -> None:
-        self._write_entry({"kind": kind, "by": by, "at": _now(), "of": of, "changes": [c.to_json() for c in changes]})
+        self._write_entry({"kind": kind, "by": by, "at": _now(), "of": of, "changes": [c._asdict() for c in changes]})
         self._apply(kind, by, changes, of=of)
 
     def _apply(self, kind: str, by: str, changes: Sequence[Change], *, of: int) -> None:
@@ -329,16 +310,16 @@ class Document:
                 self.items.pop(change.id, None)
             else:
                 self.items[change.id] = change.after
-        history = self._histories.setdefault(by, _History())
+        undoable, redoable = self._undoable[by], self._redoable[by]
         if kind == "change":
-            history.undo.append(number)
-            history.redo.clear()
-        elif kind == _UNDONE and of in history.undo:
-            history.undo.remove(of)
-            history.redo.append(of)
-        elif kind == _DONE and of in history.redo:
-            history.redo.remove(of)
-            history.undo.append(of)
+            undoable.append(number)
+            redoable.clear()
+        elif kind == "undo" and of in undoable:  # a journal that was edited by hand may name any entry
+            undoable.remove(of)
+            redoable.append(of)
+        elif kind == "redo" and of in redoable:
+            redoable.remove(of)
+            undoable.append(of)
 
     def _write_entry(self, entry: Mapping[str, Any]) -> None:
         """Append a line and sync it. One that a kill cuts off is left out when the journal is read."""
@@ -346,7 +327,7 @@ class Document:
         with disk_errors(self.journal_path), self.journal_path.open("ab") as file:
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # only now may anybody be told that the change is made
 
     def replay(self, *, mend: bool) -> None:
         """Make all changes of the journal again; `mend` cuts off a last line that a kill tore.
@@ -417,15 +398,10 @@ def _checked_change(record: object) -> tuple[str, Item | None, Item | None]:
     before, after = record.get("before"), record.get("after")
     if before is None and after is None:
         raise InputError("change is not usable", got="nothing before and nothing after", wanted="one of them")
-    return record["id"], before, None if after is None else checked_item(after)
+    return record["id"], before, None if after is None else _checked_item(after)
 
 
-def checked_item(record: object) -> Item:
-    """The fields that make an item.
-
-    Raises:
-        InputError: it is of no kind, or a field is not usable.
-    """
+def _checked_item(record: object) -> Item:
     kind = record.get("kind") if isinstance(record, Mapping) else None
     if not isinstance(record, Mapping) or kind not in _FIELDS:
         raise InputError("item is not usable", got=repr(record)[:80], wanted=f"kind {' or '.join(_FIELDS)}")
@@ -462,11 +438,6 @@ def _event(item: Item) -> Event:
     return Event(item["ms"], item["label"], half=item["half"], team=team, visible=visible, player=player)
 
 
-def _record(item: Item) -> dict[str, Any]:
-    """A spot as the label file holds it; readers of SoccerNet's files leave `by` and `at` alone."""
-    return {**_event(item).to_json(), "by": item["by"], "at": item["at"]}
-
-
 def _key(item: Item) -> _Key:
     return item["half"], item["ms"], item["label"]
 
@@ -480,6 +451,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
         status = path.stat()
     except FileNotFoundError:
         return None
+    # an editor that writes in place keeps the number, one that renames may keep the time
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..heads.training.settings import TrainSettings
 
 Tell = Callable[[tuple[str, Any]], None]
-"""Hears ("done", share and words) and ("match", its `Proposals`)."""
+"""Hears of a job: ("done", (share, words)), ("note", words) and ("match", its `Proposals`)."""
 NUM_HEADS = 2
 """Heads whose disagreement says what is worth asking about."""
 NUM_STEPS = 120
@@ -81,6 +81,8 @@ class LearnTask:
     num_steps: int = NUM_STEPS
     num_heads: int = NUM_HEADS
     seed: int = 0
+    runs: tuple[Path, ...] = ()
+    """Finished runs that propose instead; their classes are among `classes`."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +106,6 @@ class Proposals:
     """Rows per second."""
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """One point of a learning curve: mAP at 1 s on labelled stretches that were left out."""
-
-    num_spots: int
-    """That were trained on, on average over the parts left out."""
-    mean: float
-    low: float
-    """Lower end of the interval over the parts (t distribution, 90 %)."""
-    high: float
-
-
 def learn(task: LearnTask, tell: Tell) -> dict[str, Any]:
     """Train the heads on what is marked, then propose for every match.
 
@@ -135,8 +125,8 @@ def learn(task: LearnTask, tell: Tell) -> dict[str, Any]:
 
         models.append(data.train(data.known, seed=task.seed + number, advanced=advanced))
     trained_seconds = time.perf_counter() - started
-    for number, marked in enumerate(data.marked):
-        tell(("done", (0.8 + 0.2 * number / len(data.marked), f"proposing for {marked.match_id}")))
+    for number, marked in enumerate(task.marked):
+        tell(("done", (0.8 + 0.2 * number / len(task.marked), f"proposing for {marked.match_id}")))
         tell(("match", data.propose(models, number)))
     return {
         "seconds": round(time.perf_counter() - started, 2),
@@ -147,8 +137,12 @@ def learn(task: LearnTask, tell: Tell) -> dict[str, Any]:
     }
 
 
-def learning_curve(task: LearnTask, tell: Tell) -> list[CurvePoint]:
-    """What the next labels are worth: mAP on parts of the labelled stretches that are left out, by share of the others.
+def learning_curve(task: LearnTask, tell: Tell) -> list[dict[str, float]]:
+    """Measure what the next labels are worth: mAP on parts of what is labelled, by the share of the rest trained on.
+
+    Returns:
+        For each share: `spots` trained on, mean mAP (`map`) at 1 s on the parts left out, and the 90 % interval of it
+        over the parts (`low`, `high`).
 
     Raises:
         InputError: too little is marked.
@@ -174,12 +168,13 @@ def learning_curve(task: LearnTask, tell: Tell) -> list[CurvePoint]:
     return points
 
 
-def _point(values: Sequence[float], counts: Sequence[int]) -> CurvePoint:
+def _point(values: Sequence[float], counts: Sequence[int]) -> dict[str, float]:
     from scipy.stats import t  # type: ignore[import-untyped]  # 0.5 s
 
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
     reach = float(t.ppf(0.95, len(values) - 1)) * spread
-    return CurvePoint(round(float(np.mean(counts))), mean, max(0.0, mean - reach), min(1.0, mean + reach))
+    low, high = max(0.0, mean - reach), min(1.0, mean + reach)
+    return {"spots": round(float(np.mean(counts))), "map": mean, "low": low, "high": high}
 
 
 def looking_orders(
@@ -206,13 +201,11 @@ class LearnData:
     """Rows and labels of all matches, one after the other: what heads are trained on and propose for."""
 
     task: LearnTask
-    marked: list[Marked]
     chosen: "Chosen"
     bank: Any
     settings: "TrainSettings"
     known: NDArray[np.bool_]
     """(rows of all matches,)"""
-    fps: Fraction
 
     @classmethod
     def open(cls, task: LearnTask) -> "LearnData":
@@ -250,7 +243,7 @@ class LearnData:
             sample.shape[1] <= _MOST_CONFIDENCE_CHANNELS and 0 <= float(sample.min()) <= float(sample.max()) <= 1
         )
         settings = replace(settings, inputs="scores" if is_confidence else "standard")
-        data = cls(task, list(task.marked), chosen, bank, settings, np.concatenate(known), fps)
+        data = cls(task, chosen, bank, settings, np.concatenate(known))
         if data.num_spots < LEAST_SPOTS:
             raise InputError("too little is marked", got=f"{data.num_spots} spots", wanted=f"at least {LEAST_SPOTS}")
         return data
@@ -258,12 +251,12 @@ class LearnData:
     @property
     def num_spots(self) -> int:
         """Marked, of all matches."""
-        return sum(len(each.spots) for each in self.marked)
+        return sum(len(each.spots) for each in self.task.marked)
 
     @property
     def marked_seconds(self) -> float:
         """Time about which the labels say everything."""
-        return np.count_nonzero(self.known) / float(self.fps)
+        return np.count_nonzero(self.known) / float(self.chosen.fps)
 
     def train(
         self, known: NDArray[np.bool_], *, seed: int, advanced: Callable[[float], None] = lambda _: None
@@ -316,9 +309,10 @@ class LearnData:
     def propose(self, models: Sequence["SpottingModel"], number: int) -> Proposals:
         """Proposals for the rows of a match that are not in a labelled stretch."""
         of_heads = np.stack([self.scores(model, number) for model in models])
-        num_marked = np.bincount([c for each in self.marked for _, c in each.spots], minlength=len(self.chosen.classes))
+        marked, num_classes = self.task.marked, len(self.chosen.classes)
+        num_marked = np.bincount([c for each in marked for _, c in each.spots], minlength=num_classes)
         rate = num_marked / max(1.0, self.marked_seconds)
-        return _proposals(self.marked[number], of_heads, self.fps, num_marked=num_marked, rate=rate)
+        return _proposals(marked[number], of_heads, self.chosen.fps, num_marked=num_marked, rate=rate)
 
     def folds(self, number: int) -> list[NDArray[np.bool_]]:
         """Known rows cut into parts of about as many spots each, in order of time: neighbours stay together."""
@@ -326,21 +320,13 @@ class LearnData:
         is_event = np.isin(rows, self.event_rows())
         before: NDArray[np.int64] = np.cumsum(is_event) - is_event
         part = np.minimum(before * number // max(1, int(is_event.sum())), number - 1)
-        folds = []
-        for fold in range(number):
-            mask = np.zeros_like(self.known)
-            mask[rows[part == fold]] = True
-            folds.append(mask)
-        return folds
+        return [np.isin(np.arange(len(self.known)), rows[part == fold]) for fold in range(number)]
 
     def thinned(self, left_out: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
         """The first rows of what is known and not left out, until they hold this share of its spots."""
         rows = np.flatnonzero(self.known & ~left_out)
         is_event = np.isin(rows, self.event_rows())
-        wanted = share * is_event.sum()
-        mask = np.zeros_like(self.known)
-        mask[rows[np.cumsum(is_event) <= wanted]] = True
-        return mask
+        return np.isin(np.arange(len(self.known)), rows[np.cumsum(is_event) <= share * is_event.sum()])
 
     def map_at(self, model: "SpottingModel", rows: NDArray[np.bool_]) -> float:
         """mAP at 1 s over the classes that these rows hold, 0 to 1."""
@@ -351,12 +337,12 @@ class LearnData:
             inside = rows[place.first_row : place.first_row + place.num_rows]
             if not inside.any():
                 continue
-            found = find_spots(self.scores(model, number), default_peaks(self.fps))
+            found = find_spots(self.scores(model, number), default_peaks(self.chosen.fps))
             true = match.spots(len(self.chosen.classes))
             games.append(
                 Game(true.keep(inside[np.minimum(true.frames, len(inside) - 1)]), found.keep(inside[found.frames]))
             )
-        result = average_map(games, MetricSettings.named("at1", fps=TimeGrid(self.fps).judged.fps))
+        result = average_map(games, MetricSettings.named("at1", fps=TimeGrid(self.chosen.fps).judged.fps))
         held = np.sum([game.events.counts for game in games], axis=0) > 0
         return float(result.per_class[held].mean()) if held.any() else 0.0
 
@@ -377,12 +363,8 @@ def _proposals(
 ) -> Proposals:
     """Peaks of the heads' mean outside of the labelled stretches of a match.
 
-    Args:
-        marked: what is marked in it.
-        of_heads_hrk: (heads, R, K) confidences.
-        fps: rows per second.
-        num_marked: (K,) marked spots of each class, in all matches.
-        rate: (K,) marked spots a second, which bounds how many are proposed; None: all that are sure enough.
+    `num_marked` (K,) counts spots of each class in all matches; `rate` (K,) is theirs a second, which bounds how many
+    are proposed (None: all that are sure enough).
     """
     grid = TimeGrid(fps)
     mean_rk, spread_rk = of_heads_hrk.mean(0), np.ptp(of_heads_hrk, axis=0)
@@ -402,18 +384,7 @@ def _proposals(
     return Proposals(marked.match_id, ms, index, confidence, teach, unsure, curves_kr, fps)
 
 
-@dataclass(frozen=True)
-class ProposeTask:
-    """Finished runs that are to propose."""
-
-    store: Path
-    runs: tuple[Path, ...]
-    classes: tuple[str, ...]
-    """Of the session; those of the runs are among them."""
-    marked: tuple[Marked, ...]
-
-
-def propose_by_runs(task: ProposeTask, tell: Tell) -> dict[str, Any]:
+def propose_by_runs(task: LearnTask, tell: Tell) -> dict[str, Any]:
     """Propose by what finished runs say about the stored rows. Returns as `learn`.
 
     Raises:
@@ -444,8 +415,7 @@ def _settings(task: LearnTask, fps: Fraction) -> "TrainSettings":
     """A small U-Net over windows of some five seconds, at about 12.5 steps a second."""
     from ..heads.training.settings import TrainSettings
 
-    stride = max(1, round(fps / Fraction(25, 2)))
-    batch, clip_len = 8, 64
+    stride, batch, clip_len = max(1, round(fps / Fraction(25, 2))), 8, 64
     return TrainSettings(
         head="unet",
         options={"unet.widths": "48,64,96"},

@@ -37,18 +37,9 @@ from .session import LabelMatch, Session
 
 LOOPBACK = "127.0.0.1"
 _MAX_BODY_BYTES = 8 << 20
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "style-src 'self'",
-        "script-src 'self'",
-        "img-src 'self' data:",
-        "media-src 'self' blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Content policy of the label page. That of a report, which is one file that may be opened anywhere, is in the page."""
 _VIDEO_TYPES = {".m4v": "video/mp4", ".mov": "video/mp4"}
@@ -103,12 +94,7 @@ class Guard:
 
 
 def label_app(session: Session, page: Mapping[str, tuple[str, str]]) -> Starlette:
-    """The app of `bas label`.
-
-    Args:
-        session: what is labelled.
-        page: address -> (media type, text) of the page's files.
-    """
+    """Make the app of `bas label`; `page` is address -> (media type, text) of the page's files."""
     api = _Api(session)
     policy = {"Content-Security-Policy": _POLICY}
     files = {at: Response(text, media_type=media_type, headers=policy) for at, (media_type, text) in page.items()}
@@ -135,12 +121,7 @@ def label_app(session: Session, page: Mapping[str, tuple[str, str]]) -> Starlett
 
 
 def files_app(page: Path, files: Mapping[str, Path]) -> Starlette:
-    """An app that serves one page and the files that it names, such as a report with its videos.
-
-    Args:
-        page: the file for `/`.
-        files: address -> file.
-    """
+    """Make an app that serves one page and the files (address -> file) that it names, as a report with its videos."""
 
     async def answer(request: Request) -> Response:
         path = {"/": page, **files}.get(request.scope["path"])
@@ -151,10 +132,7 @@ def files_app(page: Path, files: Mapping[str, Path]) -> Starlette:
     return Starlette(routes=[Route("/{path:path}", answer)])
 
 
-Answer = Callable[[Request, Any], Any]
-
-
-def _answering(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+def _answering(answer: Callable[[Request, Any], Any]) -> Callable[[Request], Awaitable[Response]]:
     """A handler that runs `answer` in a thread, with the parsed body, and makes errors answers."""
     from starlette.concurrency import run_in_threadpool
 
@@ -163,10 +141,9 @@ def _answering(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
             body = await _body(request) if request.method == "POST" else None
             result = await run_in_threadpool(answer, request, body)
             return result if isinstance(result, Response) else JSONResponse(result)
-        except Conflict as conflict:
-            return JSONResponse({"error": str(conflict), "now": conflict.now}, HTTPStatus.CONFLICT)
         except InputError as error:
-            return JSONResponse({"error": str(error)}, HTTPStatus.CONFLICT)
+            now = {"now": error.now} if isinstance(error, Conflict) else {}
+            return JSONResponse({"error": str(error), **now}, HTTPStatus.CONFLICT)
 
     return handle
 
@@ -184,7 +161,7 @@ async def _body(request: Request) -> Any:
 
 
 class _Api:
-    """Answers to the page; see each method for the address."""
+    """Answers to the page; `label_app` has the address of each."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -199,7 +176,6 @@ class _Api:
         return self._session.matches[self._number(request)]
 
     def page(self, _request: Request, _body: Any) -> Any:
-        """/api/page"""
         session = self._session
         matches = []
         for number, match in enumerate(session.matches):
@@ -225,7 +201,6 @@ class _Api:
         }
 
     def match(self, request: Request, _body: Any) -> Any:
-        """/api/match/{i}"""
         match = self._match(request)
         document, found = match.document, self._session.proposals.get(match.match.id)
         proposals = found and {
@@ -238,55 +213,46 @@ class _Api:
             "curve_fps": float(found.fps),
             "curve_rows": found.curves_kr.shape[1],
         }
-        frame_ms = base64.b64encode(match.frame_ms().astype("<f8").tobytes()).decode()
+        frame_ms = base64.b64encode(match.frame_ms.astype("<f8").tobytes()).decode()
         items = {identity: shown(item) for identity, item in list(document.items.items()) if item["half"] == match.half}
         return {"seq": document.seq, "items": items, "frame_ms": frame_ms, "proposals": proposals}
 
     def curves(self, request: Request, _body: Any) -> Any:
-        """/api/match/{i}/curves"""
         found = self._session.proposals.get(self._match(request).match.id)
         data = found.curves_kr.tobytes() if found is not None else b""
         return Response(data, media_type="application/octet-stream")
 
     def changes(self, request: Request, body: Any) -> Any:
-        """/api/match/{i}/changes"""
         changes = body.get("changes")
         if not isinstance(changes, list) or not changes:
             raise InputError("request is not usable", got=type(changes).__name__, wanted="a list of changes")
         return {"seq": self._session.change(self._number(request), changes)}
 
     def undo(self, request: Request, _body: Any, *, redo: bool = False) -> Any:
-        """/api/match/{i}/undo"""
         seq, changes = self._session.undo(self._number(request), redo=redo)
         return {"seq": seq, "changes": changes}
 
     def redo(self, request: Request, body: Any) -> Any:
-        """/api/match/{i}/redo"""
         return self.undo(request, body, redo=True)
 
     def copy(self, request: Request, _body: Any) -> Any:
-        """/api/match/{i}/copy"""
         self._session.begin_copy(self._number(request))
         return {}
 
     def news(self, request: Request, _body: Any) -> Any:
-        """/api/news"""
         since = request.query_params.get("since", "0")
         return self._session.news(self._number(request), int(since) if since.isdigit() else 0)
 
     def train(self, _request: Request, body: Any) -> Any:
-        """/api/train"""
         first = body.get("match", 0)
         self._session.train(first=first if isinstance(first, int) and 0 <= first < len(self._session.matches) else 0)
         return {}
 
     def curve(self, _request: Request, _body: Any) -> Any:
-        """/api/curve"""
         self._session.measure_curve()
         return {}
 
     def classes(self, _request: Request, body: Any) -> Any:
-        """/api/classes"""
         rename, classes = body.get("rename"), body.get("classes")
         if isinstance(rename, list) and len(rename) == 2:
             self._session.rename_class(str(rename[0]), str(rename[1]))
@@ -295,7 +261,6 @@ class _Api:
         return {"classes": self._session.classes}
 
     def settings(self, _request: Request, body: Any) -> Any:
-        """/api/settings"""
         number = body.get("train_after")
         if type(number) is not int or not 0 <= number < 1_000_000:
             raise InputError(
@@ -305,12 +270,10 @@ class _Api:
         return {}
 
     def agreement(self, request: Request, _body: Any) -> Any:
-        """/api/agreement"""
         match = self._match(request)
         return {"people": agreements(match.document.path, match.document, half=match.half)}
 
     def export(self, request: Request, _body: Any) -> Any:
-        """/api/export"""
         match, asked = self._match(request), request.query_params.get("classes", "")
         classes = [name for name in asked.split(",") if name] or self._session.classes
         spots = match.document.of_kind("spot", half=match.half)
@@ -326,7 +289,6 @@ class _Api:
         return Response(text, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{safe}"'})
 
     def video(self, request: Request, _body: Any) -> Any:
-        """/video/{i}"""
         path = self._match(request).video
         if path is None:
             return PlainTextResponse("no video that a browser plays", HTTPStatus.NOT_FOUND)

@@ -4,6 +4,7 @@ Everything here may be called from any thread; what takes long runs in processes
 """
 
 import contextlib
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,17 +27,7 @@ from ..extract.video.reader import VideoInfo, probe_video
 from ..files import cache_folder, disk_errors, write_text_atomic
 from ..workers import Failure, Progress, ProgressMessage, ResultMessage, Worker
 from .document import Document, is_class_name, opened
-from .learn import (
-    LEAST_SPOTS,
-    CurvePoint,
-    LearnTask,
-    Marked,
-    Proposals,
-    ProposeTask,
-    learn,
-    learning_curve,
-    propose_by_runs,
-)
+from .learn import LEAST_SPOTS, LearnTask, Marked, Proposals, Tell, learn, learning_curve, propose_by_runs
 from .options import LabelOptions
 
 _WRITE_SECONDS = 0.5
@@ -57,7 +48,6 @@ class LabelMatch:
     """Why its video cannot be read; empty where it can."""
     copy: Path | None = None
     """A copy that browsers play, with the same times."""
-    _frame_ms: np.ndarray[Any, Any] | None = None
 
     @property
     def half(self) -> int:
@@ -90,20 +80,18 @@ class LabelMatch:
         """
         if annotation.ms is not None:
             return annotation.ms
-        frame, times = annotation.frame or 0, self.frame_ms()
+        frame, times = annotation.frame or 0, self.frame_ms
         if frame >= len(times):
             raise InputError(f"{self.match.id}: no frame {frame}", got=f"{len(times)} frames", wanted="its own video")
         return round(float(times[frame]))
 
+    @functools.cached_property
     def frame_ms(self) -> np.ndarray[Any, Any]:
         """(frames,) float64: when each frame of the video is shown. Empty where it cannot be read."""
-        if self._frame_ms is None:
-            self._frame_ms = np.zeros(0)
-            if self.match.video is not None and self.info is not None:
-                table = read_index(self.match.video).table
-                ticks = table.pts_ticks - table.origin_ticks
-                self._frame_ms = ticks.astype(np.float64) * float(1000 * table.time_base)
-        return self._frame_ms
+        if self.match.video is None or self.info is None:
+            return np.zeros(0)
+        table = read_index(self.match.video).table
+        return (table.pts_ticks - table.origin_ticks).astype(np.float64) * float(1000 * table.time_base)
 
 
 @dataclass
@@ -124,7 +112,7 @@ class Job:
 
 
 class Session:
-    """See the module."""
+    """What is labelled, what is learned from it, and the processes that work for it. See `opened_session`."""
 
     def __init__(
         self,
@@ -133,6 +121,7 @@ class Session:
         store: Path,
         classes: Sequence[str],
         options: LabelOptions,
+        runs: Sequence[Path],
     ) -> None:
         self.data_set, self.matches, self.store_path = data_set, list(matches), store
         self.classes, self.person, self.train_after = list(classes), options.person, options.train_after
@@ -142,17 +131,15 @@ class Session:
         self.training, self.curve, self.extraction, self.copying = Job(), Job(), Job(), Job()
         self.copied = -1
         """Match that is copied, or was last."""
-        self.points: list[CurvePoint] = []
+        self.points: list[dict[str, float]] = []
         self.version = 0
         """Of the proposals: how often training has ended well."""
         self.proposals: dict[str, Proposals] = {}
         self._lock = threading.RLock()
-        self._changes, self._learner = 0, _Process()
-        self.runs: tuple[Path, ...] = ()
-        """Finished runs that propose until something is learned here."""
+        self._changes, self._runs = 0, tuple(runs)
         self._learned_classes: tuple[str, ...] = ()
         """Of the task that the learner works on."""
-        self._extractor, self._copier = _Process(), _Process()
+        self._learner, self._extractor, self._copier = _Process(), _Process(), _Process()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -174,10 +161,9 @@ class Session:
     def undo(self, number: int, *, redo: bool) -> tuple[int, list[dict[str, Any]]]:
         """Undo or redo the person's last change in the label file of a match."""
         match = self.matches[number]
-        document = match.document
-        changes = document.undo(by=self.person, half=match.half, redo=redo)
+        changes = match.document.undo(by=self.person, half=match.half, redo=redo)
         self._count(len(changes))
-        return document.seq, changes
+        return match.document.seq, changes
 
     def _count(self, number: int) -> None:
         with self._lock:
@@ -217,7 +203,7 @@ class Session:
             raise InputError(
                 "class cannot be renamed", got=f"{old!r} to {new!r}", wanted="a class, and a name that is free"
             )
-        for document in {id(match.document): match.document for match in self.matches}.values():
+        for document in {match.document for match in self.matches}:  # two halves share one
             document.rename(old, new, by=self.person)
         with self._lock:
             self.classes[self.classes.index(old)] = new
@@ -286,16 +272,16 @@ class Session:
         Raises:
             InputError: it runs already, or too little is marked.
         """
-        self._begin(self.training, "training", first, learn, self._trained)
+        with self._lock:
+            self._begin(self.training, "training")
+            self._changes = 0
+        self._learn(learn, first, self.training, self._trained)
 
     def propose_by_runs(self) -> None:
         """Begin with what finished runs propose, for the matches whose features are there."""
-        task = self._task(0)
-        if self.runs and task.marked and not self._is_learning:
+        if self._runs and self._with_rows(self._stored()) and not self._is_learning:
             self.training.begin("loading the run")
-            self._learned_classes = task.classes
-            by_runs = ProposeTask(task.store, self.runs, task.classes, task.marked)
-            self._spawn(self._learner, (propose_by_runs, by_runs), self.training, self._heard, self._trained)
+            self._learn(propose_by_runs, 0, self.training, self._trained)
 
     def measure_curve(self) -> None:
         """Begin to measure the learning curve. Raises as `train`."""
@@ -303,22 +289,21 @@ class Session:
         def measured(points: Any) -> None:
             self.points = points
 
-        self._begin(self.curve, "learning curve", 0, learning_curve, measured)
+        self._begin(self.curve, "learning curve")
+        self._learn(learning_curve, 0, self.curve, measured)
 
-    def _begin(
-        self, job: Job, words: str, first: int, function: Callable[..., Any], ended: Callable[[Any], None]
-    ) -> None:
+    def _begin(self, job: Job, words: str) -> None:
         if why := self.cannot_train():
             raise InputError("nothing to learn from yet", got=why)
-        with self._lock:
+        with self._lock:  # two windows may ask at once
             if self._is_learning:
                 raise InputError("is learning already", cure="wait until it has ended")
             job.begin(words)
-            if job is self.training:
-                self._changes = 0
+
+    def _learn(self, function: Callable[..., Any], first: int, job: Job, ended: Callable[[Any], None]) -> None:
         task = self._task(first)
         self._learned_classes = task.classes
-        self._spawn(self._learner, (function, task), job, self._heard, ended)
+        self._spawn(self._learner, (function, task), job, ended)
 
     def _task(self, first: int) -> LearnTask:
         matches = self._with_rows(self._stored())
@@ -336,13 +321,15 @@ class Session:
                 tuple((item["ms"], index[item["label"]]) for item in rejects if item["label"] in index),
             )
 
-        return LearnTask(self.store_path, tuple(self.classes), tuple(map(marked, matches)))
+        return LearnTask(self.store_path, tuple(self.classes), tuple(map(marked, matches)), runs=self._runs)
 
     def _heard(self, job: Job, value: Any) -> None:
         kind, what = value
         with self._lock:
             if kind == "done":
                 job.done, job.words = what
+            elif kind == "note":
+                self._note(what)
             elif tuple(self.classes) == self._learned_classes:  # else its class numbers mean others by now
                 self.proposals[what.match_id] = what
 
@@ -361,16 +348,7 @@ class Session:
         self.extraction.begin("loading the backbone")
         # without labels: those that are marked come into the store with bas extract, when they are ready
         bare = replace(self.data_set, classes=(), matches=tuple(replace(match, labels=None) for match in wanted))
-        self._spawn(
-            self._extractor, (_extract, (bare, self.store_path)), self.extraction, self._extracting, self._extracted
-        )
-
-    def _extracting(self, job: Job, value: Any) -> None:
-        kind, what = value
-        if kind == "note":
-            self._note(what)
-        else:
-            job.words, job.done = what
+        self._spawn(self._extractor, (_extract, (bare, self.store_path)), self.extraction, self._extracted)
 
     def _extracted(self, problems: Any) -> None:
         for each in problems:
@@ -395,27 +373,17 @@ class Session:
         source = match.match.require_video()
         target = copy_place(source)
 
-        def heard(job: Job, share: Any) -> None:
-            job.done = float(share)
-
         def ended(_: Any) -> None:
             match.copy = target
 
-        self._spawn(self._copier, (_copy, (source, target)), self.copying, heard, ended)
+        self._spawn(self._copier, (_copy, (source, target)), self.copying, ended)
 
-    def _spawn(
-        self,
-        process: "_Process",
-        task: Any,
-        job: Job,
-        heard: Callable[[Job, Any], None],
-        ended: Callable[[Any], None],
-    ) -> None:
+    def _spawn(self, process: "_Process", task: Any, job: Job, ended: Callable[[Any], None]) -> None:
         """Do a task in a process, in a thread that listens to it."""
 
         def run() -> None:
             try:
-                outcome = process.do(task, lambda value: heard(job, value))
+                outcome = process.do(task, lambda value: self._heard(job, value))
                 if isinstance(outcome, Failure):
                     job.state, job.words = "failed", outcome.why
                     self._note(outcome.why)
@@ -426,44 +394,35 @@ class Session:
                 job.state, job.words = "failed", str(error)
                 self._note(str(error))
 
-        thread = threading.Thread(target=run, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._start(run)
+
+    def _start(self, function: Callable[[], None]) -> None:
+        self._threads.append(threading.Thread(target=function, daemon=True))
+        self._threads[-1].start()
 
     # ---- the session
 
     def news(self, number: int, since: int) -> dict[str, Any]:
         """What a window asks for once a second."""
-        document, half = self.matches[number].document, self.matches[number].half
-        why = self.cannot_train()
-        running = self.extraction.state == "running"
+        match, why = self.matches[number], self.cannot_train()
+        made, copied = self.extraction, self.copying
         with self._lock:
             return {
-                "seq": document.seq,
-                "changes": document.changes_since(since, half=half),
+                "seq": match.document.seq,
+                "changes": match.document.changes_since(since, half=match.half),
                 "classes": list(self.classes),
                 "notes": list(self.notes),
-                "extract": {"done": self.extraction.done, "total": 1, "words": self.extraction.words}
-                if running
-                else None,
+                "extract": {"done": made.done, "total": 1, "words": made.words} if made.state == "running" else None,
                 "can_train": why,
                 "train": {**asdict(self.training), "version": self.version},
-                "curve": {
-                    "state": self.curve.state,
-                    "words": self.curve.words,
-                    "points": [
-                        {"spots": p.num_spots, "map": p.mean, "low": p.low, "high": p.high} for p in self.points
-                    ],
-                },
-                "copy": {"match": self.copied, "done": self.copying.done} if self.copying.state == "running" else None,
+                "curve": {"state": self.curve.state, "words": self.curve.words, "points": self.points},
+                "copy": {"match": self.copied, "done": copied.done} if copied.state == "running" else None,
                 "train_after": self.train_after,
             }
 
     def run_writer(self) -> None:
         """Begin to write label files half a second after each change, and to look at whether others change them."""
-        thread = threading.Thread(target=self._write_now_and_then, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._start(self._write_now_and_then)
 
     def _write_now_and_then(self) -> None:
         said: dict[Path, str] = {}
@@ -491,6 +450,7 @@ class Session:
     def close(self) -> None:
         """End processes and threads; documents are closed by who opened them."""
         self._stopping.set()
+        # before the threads: they wait for what the processes say
         for process in (self._learner, self._extractor, self._copier):
             process.end()
         for thread in self._threads:
@@ -542,7 +502,7 @@ def opened_session(
     paths = {match.id: _label_file(match, options) for match in matches}
     with opened(list(paths.values())) as documents:
         labelled = [_label_match(match, documents[paths[match.id]]) for match in matches]
-        session = Session(data_set, labelled, store, classes, options)
+        session = Session(data_set, labelled, store, classes, options, runs)
         if tuple(classes) != data_set.classes:
             session.set_classes(classes)
         if not options.own_file:  # labels that another program wrote in a format of its own are there to begin with
@@ -550,7 +510,6 @@ def opened_session(
                 if not path.name.endswith(LABELS_NAME):
                     session.take_in(path)
         session.run_writer()
-        session.runs = tuple(runs)
         session.propose_by_runs()
         session.begin_extraction()
         try:
@@ -582,12 +541,12 @@ def _label_file(match: Match, options: LabelOptions) -> Path:
 
 
 def _label_match(match: Match, document: Document) -> LabelMatch:
+    video = match.require_video()
     try:
-        info, problem = probe_video(match.require_video()), ""
+        info = probe_video(video)
     except InputError as error:
-        info, problem = None, str(error)
-    copy = copy_place(match.require_video()) if info is not None else None
-    return LabelMatch(match, document, info, problem, copy if copy is not None and copy.is_file() else None)
+        return LabelMatch(match, document, None, str(error))
+    return LabelMatch(match, document, info, "", copy if (copy := copy_place(video)).is_file() else None)
 
 
 def copy_place(source: Path) -> Path:
@@ -596,7 +555,7 @@ def copy_place(source: Path) -> Path:
     return cache_folder() / "copies" / f"{key}.mp4"
 
 
-def _extract(task: tuple[DataSet, Path], tell: Callable[[Any], None]) -> list[str]:
+def _extract(task: tuple[DataSet, Path], tell: Tell) -> list[str]:
     """Extract all matches of a data set into a store, in a process; what went wrong with single matches."""
     from ..extract.run import extract_matches, settled
 
@@ -616,22 +575,23 @@ def _extract(task: tuple[DataSet, Path], tell: Callable[[Any], None]) -> list[st
     def advanced(match_id: str, done: float, total: float, _words: str) -> None:
         begun.add(match_id)
         share = (len(begun) - 1 + done / max(total, 1)) / len(data_set.matches)
-        tell(("done", (f"features of {match_id}: {done:,.0f} of {total:,.0f} frames", share)))
+        tell(("done", (share, f"features of {match_id}: {done:,.0f} of {total:,.0f} frames")))
 
     progress = Progress(advanced=advanced)
     summary = extract_matches(extractor, data_set, data_set.matches, store, run, progress=progress)
     return [f"{result.match_id}: {result.message}" for result in summary.results if not result.is_done]
 
 
-def _copy(task: tuple[Path, Path], tell: Callable[[Any], None]) -> None:
+def _copy(task: tuple[Path, Path], tell: Tell) -> None:
     """Make a playable copy in a process."""
     from ..data.proxy import copy_video
 
-    copy_video(*task, ProxySettings(size=_COPY_SIZE, max_bad_share=1.0), tell)
+    settings = ProxySettings(size=_COPY_SIZE, max_bad_share=1.0)
+    copy_video(*task, settings, lambda share: tell(("done", (share, "copying"))))
 
 
-def _do(task: Any, tell: Callable[[Any], None]) -> Any:
-    """What a process does: calls a function of a module with its task."""
+def _do(task: tuple[Callable[[Any, Tell], Any], Any], tell: Tell) -> Any:
+    """What a process does: calls a function of a module (which can be pickled) with its task."""
     function, argument = task
     return function(argument, tell)
 
@@ -647,7 +607,7 @@ class _Process:
         worker = self._worker
         if worker is not None and worker.is_alive:
             worker.give(task)
-        if worker is None or not worker.is_alive:
+        if worker is None or not worker.is_alive:  # asked again, as `give` finds out that it has died
             worker = self._worker = Worker(_do, task)
         while True:
             message = worker.receive()

@@ -16,7 +16,7 @@ from bas.heads.targets import clip_targets, stack_targets
 from bas.heads.training.checkpoint import RunRecord
 from bas.heads.training.data import Examples, choose_matches
 from bas.heads.training.settings import TrainSettings
-from bas.label.learn import Marked, ProposeTask, propose_by_runs
+from bas.label.learn import LearnTask, Marked, propose_by_runs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Cli = Callable[..., int]
@@ -53,7 +53,7 @@ def test_mirrored_views_teach_the_other_team(bas: Cli, capsys: Capture, teams_st
     assert {(event.label, event.team) for event in found} == set(record.labels)
     sureness = [(event.position_ms, event.confidence or 0.0) for event in found]
     assert all(one <= two for one, two in pairwise(sureness))
-    task = ProposeTask(teams_store, (run,), ("DRIVE", "PASS"), (Marked("m-test", (), (), ()),))
+    task = LearnTask(teams_store, ("DRIVE", "PASS"), (Marked("m-test", (), (), ()),), runs=(run,))
     told: list[tuple[str, Any]] = []
     propose_by_runs(task, told.append)
     [proposals] = [each for kind, each in told if kind == "match"]

@@ -152,9 +152,9 @@ def test_the_learning_curve_rises(workplace: Path) -> None:
     spots = tuple((ms, ("PASS", "DRIVE").index(label)) for ms, label in true_spots(workplace))
     marked = (Marked("m-train", spots, ((0, 60_000),), ()),)
     points = learning_curve(LearnTask(workplace / "store.zarr", ("PASS", "DRIVE"), marked, num_steps=30), print)
-    assert [p.num_spots for p in points] == sorted({p.num_spots for p in points})
-    assert points[-1].mean > max(0.7, points[0].mean - 0.05)
-    assert all(0 <= p.low <= p.mean <= p.high <= 1 for p in points)
+    assert [p["spots"] for p in points] == sorted({p["spots"] for p in points})
+    assert points[-1]["map"] > max(0.7, points[0]["map"] - 0.05)
+    assert all(0 <= p["low"] <= p["map"] <= p["high"] <= 1 for p in points)
 
 
 def test_every_export_holds_the_spots_of_the_chosen_classes(workplace: Path) -> None:

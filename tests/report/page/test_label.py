@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bas.label.learn import CurvePoint, Proposals
+from bas.label.learn import Proposals
 
 pytestmark = pytest.mark.browser
 READY = "document.querySelector('video').readyState >= 2 && !document.querySelector('video').seeking"
@@ -128,7 +128,7 @@ def test_the_frame_shown_is_the_frame_labelled(
     if rate and rate.denominator > 1:
         more["time_base"] = Fraction(1, 30000)
     labelling = label(make_clip("a.mp4", num_frames=num_frames, **more))
-    times = labelling.session.matches[0].frame_ms()
+    times = labelling.session.matches[0].frame_ms
     window = labelling.window()
     settle(window)
     shown = []
@@ -320,7 +320,10 @@ def test_training_curve_and_copies_are_told(label: Callable[..., Any], make_clip
     assert (
         "Not yet" in page.inner_text("#learnt") or window.until("document.getElementById('learnt').textContent") is None
     )
-    labelling.session.points = [CurvePoint(20, 0.3, 0.2, 0.4), CurvePoint(40, 0.5, 0.45, 0.55)]
+    labelling.session.points = [
+        {"spots": 20, "map": 0.3, "low": 0.2, "high": 0.4},
+        {"spots": 40, "map": 0.5, "low": 0.45, "high": 0.55},
+    ]
     window.until("document.querySelector('#worth svg') !== null")
     assert "mAP 50.0 (45.0 to 55.0) from 40 spots" in page.inner_text("#worth")
     labelling.session.training.begin("training head 1 of 2")
