@@ -133,7 +133,7 @@ def _finetune(
     assert store.finetuned_by is not None
     recipe, seed = store.finetuned_by
     run = run_folder(out, recipe, seed)
-    settings = FinetuneSettings.of(options.settings_of(recipe), seed=seed, augment=RECIPES[recipe].augment)
+    settings = FinetuneSettings.of(options.settings_of(recipe), seed=seed, **RECIPES[recipe].finetuning)
     asked = ExtractOptions(
         backbone=store.backbone,
         depth=store.depth,

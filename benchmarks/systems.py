@@ -215,7 +215,7 @@ def train_ours(arguments: argparse.Namespace, system: str, *_: str) -> dict[str,
 def ours(arguments: argparse.Namespace, system: str, **changed: Any) -> tuple[FinetuneSettings, Start]:
     """A recipe's settings, and its network with random weights."""
     recipe = RECIPES[RECIPE[system]]
-    given = {"augment": recipe.augment, "batch": arguments.batch, "frames_per_epoch": frames_of(arguments), **changed}
+    given = {**recipe.finetuning, "batch": arguments.batch, "frames_per_epoch": frames_of(arguments), **changed}
     settings = FinetuneSettings.of(recipe.settings, epochs=1, lr=1e-4, **given)
     asked = ExtractOptions(backbone=recipe.backbone, weights="none", size=(WIDTH, HEIGHT))
     return settings, Start.of(settings, asked, None)

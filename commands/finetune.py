@@ -17,7 +17,7 @@ from .train_head import PANELS as HEAD_PANELS
 PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "asked": {"Backbone": ("backbone", "depth", "pool", "weights", "size", "fps")},
     "given": {
-        "Backbone": ("unfreeze", "backbone_lr", "norm", "augment", "accumulate"),
+        "Backbone": ("unfreeze", "backbone_lr", "norm", "augment", "mixup_of", "side_losses", "accumulate"),
         # views are of stores; the depth is that of the backbone
         **{
             panel: tuple(name for name in names if name not in ("views", "depth"))
@@ -76,7 +76,7 @@ def finetune(
         given = {**given, "options": of_recipe.options}
     if recipe and begun is None:
         asked = with_backbone_of(recipe, asked)
-        given = {"augment": RECIPES[recipe].augment, **given}
+        given = {**RECIPES[recipe].finetuning, **given}
     settings = FinetuneSettings.of(of_recipe, **given, begun_from=begun.weights_sha256 if begun else "")
     data_set = find_sources(sources)
     data_set.raise_errors()

@@ -28,7 +28,7 @@ _FORECAST_SECONDS, _MUCH_WAITING = 60.0, 0.2
 
 PANELS = {
     "Head": ("head", "options", "proj", "loss", "dropout", "inputs", "depth"),
-    "Windows and labels": ("clip_len", "stride", "hop_rows", "views", "dilate", "sigma", "mixup"),
+    "Windows and labels": ("clip_len", "stride", "hop_rows", "views", "dilate", "sigma", "mixup", "event_share"),
     "Optimisation": (
         *("epochs", "frames_per_epoch", "warmup_epochs", "schedule", "batch", "lr", "weight_decay"),
         *("max_grad_norm", "ema", "precision", "seed"),

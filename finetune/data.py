@@ -26,7 +26,7 @@ from .devices import num_processes, process_index
 _BATCHES_AHEAD = 2
 _JITTER = {"hue": (-0.2, 0.2), "saturation": (0.7, 1.2), "brightness": (0.7, 1.2), "contrast": (0.7, 1.2)}
 _JITTER_PROBABILITY, _BLUR_PROBABILITY, _FLIP_PROBABILITY = 0.25, 0.25, 0.5
-_CAMERA_PROBABILITY, _ROTATION_PROBABILITY, _CROP_PROBABILITY = 0.2, 0.3, 0.8
+_CAMERA_PROBABILITY, _ROTATION_PROBABILITY, _CROP_PROBABILITY, _AFFINE_PROBABILITY = 0.2, 0.3, 0.8, 0.25
 _MOST_DEGREES, _MOST_SHIFT, _MOST_ZOOM, _LEAST_AREA = 2.5, (0.1, 0.05), 0.05, 0.9
 
 
@@ -184,6 +184,9 @@ def augmentation(name: Augment) -> Callable[[Tensor], Tensor]:
     transforms = import_with_torchvision("torchvision.transforms.v2")
     flip = [transforms.RandomHorizontalFlip(_FLIP_PROBABILITY)] if name != "none" else []
     view = []
+    if name == "affine":  # as AdaSpot's
+        affine = transforms.RandomAffine(15, (0.05, 0.05), (0.95, 1.05), (-5, 5, -5, 5))
+        view = [transforms.RandomApply([affine], _AFFINE_PROBABILITY)]
     if name == "strong":
         rotation = transforms.RandomRotation(_MOST_DEGREES, transforms.InterpolationMode.BILINEAR)
         view = [
@@ -192,7 +195,7 @@ def augmentation(name: Augment) -> Callable[[Tensor], Tensor]:
             transforms.RandomApply([transforms.Lambda(_cropped)], _CROP_PROBABILITY),
         ]
     colour = []
-    if name in ("seed", "strong"):  # each by itself: a ColorJitter of all four would change all or none
+    if name in ("seed", "affine", "strong"):  # each by itself: a ColorJitter of all four would change all or none
         jitters = [transforms.ColorJitter(**{kind: limits}) for kind, limits in _JITTER.items()]
         colour = [transforms.RandomApply([jitter], _JITTER_PROBABILITY) for jitter in jitters]
         colour.append(transforms.RandomApply([transforms.GaussianBlur(5, (0.1, 2.0))], _BLUR_PROBABILITY))

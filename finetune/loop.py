@@ -144,7 +144,7 @@ def _with_synced_batch_norm(backbone: nn.Module) -> nn.Module:
 
 
 def _new_record(start: Start, settings: FinetuneSettings, chosen: Chosen, net: FinetuneNet, *, hint: str) -> RunRecord:
-    num_parameters = sum(parameter.numel() for parameter in net.learning(net))
+    num_parameters = sum(each.numel() for part in (net.seen, net.spotting) for each in net.learning(part))
     features = start.features
     return RunRecord.new(settings, chosen, features, start=features, num_parameters=num_parameters, store_hint=hint)
 

@@ -15,12 +15,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..cache.settings import FeatureSettings
+from ..errors import InputError
 from ..extract.engines.pytorch import Normalised
+from ..heads.losses import mixup
 from ..heads.model import SpottingModel
 from ..heads.targets import Targets
-from ..heads.training.data import Batch
-from ..heads.training.loop import batch_loss
-from ..heads.training.settings import FinetuneSettings
+from ..heads.training.loop import blended_loss
+from ..heads.training.settings import FinetuneSettings, MixupOf
 from .devices import num_processes, process_index
 
 _BLOCK_LISTS = ("blocks", "stages", "layers", "layer", "features", "conv3d_encoder")
@@ -62,7 +63,16 @@ class FinetuneNet(nn.Module):
         super().__init__()
         self.seen = Normalised(backbone, mean=features.mean, std=features.std)
         self.spotting = spotting
-        self._mixup_alpha = settings.mixup
+        self._mixup_alpha, self._mixup_of = settings.mixup, settings.mixup_of
+        self._side_names: tuple[str, ...] = getattr(backbone, "side_rows", ()) if settings.side_losses else ()
+        if settings.side_losses and not self._side_names:
+            raise InputError(
+                "--side-losses needs a backbone of several networks",
+                got=features.backbone,
+                wanted="a name with +adaspot",
+                cure="leave --side-losses out, or name a recipe or backbone that has them",
+            )
+        self.sides = nn.ModuleList(copy.deepcopy(spotting) for _ in self._side_names)
         backbone.eval().requires_grad_(True)
         used = used_parameters(backbone, torch.zeros(1, 3, 1, features.height, features.width))
         blocks = trunk_blocks(backbone, used)
@@ -96,11 +106,38 @@ class FinetuneNet(nn.Module):
 
     def forward(self, batch: NetworkInput) -> Tensor:
         """The loss of the whole batch, a scalar, the same in every process."""
+        pixels, parts = self._mixed(batch.pixels, [(1.0, batch.targets)], "pictures", seed=batch.seed)
         torch.manual_seed(batch.seed ^ process_index())  # clips of two processes do not drop alike
-        features_btc = _of_all(self.rows(batch.pixels).contiguous())  # dropout draws in the order of memory
-        torch.manual_seed(batch.seed)  # the head drops alike in all, whatever their backbones drew
-        rows = Batch(features_btc, batch.targets)
-        return batch_loss(self.spotting, rows, mixup_alpha=self._mixup_alpha, seed=batch.seed)
+        with self._side_rows() as sides:
+            rows_btc = self.rows(pixels)
+        losses = []
+        for head, found in zip((self.spotting, *self.sides), (rows_btc, *sides), strict=True):
+            features_btc = _of_all(found.reshape(rows_btc.shape).contiguous())  # dropout draws in the order of memory
+            torch.manual_seed(batch.seed)  # the head drops alike in all, whatever their backbones drew
+            mixed_btc, shares = self._mixed(features_btc, parts, "rows", seed=batch.seed)
+            losses.append(blended_loss(head, mixed_btc, shares))
+        return torch.stack(losses).mean()
+
+    def _mixed(
+        self, clips: Tensor, parts: list[tuple[float, Targets]], kind: MixupOf, *, seed: int
+    ) -> tuple[Tensor, list[tuple[float, Targets]]]:
+        """Clips blended with others, and targets with their shares, where the settings ask for it with this kind."""
+        if not self._mixup_alpha or self._mixup_of != kind:
+            return clips, parts
+        generator = torch.Generator().manual_seed(seed)
+        return mixup(clips, parts[0][1], generator=generator, alpha=self._mixup_alpha)
+
+    @contextmanager
+    def _side_rows(self) -> Iterator[list[Tensor]]:
+        """Gathers the rows (N, C) that each of the backbone's networks gives meanwhile."""
+        found: list[Tensor] = []
+        parts = [self.backbone.get_submodule(f"trunk.{name}") for name in self._side_names]
+        hooks = [part.register_forward_hook(lambda _module, _inputs, rows: found.append(rows)) for part in parts]
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def rows(self, pixels: Tensor) -> Tensor:
         """(b, T, H, W, 3) in [0, 255] -> (b, T, C), as `bas extract` computes them of a clip."""

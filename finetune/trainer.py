@@ -79,7 +79,7 @@ class ClipTrainer:
         """A trainer before its first step; moves the model to Fabric's device."""
         average = copy.deepcopy(model) if settings.ema else None
         groups = [
-            {"params": model.learning(model.spotting), "share": 1.0},
+            {"params": model.learning(model.spotting) + model.learning(model.sides), "share": 1.0},
             {"params": model.learning(model.backbone), "share": settings.backbone_lr},
         ]
         optimizer = torch.optim.AdamW(
@@ -226,7 +226,8 @@ class ClipTrainer:
         with torch.inference_mode():
             clips = (pixels.to(self.fabric.device) for pixels in self.clips.spread(_FIT_CLIPS))
             rows_rc = torch.cat([net.rows(pixels).flatten(0, 1) for pixels in clips])
-        net.spotting.inputs.fit(rows_rc.float().cpu())
+        for spotting in (net.spotting, *net.sides):
+            spotting.inputs.fit(rows_rc.float().cpu())
         net.train()
         if self.average is not None:
             self.average.load_state_dict(net.state_dict())

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Head, HeadOutputs, Trunk
-from .losses import PRIOR_LOGIT, SOFTMAX_LOSSES, binary_cross_entropy, mean_where
+from .losses import PRESENCE_LOSSES, PRIOR_LOGIT, SOFTMAX_LOSSES, mean_where
 from .ops import move_scores
 from .targets import Targets
 from .training.settings import LossName
@@ -17,7 +17,7 @@ from .training.settings import LossName
 class ClassifierHead(Head):
     """Trunk, dropout, then linear D -> N with softmax; with `displacement` also linear D -> 1, in steps.
 
-    With the loss `bce` linear D -> K with sigmoids instead: two classes may share a step.
+    With the losses `bce` and `bce_focal` linear D -> K with sigmoids instead: two classes may share a step.
 
     Displacement: Soares et al., Temporally Precise Action Spotting in Soccer Videos Using Dense Detection Anchors,
     ICIP 2022; learned by squared error as in T-DEED, over all steps, 0 where no (dilated) label is.
@@ -26,7 +26,7 @@ class ClassifierHead(Head):
     def __init__(
         self, trunk: Trunk, *, num_classes: int, loss: LossName, displacement: bool, dropout: float | None = None
     ) -> None:
-        """`loss` is one of `SOFTMAX_LOSSES`, or `bce`; `dropout` by default that of the last neck."""
+        """`loss` is one of `SOFTMAX_LOSSES` or `PRESENCE_LOSSES`; `dropout` by default that of the last neck."""
         super().__init__()
         self.trunk = trunk
         self.dropout = nn.Dropout(trunk.classifier_dropout if dropout is None else dropout)
@@ -38,7 +38,7 @@ class ClassifierHead(Head):
         self.loss_name = loss
 
     def forward(self, features_btc: Tensor) -> HeadOutputs:
-        """-> logits (B, T, N), or (B, T, K) with `bce`; offsets (B, T) in steps or None. Raises as `Trunk.forward`."""
+        """-> logits (B, T, N), or (B, T, K) with sigmoids; offsets (B, T) in steps or None. Raises as `Trunk`."""
         x_btd = self.dropout(self.trunk(features_btc))
         offsets_bt = None if self.displacement is None else self.displacement(x_btd).squeeze(-1)
         return HeadOutputs(self.classifier(x_btd), offsets_bt, num_steps=x_btd.shape[1])
@@ -48,7 +48,7 @@ class ClassifierHead(Head):
         if self.is_softmax:
             loss = SOFTMAX_LOSSES[self.loss_name](outputs.logits, targets.label_btn, targets.mask_bt)
         else:
-            loss = binary_cross_entropy(outputs.logits, targets.presence_btk, targets.mask_bt)
+            loss = PRESENCE_LOSSES[self.loss_name](outputs.logits, targets.presence_btk, targets.mask_bt)
         if outputs.offsets is None:
             return loss
         wanted_bt = targets.displacement_bt.masked_fill(targets.class_bt == 0, 0.0)

@@ -52,10 +52,12 @@ SOFTMAX_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def sigmoid_focal(logits: Tensor, presence: Tensor, mask: Tensor, *, alpha: float | None = None) -> Tensor:
-    """Focal loss over independent sigmoids, gamma 2; the sum over real places.
+def sigmoid_focal(
+    logits: Tensor, presence: Tensor, mask: Tensor, *, alpha: float | None = None, gamma: float = GAMMA
+) -> Tensor:
+    """Focal loss over independent sigmoids; the sum over real places.
 
-    For soft presence the focus is the distance from it: |presence - p| ** 2 (Li et al., Generalized Focal Loss,
+    For soft presence the focus is the distance from it: |presence - p| ** gamma (Li et al., Generalized Focal Loss,
     NeurIPS 2020), which is the plain form where presence is 0 or 1.
 
     Args:
@@ -66,7 +68,7 @@ def sigmoid_focal(logits: Tensor, presence: Tensor, mask: Tensor, *, alpha: floa
     """
     logits = _real(logits, mask)
     surprise = functional.binary_cross_entropy_with_logits(logits, presence, reduction="none")
-    loss = (logits.sigmoid() - presence).abs() ** GAMMA * surprise * mask.unsqueeze(-1)
+    loss = (logits.sigmoid() - presence).abs() ** gamma * surprise * mask.unsqueeze(-1)
     if alpha is not None:
         loss = loss * (alpha * presence + (1 - alpha) * (1 - presence))
     return loss.sum()
@@ -86,13 +88,27 @@ def binary_cross_entropy(logits: Tensor, presence: Tensor, mask: Tensor) -> Tens
     return (surprise * mask.unsqueeze(-1)).sum() / num_present(presence, mask)
 
 
+def focal_cross_entropy(logits: Tensor, presence: Tensor, mask: Tensor) -> Tensor:
+    """Sigmoid focal loss with gamma 1.2; the mean over real places and classes. Arguments as `sigmoid_focal`.
+
+    Source: the winner of Ball Action Spotting 2023 (lRomul/ball-action-spotting).
+    """
+    return sigmoid_focal(logits, presence, mask, gamma=1.2) / (mask.sum() * presence.shape[-1]).clamp(min=1)
+
+
+PRESENCE_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "bce": binary_cross_entropy,
+    "bce_focal": focal_cross_entropy,
+}
+
+
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     """Mean of `values` where `chosen` (bool, same shape); 0 where nothing is, and whatever else is there is ignored."""
     return values.masked_fill(~chosen, 0.0).sum() / chosen.sum().clamp(min=1)
 
 
 def mixup(
-    features_btc: Tensor, targets: Targets, *, generator: torch.Generator, alpha: float = MIXUP_ALPHA
+    clips: Tensor, targets: Targets, *, generator: torch.Generator, alpha: float = MIXUP_ALPHA
 ) -> tuple[Tensor, list[tuple[float, Targets]]]:
     """Blend each clip with another of the batch, one share for the batch from Beta(alpha, alpha).
 
@@ -104,23 +120,24 @@ def mixup(
         loss = sum(share * head.loss(outputs, part) for share, part in parts)
 
     Args:
-        features_btc: (B, T, C).
-        targets: of the batch.
+        clips: (B, ...) rows or pictures; or the share (B / P, ...) of one of P processes, which blends its own.
+        targets: of the batch, of all processes.
         generator: on the CPU; the only source of randomness.
         alpha: > 0; small ones blend little.
 
     Returns:
-        Features, and targets with their shares, which sum to 1.
+        What is blended, and targets with their shares, which sum to 1.
 
     Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
     """
     # Beta(a, a) as a ratio of two Gammas: the only sampler of torch that takes a generator
     gammas = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator)
     share = float(gammas[0] / gammas.sum().clamp(min=1e-300)) if float(gammas.sum()) > 0 else 1.0
-    order = torch.randperm(features_btc.shape[0], generator=generator).to(features_btc.device)
-    mixed_btc = share * features_btc + (1 - share) * features_btc[order]
-    other = targets.select(order)
-    return mixed_btc, [(share, targets), (1 - share, other)]
+    order = torch.randperm(len(clips), generator=generator).to(clips.device)
+    mixed = share * clips + (1 - share) * clips[order]
+    firsts = range(0, len(targets.mask_bt), len(clips))  # of every process
+    other = targets.select(torch.cat([first + order for first in firsts]))
+    return mixed, [(share, targets), (1 - share, other)]
 
 
 def _real(logits: Tensor, mask: Tensor) -> Tensor:

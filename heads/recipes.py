@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from ..cache.settings import Depth, FeatureSettings, depth_text
 from ..errors import InputError
-from .training.settings import Augment, TrainSettings
+from .training.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ class Recipe:
     """Trunk blocks of that backbone."""
     size: tuple[int, int] | None = field(default=None)
     """Width x height of the pictures that it is finetuned on; None: the usual."""
-    augment: Augment = field(default="seed")
-    """Augmentation of the clips that it is finetuned on."""
+    finetuning: Mapping[str, str | bool] = field(default_factory=dict)
+    """Settings of `bas finetune` beside these."""
 
 
 _FC = TrainSettings(head="fc", proj=0)
@@ -72,15 +72,17 @@ _SYSTEM = TrainSettings(
     proj=0, clip_len=100, stride=2, batch=8, lr=1e-3, mixup=0.2, frames_per_epoch=500_000, warmup_epochs=3.0, patience=0
 )
 """What E2E-Spot and T-DEED share. They draw clips at random; ours start 9 rows apart, in a new order each epoch. Their
-mixup blends the pictures of each clip with those of one more, by a share of its own; ours the rows of the batch."""
+mixup reads one more clip for each to blend with, by a share of its own; ours blends the batch, by one share."""
+_PICTURES: Mapping[str, str | bool] = {"mixup_of": "pictures"}
 _ENCODED: Mapping[str, float | int | str | bool] = {"positions.num_steps": 100}
 """Every step of their clips has an encoding of its own."""
 _LROMUL = TrainSettings(
     head="fc",
     proj=0,
-    loss="bce",
+    loss="bce_focal",
     dilate=3,
     dropout=0.2,
+    event_share=0.5,
     clip_len=33,
     stride=2,
     batch=4,
@@ -92,9 +94,9 @@ _LROMUL = TrainSettings(
     ema=0.999,
     keep="last",
 )
-"""The source's basic training: 1500 updates an epoch, labels 0.6 s wide (here 7 steps: 0.56 s). What is not ours: the
-loss is focal (gamma 1.2), its rate ends at 1 %, it learns the middle row of a stack where we learn all rows of a clip,
-half of its stacks lie near events where ours lie evenly, and frames are shaken in time."""
+"""The source's basic training: 1500 updates an epoch, labels 0.6 s wide (here 7 steps: 0.56 s). What is not ours:
+its rate ends at 1 %, it learns the middle row of a stack where we learn all rows of a clip, and frames are shaken in
+time."""
 _ACTIONFORMER = TrainSettings(head="actionformer", lr=1e-4, max_grad_norm=1.0)
 _SCORES = TrainSettings(
     head="unet",
@@ -236,6 +238,7 @@ RECIPES: Mapping[str, Recipe] = {
         "E2E-Spot: RegNetY with gate shifts, one bidirectional GRU, mixup",
         replace(_SYSTEM, head="bigru", options={"bigru.hidden": 768, "bigru.num_layers": 1}, epochs=100),
         backbone="regnety_008+gsm",
+        finetuning=_PICTURES,
     ),
     "t-deed": Recipe(
         "T-DEED: RegNetY with gate-shift-fuse, SGP-mixer encoder-decoder, displacement, mixup",
@@ -250,17 +253,20 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         backbone="regnety_008+gsf",
         size=(796, 448),
+        finetuning=_PICTURES,
     ),
     "e2e-spot-200mf": Recipe(
         "E2E-Spot, the smaller",
         replace(_SYSTEM, head="bigru", options={"bigru.hidden": 368, "bigru.num_layers": 1}, epochs=100),
         backbone="regnety_002+gsm",
+        finetuning=_PICTURES,
     ),
     "t-deed-200mf": Recipe(
         "T-DEED, the smaller",
         replace(_SYSTEM, head="positions+ed+disp", options=_ENCODED, dilate=4, batch=4, lr=8e-4, epochs=35),
         backbone="regnety_002+gsf",
         size=(796, 448),
+        finetuning=_PICTURES,
     ),
     # its README has 84.3 (87.0 when begun on SoccerNet-v2): mAP@1 of passes and drives alone, so no figure here
     "lromul": Recipe(
@@ -268,7 +274,7 @@ RECIPES: Mapping[str, Recipe] = {
         _LROMUL,
         backbone="stack15_efficientnetv2_b0",
         size=(1280, 736),
-        augment="strong",
+        finetuning={"augment": "strong"},
     ),
     "adaspot": Recipe(
         "AdaSpot: RegNetY with gate-shift-fuse twice, whole picture small and a region of it large, bidirectional GRU",
@@ -283,9 +289,9 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         backbone="regnety_002+adaspot",
         size=(796, 448),
-    ),  # SoccerNetBall_small.json of arturxe2/AdaSpot; _big has regnety_004 and bigru.hidden=440. Theirs has besides:
-    # a GRU and classifier of its own on each network's rows, whose losses weigh as the last one's; mixup of pictures,
-    # ours is of rows; rotation, shift and scale in a quarter of the clips. No figure: the paper's table was not seen.
+        finetuning={**_PICTURES, "augment": "affine", "side_losses": True},
+    ),  # SoccerNetBall_small.json of arturxe2/AdaSpot; _big has regnety_004 and bigru.hidden=440. Theirs shares one
+    # table of positions among its three heads. No figure: the paper's table was not seen.
     # any backbone
     "bigru": Recipe("bidirectional GRU", _BIGRU),
     "unet_gru": Recipe("U-Net with a GRU at the bottom", _UNET_GRU),

@@ -67,7 +67,7 @@ def build_head(
         num_classes: K, without background.
         proj: width of a linear projection before the first neck; 0 for none; by default none up to 256 channels, and
             256 beyond.
-        loss: `ce`, `focal` or `bce`; by default the head's own (`ce` for the common classifier, `focal` for heads with
+        loss: one of `LOSS_NAMES`; by default the head's own (`ce` for the common classifier, `focal` for heads with
             presence outputs of their own, which have no other).
         dropout: before the common classifier; by default that of the last neck.
         settings: replaces entries of `HEADS` by name.
@@ -97,7 +97,7 @@ def build_head(
         raise InputError(
             "this head regresses an offset already", got=repr(name), wanted="no +disp", cure="leave +disp out"
         )
-    if loss in ("ce", "bce"):
+    if loss not in (None, "focal"):
         raise InputError(
             f"{name!r} has presence outputs", got=f"loss {loss!r}", wanted="'focal'", cure="leave the loss to the head"
         )

@@ -71,7 +71,7 @@ def test_a_system_trains_by_its_recipe(bas: Cli, data: Path, classes: str, tmp_p
     record = RunRecord.read(run)
     settings, features = record.settings, record.features
     assert isinstance(settings, FinetuneSettings)
-    assert (settings.head, settings.loss, settings.dilate, settings.augment) == ("fc", "bce", 3, "strong")
+    assert (settings.head, settings.loss, settings.dilate, settings.augment) == ("fc", "bce_focal", 3, "strong")
     assert (features.backbone, features.window, features.stride) == ("stack15_efficientnetv2_b0", 8, 2)
     tuned, _ = load_weights(features.backbone, None, str(run))
     before, after = used_tensors(load_weights(features.backbone, None, "none")[0]), used_tensors(tuned)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -506,7 +506,17 @@ class Windows:
         """(steps, B) window of each clip of an epoch (from 0): a pure function of (seed, epoch)."""
         settings = self.settings
         order = epoch_order(self.num_windows, num_clips=settings.clips_per_epoch, seed=settings.seed, epoch=epoch)
+        if settings.event_share and len(busy := self._with_events):
+            drawn = np.random.default_rng([settings.seed, epoch, 4])
+            order = np.where(drawn.random(len(order)) < settings.event_share, drawn.choice(busy, len(order)), order)
         return order.reshape(settings.steps_per_epoch, settings.batch)
+
+    @cached_property
+    def _with_events(self) -> IntArray:
+        """Windows that hold a label."""
+        is_labelled = self.targets.presence_btk.amax(-1).cpu() > 0
+        index_wt, _ = self.index(np.arange(self.num_windows))
+        return np.flatnonzero(is_labelled[index_wt].any(1).numpy())
 
     def index(self, windows_b: IntArray) -> tuple[Tensor, Tensor]:
         """(B, T) rows of windows, and (B, T) bool, False beyond the match's end."""

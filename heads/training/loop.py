@@ -22,6 +22,7 @@ from ...files import FileLock, disk_errors
 from ..losses import mixup
 from ..model import SpottingModel, build_model
 from ..scoring import FloatArray
+from ..targets import Targets
 from .checkpoint import (
     BEST,
     LAST,
@@ -447,7 +448,11 @@ class HeadTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(batch.features_btc.device.type, self.autocast) if self.autocast else nullcontext():
-            loss = batch_loss(self.model, batch, mixup_alpha=self.settings.mixup, seed=seed)
+            features_btc, parts = batch.features_btc, [(1.0, batch.targets)]
+            if alpha := self.settings.mixup:
+                generator = torch.Generator().manual_seed(seed)
+                features_btc, parts = mixup(features_btc, batch.targets, generator=generator, alpha=alpha)
+            loss = blended_loss(self.model, features_btc, parts)
         self.optimizer.zero_grad(set_to_none=True)
         (self.scaler.scale(loss) if self.scaler else loss).backward()  # type: ignore[no-untyped-call]
         if self.settings.max_grad_norm:
@@ -478,19 +483,8 @@ class HeadTrainer:
         read_weights(folder / BEST, self.kept_model)
 
 
-def batch_loss(model: SpottingModel, batch: Batch, *, mixup_alpha: float, seed: int) -> Tensor:
-    """The loss of a batch, a scalar.
-
-    Args:
-        model: in training mode.
-        batch: on its device.
-        mixup_alpha: of Beta(alpha, alpha); 0: no mixup.
-        seed: of mixup.
-    """
-    features_btc, parts = batch.features_btc, [(1.0, batch.targets)]
-    if mixup_alpha:
-        generator = torch.Generator().manual_seed(seed)
-        features_btc, parts = mixup(features_btc, batch.targets, generator=generator, alpha=mixup_alpha)
+def blended_loss(model: SpottingModel, features_btc: Tensor, parts: Sequence[tuple[float, Targets]]) -> Tensor:
+    """The loss of a batch, a scalar, by targets with their shares, see `mixup`."""
     outputs = model(features_btc)
     return torch.stack([share * model.loss(outputs, part) for share, part in parts]).sum()
 

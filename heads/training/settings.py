@@ -11,17 +11,18 @@ from typing import Any, Literal, Self, get_args
 from ...errors import InputError
 from ...files import settings_from
 
-LossName = Literal["ce", "focal", "bce"]
+LossName = Literal["ce", "focal", "bce", "bce_focal"]
 LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
 InputsName = Literal["raw", "standard", "scores"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Keep = Literal["best", "last"]
 Norm = Literal["auto", "batch", "frozen"]
-Augment = Literal["seed", "strong", "flip", "none"]
+Augment = Literal["seed", "affine", "strong", "flip", "none"]
+MixupOf = Literal["rows", "pictures"]
 Schedule = Literal["cosine", "seed"]
 
 DISPLACEMENT = "disp"
-_KINDS: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
+_KINDS: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
 """Type of a default -> what may stand in its place."""
 _MOST = 1 << 40
 _OLD_ACTIONFORMER = {"actionformer.width": 256, "actionformer.layer_scale": 0.0, "actionformer.loss_momentum": 0.0}
@@ -122,6 +123,8 @@ class TrainSettings(ModelSettings):
     """Width of Gaussian soft labels in steps; 0: hard labels."""
     mixup: float = 0.0
     """Blend pairs of windows by Beta(alpha, alpha) with this alpha; 0: never."""
+    event_share: float = 0.0
+    """Share of the windows that are drawn among those with an event, beside those that come in turn; 0: none."""
     frames_per_epoch: int = 500_000
     """Steps that an epoch sees, over all its windows; rounded down to whole batches."""
     epochs: int = 20
@@ -160,7 +163,8 @@ class TrainSettings(ModelSettings):
         for each in fields(self):
             kinds = _KINDS.get(type(each.default), (object,))
             value = getattr(self, each.name)
-            self._require(each.name, isinstance(value, kinds) and type(value) is not bool, kinds[0].__name__)
+            is_of_kind = isinstance(value, kinds) and (type(value) is bool) == (bool in kinds)  # True is an int as well
+            self._require(each.name, is_of_kind, kinds[0].__name__)
         for name in ("clip_len", "stride", "hop_rows", "frames_per_epoch", "epochs", "batch"):
             self._require(name, 1 <= getattr(self, name) < _MOST, "a whole number >= 1")
         for name in ("sigma", "mixup", "warmup_epochs", "min_improvement", "weight_decay", "max_grad_norm"):
@@ -169,7 +173,8 @@ class TrainSettings(ModelSettings):
             self._require(name, 0 <= getattr(self, name) < _MOST, "a whole number >= 0")
         self._require("seed", 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2 ** 63")
         self._require("lr", 0 < self.lr < 10, "a number above 0, such as 8e-4")
-        self._require("ema", 0 <= self.ema < 1, "0 to below 1")
+        for name in ("ema", "event_share"):
+            self._require(name, 0 <= getattr(self, name) < 1, "0 to below 1")
         has_dropout = isinstance(self.dropout, int | float) and type(self.dropout) is not bool
         self._require("dropout", self.dropout is None or (has_dropout and 0 <= self.dropout < 1), "0 to below 1")
         self._require("score_overlap", 0 <= self.score_overlap < 1, "0 to below 1")
@@ -260,8 +265,14 @@ class FinetuneSettings(TrainSettings):
     """Statistics of BatchNorm in the blocks that learn: those of the batch (of each process by itself on CPUs, of all
     GPUs together), the stored ones (frozen), or auto: batch where all blocks learn, else frozen."""
     augment: Augment = "seed"
-    """Augmentation of each clip: colour jitter, blur and flip as in the seed's recipe (seed), these with rotation, crop
-    and a moving camera (strong), flip alone, or none."""
+    """Augmentation of each clip: colour jitter, blur and flip as in the seed's recipe (seed), these with a quarter of
+    the clips turned, shifted, scaled and sheared (affine) or with rotation, crop and a moving camera (strong), flip
+    alone, or none."""
+    mixup_of: MixupOf = "rows"
+    """What mixup blends: the rows of two clips, or their pictures, as E2E-Spot, T-DEED and AdaSpot do."""
+    side_losses: bool = False
+    """Learn also from the rows of each of a backbone's networks (`+adaspot` has two), by a head of its own that is
+    dropped afterwards; all losses weigh alike."""
     accumulate: int = 1
     """Parts that a batch is cut into, one after the other: less memory; each part has its own loss and statistics."""
     begun_from: str = ""
@@ -273,8 +284,11 @@ class FinetuneSettings(TrainSettings):
         self._require("backbone_lr", 0 < self.backbone_lr < 1e6, "a number > 0, such as 0.1")
         self._require_one_of("norm", Norm)
         self._require_one_of("augment", Augment)
+        self._require_one_of("mixup_of", MixupOf)
         divides = self.accumulate >= 1 and self.batch % self.accumulate == 0
         self._require("accumulate", divides, f"a divisor of the batch, {self.batch}")
+        is_alone = self.mixup and self.mixup_of == "pictures" and self.batch == self.accumulate
+        self._require("mixup_of", not is_alone, "rows, or 2 clips or more at once (--batch / --accumulate) to blend")
 
     @classmethod
     def of(cls, settings: TrainSettings, **changes: Any) -> "FinetuneSettings":

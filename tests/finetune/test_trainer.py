@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, cast
 
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from bas.data.sources import DataSet
+from bas.errors import InputError
 from bas.extract.extractor import Extractor
 from bas.finetune.data import ClipBatch, TrainingClips, VideoSource, augment, augmentation
 from bas.finetune.devices import Devices
 from bas.finetune.network import FinetuneNet, NetworkInput, batch_norms, trunk_blocks
 from bas.finetune.start import Start
 from bas.finetune.trainer import ClipTrainer
+from bas.heads.losses import mixup
 from bas.heads.training.data import Chosen, choose_matches
 from bas.heads.training.settings import FinetuneSettings
 
@@ -28,8 +31,10 @@ each_backbone = pytest.mark.parametrize("backbone", [FRAMES, CLIPS])
 
 @pytest.fixture
 def trainer(start: Begin) -> Callable[..., ClipTrainer]:
-    def make(settings: FinetuneSettings, backbone: str = FRAMES, *, checkpointing: bool = False) -> ClipTrainer:
-        begun = start(settings, backbone)
+    def make(
+        settings: FinetuneSettings, backbone: str = FRAMES, *, checkpointing: bool = False, **asked: Any
+    ) -> ClipTrainer:
+        begun = start(settings, backbone, **asked)
         torch.manual_seed(settings.seed)
         net = FinetuneNet(
             copy.deepcopy(begun.backbone),
@@ -93,6 +98,44 @@ def test_a_batch_in_two_parts_learns_from_their_mean(tiny: Tiny, trainer: Make, 
         halves = tiny(norm=norm, augment="none", accumulate=2)
         losses = [float(trainer(each).training_step(batches(each)[0], lr=1e-3, seed=5)) for each in (whole, halves)]
         assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_mixup_of_pictures_is_that_of_their_mixture(tiny: Tiny, trainer: Make, batches: Read) -> None:
+    settings = tiny(mixup=5.0, mixup_of="pictures", norm="frozen", augment="none", dropout=0.0)
+    net, [part] = trainer(settings).model, batches(settings)[0]
+    plain = trainer(replace(settings, mixup=0.0)).model
+    plain.load_state_dict(net.state_dict())
+    generator = torch.Generator().manual_seed(3)
+    mixed, shares = mixup(part.pixels, part.targets, generator=generator, alpha=5.0)
+    wanted = sum(share * plain(NetworkInput(mixed, targets, seed=3)) for share, targets in shares)
+    torch.testing.assert_close(net(NetworkInput(part.pixels, part.targets, seed=3)), wanted)
+    assert not torch.equal(wanted, plain(NetworkInput(part.pixels, part.targets, seed=3)))
+    with pytest.raises(InputError, match="mixup_of"):
+        tiny(mixup=0.2, mixup_of="pictures", accumulate=4)
+
+
+def test_the_rows_of_each_network_are_learned_from_by_a_head_of_their_own(
+    tiny: Tiny, trainer: Make, batches: Read
+) -> None:
+    settings = tiny(side_losses=True, clip_len=4, dropout=0.0)
+    trained = trainer(settings, "timm:test_resnet+adaspot", size=(192, 128))
+    net, targets = trained.model, batches(settings)[0][0].targets
+    pixels = torch.randint(0, 256, (4, 4, 128, 192, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found: list[Tensor] = []
+    rows: dict[str, Tensor] = {}
+    for name in ("lowres_linear", "highres_linear"):
+        module = net.backbone.get_submodule(f"trunk.{name}")
+        module.register_forward_hook(lambda _module, _inputs, row, name=name: rows.__setitem__(name, row))
+    loss = net(NetworkInput(pixels, targets, seed=0))
+    whole = torch.maximum(*rows.values())
+    for head, each in zip((net.spotting, *net.sides), (whole, *rows.values()), strict=True):
+        found.append(head.loss(head(each.reshape(4, 4, -1)), targets))
+    torch.testing.assert_close(loss, torch.stack(found).mean())
+    before = copied(net.sides)
+    trained.training_step((ClipBatch(pixels, (0, 1, 2, 3), targets),), lr=1e-3, seed=0)
+    assert changed(before, net.sides) >= {f"{side}.head.classifier.weight" for side in (0, 1)}
+    with pytest.raises(InputError, match="side-losses"):
+        trainer(settings)
 
 
 def test_backbone_and_head_have_their_own_learning_rates(tiny: Tiny, trainer: Make, batches: Read) -> None:

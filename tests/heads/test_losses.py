@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bas.extract.backbones.torchvision_compat import import_with_torchvision
 from bas.heads.losses import (
     binary_cross_entropy,
     cross_entropy,
+    focal_cross_entropy,
     mean_where,
     mixup,
     num_present,
@@ -62,13 +64,22 @@ def test_binary_cross_entropy_is_that_of_torch_by_the_presence() -> None:
 def test_padded_steps_give_neither_loss_nor_gradient() -> None:
     logits, classes, mask = logits_and_classes()
     labels = functional.one_hot(classes, NUM_CLASSES + 1).float()
-    for loss in (cross_entropy, softmax_focal, sigmoid_focal, binary_cross_entropy):
+    for loss in (cross_entropy, softmax_focal, sigmoid_focal, binary_cross_entropy, focal_cross_entropy):
         wild = logits.masked_fill(~mask.unsqueeze(-1), torch.inf).requires_grad_()
         value = loss(wild, labels, mask)
         torch.testing.assert_close(value, loss(logits, labels, mask))
         (gradient,) = torch.autograd.grad(value, wild)
         assert not gradient[~mask].any()
         assert gradient[mask].isfinite().all()
+
+
+def test_the_focal_loss_of_lromul_is_torchvisions() -> None:
+    logits, classes, _ = logits_and_classes()
+    labels = functional.one_hot(classes, NUM_CLASSES + 1).float()
+    everywhere = torch.ones(classes.shape, dtype=torch.bool)
+    theirs = import_with_torchvision("torchvision.ops").sigmoid_focal_loss
+    wanted = theirs(logits, labels, alpha=-1, gamma=1.2, reduction="mean")
+    torch.testing.assert_close(focal_cross_entropy(logits, labels, everywhere), wanted)
 
 
 def test_mean_where_ignores_the_rest() -> None:
@@ -90,6 +101,17 @@ def test_mixup_is_a_function_of_its_generator_and_blends() -> None:
     order = [clip.class_bt.argmax().item() for clip in (other.select(torch.tensor(i)) for i in range(3))]
     partners = torch.tensor([[1, 3, 5].index(int(step)) for step in order])
     torch.testing.assert_close(first[0], share * x + other_share * x[partners])
+
+
+def test_each_process_blends_its_own_clips_of_the_batch() -> None:
+    clips = [clip_targets([(step, 1)], num_steps=9, num_classes=NUM_CLASSES).targets for step in range(6)]
+    targets, pixels = stack_targets(clips), (40 * torch.arange(6, dtype=torch.uint8)).reshape(6, 1, 1)
+    for own in (pixels[:3], pixels[3:]):
+        mixed, parts = mixup(own, targets, generator=torch.Generator().manual_seed(1), alpha=5.0)
+        partners = parts[1][1].class_bt.argmax(1)
+        assert sorted(partners[:3].tolist()) == [0, 1, 2] != partners[:3].tolist()
+        assert (partners[3:] - 3).tolist() == partners[:3].tolist()
+        torch.testing.assert_close(mixed, parts[0][0] * own + parts[1][0] * own[partners[:3]])
 
 
 def test_mixup_shares_are_of_the_beta_distribution() -> None:

@@ -62,6 +62,23 @@ def test_batches_are_what_one_builds_by_hand(store: FeatureStore, tiny: Tiny, st
     assert seen_views == {"identity", "hflip"}
 
 
+def test_a_share_of_the_windows_is_drawn_among_those_with_an_event(store: FeatureStore, tiny: Tiny) -> None:
+    settings = tiny(clip_len=4, stride=2, hop_rows=3, frames_per_epoch=8_000)
+    plain, drawn = (examples_of(store, tiny(**{**vars(settings), "event_share": share})) for share in (0.0, 0.5))
+    every = plain.windows.index(np.arange(plain.windows.num_windows))
+    has_event = plain.windows.targets_of(*every).presence_btk.amax((1, 2)).numpy() > 0
+    share = has_event.mean()
+    assert 0.05 < share < 0.6
+    order = drawn.windows.batches(1).ravel()
+    assert abs(has_event[order].mean() - (0.5 + 0.5 * share)) < 0.05
+    assert set(order.tolist()) > set(np.flatnonzero(has_event).tolist())
+    is_kept = order == plain.windows.batches(1).ravel()  # the others come in turn
+    assert abs(is_kept.mean() - 0.5) < 0.05
+    assert not has_event[order[is_kept]].all()
+    np.testing.assert_array_equal(drawn.windows.batches(1).ravel(), order)
+    assert not np.array_equal(drawn.windows.batches(2).ravel(), order)
+
+
 @pytest.mark.parametrize("first_step", [1, 3, 5, 6])
 def test_going_on_gives_the_rest_of_the_epoch(store: FeatureStore, tiny: Tiny, first_step: int) -> None:
     examples = examples_of(store, tiny(views=("identity", "hflip")))
