@@ -70,8 +70,9 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
     options = (
         "--recipe anchor --set anchor.width=8 --set anchor.lengths_steps=4,6 --proj 3 --inputs standard --stride 1"
     )
-    options += " --dilate 1 --mixup 0.2 --event-share 0.25 --views hflip,identity --patience 2 --batch 3 --lr 0.001"
-    options += " --weight-decay 0.1 --max-grad-norm 2 --ema 0.5 --keep last --score-len 30 --precision bf16 --seed 7 --classes DRIVE,PASS"
+    options += " --dilate 1 --mixup 0.2 --event-share 0.25 --views hflip,identity --patience 2"
+    options += " --batch 3 --lr 0.001 --weight-decay 0.1"
+    options += " --max-grad-norm 2 --ema 0.5 --keep last --score-len 30 --precision bf16 --seed 7 --classes DRIVE,PASS"
     options += " --valid liga/b --bank mapped"
     assert bas("train-head", store.path, "--out", tmp_path / "run", *options.split(), *TINY[2:]) == 0
     record = RunRecord.read(tmp_path / "run")
