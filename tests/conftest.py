@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import av
+import hypothesis
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -40,6 +41,10 @@ LONGEST_FILES = (
     "test_demo.py",
     "test_predict.py",
 )
+
+# The same examples every time, however busy the machine is: a failure is found again, and a gate is not a lottery.
+hypothesis.settings.register_profile("gate", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("gate")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,7 +35,7 @@ FILES = (
 
 
 def quick(max_examples: int) -> hypothesis_settings:
-    return hypothesis_settings(max_examples=max_examples, deadline=None, derandomize=True, database=None)
+    return hypothesis_settings(max_examples=max_examples)
 
 
 @pytest.fixture(scope="module")

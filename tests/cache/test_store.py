@@ -40,7 +40,7 @@ def by_tensorstore(folder: Path) -> Any:
     )
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25)
 @given(
     num_rows=st.sampled_from([1, 2, 255, 256, 257, 512, 1000]),
     dim=st.integers(1, 9),

@@ -54,7 +54,7 @@ def stream(num_frames: int) -> npt.NDArray[np.float32]:
 
 
 @given(plans)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_blended_rows_are_the_weighted_mean_of_all_clips_that_hold_them(plan: WindowPlan) -> None:
     stream_tc = stream(plan.num_frames)
     rows = run(plan, stream_tc)
@@ -63,7 +63,7 @@ def test_blended_rows_are_the_weighted_mean_of_all_clips_that_hold_them(plan: Wi
 
 
 @given(plans, st.integers(0, 299))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_resume_at_any_row_changes_no_bit(plan: WindowPlan, row: int) -> None:
     row %= plan.num_frames
     stream_tc = stream(plan.num_frames)
@@ -72,7 +72,7 @@ def test_resume_at_any_row_changes_no_bit(plan: WindowPlan, row: int) -> None:
 
 
 @given(plans)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_groups_cover_all_rows_and_none_is_idle(plan: WindowPlan) -> None:
     covered = np.zeros(plan.num_frames, bool)
     for group in range(plan.num_groups):
