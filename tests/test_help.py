@@ -1,7 +1,9 @@
 """Every command says what it does and shows how it is typed; the guide names them all."""
 
 import re
+import shlex
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import typer.core
 from bas import cli
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("guide/*.md"))]
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -32,7 +35,7 @@ def test_there_are_commands() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_a_command_has_an_example_of_itself_and_a_place_in_the_guide(name: str) -> None:
     assert (ALL[name].epilog or "").startswith(f"Example: {name} ")
-    guide = "\n".join(path.read_text() for path in [DOCS.parent / "README.md", *sorted(DOCS.glob("guide/*.md"))])
+    guide = "\n".join(path.read_text() for path in PAGES)
     assert re.search(rf"(`|^|/|&& ){name}\b", guide, re.MULTILINE)
 
 
@@ -42,6 +45,28 @@ def test_an_example_names_options_that_exist(name: str) -> None:
     typed = [word for word in (ALL[name].epilog or "").split() if word.startswith("--")]
     assert set(typed) <= options
     assert ALL[name].help
+
+
+def typed_in(path: Path) -> Iterator[list[str]]:
+    """Words of every `bas` command in the shell blocks of a page, after the program's name."""
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", path.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.shlex(line, posix=True, punctuation_chars="&|;>")
+            words.whitespace_split = True
+            for is_end, part in groupby(words, lambda word: set(word) <= set("&|;>")):
+                found = list(part)
+                program = next((n for n, word in enumerate(found) if Path(word).name == "bas"), None)
+                if not is_end and program is not None and "install" not in found[:program]:
+                    yield found[program + 1 :]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_what_a_page_tells_to_type_can_be_typed(path: Path) -> None:
+    for typed in typed_in(path):
+        depth = 2 if f"bas {' '.join(typed[:2])}" in ALL else 1
+        command = ALL[f"bas {' '.join(typed[:depth])}"]
+        if not {"--help", "-h", "--version"} & set(typed):
+            command.make_context("bas", typed[depth:])  # raises where an option, a choice or an argument does not fit
 
 
 @pytest.mark.parametrize("typed", [[], ["cache", "push"], ["extract", "--help"]])
