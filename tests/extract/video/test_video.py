@@ -167,7 +167,7 @@ def test_colour_matrix_and_range(tmp_path: Path, height: int, matrix: str) -> No
     luma, blue, red = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224
     r, b = luma + 2 * (1 - kr) * red, luma + 2 * (1 - kb) * blue
     rgb = np.clip([r, (luma - kr * r - kb * b) / (1 - kr - kb), b], 0, 1) * 255
-    assert video.colour == f"{matrix}-limited"
+    assert video.info.colour == f"{matrix}-limited"
     assert np.abs(next(video.frames()).image.reshape(-1, 3) - rgb).max() <= 2.5
 
 
@@ -278,19 +278,6 @@ def test_no_permission(make_clip: Maker) -> None:
     clip.chmod(0)
     with pytest.raises(InputError, match="cannot be read"):
         read(clip)
-
-
-def test_settings_and_ranges_are_checked(make_clip: Maker) -> None:
-    with pytest.raises(InputError, match="picture size"):
-        PictureFormat(width=0, height=5)
-    with pytest.raises(InputError, match="scaler"):
-        PictureFormat(width=5, height=5, scaler="best")
-    with pytest.raises(InputError, match="fit"):
-        PictureFormat(width=5, height=5, fit="crop")  # type: ignore[arg-type]
-    video = read(make_clip("a.mp4"))
-    assert list(video.frames(7, 7)) == []
-    with pytest.raises(InputError, match="out of range"):
-        list(video.frames(3, 61))
 
 
 def test_closing_early_stops_the_threads(make_clip: Maker) -> None:
