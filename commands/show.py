@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import typer
+
 from ..errors import printable
 from ..workers import MatchResult, Progress, Summary
 
@@ -64,6 +66,21 @@ def show(
     else:
         width = None if sys.stdout.isatty() else piped_width
         Console(highlight=False, markup=False, width=width).print(Printable(view))
+
+
+def finish(
+    summary: Summary,
+    *lines: str,
+    as_json: bool,
+    view: "RenderableType | None" = None,
+    piped_width: int | None = None,
+) -> None:
+    """Show how a command ended, then further lines; exit code 2 where a match is missing."""
+    show(view or summary_view(summary), summary.to_json(), as_json=as_json, piped_width=piped_width)
+    for line in () if as_json else lines:
+        say(line)
+    if not summary.complete:
+        raise typer.Exit(2)
 
 
 def say(text: str) -> None:

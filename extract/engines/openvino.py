@@ -19,7 +19,7 @@ from ...files import num_cores
 from ..backbones.registry import Rgb
 from ..options import VIEWS, View
 from ..video.picture import Pixels
-from .pytorch import Feed, Normalised, PendingRows, computing, inner_steps
+from .pytorch import Feed, Normalised, PendingRows, computing, in_eval_mode, inner_steps
 
 _MAX_STREAMS = 4
 """One stream per core was fastest on 2 cores; each holds its own activations (1 GB for I3D), so no more than these."""
@@ -33,7 +33,7 @@ class OpenvinoEngine:
     """See `engines.Engine`. One clip (2-D: one frame) per request, so that no result depends on its neighbours.
 
     Args:
-        module: a backbone in eval mode.
+        module: a backbone; it is never changed.
         mean, std: as in `Normalised`.
         clip_shape: steps, height and width of every clip.
         num_streams: requests worked on at once, each on its share of the cores; None: one per core, 4 at most. No row
@@ -60,7 +60,7 @@ class OpenvinoEngine:
         num_threads = _threads()
         num_streams = num_streams or min(num_threads, _MAX_STREAMS)
         self.preferred_clips = max(2 * num_streams * self._steps // clip_shape[0], 1)
-        net = Normalised(module, mean=mean, std=std).eval()
+        net = Normalised(in_eval_mode(module), mean=mean, std=std).eval()
         openvino = _openvino()
         self._options = {
             "INFERENCE_PRECISION_HINT": "f32",

@@ -108,8 +108,7 @@ class TorchEngine:
         num_groups = _CUDA_GROUPS_PER_CALL if device == "cuda" else 1
         self.preferred_clips = max(num_groups * self._items * self._steps // clip_shape[0], 1)
         dtype = torch.float16 if device == "cuda" else torch.float32
-        if device == "cuda" or any(part.training for part in module.modules()):
-            module = copy.deepcopy(module)
+        module = copy.deepcopy(module) if device == "cuda" else in_eval_mode(module)
         self._net = Normalised(module, mean=mean, std=std, resize_to=resize_to, dtype=dtype).eval().to(self._device)
         if device == "cuda":
             lay_channels_last(self._net)
@@ -173,6 +172,11 @@ def lay_channels_last(net: nn.Module) -> None:
         layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
         if layout is not None:
             parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def in_eval_mode(module: nn.Module) -> nn.Module:
+    """The module itself where it is in eval mode, else a copy that is: one that learns stays as it is."""
+    return copy.deepcopy(module).eval() if any(part.training for part in module.modules()) else module
 
 
 def inner_steps(module: nn.Module, clip_shape: tuple[int, int, int]) -> int:
