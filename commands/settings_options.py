@@ -245,35 +245,21 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _common(name: str, default: object, kind: Any, *flags: str, **how: Any) -> inspect.Parameter:
+    option = typer.Option(*flags, rich_help_panel="General", **how)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
 _COMMON = [
-    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-    for name, default, annotation in (
-        (
-            "config",
-            None,
-            Annotated[
-                Path | None,
-                typer.Option(
-                    metavar="FILE.toml",
-                    callback=_read_config,
-                    is_eager=True,
-                    help="Read options from this file; what is typed comes before it.",
-                    rich_help_panel="General",
-                ),
-            ],
-        ),
-        (
-            "quiet",
-            False,
-            Annotated[bool, typer.Option("-q", "--quiet", help="No progress.", rich_help_panel="General")],
-        ),
-        (
-            "verbose",
-            False,
-            Annotated[
-                bool,
-                typer.Option("-v", "--verbose", help="Tracebacks of faults, too.", rich_help_panel="General"),
-            ],
-        ),
-    )
+    _common(
+        "config",
+        None,
+        Path | None,
+        metavar="FILE.toml",
+        callback=_read_config,
+        is_eager=True,  # before the options whose defaults it changes
+        help="Read options from this file; what is typed comes before it.",
+    ),
+    _common("quiet", False, bool, "-q", "--quiet", help="No progress."),
+    _common("verbose", False, bool, "-v", "--verbose", help="Tracebacks of faults, too."),
 ]

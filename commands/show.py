@@ -198,7 +198,7 @@ class ProgressView:
 
     def __enter__(self) -> Progress:
         self._bars.start()
-        return Progress(started=self._started, note=self._note, advanced=self._advanced, finished=self._finished)
+        return Progress(started=self._started, note=self._print, advanced=self._advanced, finished=self._finished)
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
@@ -207,9 +207,6 @@ class ProgressView:
         self._num_matches, self._num_finished = num_matches, 0
         amount = f", {self._amount(total)}" if total else ""
         self._console.print(printable(f"{self._what} {num_matches} match{'es' if num_matches != 1 else ''}{amount}"))
-
-    def _note(self, text: str) -> None:
-        self._console.print(printable(text), soft_wrap=True)
 
     def _advanced(self, match_id: str, done: float, total: float, words: str) -> None:
         with self._lock:

@@ -100,7 +100,9 @@ def stream_rows(
 
     start_frame = first_group * plan.hop * plan.stride
     with (
-        closing(Prefetch(_blocks(video.frames(start_frame)), depth=_BLOCKS_AHEAD)) as decoded,
+        closing(video.frames(start_frame)) as frames,
+        # frames in lists, so that threads meet less often
+        closing(Prefetch(iter(lambda: list(islice(frames, _FRAMES_PER_BLOCK)), []), depth=_BLOCKS_AHEAD)) as decoded,
         _one_thread() as device,
     ):
         feed, calls = engine.feed(), _calls(decoded, plan, first_group, groups_per_call, valid_t)
@@ -127,18 +129,6 @@ def _timed_next(items: Iterator[T], waits: Waits) -> T | None:
     item = next(items, None)
     waits.decode_seconds += time.perf_counter() - started
     return item
-
-
-def _blocks(frames: Iterator[GridFrame]) -> Iterator[list[GridFrame]]:
-    """Frames in lists, so that threads meet less often."""
-    block: list[GridFrame] = []
-    for frame in frames:
-        block.append(frame)
-        if len(block) == _FRAMES_PER_BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
 
 
 def _calls(

@@ -154,8 +154,8 @@ def _first_convs(network: nn.Module) -> list[tuple[str, nn.Module, int]]:
         conv = getattr(first, "conv", first)
         is_inside = inside != "" and name.startswith(inside)
         # two convolutions or more of its own make a residual block, one a stem
-        is_block = isinstance(conv, nn.Conv2d) and sum(isinstance(each, nn.Conv2d) for each in convs) >= 2
-        if is_block and not is_inside and "." in name:
+        is_block = sum(isinstance(each, nn.Conv2d) for each in convs) >= 2
+        if isinstance(conv, nn.Conv2d) and is_block and not is_inside and "." in name:
             inside = f"{name}."
             found.append((name.rpartition(".")[0].removesuffix(".blocks"), first, conv.in_channels))
     return found

@@ -185,7 +185,7 @@ class Video:
         """Presentation times of the file's frames."""
         return self._index.table
 
-    def frames(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[GridFrame]:
+    def frames(self, start_step: int = 0, stop_step: int | None = None) -> Generator[GridFrame, None, None]:
         """Steps `start_step` to `stop_step` (the end: None), in order; the same bits wherever it starts.
 
         Memory: a bounded number of pictures per thread. Close the generator to stop its threads early.

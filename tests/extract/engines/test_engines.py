@@ -89,7 +89,7 @@ def test_no_bit_depends_on_the_grouping(pair: Pair, name: str, depth: int | None
 def test_no_engine_changes_the_module(kind: Kind, is_training: bool) -> None:
     if kind == "openvino":
         pytest.importorskip("openvino")
-    module = build_backbone("x3d_xs", 4).train(is_training)
+    module = build_backbone("timm:test_resnet+gsf").train(is_training)
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     modes = [part.training for part in module.modules()]
     engine = make_engine(module, mean=(0, 0, 0), std=(1, 1, 1), clip_shape=SHAPE, kind=kind, device="cpu")

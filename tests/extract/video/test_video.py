@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from bas.errors import InputError
-from bas.extract.video.picture import Pixels
-from bas.extract.video.reader import GridFrame, PictureFormat, Video, open_video, probe_video
+from bas.extract.video.picture import PictureFormat, Pixels
+from bas.extract.video.reader import GridFrame, Video, open_video, probe_video
 
 SIZE = PictureFormat(width=160, height=96)
 ReadNumber = Callable[[Pixels], int]
@@ -283,7 +283,7 @@ def test_no_permission(make_clip: Maker) -> None:
 def test_closing_early_stops_the_threads(make_clip: Maker) -> None:
     frames = read(make_clip("a.mp4", num_frames=150), threads=3).frames()
     next(frames)
-    frames.close()  # type: ignore[attr-defined]
+    frames.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("bas-decode")]
 
 
