@@ -2,9 +2,11 @@
 
 import os
 import threading
+import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from bas.errors import InputError
+from bas.extract.video.decode import Prefetch
 from bas.extract.video.picture import PictureFormat, Pixels
 from bas.extract.video.reader import GridFrame, Video, open_video, probe_video
 
@@ -285,6 +288,23 @@ def test_closing_early_stops_the_threads(make_clip: Maker) -> None:
     next(frames)
     frames.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("bas-decode")]
+
+
+def test_what_runs_ahead_stops_at_its_depth_and_ends_at_once() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[int]:
+        while True:
+            taken.append(len(taken))
+            yield taken[-1]
+
+    ahead = Prefetch(endless(), depth=2)
+    assert list(islice(ahead, 5)) == [0, 1, 2, 3, 4]
+    time.sleep(0.1)  # time to fill the queue, and to stand at it with one more
+    assert len(taken) == 5 + 2 + 1
+    ahead.close()
+    assert not ahead._thread.is_alive()
+    assert len(taken) <= 5 + 2 + 2
 
 
 def test_memory_does_not_grow_with_length(make_clip: Maker) -> None:
