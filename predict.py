@@ -145,8 +145,14 @@ def predict(
         shared.folder = PredictionFolder.open(
             out, made_with=_made_with(shared), about=_about(shared), games=[game.id for game in games]
         )
-    for line in _in_words(shared):
-        progress.note(line)
+    for run in ensemble.runs:
+        record = run.record
+        progress.note(
+            f"{run.folder}: {record.settings.head}, {record.num_parameters:,} parameters, epoch {record.best_epoch}, "
+            f"{len(record.classes)} class{'es' if len(record.classes) != 1 else ''}"
+        )
+    engine = f"engine {shared.extractor.engine().name}, " if shared.extractor else ""
+    progress.note(f"{engine}heads on {ensemble.device}")
     if options.keep is not None:
         games = _keep_rows(shared, games, options.keep)
     progress.started(len(games), 0)
@@ -347,19 +353,6 @@ def _paths(named: Sequence[Path | str] | Path | str) -> list[Path]:
     return [Path(each) for each in ([named] if isinstance(named, Path | str) else named)]
 
 
-def _in_words(shared: _Prediction) -> list[str]:
-    """What is about to be done, for people."""
-    lines = []
-    for run in shared.ensemble.runs:
-        record = run.record
-        lines.append(
-            f"{run.folder}: {record.settings.head}, {record.num_parameters:,} parameters, epoch {record.best_epoch}, "
-            f"{len(record.classes)} class{'es' if len(record.classes) != 1 else ''}"
-        )
-    engine = f"engine {shared.extractor.engine().name}, " if shared.extractor else ""
-    return [*lines, f"{engine}heads on {shared.ensemble.device}"]
-
-
 def _made_with(shared: _Prediction) -> dict[str, Any]:
     """All that decides a prediction."""
     first, options = shared.ensemble.first, shared.options
@@ -374,17 +367,14 @@ def _made_with(shared: _Prediction) -> dict[str, Any]:
     }
 
 
-def _peaks_from(shared: _Prediction, folder: Path) -> str:
-    if shared.options.nms == "seed":
-        return "the seed"
-    return f"validation of {folder}" if shared.ensemble.first.valid_matches else f"{folder}, as published"
-
-
 def _about(shared: _Prediction) -> dict[str, Any]:
     """What else is worth knowing."""
     from .extract.run import software_versions
 
-    first, runs = shared.ensemble.first, shared.ensemble.runs
+    first, runs, peaks_from = shared.ensemble.first, shared.ensemble.runs, "the seed"
+    if shared.options.nms == "run":
+        folder = runs[0].folder
+        peaks_from = f"validation of {folder}" if first.valid_matches else f"{folder}, as published"
     return {
         "runs": [
             {"folder": str(run.folder), "head": run.record.settings.head, "epoch": run.record.best_epoch}
@@ -392,7 +382,7 @@ def _about(shared: _Prediction) -> dict[str, Any]:
         ],
         "features": first.features.to_json(),
         "fps": str(first.fps),
-        "peaks_from": _peaks_from(shared, runs[0].folder),
+        "peaks_from": peaks_from,
         "confidences": "of the run" if len(runs) == 1 else f"mean of {len(runs)} runs",
         "device": str(shared.ensemble.device),
         "software": software_versions(),

@@ -186,7 +186,7 @@ def side_by_side(
     No pool of the standard library: there, one process that dies takes the tasks of the others with it.
 
     Args:
-        work: does one.
+        work: does one task.
         tasks: in the order in which they begin.
         jobs: processes at a time, >= 1; each does one task after the other.
         progress: called with a task and what its work reports.
@@ -306,15 +306,12 @@ def on_ray(
     the same work: processes are used again.
 
     Args:
-        work: does one.
-        tasks: in the order in which they begin.
+        work, tasks, progress, ended: as in `side_by_side`; reports come about twice a second.
         address: as `ray_cluster`.
         device: what a task needs; auto: a GPU where the cluster has any, else a CPU.
         gpu_share: part of a GPU per task, above 0 to 1.
         jobs: tasks at a time; 0: as many as fit.
         retries: how often a task is begun again whose worker died.
-        progress: called with a task and what its work reports, about twice a second.
-        ended: called with each task and its result, or why there is none.
 
     Raises:
         InputError: the cluster cannot be used, or has nothing of the device.

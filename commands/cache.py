@@ -8,10 +8,9 @@ import typer
 
 from ..cache.convert.importing import ImportOptions
 from ..events import Split
-from ..workers import Summary
 from .options import AsJson, OnlySplit, Store, known_splits
 from .settings_options import with_options
-from .show import Cell, ProgressView, say, show, summary_view, table
+from .show import Cell, ProgressView, finish, show, table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -60,7 +59,7 @@ def cache_import(
 
     with ProgressView("importing", unit="rows") as progress:
         summary = import_source(root, out, options, _find_folders, progress=progress)
-    _finish(summary, *summary.record["notes"], as_json=as_json)
+    finish(summary, *summary.record["notes"], as_json=as_json)
 
 
 def _find_folders(
@@ -137,7 +136,7 @@ def cache_pca(
             views=view or (),
             progress=progress,
         )
-    _finish(summary, *describe_fit(summary.record["reduction"]), as_json=as_json)
+    finish(summary, *describe_fit(summary.record["reduction"]), as_json=as_json)
 
 
 @with_options()
@@ -155,7 +154,7 @@ def cache_split(
 
     with ProgressView("splitting", unit="rows") as progress:
         summary = split_store(store, out, TimeSplit.parse(by_time, gap_seconds=gap), progress=progress)
-    _finish(summary, as_json=as_json)
+    finish(summary, as_json=as_json)
 
 
 @with_options()
@@ -184,7 +183,7 @@ def cache_export(
             views=view or (),
             progress=progress,
         )
-    _finish(summary, as_json=as_json)
+    finish(summary, as_json=as_json)
 
 
 @with_options()
@@ -210,7 +209,7 @@ def cache_push(
     chosen, terms = _selection(match, split, view), Terms(licence, origin)
     with ProgressView("pushing", unit="bytes") as progress:
         summary = push(store, url, chosen, replace=replace, terms=terms, jobs=jobs, progress=progress)
-    _finish(summary, as_json=as_json)
+    finish(summary, as_json=as_json)
 
 
 @with_options()
@@ -231,7 +230,7 @@ def cache_pull(
 
     with ProgressView("pulling", unit="bytes") as progress:
         summary = pull(url, store, _selection(match, split, view), replace=replace, jobs=jobs, progress=progress)
-    _finish(summary, as_json=as_json)
+    finish(summary, as_json=as_json)
 
 
 @with_options()
@@ -246,7 +245,7 @@ def cache_merge(
 
     with ProgressView("merging", unit="bytes") as progress:
         summary = merge(stores, out, replace=replace, progress=progress)
-    _finish(summary, as_json=as_json)
+    finish(summary, as_json=as_json)
 
 
 def _selection(match: Sequence[str] | None, split: Sequence[str] | None, view: Sequence[str] | None) -> "Selection":
@@ -254,16 +253,6 @@ def _selection(match: Sequence[str] | None, split: Sequence[str] | None, view: S
     from ..cache.share.pull import Selection
 
     return Selection(matches=tuple(match or ()), splits=known_splits(split), views=tuple(view or ()))
-
-
-def _finish(summary: Summary, *lines: str, as_json: bool) -> None:
-    """Show how a command ended, then further lines; exit code 2 where a match is missing."""
-    show(summary_view(summary), summary.to_json(), as_json=as_json)
-    if not as_json:
-        for line in lines:
-            say(line)
-    if not summary.complete:
-        raise typer.Exit(2)
 
 
 def info_view(about: "StoreInfo") -> "Group":

@@ -1,5 +1,6 @@
 """The commands `bas data check`, `ls`, `convert`, `synthetic` and `proxy`."""
 
+import posixpath
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ import typer
 
 from ..data.settings import ExportFormat, ProxySettings, SyntheticSettings
 from ..errors import printable
-from .options import AsJson, OnlySplit, known_splits, progress_bar
+from .options import AsJson, OnlySplit, known_splits
 from .settings_options import with_options
-from .show import Cell, ProgressView, note, say, show, summary_view, table
+from .show import Cell, ProgressView, finish, note, say, show, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,8 +37,8 @@ def data_check(
     """Open every video, count every event, say what is missing or wrong; exit code 2 on errors."""
     from ..data.check import check_data_set
 
-    with progress_bar("reading videos") as on_progress:
-        report = check_data_set(root, on_progress=on_progress)
+    with ProgressView("reading", unit="videos") as progress:
+        report = check_data_set(root, on_progress=lambda done, total: progress.advanced("", done, total, ""))
     show(check_view(report), report.to_json(), as_json=as_json)
     if report.errors:
         raise typer.Exit(2)
@@ -87,9 +88,7 @@ def data_convert(
     from ..data.exports import export_all
 
     summary = export_all(source, out, to, splits=known_splits(split), halves=halves)
-    show(summary_view(summary), summary.to_json(), as_json=as_json)
-    if not summary.complete:
-        raise typer.Exit(2)
+    finish(summary, as_json=as_json)
 
 
 @with_options()
@@ -104,8 +103,10 @@ def data_synthetic(
     """
     from ..data.synthetic import write_data_set
 
-    with progress_bar("drawing matches") as on_progress:
-        planned = write_data_set(out, settings, jobs=jobs, on_progress=on_progress)
+    with ProgressView("drawing", unit="matches") as progress:
+        planned = write_data_set(
+            out, settings, jobs=jobs, on_progress=lambda done, total: progress.advanced("", done, total, "")
+        )
     for match in planned:
         _print_cells(match.split, f"{match.seconds / 60:.1f} min", out / match.folder)
     say(f"{len(planned)} synthetic matches in {out}; next: bas data check '{out}'")
@@ -127,9 +128,7 @@ def data_proxy(
 
     with ProgressView("copying", unit="%") as progress:
         summary = write_proxies(root, out, settings, jobs=jobs, progress=progress)
-    show(summary_view(summary), summary.to_json(), as_json=as_json, piped_width=120)
-    if not summary.complete:
-        raise typer.Exit(2)
+    finish(summary, as_json=as_json, piped_width=120)
 
 
 def _print_cells(*cells: object) -> None:
@@ -153,15 +152,8 @@ def _id_heading(prefix: str) -> str:
 
 def _common_folder(ids: Sequence[str]) -> str:
     """The folder, with its slash, that all ids begin with; empty for one id or none in common."""
-    if len(ids) < 2:
-        return ""
-    folders = [match_id.split("/")[:-1] for match_id in ids]
-    shared = []
-    for names in zip(*folders, strict=False):
-        if len(set(names)) > 1:
-            break
-        shared.append(names[0] + "/")
-    return "".join(shared)
+    shared = posixpath.commonpath([posixpath.dirname(each) for each in ids]) if len(ids) > 1 else ""
+    return f"{shared}/" if shared else ""
 
 
 def check_view(report: "DataReport") -> "RenderableType":

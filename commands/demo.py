@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from .options import progress_bar
 from .settings_options import with_options
 from .show import ProgressView, say, show
 
@@ -36,8 +35,9 @@ def demo(
 
     matches, ablation = out / "matches", out / "ablation"
     options = AblateOptions(recipes=HEADS, num_seeds=1, weights={"": "none"}, size=SIZE, hop=WINDOW_STEPS)
-    with progress_bar("drawing matches") as drawn:
-        write_data_set(matches, SyntheticSettings(minutes, seed=seed, variety=VARIETY), on_progress=drawn)
+    with ProgressView("drawing", unit="matches") as progress:
+        drawing = SyntheticSettings(minutes, seed=seed, variety=VARIETY)
+        write_data_set(matches, drawing, on_progress=lambda done, total: progress.advanced("", done, total, ""))
     table = ablate([matches], ablation, options, ProgressView)
     with ProgressView("predicting") as progress:
         page = report([ablation], out / "report", ReportOptions(title="bas demo"), progress)

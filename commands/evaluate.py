@@ -98,11 +98,11 @@ def report_view(report: Report) -> "RenderableType":
     num_events = sum(row.num_events for row in report.classes)
     num_predictions = sum(row.num_predictions for row in report.classes)
     means: list[list[Cell]] = [
-        [name, None, None, *_scores(score), None, None, None] for name, score in report.means.items()
+        [name, None, None, *score_cells(score), None, None, None] for name, score in report.means.items()
     ]
     means[-1] = [means[-1][0], num_events, num_predictions, *means[-1][3:6], *_times(report.timing)]  # all classes
     classes: list[list[Cell]] = [
-        [row.label, row.num_events, row.num_predictions, *_scores(row.score), *_times(row.timing)]
+        [row.label, row.num_events, row.num_predictions, *score_cells(row.score), *_times(row.timing)]
         for row in report.classes
     ]
     view = table(("", *_COLUMNS), [*means, *classes])
@@ -114,7 +114,8 @@ def report_view(report: Report) -> "RenderableType":
     return Group(view, Text(), *notes, *(Text(f"warning: {warning}", "yellow") for warning in report.warnings))
 
 
-def _scores(score: Score) -> tuple[str, str, str]:
+def score_cells(score: Score) -> tuple[str, str, str]:
+    """AP, interval and chance; what there is none of is NaN, and shown as a dash."""
     interval = f"{100 * score.low:.1f}-{100 * score.high:.1f}" if score.low == score.low else "-"
     return _percent(score.value), interval, _percent(score.chance)
 

@@ -10,7 +10,7 @@ import typer
 from ..extract.options import ExtractOptions, ExtractRunOptions, parse_shard
 from .options import AsJson, OnlySplit, Ray, known_splits
 from .settings_options import with_options
-from .show import ProgressView, show, summary_view
+from .show import ProgressView, finish
 
 PANELS = {
     "Backbone": ("backbone", "depth", "pool", "weights", "size", "fit", "scaler", "views"),
@@ -46,6 +46,4 @@ def extract(
     data_set.raise_errors()
     with ProgressView("extracting") as progress:
         summary = run_extract(data_set, out, options, run, split=known_splits(split), progress=progress)
-    show(summary_view(summary), summary.to_json(), as_json=as_json)
-    if not summary.complete:
-        raise typer.Exit(2)
+    finish(summary, as_json=as_json)

@@ -9,7 +9,7 @@ from ..predict import PredictOptions
 from ..workers import Summary
 from .options import AsJson, known_splits, local_stores
 from .settings_options import with_options
-from .show import ProgressView, show, summary_view, table
+from .show import ProgressView, finish, summary_view, table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -52,9 +52,7 @@ def predict(
     paths = local_stores(sources, splits=splits, views=("identity",))
     with ProgressView("predicting") as progress:
         summary = run_prediction(paths, run, out, options, progress=progress)
-    show(prediction_view(summary), summary.to_json(), as_json=as_json)
-    if not summary.complete:
-        raise typer.Exit(2)
+    finish(summary, as_json=as_json, view=prediction_view(summary))
 
 
 def prediction_view(summary: Summary) -> "Group":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..events import Split
+from .evaluate import score_cells
 from .options import AsJson
 from .settings_options import with_options
 from .show import Cell, ProgressView, say, show, table
@@ -84,11 +85,9 @@ def page_view(made: "ReportResult") -> "Group":
             rows.append([run.name, "no labels", "-", "-", "-", 0, num_found])
             continue
         for number, (name, score) in enumerate(report.means.items()):
-            interval = "-" if score.low != score.low else f"{100 * score.low:.1f}-{100 * score.high:.1f}"  # NaN: none
-            chance = "-" if score.chance != score.chance else f"{100 * score.chance:.2f}"
             counts = (num_events, num_found) if number == 0 else (None, None)
             first = run.name if number == 0 else ""
-            rows.append([first, name, f"{100 * score.value:.2f}", interval, chance, *counts])
+            rows.append([first, name, *score_cells(score), *counts])
     reports = [run.figures.report for run in made.runs if any(row.num_events for row in run.figures.report.classes)]
     warnings = list(dict.fromkeys(each for report in reports for each in report.warnings))
     lines = [Text(f"warning: {each}", "yellow") for each in warnings[:_NUM_WARNINGS]]

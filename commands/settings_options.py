@@ -176,33 +176,31 @@ def _default_text(default: object) -> str:
 
 def _typed(hint: Any) -> Any:
     """The type that Typer reads for a field: text where it knows none."""
-    inner = [each for each in get_args(hint) if each is not type(None)] if _is_union(hint) else [hint]
-    if len(inner) != 1:
-        return str | None  # such as int | Literal["all"]: the dataclass parses text itself
-    if get_origin(inner[0]) is tuple:
-        return str | None
-    if get_origin(inner[0]) in (dict, Mapping, typing.get_origin(Mapping[str, Any])):
-        return list[str] | None
-    return hint
+    inner = _inner(hint)
+    if inner is None or get_origin(inner) is tuple:
+        return str | None  # of int | Literal["all"] and the like the dataclass parses text itself
+    return list[str] | None if get_origin(inner) in (dict, Mapping) else hint
 
 
-def _is_union(hint: Any) -> bool:
-    return get_origin(hint) in (typing.Union, types.UnionType)
+def _inner(hint: Any) -> Any:
+    """What a field may hold besides None; None where that is of several types."""
+    is_union = get_origin(hint) in (typing.Union, types.UnionType)
+    inner = [each for each in get_args(hint) if each is not type(None)] if is_union else [hint]
+    return inner[0] if len(inner) == 1 else None
 
 
 def _value(cls: type, name: str, typed: Any, option: str) -> Any:
     """What was typed, in the type of the field."""
-    hint = typing.get_type_hints(cls)[name]
-    inner = [each for each in get_args(hint) if each is not type(None)] if _is_union(hint) else [hint]
-    if typed is None or len(inner) != 1:
+    inner = _inner(typing.get_type_hints(cls)[name])
+    if typed is None or inner is None:
         return typed
-    if get_origin(inner[0]) is tuple:
-        if get_args(inner[0]) == (int, int):
+    if get_origin(inner) is tuple:
+        if get_args(inner) == (int, int):
             from ..extract.options import parse_pair
 
             return parse_pair(typed, option=option, separator="x", example="398x224 (width x height)")
         return tuple(part.strip() for part in typed.split(",") if part.strip())
-    if isinstance(typed, list) and get_origin(inner[0]) is not list:
+    if isinstance(typed, list) and get_origin(inner) is not list:
         return named_values_of(typed, option=option)
     return typed
 
@@ -247,35 +245,21 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _common(name: str, default: object, kind: Any, *flags: str, **how: Any) -> inspect.Parameter:
+    option = typer.Option(*flags, rich_help_panel="General", **how)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
 _COMMON = [
-    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-    for name, default, annotation in (
-        (
-            "config",
-            None,
-            Annotated[
-                Path | None,
-                typer.Option(
-                    metavar="FILE.toml",
-                    callback=_read_config,
-                    is_eager=True,
-                    help="Read options from this file; what is typed comes before it.",
-                    rich_help_panel="General",
-                ),
-            ],
-        ),
-        (
-            "quiet",
-            False,
-            Annotated[bool, typer.Option("-q", "--quiet", help="No progress.", rich_help_panel="General")],
-        ),
-        (
-            "verbose",
-            False,
-            Annotated[
-                bool,
-                typer.Option("-v", "--verbose", help="Tracebacks of faults, too.", rich_help_panel="General"),
-            ],
-        ),
-    )
+    _common(
+        "config",
+        None,
+        Path | None,
+        metavar="FILE.toml",
+        callback=_read_config,
+        is_eager=True,  # before the options whose defaults it changes
+        help="Read options from this file; what is typed comes before it.",
+    ),
+    _common("quiet", False, bool, "-q", "--quiet", help="No progress."),
+    _common("verbose", False, bool, "-v", "--verbose", help="Tracebacks of faults, too."),
 ]

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import typer
+
 from ..errors import printable
 from ..workers import MatchResult, Progress, Summary
 
@@ -64,6 +66,21 @@ def show(
     else:
         width = None if sys.stdout.isatty() else piped_width
         Console(highlight=False, markup=False, width=width).print(Printable(view))
+
+
+def finish(
+    summary: Summary,
+    *lines: str,
+    as_json: bool,
+    view: "RenderableType | None" = None,
+    piped_width: int | None = None,
+) -> None:
+    """Show how a command ended, then further lines; exit code 2 where a match is missing."""
+    show(view or summary_view(summary), summary.to_json(), as_json=as_json, piped_width=piped_width)
+    for line in () if as_json else lines:
+        say(line)
+    if not summary.complete:
+        raise typer.Exit(2)
 
 
 def say(text: str) -> None:
@@ -181,7 +198,7 @@ class ProgressView:
 
     def __enter__(self) -> Progress:
         self._bars.start()
-        return Progress(started=self._started, note=self._note, advanced=self._advanced, finished=self._finished)
+        return Progress(started=self._started, note=self._print, advanced=self._advanced, finished=self._finished)
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
@@ -190,9 +207,6 @@ class ProgressView:
         self._num_matches, self._num_finished = num_matches, 0
         amount = f", {self._amount(total)}" if total else ""
         self._console.print(printable(f"{self._what} {num_matches} match{'es' if num_matches != 1 else ''}{amount}"))
-
-    def _note(self, text: str) -> None:
-        self._console.print(printable(text), soft_wrap=True)
 
     def _advanced(self, match_id: str, done: float, total: float, words: str) -> None:
         with self._lock:

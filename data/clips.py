@@ -40,7 +40,7 @@ def write_clip(path: Path, video: Video, start_step: int, stop_step: int, fps: F
         disk_errors(path),
         whole_or_absent(path) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
-        closing(video.frames(start_step, stop_step)) as frames,  # type: ignore[type-var]
+        closing(video.frames(start_step, stop_step)) as frames,
     ):
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height = video.picture_size

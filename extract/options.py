@@ -106,10 +106,9 @@ def known_view(name: str) -> View:
     Raises:
         InputError: there is none.
     """
-    for view in VIEWS:
-        if view == name:
-            return view
-    raise InputError("view is not known", got=name, wanted=", ".join(VIEWS))
+    if name not in VIEWS:
+        raise InputError("view is not known", got=name, wanted=", ".join(VIEWS))
+    return name
 
 
 def parse_pair(text: str, *, option: str, separator: str, example: str) -> tuple[int, int]:
@@ -133,11 +132,7 @@ _LAUNCHERS = (
 
 
 def parse_shard(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
-    """`0/4` -> (0, 4); `auto` -> as the launcher says.
-
-    Args:
-        text: the option.
-        environment: variables of this process.
+    """`0/4` -> (0, 4); `auto` -> as the launcher says in the `environment`.
 
     Raises:
         InputError: neither, or no launcher has said it.
@@ -156,15 +151,9 @@ def parse_shard(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
 
 
 def share_out(lengths: Sequence[int], *, index: int, count: int) -> list[int]:
-    """Which matches a worker takes: longest first, each to the worker with the least so far.
+    """Which matches worker `index` of `count` takes: longest first, each to the worker with the least so far.
 
-    Args:
-        lengths: frames per match, in a fixed order.
-        index: this worker, 0..count-1.
-        count: number of workers, >= 1.
-
-    Returns:
-        Positions in `lengths`, ascending. The shares of all workers are disjoint and cover all.
+    Given frames per match, returns positions among them, ascending. All shares together hold each match once.
     """
     load, mine = [0] * count, []
     for position in sorted(range(len(lengths)), key=lambda position: (-lengths[position], position)):

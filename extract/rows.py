@@ -129,11 +129,7 @@ class MatchRows:
 def stored_rows(part: StoredPart, *, view: str, device: torch.device, reduction: Reduction | None = None) -> MatchRows:
     """Rows from a store, brought to the device or to memory where they fit.
 
-    Args:
-        part: of a store of full or of reduced rows.
-        view: which fixed augmentation.
-        device: where the rows are wanted.
-        reduction: of the rows that are wanted; full rows are reduced.
+    With a `reduction`, full rows are reduced; reduced ones are as they are.
 
     Raises:
         InputError: the match lacks the view, or is damaged.
@@ -169,14 +165,10 @@ def streamed_rows(
     """Rows of a video in one pass, as a store would hold them; the rows stay in memory, the pictures pass through.
 
     Args:
-        part: has a video.
-        extractor: makes the rows.
-        view: which fixed augmentation.
+        part, extractor, view, reduction, on_progress: as in `collect_rows`.
         device: where the rows are wanted.
         max_bad_share: share of frames, 0 to 1, that may be missing or damaged.
-        reduction: of the rows that are wanted; None: full rows.
         opened: called before the first row is made; may raise.
-        on_progress: called after every block of rows; see `workers.Progress.advanced`.
 
     Raises:
         InputError: the video cannot be read, changes meanwhile, is too damaged, or its rows do not fit into memory.
@@ -213,12 +205,9 @@ def collect_rows(
     """Rows of a video that `extractor.open` gave, as a store would hold them.
 
     Args:
-        video: of the extractor's picture size.
-        extractor: makes the rows.
-        view: which fixed augmentation.
         match_id: for errors and progress.
         reduction: of the rows that are wanted; None: full rows.
-        on_progress: called after every block of rows; see `workers.Progress.advanced`.
+        on_progress: called after every block of rows.
 
     Returns:
         (R, C) float16, or uint8 where they are reduced to it; and the number of rows whose own frame could not be

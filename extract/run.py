@@ -58,13 +58,8 @@ def extract(
 ) -> Summary:
     """Extract features of every match of a data set into a store; matches that are there are left alone.
 
-    Args:
-        data_set: matches with their videos, labels and splits.
-        store_path: the store; made where it does not exist.
-        options: settings asked for; what is left out follows the store, the weights, the default.
-        run: how to run.
-        split: only matches of these splits; empty: all.
-        progress: callbacks.
+    The store is made where it does not exist. Options that are left out follow the store, the weights, the default;
+    without a `split` all matches are meant.
 
     Raises:
         InputError: nothing can be extracted with these settings. A match that fails is in the summary instead.

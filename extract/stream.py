@@ -5,17 +5,14 @@ Memory does not depend on the video's length: the frames of a few calls, one win
 Letters: S phases, W window steps, C channels, G groups in one call of the engine.
 """
 
-import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from types import TracebackType
-from typing import Generic, Literal, Self, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +20,7 @@ import numpy.typing as npt
 from .engines.choose import Engine
 from .engines.pytorch import PendingRows
 from .options import View
+from .video.decode import Prefetch
 from .video.picture import Pixels
 from .video.reader import GridFrame, Video
 from .windows import Blender, WindowPlan
@@ -57,52 +55,6 @@ class RowBlock:
     """View -> (n, C) float32."""
     valid: npt.NDArray[np.bool_]
     """(n,): False where the step's own frame could not be decoded."""
-
-
-class Prefetch(Generic[T]):
-    """Runs an iterator in a thread, at most `depth` items ahead. Errors come out where the item would have."""
-
-    def __init__(self, source: Iterable[T], *, depth: int) -> None:
-        self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(source,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            item, error = self._queue.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]  # no error: an item
-
-    def _run(self, source: Iterable[T]) -> None:
-        try:
-            for item in source:
-                if not self._put((item, None)):
-                    return
-            self._put((None, StopIteration()))
-        except BaseException as error:  # handed to the reader
-            self._put((None, error))
-
-    def _put(self, entry: tuple[T | None, BaseException | None]) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
 
 
 def stream_rows(
@@ -148,7 +100,9 @@ def stream_rows(
 
     start_frame = first_group * plan.hop * plan.stride
     with (
-        Prefetch(_blocks(video.frames(start_frame)), depth=_BLOCKS_AHEAD) as decoded,
+        closing(video.frames(start_frame)) as frames,
+        # frames in lists, so that threads meet less often
+        closing(Prefetch(iter(lambda: list(islice(frames, _FRAMES_PER_BLOCK)), []), depth=_BLOCKS_AHEAD)) as decoded,
         _one_thread() as device,
     ):
         feed, calls = engine.feed(), _calls(decoded, plan, first_group, groups_per_call, valid_t)
@@ -175,18 +129,6 @@ def _timed_next(items: Iterator[T], waits: Waits) -> T | None:
     item = next(items, None)
     waits.decode_seconds += time.perf_counter() - started
     return item
-
-
-def _blocks(frames: Iterator[GridFrame]) -> Iterator[list[GridFrame]]:
-    """Frames in lists, so that threads meet less often."""
-    block: list[GridFrame] = []
-    for frame in frames:
-        block.append(frame)
-        if len(block) == _FRAMES_PER_BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
 
 
 def _calls(

@@ -91,24 +91,20 @@ def choose_regions(cells_nchw: Tensor, *, num_steps: int, height: int, width: in
 
     Args:
         cells_nchw: activations of the small pictures.
-        num_steps: T.
-        height: H.
-        width: W.
+        num_steps, height, width: T, H, W of the clips.
     """
     with torch.autocast(cells_nchw.device.type, enabled=False):  # half precision would make ties, and the first win
         saliency_npq = saliency(cells_nchw.to(torch.promote_types(cells_nchw.dtype, torch.float32)), num_steps)
-        (down, region_height), (across, region_width) = (
-            _window(pixels, num_places)
-            for pixels, num_places in zip((height, width), saliency_npq.shape[1:], strict=True)
-        )
+        num_down, num_across = saliency_npq.shape[1:]
+        # sides of the region in places, odd so that it has a middle
+        window = [int(region_side(h) / h * num) | 1 for h, num in ((height, num_down), (width, num_across))]
         sums_n1pq = functional.avg_pool2d(
-            saliency_npq.unsqueeze(1), (down, across), stride=1, padding=(down // 2, across // 2)
+            saliency_npq.unsqueeze(1), window, stride=1, padding=[side // 2 for side in window]
         )
-    num_down, num_across = saliency_npq.shape[1:]
     largest_n, place_n = sums_n1pq.flatten(1).max(dim=1)
     place_n = torch.where(largest_n > 0, place_n, num_down // 2 * num_across + num_across // 2)
-    top_n = _first_pixel(place_n // num_across, num_down, height, region_height)
-    return top_n, _first_pixel(place_n % num_across, num_across, width, region_width)
+    top_n = _first_pixel(place_n // num_across, num_down, height)
+    return top_n, _first_pixel(place_n % num_across, num_across, width)
 
 
 def region_side(pixels: int) -> int:
@@ -116,13 +112,8 @@ def region_side(pixels: int) -> int:
     return min(REGION_PIXELS, (pixels - 1) // 2 * 2)
 
 
-def _window(pixels: int, num_places: int) -> tuple[int, int]:
-    """Side of the region in places, odd so that it has a middle, and in pixels."""
+def _first_pixel(place_n: Tensor, num_places: int, pixels: int) -> Tensor:
     side = region_side(pixels)
-    return int(side / pixels * num_places) | 1, side
-
-
-def _first_pixel(place_n: Tensor, num_places: int, pixels: int, side: int) -> Tensor:
     middle_n = (place_n / num_places * pixels).long()
     return middle_n.clamp(side // 2, pixels - side // 2 - 1) - side // 2
 

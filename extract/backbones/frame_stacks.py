@@ -157,10 +157,5 @@ def _norm(channels: int, *, is_activated: bool) -> nn.Sequential:
 
 
 def build_stack(name: str, *, num_frames: int) -> nn.Module:
-    """A backbone that sees stacks of grey frames.
-
-    Args:
-        name: of the 2-D network in timm.
-        num_frames: of a stack, 3 times an odd number.
-    """
+    """A backbone that sees stacks of `num_frames` grey frames, 3 times an odd number, by a 2-D network of timm."""
     return StackBackbone(StackTrunk(name), num_groups=num_frames // FRAMES_PER_GROUP)

@@ -63,12 +63,9 @@ class Unit3d(nn.Module):
     """Convolution without bias, batch norm, ReLU, with SAME padding.
 
     Args:
-        channels_in: channels of the input.
-        channels_out: channels of the output.
+        channels_in, channels_out, dilation: as in `nn.Conv3d`, the last in time.
         kernel: 1, 3 or 7, cubic.
         stride: in space, and in time too unless `dense`.
-        dilation: in time.
-        dense: keep every step.
     """
 
     def __init__(
@@ -92,26 +89,16 @@ class Unit3d(nn.Module):
 
     def forward(self, cells: Tensor) -> Tensor:
         if self.stride > 1:
-            cells = functional.pad(cells, self._padding(cells))
+            steps, rows, columns = (same_padding(size, self.kernel, self.stride) for size in cells.shape[2:])
+            if self.dense:  # where a clip of an even length would begin; the last row's window hangs over the end
+                front = (self.kernel - self.stride) // 2
+                steps = front, self.kernel - 1 - front
+            cells = functional.pad(cells, (*columns, *rows, *steps))
         return functional.relu(self.bn(self.conv3d(cells)))
-
-    def _padding(self, cells: Tensor) -> tuple[int, ...]:
-        front, back = same_padding(cells.shape[2], self.kernel, self.stride)
-        if self.dense:  # where a clip of an even length would begin; the last row's window hangs over the end
-            front = (self.kernel - self.stride) // 2
-            back = self.kernel - 1 - front
-        rows, columns = (same_padding(size, self.kernel, self.stride) for size in cells.shape[3:])
-        return (*columns, *rows, front, back)
 
 
 class Mixed(nn.Module):
-    """Inception block: four branches side by side, joined on the channels.
-
-    Args:
-        channels_in: channels of the input.
-        channels_out: of b0, b1a, b1b, b2a, b2b, b3b.
-        dilation: in time.
-    """
+    """Inception block: four branches side by side, joined on the channels. Widths as in `_MIXED`; dilation in time."""
 
     def __init__(self, channels_in: int, channels_out: tuple[int, ...], *, dilation: int) -> None:
         super().__init__()

@@ -165,7 +165,7 @@ def _resnet3d(name: Literal["i3d_r50", "slow_r50"], file: str, steps: int) -> Ba
 
 
 def _i3d(_depth: Depth) -> nn.Module:
-    from .i3d import AHEAD_STEPS, InceptionI3d
+    from .i3d import AHEAD_STEPS, InceptionI3d  # in here, as all that imports torch
     from .nets import ClipBackbone
 
     return ClipBackbone(InceptionI3d(), ahead_steps=AHEAD_STEPS)
@@ -266,10 +266,6 @@ def backbone_spec(name: str, pool: Pool = "mean") -> BackboneSpec:
     """What is known of a backbone; a `timm:NAME` is asked of timm (this builds the model once), an `hf:NAME` of its
     repository or folder.
 
-    Args:
-        name: backbone.
-        pool: how its tokens become a row.
-
     Raises:
         InputError: no such backbone, or it has no tokens for this pool.
     """
@@ -326,13 +322,7 @@ def weights_licence(name: str, weights: str) -> str:
 def build_backbone(name: str, depth: Depth = None, pool: Pool = "mean") -> nn.Module:
     """A backbone with random weights (torch's own seed), in training mode; `weights.load_weights` gives trained ones.
 
-    Args:
-        name: in `BACKBONES`, `timm:NAME` or `hf:NAME`.
-        depth: trunk blocks kept; None: the default of the backbone.
-        pool: how tokens become a row.
-
-    Returns:
-        A module: normalised float RGB (B, 3, T, H, W) -> float (B, T, C), any T >= 1.
+    It takes normalised float RGB (B, 3, T, H, W) and gives float (B, T, C), for any T >= 1.
 
     Raises:
         InputError: no such backbone, depth or pool.

@@ -148,18 +148,14 @@ def _first_convs(network: nn.Module) -> list[tuple[str, nn.Module, int]]:
     """(stage, its first convolution, channels into it) of every block, in order."""
     found, inside = [], ""
     for name, block in network.named_modules():
-        first = next((child for child in block.children() if not isinstance(child, nn.Identity)), None)
+        children = list(block.children())
+        first = next((child for child in children if not isinstance(child, nn.Identity)), nn.Identity())
+        convs = [getattr(child, "conv", child) for child in children]  # timm wraps some with their norm
         conv = getattr(first, "conv", first)
-        is_inside = bool(inside) and name.startswith(inside)
-        if is_inside or name.count(".") < 1 or not isinstance(conv, nn.Conv2d) or not _is_block(block):
-            continue
-        inside = f"{name}."
-        assert first is not None
-        found.append((name.rpartition(".")[0].removesuffix(".blocks"), first, conv.in_channels))
+        is_inside = inside != "" and name.startswith(inside)
+        # two convolutions or more of its own make a residual block, one a stem
+        is_block = sum(isinstance(each, nn.Conv2d) for each in convs) >= 2
+        if isinstance(conv, nn.Conv2d) and is_block and not is_inside and "." in name:
+            inside = f"{name}."
+            found.append((name.rpartition(".")[0].removesuffix(".blocks"), first, conv.in_channels))
     return found
-
-
-def _is_block(module: nn.Module) -> bool:
-    """Whether a module has two convolutions or more in its own children: a residual block, not a stem."""
-    own = [getattr(child, "conv", child) for child in module.children()]
-    return sum(isinstance(each, nn.Conv2d) for each in own) >= 2

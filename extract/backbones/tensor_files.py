@@ -1,9 +1,8 @@
 """Tensors in files from anywhere: read without executing anything, and fitted to a module by their names."""
 
-import contextlib
-import os
 import pickle
-import tempfile
+import secrets
+import shutil
 import urllib.request
 import zipfile
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...files import cache_folder, parse_json
+from ...files import cache_folder, parse_json, whole_or_absent
 from .temporal_shift import is_of_shift, our_name
 
 METADATA_KEY = "bas"
@@ -54,7 +53,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | Non
         InputError: the file is damaged, holds no tensors, or needs code to be executed.
     """
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                text = (file.metadata() or {}).get(METADATA_KEY)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            raise _damaged(path, error) from None
+        return tensors, parse_json(text.encode(), where=f"{path}: its record") if text is not None else None
     _require_unpacked(path)
     try:
         with torch.serialization.safe_globals(_SKIPPED):  # type: ignore[arg-type]  # a class and the name it is read by
@@ -74,26 +79,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | Non
             break
     entries = loaded.items() if isinstance(loaded, Mapping) else ()
     tensors = {str(name): value for name, value in entries if isinstance(value, Tensor)}
-    odd = [name for name, value in tensors.items() if not _is_plain(value)]
+    odd = [n for n, t in tensors.items() if t.layout != torch.strided or t.device.type != "cpu" or t.is_quantized]
     if odd:
         raise InputError(f"{path}: not plain tensors", got=", ".join(odd[:3])[:200], wanted="dense numbers")
     if not tensors:
         raise InputError(f"{path}: holds no tensors", wanted="a state dict, bare or under " + ", ".join(_NESTED_KEYS))
     return tensors, None
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise _damaged(path, error) from None
-    return tensors, parse_json(text.encode(), where=f"{path}: its record") if text is not None else None
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def _require_unpacked(path: Path) -> None:
@@ -173,9 +164,6 @@ def _common_prefix(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
     return max(sorted(candidates), key=lambda prefix: sum(prefix + name in names for name in wanted))
 
 
-_CHUNK_BYTES = 1 << 20
-
-
 def weights_cache() -> Path:
     """Folder of downloaded weights: `$BAS_CACHE/weights`, else `~/.cache/bas/weights`."""
     return cache_folder() / "weights"
@@ -189,33 +177,22 @@ def download(url: str, target: Path, *, timeout_seconds: float = 30.0) -> Path:
     """
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    partial = Path(name)
     try:
-        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=timeout_seconds) as answer:
-            announced = answer.headers.get("Content-Length")
-            size_bytes = 0
-            while chunk := answer.read(_CHUNK_BYTES):
-                out.write(chunk)
-                size_bytes += len(chunk)
-            if announced is not None and size_bytes != int(announced):
-                raise OSError(f"only {size_bytes} of {announced} bytes arrived")
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(target)
+        with (
+            # machines that share a home folder may have the same process numbers
+            whole_or_absent(target, via=target.with_name(f".{target.name}.{secrets.token_hex(8)}")) as partial,
+            partial.open("wb") as out,
+            urllib.request.urlopen(url, timeout=timeout_seconds) as answer,
+        ):
+            shutil.copyfileobj(answer, out)
+            announced = answer.headers.get("Content-Length")  # a connection that ends early is no error of its own
+            if announced is not None and out.tell() != int(announced):
+                raise OSError(f"only {out.tell()} of {announced} bytes arrived")
     except (OSError, HTTPException, ValueError) as error:
-        raise _unreachable(url, target, error) from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+        raise InputError(
+            f"cannot fetch the weights {target.name}",
+            got=error,
+            wanted=url,
+            cure=f"fetch {url} on another machine and pass it with --weights FILE, or copy it to {target}",
+        ) from None
     return target
-
-
-def _unreachable(url: str, target: Path, reason: object) -> InputError:
-    return InputError(
-        f"cannot fetch the weights {target.name}",
-        got=reason,
-        wanted=url,
-        cure=f"fetch {url} on another machine and pass it with --weights FILE, or copy it to {target}",
-    )

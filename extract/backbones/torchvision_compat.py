@@ -26,23 +26,19 @@ def import_with_torchvision(name: str) -> ModuleType:
         ImportError: the module, or torchvision, is not installed.
     """
     if "torchvision" not in sys.modules:
-        _import_torchvision()
+        try:
+            importlib.import_module("torchvision")
+        except RuntimeError as error:
+            if "torchvision::" not in str(error):
+                raise
+            for partial in [module for module in sys.modules if module.split(".")[0] == "torchvision"]:
+                del sys.modules[partial]
+            _define_missing_operators()
+            importlib.import_module("torchvision")
     with warnings.catch_warnings():
         # fvcore and timm call torch.jit.script on import, which torch >= 2.10 has deprecated
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
         return importlib.import_module(name)
-
-
-def _import_torchvision() -> None:
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for partial in [module for module in sys.modules if module.split(".")[0] == "torchvision"]:
-            del sys.modules[partial]
-        _define_missing_operators()
-        importlib.import_module("torchvision")
 
 
 def _define_missing_operators() -> None:

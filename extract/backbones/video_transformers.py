@@ -69,11 +69,6 @@ def _vjepa2_tokens(encoder: Any, frames: Tensor) -> Tensor:
     return normed
 
 
-def _videomae_tokens(model: Any, frames: Tensor) -> Tensor:
-    tokens: Tensor = model(frames).last_hidden_state
-    return tokens
-
-
 _FAMILIES = {
     "vjepa2": _Family(
         name="VJEPA2",
@@ -89,7 +84,7 @@ _FAMILIES = {
         size="image_size",
         is_fixed=True,
         trunk="",
-        tokens=_videomae_tokens,
+        tokens=lambda model, frames: model(frames).last_hidden_state,
     ),
 }
 """By `model_type` of the configuration."""
@@ -135,7 +130,7 @@ def spec_from_hub(name: str, pool: Pool) -> BackboneSpec:
 
     Args:
         name: `ORG/NAME`, or a folder with config.json.
-        pool: `mean` (one pass) or `twice`.
+        pool: `mean` or `twice`.
 
     Raises:
         InputError: there is none, it is damaged, of an architecture that is not known, or `transformers` is missing.

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from ...cache.layout import MAX_CHANNELS
 from ...cache.match import WeightsOrigin
 from ...cache.settings import Depth, FeatureSettings, Pool, depth_text, require_pool_name
 from ...errors import InputError, reading_record, refuse_differing
-from ...files import file_sha256, read_json
+from ...files import file_sha256, read_json, whole_or_absent
 from .registry import HUB, BackboneSpec, Rgb, backbone_spec
 from .tensor_files import METADATA_KEY, download, fit_tensors, read_tensors, used_tensors, weights_cache
 
@@ -124,7 +122,15 @@ def load_weights(name: str, depth: Depth, weights: str, pool: Pool = "mean") -> 
     elif (run := finetuned_run(weights)) is not None:
         record = _load_run(module, spec, record, run)
     else:
-        record = _load_file(module, spec, record, _existing_file(weights, name, spec))
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"no weights {weights!r} for {name}",
+                got="neither a known name nor a file",
+                wanted=f"{', '.join(spec.urls)}, none, a .safetensors, .pt, .pth or .pyth file, or the folder of a run",
+                cure=f"--weights {next(iter(spec.urls))}",
+            )
+        record = _load_file(module, spec, record, path)
     return module, replace(record, weights_sha256=tensors_sha256(module))
 
 
@@ -155,13 +161,8 @@ def save_backbone_checkpoint(path: Path, module: nn.Module, record: WeightsRecor
     bound = record.to_json()
     for name in ("weights", "source", "file_sha256", "weights_sha256"):
         del bound[name]
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with whole_or_absent(path) as partial:
         save_file(used_tensors(module), partial, metadata={METADATA_KEY: json.dumps(bound)})
-        Path(partial).replace(path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
 
 
 def tensors_sha256(module: nn.Module) -> str:
@@ -171,18 +172,6 @@ def tensors_sha256(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _existing_file(weights: str, name: str, spec: BackboneSpec) -> Path:
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"no weights {weights!r} for {name}",
-            got="neither a known name nor a file",
-            wanted=f"{', '.join(spec.urls)}, none, a .safetensors, .pt, .pth or .pyth file, or the folder of a run",
-            cure=f"--weights {next(iter(spec.urls))}",
-        )
-    return path
 
 
 def _load_named(module: nn.Module, spec: BackboneSpec, record: WeightsRecord) -> WeightsRecord:
@@ -310,13 +299,24 @@ class FinetunedRun:
         Raises:
             InputError: no run, damaged, not finished, or without a backbone of its own.
         """
-        record = _read(folder)
-        with reading_record(f"{folder / RUN}: damaged", cure="fetch the run again"):
+        path = folder / RUN
+        if not path.is_file():
+            raise InputError(
+                f"{folder}: not a run",
+                got=f"a folder without {RUN}",
+                wanted="the folder that `bas finetune --out` made, or a weights file",
+            )
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            got = record.get("format") if isinstance(record, dict) else type(record).__name__
+            cure = "use the version of bas that made it"
+            raise InputError(f"{path}: another format", got=got, wanted=FORMAT, cure=cure)
+        with reading_record(f"{path}: damaged", cure="fetch the run again"):
             features = FeatureSettings.from_json(record["features"])
             train, valid = tuple(record["train_matches"]), tuple(record["valid_matches"])
             if not all(isinstance(name, str) for name in (*train, *valid)):
                 raise TypeError("matches are no names")
-            run = cls(folder, features, file_sha256(folder / RUN), int(record["best_epoch"]), train, valid)
+            run = cls(folder, features, file_sha256(path), int(record["best_epoch"]), train, valid)
             is_finished = record["peaks"] is not None
         if not run.backbone.is_file():
             raise InputError(
@@ -345,19 +345,3 @@ def finetuned_run(weights: str | None) -> FinetunedRun | None:
 def has_backbone(folder: Path) -> bool:
     """Whether a run's folder holds a backbone of its own."""
     return (folder / BACKBONE).is_file()
-
-
-def _read(folder: Path) -> Mapping[str, Any]:
-    """`run.json`."""
-    path = folder / RUN
-    if not path.is_file():
-        raise InputError(
-            f"{folder}: not a run",
-            got=f"a folder without {RUN}",
-            wanted="the folder that `bas finetune --out` made, or a weights file",
-        )
-    record = read_json(path)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        got = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise InputError(f"{path}: another format", got=got, wanted=FORMAT, cure="use the version of bas that made it")
-    return record

@@ -89,9 +89,8 @@ def make_engine(
     """Build an engine around a backbone.
 
     Args:
-        module: from `build_backbone` or `load_weights`, in eval mode.
-        mean: subtracted from RGB in [0, 1].
-        std: RGB in [0, 1] is divided by it afterwards.
+        module: from `build_backbone` or `load_weights`; it is never changed.
+        mean, std: as in `Normalised`.
         clip_shape: steps, height and width of every clip that will be passed.
         kind: auto: PyTorch on a GPU; on a CPU OpenVINO where it is installed and converts the module, else
             PyTorch.

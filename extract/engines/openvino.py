@@ -7,8 +7,6 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from ...files import num_cores
 from ..backbones.registry import Rgb
 from ..options import VIEWS, View
 from ..video.picture import Pixels
-from .pytorch import Feed, Normalised, PendingRows, computing, inner_steps
+from .pytorch import Feed, Normalised, PendingRows, computing, in_eval_mode, inner_steps
 
 _MAX_STREAMS = 4
 """One stream per core was fastest on 2 cores; each holds its own activations (1 GB for I3D), so no more than these."""
@@ -35,9 +33,8 @@ class OpenvinoEngine:
     """See `engines.Engine`. One clip (2-D: one frame) per request, so that no result depends on its neighbours.
 
     Args:
-        module: a backbone in eval mode.
-        mean: as in `Normalised`.
-        std: as in `Normalised`.
+        module: a backbone; it is never changed.
+        mean, std: as in `Normalised`.
         clip_shape: steps, height and width of every clip.
         num_streams: requests worked on at once, each on its share of the cores; None: one per core, 4 at most. No row
             depends on it, nor on `OMP_NUM_THREADS`, which limits the cores where it is set.
@@ -63,7 +60,7 @@ class OpenvinoEngine:
         num_threads = _threads()
         num_streams = num_streams or min(num_threads, _MAX_STREAMS)
         self.preferred_clips = max(2 * num_streams * self._steps // clip_shape[0], 1)
-        net = Normalised(module, mean=mean, std=std).eval()
+        net = Normalised(in_eval_mode(module), mean=mean, std=std).eval()
         openvino = _openvino()
         self._options = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -107,19 +104,23 @@ class OpenvinoEngine:
 
     def feed(self) -> Feed:
         """See `engines.Engine`."""
-        return partial(self._begin, _Recent())
+        kept: deque[Pixels] = deque()  # what clips still need, from frame `first` on
+        first = 0
 
-    def _begin(
-        self, recent: "_Recent", images: Sequence[Pixels], frames_bt: npt.NDArray[np.int64], views: Sequence[View]
-    ) -> PendingRows:
-        recent.images.extend(images)
-        recent.forget_before(int(frames_bt.min()))
-        with computing(self.name):
-            rows = {view: self._rows(recent, frames_bt, VIEWS[view]) for view in views}
-        return lambda: rows
+        def begin(images: Sequence[Pixels], frames_bt: npt.NDArray[np.int64], views: Sequence[View]) -> PendingRows:
+            nonlocal first
+            kept.extend(images)
+            while first < frames_bt.min():
+                kept.popleft()
+                first += 1
+            with computing(self.name):
+                rows = {view: self._rows(kept, frames_bt - first, VIEWS[view]) for view in views}
+            return lambda: rows
+
+        return begin
 
     def _rows(
-        self, recent: "_Recent", frames_bt: npt.NDArray[np.int64], mirrored: tuple[int, ...]
+        self, images: Sequence[Pixels], frames_bt: npt.NDArray[np.int64], mirrored: tuple[int, ...]
     ) -> npt.NDArray[np.float32]:
         frames_ni = frames_bt.reshape(-1, self._steps)
         rows = np.empty((*frames_ni.shape, self._dim), dtype=np.float32)
@@ -129,59 +130,33 @@ class OpenvinoEngine:
 
         self._queue.set_callback(keep)
         for item, frames in enumerate(frames_ni.tolist()):
-            clip = np.ascontiguousarray(np.flip(recent.stacked(frames), mirrored))
+            clip = np.ascontiguousarray(np.flip(np.stack([images[frame] for frame in frames]), mirrored))
             self._queue.start_async({0: clip[None]}, (item, clip), share_inputs=True)  # holds the clip while it is read
         self._queue.wait_all()
         return rows.reshape(*frames_bt.shape, self._dim)
 
     def describe(self) -> dict[str, Any]:
         """Engine, versions and settings, for the provenance record."""
-        return {
-            "engine": self.name,
-            "openvino": self._version,
-            "torch": torch.__version__,
-            "device": "cpu",
-        }
-
-
-@dataclass
-class _Recent:
-    """The frames that clips still need: pictures of `base`, `base + 1`, ..."""
-
-    base: int = 0
-    images: deque[Pixels] = field(default_factory=deque)
-
-    def forget_before(self, frame: int) -> None:
-        while self.base < frame:
-            self.images.popleft()
-            self.base += 1
-
-    def stacked(self, frames: Sequence[int]) -> Pixels:
-        """(I, H, W, 3) uint8."""
-        return np.stack([self.images[frame - self.base] for frame in frames])
+        return {"engine": self.name, "openvino": self._version, "torch": torch.__version__, "device": "cpu"}
 
 
 def openvino_installed() -> bool:
     """Whether `import openvino` works."""
     try:
-        _import()
-    except ImportError:
+        _openvino()
+    except InputError:
         return False
     return True
 
 
-def _import() -> Any:
+def _openvino() -> Any:
     """OpenVINO without its telemetry, which reports each conversion to Google and forks a process for each report: with
     our open locks, from among our threads, and `bas` waits for it at the end (a second without a network)."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be imported
-    import openvino
-
-    return openvino
-
-
-def _openvino() -> Any:
     try:
-        return _import()
+        import openvino
+
+        return openvino
     except ImportError:
         raise InputError(
             "OpenVINO is not installed", cure='pip install "ball-action-spotting[openvino]", or --engine torch'

@@ -79,12 +79,11 @@ class TorchEngine:
     """See `engines.Engine`.
 
     Args:
-        module: a backbone in eval mode; it is copied.
-        mean: as in `Normalised`.
-        std: as in `Normalised`.
+        module: a backbone; it is never changed. On a CPU one in eval mode is used as it is, so leave it as it is; any
+            other is copied.
+        mean, std, resize_to: as in `Normalised`.
         device: `cpu`: fp32; `cuda`: fp16 autocast, channels last.
         clip_shape: steps, height and width of every clip, before any resizing.
-        resize_to: as in `Normalised`.
         note: as in `engines.Engine`.
     """
 
@@ -109,8 +108,8 @@ class TorchEngine:
         num_groups = _CUDA_GROUPS_PER_CALL if device == "cuda" else 1
         self.preferred_clips = max(num_groups * self._items * self._steps // clip_shape[0], 1)
         dtype = torch.float16 if device == "cuda" else torch.float32
-        net = Normalised(copy.deepcopy(module).eval(), mean=mean, std=std, resize_to=resize_to, dtype=dtype)
-        self._net = net.to(self._device)
+        module = copy.deepcopy(module) if device == "cuda" else in_eval_mode(module)
+        self._net = Normalised(module, mean=mean, std=std, resize_to=resize_to, dtype=dtype).eval().to(self._device)
         if device == "cuda":
             lay_channels_last(self._net)
 
@@ -127,7 +126,8 @@ class TorchEngine:
         self, ring: FrameRing, images: Sequence[Pixels], frames_bt: npt.NDArray[np.int64], views: Sequence[View]
     ) -> PendingRows:
         """Queue all work of a call on the device; it waits for no kernel, at most for uploads."""
-        with computing(self.name), torch.inference_mode(), self._autocast():
+        autocast = torch.autocast("cuda", dtype=torch.float16, enabled=self._device.type == "cuda")
+        with computing(self.name), torch.inference_mode(), autocast:
             ring.add(images)
             slots_ni = ring.slots(frames_bt).reshape(-1, self._steps)
             filled_up = np.pad(slots_ni, ((0, -len(slots_ni) % self._items), (0, 0)))
@@ -151,9 +151,6 @@ class TorchEngine:
         rows: Tensor = self._net(clips)
         return rows.float()
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cuda", dtype=torch.float16, enabled=self._device.type == "cuda")
-
 
 @contextmanager
 def computing(engine: str) -> Iterator[None]:
@@ -175,6 +172,11 @@ def lay_channels_last(net: nn.Module) -> None:
         layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
         if layout is not None:
             parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def in_eval_mode(module: nn.Module) -> nn.Module:
+    """The module itself where it is in eval mode, else a copy that is: one that learns stays as it is."""
+    return copy.deepcopy(module).eval() if any(part.training for part in module.modules()) else module
 
 
 def inner_steps(module: nn.Module, clip_shape: tuple[int, int, int]) -> int:

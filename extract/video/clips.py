@@ -7,18 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from ...errors import InputError
 from ...files import num_cores
 from .decode import Decoder
 from .picture import Pixels
 from .reader import Video
-
-__all__ = ["ClipPlace", "ClipReader", "Clips"]
 
 _MAX_IDLE_DECODERS = 16
 """Files kept open while no thread reads them."""
@@ -45,35 +41,19 @@ class ClipReader:
         videos: what `ClipPlace.video` counts; only their time tables are held.
         threads: clips decoded side by side; 0 for one per core. The pictures do not depend on it.
         ahead: clips asked for before they are wanted, >= 1. That many, and the one handed out, are in memory.
-
-    Raises:
-        InputError: `threads` or `ahead` is out of range.
     """
 
     def __init__(self, videos: Sequence[Video], *, threads: int = 0, ahead: int = 8) -> None:
-        if threads < 0 or ahead < 1:
-            raise InputError(
-                "clips cannot be read ahead like this",
-                got=f"{threads} threads, {ahead} clips ahead",
-                wanted="0 threads (one per core) or more, 1 clip or more",
-            )
         self._videos = videos
         self._ahead = ahead
         self._decoders = _Decoders(videos)
-        num_threads = threads or num_cores()
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="bas-clips")
+        self._pool = ThreadPoolExecutor(threads or num_cores(), thread_name_prefix="bas-clips")
         self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the threads and close the files; clips not yet handed out are lost."""
+    def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._pool.shutdown(cancel_futures=True)
         self._decoders.close()
@@ -82,17 +62,15 @@ class ClipReader:
         """The clips at `places`, in that order; (T, height, width, 3) uint8 each, as `Video.frames` shows them.
 
         Takes up to `ahead` places before the first clip is handed out. Iterating raises `InputError` at the clip
-        that cannot be read: no such video or step, or no frame of its whole video can be decoded.
+        that cannot be read: no frame of its whole video can be decoded.
         """
         return Clips(self, iter(places))
 
-    def _begin(self, place: ClipPlace, dropped: threading.Event) -> "Future[Pixels | None]":
-        return self._pool.submit(self._read, place, dropped)
-
     def _read(self, place: ClipPlace, dropped: threading.Event) -> Pixels | None:
         """One clip; None where nobody wants it any more."""
-        steps = _steps_of(place, self._videos)
         video = self._videos[place.video]
+        steps = place.first_step + place.stride * np.arange(place.num_steps, dtype=np.int64)
+        steps = np.minimum(steps, video.num_steps - 1)
         width, height = video.picture_size
         clip = np.empty((place.num_steps, height, width, 3), np.uint8)
         with self._decoders.use(place.video) as decoder, closing(video.pictures_at(steps, decoder)) as pictures:
@@ -141,19 +119,7 @@ class Clips(Iterator[Pixels]):
             place = next(self._places, None)
             if place is None:
                 return
-            self._coming.append(self._reader._begin(place, self._dropped))
-
-
-def _steps_of(place: ClipPlace, videos: Sequence[Video]) -> np.typing.NDArray[np.int64]:
-    """(T,) grid steps of a clip, those past the end brought back to the last one."""
-    if not 0 <= place.video < len(videos) or place.first_step < 0 or place.num_steps < 1 or place.stride < 1:
-        raise InputError(
-            "no such clip",
-            got=place,
-            wanted=f"a video within 0 to {len(videos) - 1}, a first step >= 0, steps and stride >= 1",
-        )
-    steps = place.first_step + place.stride * np.arange(place.num_steps, dtype=np.int64)
-    return np.minimum(steps, videos[place.video].num_steps - 1)
+            self._coming.append(self._reader._pool.submit(self._reader._read, place, self._dropped))
 
 
 class _Decoders:
@@ -177,9 +143,6 @@ class _Decoders:
         except BaseException:
             decoder.close()
             raise
-        self._put_back(decoder, video)
-
-    def _put_back(self, decoder: Decoder, video: int) -> None:
         with self._lock:
             self._idle[decoder] = video
             spare = self._idle.popitem(last=False)[0] if len(self._idle) > _MAX_IDLE_DECODERS else None

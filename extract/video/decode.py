@@ -11,11 +11,10 @@ frame on, and on nothing else.
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from types import TracebackType
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Generic, Protocol, Self, TypeVar
 
 import av
@@ -113,9 +112,7 @@ class Decoder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -187,8 +184,7 @@ class Decoder:
         self._codec.flush_buffers()
 
     def _sift(self, frame: VideoFrame, sieve: Sieve[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-        entry = self._index.entry(frame.pts)
-        if entry >= 0:
+        if (entry := self._index.entry(frame.pts)) >= 0:
             yield from sieve.push(entry, frame, is_corrupt=frame.is_corrupt)
 
     def _packets_from(self, first: int) -> "Iterator[tuple[int, int, Packet[VideoStream]]]":
@@ -218,7 +214,8 @@ class Decoder:
 
     def _packets_after_seek(self, start: int) -> "Iterator[tuple[int, int, Packet[VideoStream]]]":
         if start == 0:
-            self._rewind()
+            self._container.close()  # and open it anew: the one way to the first packet that every format has
+            self._open()
         else:
             if self._codec.name == "mjpeg" and not self._codec.is_open:
                 # FFmpeg takes a first picture of half the header's height for a field of an interlaced one, and weaves
@@ -232,14 +229,8 @@ class Decoder:
                 return
         yield from self._index.numbered(read_packets(self._container, self._stream), from_start=start == 0)
 
-    def _rewind(self) -> None:
-        """Open the file anew: the one way to its first packet that every format has."""
-        self._container.close()
-        self._open()
-
 
 _QUEUE_BYTES = 64 * 2**20
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -256,20 +247,53 @@ class PictureDecoder(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def pictures(self, first: int, last: int, wanted: Int64s) -> Iterator[tuple[int, Pixels]]:
         """See `Decoder.pictures`."""
 
 
-@dataclass
-class _Lane:
-    """One stretch being decoded: a bounded queue of pictures, None at its end."""
+class Prefetch(Generic[Item]):
+    """Runs an iterator in a thread, at most `depth` items ahead. Errors come out where the item would have."""
 
-    pictures: "queue.Queue[tuple[int, Pixels] | None]"
-    future: "Future[None]" = field(init=False)
+    def __init__(self, source: Iterable[Item], *, depth: int) -> None:
+        self._queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(source,), name="bas-decode", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread end; it is not waited for."""
+        self._stop.set()
+        with suppress(queue.Empty):
+            while True:  # the thread may stand at a full queue; after `_stop` it puts one more item at most
+                self._queue.get_nowait()
+
+    def close(self) -> None:
+        """End the thread; items not yet read are lost."""
+        self.stop()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            item, error = self._queue.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]  # no error: an item
+
+    def _run(self, source: Iterable[Item]) -> None:
+        end: BaseException = StopIteration()
+        try:
+            for item in source:
+                if self._stop.is_set():
+                    return
+                self._queue.put((item, None))
+        except BaseException as error:  # handed to the reader
+            end = error
+        if not self._stop.is_set():
+            self._queue.put((None, end))
 
 
 def run_stretches(
@@ -279,60 +303,27 @@ def run_stretches(
 
     At most `threads` stretches are under way, each at most 64 MiB of pictures (8 at least) ahead of the reader.
     """
-    if threads == 1 or len(stretches) == 1:
-        with make_decoder() as decoder:
-            for stretch in stretches:
-                yield from decoder.pictures(stretch.first, stretch.last, stretch.wanted)
-        return
-    capacity = max(8, _QUEUE_BYTES // picture_bytes)
-    stop = threading.Event()
     with ExitStack() as stack:
-        idle: queue.SimpleQueue[PictureDecoder] = queue.SimpleQueue()
-        for _ in range(min(threads, len(stretches))):
-            idle.put(stack.enter_context(make_decoder()))
-        pool = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="bas-decode"))
-        stack.callback(stop.set)
-        lanes: deque[_Lane] = deque()
-        for stretch in stretches:
-            lane = _Lane(queue.Queue(capacity))
-            lane.future = pool.submit(_fill, lane.pictures, stretch, idle, stop)
-            lanes.append(lane)
-            if len(lanes) == threads:
-                yield from _read(lanes.popleft())
-        while lanes:
-            yield from _read(lanes.popleft())
-
-
-def _read(lane: _Lane) -> Iterator[tuple[int, Pixels]]:
-    while (item := lane.pictures.get()) is not None:
-        yield item
-    lane.future.result()
-
-
-def _fill(
-    pictures: "queue.Queue[tuple[int, Pixels] | None]",
-    stretch: Stretch,
-    idle: "queue.SimpleQueue[PictureDecoder]",
-    stop: threading.Event,
-) -> None:
-    decoder = idle.get()
-    try:
-        for picture in decoder.pictures(stretch.first, stretch.last, stretch.wanted):
-            if not _put(pictures, picture, stop):
-                return
-    finally:
-        idle.put(decoder)
-        _put(pictures, None, stop)
-
-
-def _put(
-    pictures: "queue.Queue[tuple[int, Pixels] | None]", item: tuple[int, Pixels] | None, stop: threading.Event
-) -> bool:
-    """Wait for room; False once nobody reads any more."""
-    while not stop.is_set():
+        decoders = [stack.enter_context(make_decoder()) for _ in range(min(threads, len(stretches)))]
+        if len(decoders) == 1:
+            for stretch in stretches:
+                yield from decoders[0].pictures(stretch.first, stretch.last, stretch.wanted)
+            return
+        depth = max(8, _QUEUE_BYTES // picture_bytes)
+        under_way: deque[Prefetch[tuple[int, Pixels]]] = deque()
         try:
-            pictures.put(item, timeout=_POLL_SECONDS)
-            return True
-        except queue.Full:
-            continue
-    return False
+            # one begins when the oldest has been read to its end, and that has left its decoder to it
+            for stretch, decoder in zip(stretches, cycle(decoders), strict=False):
+                pictures = decoder.pictures(stretch.first, stretch.last, stretch.wanted)
+                under_way.append(Prefetch(pictures, depth=depth))
+                if len(under_way) == len(decoders):
+                    yield from under_way[0]
+                    under_way.popleft()
+            while under_way:
+                yield from under_way[0]
+                under_way.popleft()
+        finally:
+            for each in under_way:
+                each.stop()  # all, before the first is waited for
+            for each in under_way:
+                each.close()

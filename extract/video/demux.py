@@ -5,13 +5,14 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.container.input import InputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -173,17 +174,13 @@ class VideoIndex:
             yield place, entry, packet
 
 
-@dataclass
-class _Packets:
-    """Columns of the packet list, in file order; machine numbers, since a long video has many."""
-
-    pts_ticks: "array[int]" = field(default_factory=lambda: array("q"))
-    dts_ticks: "array[int]" = field(default_factory=lambda: array("q"))
-    duration_ticks: "array[int]" = field(default_factory=lambda: array("q"))
-    position: "array[int]" = field(default_factory=lambda: array("q"))
-    num_bytes: "array[int]" = field(default_factory=lambda: array("q"))
-    is_key: bytearray = field(default_factory=bytearray)
-    is_shown: bytearray = field(default_factory=bytearray)
+_PACKET = np.dtype(
+    [
+        *((name, "i8") for name in ("pts_ticks", "dts_ticks", "duration_ticks", "position", "num_bytes")),
+        *((name, "?") for name in ("is_key", "is_shown")),
+    ]
+)
+"""A row of the packet list; machine numbers, since a long video has many."""
 
 
 def read_index(path: Path) -> VideoIndex:
@@ -194,43 +191,49 @@ def read_index(path: Path) -> VideoIndex:
     """
     container, stream = open_container(path)
     with container:
-        packets = _Packets()
-        for packet in read_packets(container, stream):
-            packets.pts_ticks.append(UNKNOWN_TICKS if packet.pts is None else packet.pts)
-            packets.dts_ticks.append(UNKNOWN_TICKS if packet.dts is None else packet.dts)
-            packets.duration_ticks.append(packet.duration or 0)
-            packets.position.append(-1 if packet.pos is None else packet.pos)
-            packets.num_bytes.append(packet.size)
-            packets.is_key.append(packet.is_keyframe)
-            packets.is_shown.append(not packet.is_discard)
+        rows = (
+            (
+                UNKNOWN_TICKS if packet.pts is None else packet.pts,
+                UNKNOWN_TICKS if packet.dts is None else packet.dts,
+                packet.duration or 0,
+                -1 if packet.pos is None else packet.pos,
+                packet.size,
+                packet.is_keyframe,
+                not packet.is_discard,
+            )
+            for packet in read_packets(container, stream)
+        )
+        packets = np.fromiter(rows, _PACKET)  # (P,) in file order
+        if not packets.size:
+            raise InputError(f"{path}: the video stream holds no frame", got="no packet", cure="fetch the file again")
         formats = set(container.format.name.split(","))
         has_own_times = not _NO_OWN_TIMES & formats
         by_rate = False
         place_of: dict[tuple[int, int], int] | None = None
-        if not has_own_times or UNKNOWN_TICKS in packets.pts_ticks:
+        if not has_own_times or UNKNOWN_TICKS in packets["pts_ticks"]:
             by_rate = _fill(packets, path, stream, has_own_times=has_own_times)
         if _TIMES_SLIP & formats:
-            keys = zip(packets.position, packets.num_bytes, strict=True)
+            keys = packets[["position", "num_bytes"]].tolist()
             place_of = {key: place for place, key in enumerate(keys) if key[0] >= 0}
         table = _table_of(container, stream, packets, path, by_rate=by_rate)
-    entry_at = np.full(len(packets.pts_ticks), -1, np.int64)
+    entry_at = np.full(len(packets), -1, np.int64)
     entry_at[table.rank] = np.arange(table.num_frames)
     return VideoIndex(path=path, table=table, entry_at=entry_at, place_of=place_of, by_rate=by_rate)
 
 
-def _fill(packets: _Packets, path: Path, stream: VideoStream, *, has_own_times: bool) -> bool:
+def _fill(packets: npt.NDArray[np.void], path: Path, stream: VideoStream, *, has_own_times: bool) -> bool:
     """Give a time to each packet that lacks one; whether none has any, so that all are laid out by the rate."""
-    pts_ticks, dts_ticks = (np.frombuffer(each, dtype=np.int64) for each in (packets.pts_ticks, packets.dts_ticks))
+    pts_ticks, dts_ticks = packets["pts_ticks"], packets["dts_ticks"]
     if not has_own_times:
         pts_ticks = np.full_like(pts_ticks, UNKNOWN_TICKS)
     is_plain = not stream.codec_context.has_b_frames and bool((dts_ticks != UNKNOWN_TICKS).all())
     order = np.arange(len(pts_ticks)) if is_plain else _presentation_order(path)
     filled = fill_times(pts_ticks, dts_ticks, order, frame_ticks=1 / (own_rate(stream) * _time_base(stream)))
-    is_shown = np.frombuffer(packets.is_shown, dtype=np.bool_) & (filled != UNKNOWN_TICKS)
     by_rate = bool((pts_ticks == UNKNOWN_TICKS).all() and (dts_ticks == UNKNOWN_TICKS).all())
-    packets.pts_ticks, packets.is_shown = array("q", filled.tobytes()), bytearray(is_shown.tobytes())
+    packets["pts_ticks"] = filled
+    packets["is_shown"] &= filled != UNKNOWN_TICKS
     if by_rate:  # nothing tells where in the file a seek has led: one group, decoded from its start
-        packets.is_key = bytearray(len(packets.is_key))
+        packets["is_key"] = False
     return by_rate
 
 
@@ -249,14 +252,11 @@ def _presentation_order(path: Path) -> Int64s:
 
 
 def _table_of(
-    container: InputContainer, stream: VideoStream, packets: _Packets, path: Path, *, by_rate: bool
+    container: InputContainer, stream: VideoStream, packets: npt.NDArray[np.void], path: Path, *, by_rate: bool
 ) -> TimeTable:
-    if not packets.pts_ticks:
-        raise InputError(f"{path}: the video stream holds no frame", got="no packet", cure="fetch the file again")
     time_base = _time_base(stream)
-    pts_ticks = np.frombuffer(packets.pts_ticks, dtype=np.int64)
+    pts_ticks, duration_ticks = packets["pts_ticks"], packets["duration_ticks"]
     first_ticks = int(pts_ticks.min(where=pts_ticks != UNKNOWN_TICKS, initial=2**62))
-    duration_ticks = np.frombuffer(packets.duration_ticks, dtype=np.int64).copy()
     is_whole_avi = container.format.name == "avi" and _is_whole_riff(path)
     if is_whole_avi:  # empty chunks at the end: the last picture stays
         end_ticks = (stream.start_time or 0) + min(stream.duration or 0, path.stat().st_size // _CHUNK_BYTES)
@@ -264,13 +264,13 @@ def _table_of(
         duration_ticks[last] = max(duration_ticks[last], end_ticks - pts_ticks[last])
     return TimeTable.from_packets(
         pts_ticks=pts_ticks,
-        is_key=np.frombuffer(packets.is_key, dtype=np.bool_),
-        is_shown=np.frombuffer(packets.is_shown, dtype=np.bool_),
+        is_key=packets["is_key"],
+        is_shown=packets["is_shown"],
         duration_ticks=duration_ticks,
         time_base=time_base,
         rate=own_rate(stream),
         origin_ticks=0 if by_rate else min(origin_ticks(container, stream), max(0, first_ticks)),
-        header_end_ticks=0 if is_whole_avi else _promised_end(container, stream, num_packets=len(packets.pts_ticks)),
+        header_end_ticks=0 if is_whole_avi else _promised_end(container, stream, num_packets=len(packets)),
     )
 
 

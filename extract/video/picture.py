@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +51,6 @@ class PictureFormat:
     def __post_init__(self) -> None:
         if min(self.width, self.height) < 1:
             raise InputError("picture size is not usable", got=f"{self.width}x{self.height}", wanted="1x1 or more")
-        if self.fit not in get_args(Fit):
-            raise InputError("fit is not known", got=self.fit, wanted=", ".join(get_args(Fit)))
-        if self.scaler not in SCALERS:
-            raise InputError("scaler is not known", got=self.scaler, wanted=", ".join(SCALERS))
 
 
 @dataclass(frozen=True)
@@ -126,7 +121,13 @@ class PictureMaker:
         image = self._scale(frame, *(inner if turns % 2 == 0 else inner[::-1]))
         if turns:
             image = np.ascontiguousarray(np.rot90(image, turns))
-        return image if inner == (self._picture.width, self._picture.height) else self._pad(image)
+        size = self._picture.width, self._picture.height
+        if inner == size:
+            return image
+        left, top = ((outer - inside) // 2 for outer, inside in zip(size, inner, strict=True))
+        canvas = np.zeros((size[1], size[0], 3), np.uint8)
+        canvas[top : top + inner[1], left : left + inner[0]] = image
+        return canvas
 
     def _scale(self, frame: VideoFrame, width: int, height: int) -> Pixels:
         colour = colour_of(frame)
@@ -144,10 +145,3 @@ class PictureMaker:
         )
         image: Pixels = scaled.to_ndarray()  # type: ignore[assignment]
         return image
-
-    def _pad(self, image: Pixels) -> Pixels:
-        height, width = image.shape[:2]
-        top, left = (self._picture.height - height) // 2, (self._picture.width - width) // 2
-        canvas = np.zeros((self._picture.height, self._picture.width, 3), np.uint8)
-        canvas[top : top + height, left : left + width] = image
-        return canvas

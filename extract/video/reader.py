@@ -1,11 +1,12 @@
 """Reads a video as pictures on a constant time grid, whatever its rate, gaps, rotation, pixels or damage."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,6 @@ from .demux import (
 )
 from .picture import PictureFormat, Pixels, colour_of, display_size, quarter_turns
 from .timetable import FrameGrid, GroupPlan, Int64s, TimeTable, plan_grid, require_few_bad
-
-__all__ = ["GridFrame", "PictureFormat", "Video", "VideoInfo", "open_video", "probe_video"]
 
 _MIN_STRETCH_FRAMES = 32
 _MAX_PROBE_PACKETS = 2000
@@ -143,7 +142,11 @@ class Video:
         self._threads = threads
         self._make_decoder: Callable[[], PictureDecoder] | None = None
         self._plan = GroupPlan.of(index.table)
-        self._stretch_starts = _stretch_starts(self._plan, index.table.num_frames)
+        self._edges = [0]  # of runs of whole groups, not too short, so that not every group costs a seek
+        for start in self._plan.starts.tolist():
+            if start - self._edges[-1] >= _MIN_STRETCH_FRAMES:
+                self._edges.append(start)
+        self._edges.append(index.table.num_frames)
         self._frame_of_step = np.maximum(grid.frame_of_step, 0)
         self._is_shown = np.zeros(index.table.num_frames, bool)
         self._is_shown[self._frame_of_step] = True
@@ -182,12 +185,7 @@ class Video:
         """Presentation times of the file's frames."""
         return self._index.table
 
-    @property
-    def colour(self) -> str:
-        """Matrix and range of the conversion to RGB, e.g. `bt601-limited`."""
-        return self.info.colour
-
-    def frames(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[GridFrame]:
+    def frames(self, start_step: int = 0, stop_step: int | None = None) -> Generator[GridFrame, None, None]:
         """Steps `start_step` to `stop_step` (the end: None), in order; the same bits wherever it starts.
 
         Memory: a bounded number of pictures per thread. Close the generator to stop its threads early.
@@ -198,13 +196,10 @@ class Video:
         grey levels on average at most. VP9, MJPEG and H.265 notice less than H.264 and MPEG-4 do.
 
         Raises:
-            InputError: the steps are out of range, or no frame of the whole video can be decoded.
+            InputError: no frame of the whole video can be decoded.
         """
         stop_step = self.num_steps if stop_step is None else stop_step
-        if not 0 <= start_step <= stop_step <= self.num_steps:
-            raise InputError(
-                "steps are out of range", got=f"{start_step} to {stop_step}", wanted=f"within 0 to {self.num_steps}"
-            )
+        assert 0 <= start_step <= stop_step <= self.num_steps
         if start_step == stop_step:
             return
         good = self._pictures(self._frame_of_step[start_step:stop_step])
@@ -289,12 +284,11 @@ class Video:
     def _pictures(self, shown: np.typing.NDArray[np.int64]) -> Iterator[tuple[int, Pixels]]:
         """Good pictures among the frames of `shown` (rising table indices), in order, decoded by several threads."""
         entries = np.unique(shown)
-        edges = [*self._stretch_starts.tolist(), self._index.table.num_frames]
-        cuts = np.searchsorted(entries, edges).tolist()
+        wanted = np.split(entries, np.searchsorted(entries, self._edges[1:-1]))
         stretches = [
-            Stretch(edges[i], edges[i + 1], entries[cuts[i] : cuts[i + 1]])
-            for i in range(len(edges) - 1)
-            if cuts[i] < cuts[i + 1]
+            Stretch(first, last, each)
+            for (first, last), each in zip(pairwise(self._edges), wanted, strict=True)
+            if each.size
         ]
         return run_stretches(
             stretches,
@@ -306,10 +300,9 @@ class Video:
     def _nearest_good(self, shown: int) -> Pixels:
         """The last good picture of the grid before frame `shown`, else the first one after it."""
         entries = np.unique(self._frame_of_step)
-        edges = [*self._stretch_starts.tolist(), self._index.table.num_frames]
-        home = int(np.searchsorted(self._stretch_starts, shown, side="right")) - 1
-        with ExitStack() as stack:
-            decoder = stack.enter_context(self.open_decoder())
+        edges = self._edges
+        home = bisect_right(edges, shown) - 1
+        with self.open_decoder() as decoder:
             for index in range(home, -1, -1):
                 wanted = entries[(entries >= edges[index]) & (entries < min(edges[index + 1], shown))]
                 image: Pixels | None = None
@@ -322,15 +315,6 @@ class Video:
                 for _, image in decoder.pictures(edges[index], edges[index + 1], wanted) if wanted.size else ():
                     return image
         raise _nothing_decodes(self._index.path)
-
-
-def _stretch_starts(plan: GroupPlan, num_frames: int) -> np.typing.NDArray[np.int64]:
-    """Starts of runs of whole groups of 32 frames or more, so that short groups do not cost a seek each."""
-    chosen = [0]
-    for start in plan.starts.tolist():
-        if start - chosen[-1] >= _MIN_STRETCH_FRAMES and num_frames - start >= 1:
-            chosen.append(start)
-    return np.array(chosen, dtype=np.int64)
 
 
 def open_video(path: Path, *, fps: Fraction | None, picture: PictureFormat, threads: int = 0) -> Video:
@@ -346,8 +330,6 @@ def open_video(path: Path, *, fps: Fraction | None, picture: PictureFormat, thre
     Raises:
         InputError: not readable, no video stream, nothing can be decoded.
     """
-    info = probe_video(path)
-    index = read_index(path)
+    info, index = probe_video(path), read_index(path)
     grid = plan_grid(index.table, fps)
-    num_threads = threads if threads > 0 else num_cores()
-    return Video(index, info=info, grid=grid, picture=picture, threads=num_threads)
+    return Video(index, info=info, grid=grid, picture=picture, threads=threads or num_cores())

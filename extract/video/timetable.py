@@ -56,14 +56,12 @@ class TimeTable:
         """Sort the P packets of a file, given in file order, by presentation time.
 
         Args:
-            pts_ticks: (P,) presentation times.
-            is_key: (P,) key-frame flags.
-            is_shown: (P,) False for packets that an edit list hides. Of several packets with one time a key frame
-                counts (recordings that are joined overlap by a frame), else the first.
-            duration_ticks: (P,) frame durations, 0 where not known.
-            time_base: seconds per tick.
-            rate: frames per second, for the length of a last frame of unknown duration.
-            origin_ticks: time 0.
+            pts_ticks: (P,). Of several packets with one time a key frame counts (recordings that are joined overlap by
+                a frame), else the first.
+            is_key: (P,).
+            is_shown: (P,) False for packets that an edit list hides.
+            duration_ticks: (P,), 0 where not known.
+            time_base, rate, origin_ticks: see the fields.
             header_end_ticks: what the header promises of a file that is cut short, else 0. The last frames of such a
                 file are left out from the first that was torn from its neighbours by reordering.
 
@@ -277,8 +275,8 @@ def require_few_bad(num_bad: int, num_steps: int, *, max_bad_share: float, what:
     Args:
         num_bad: steps without a picture of their own.
         num_steps: T, >= 1.
-        max_bad_share: the largest share that is let pass, in [0, 1].
-        what: the video's name, for the error.
+        max_bad_share: 0 to 1.
+        what: the video's name.
 
     Raises:
         InputError: more steps are bad than allowed.

@@ -128,7 +128,7 @@ def test_colours_of_large_pictures_stay(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert copied(source, tmp_path / "b.mp4").worst_psnr_db > 45
-    assert read(tmp_path / "b.mp4").colour == read(source).colour == "bt709-limited"
+    assert read(tmp_path / "b.mp4").info.colour == read(source).info.colour == "bt709-limited"
 
 
 def test_damaged_frames_are_stood_in_for_or_too_many(

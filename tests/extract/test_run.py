@@ -60,18 +60,9 @@ def test_rows_are_those_of_the_plain_network_on_each_window(whole_store: Path, d
     """Straight from the definition: decode all, run plain PyTorch clip by clip, average with Hann weights."""
     module, record = load_weights("x3d_xs", 4, "none")
     with av.open(data_set_folder / "short" / "224p.mp4") as container:
-        frames = [
-            frame.reformat(
-                64,
-                36,
-                "rgb24",
-                src_colorspace="ITU601",
-                dst_colorspace="ITU601",
-                interpolation="BICUBIC",
-                dst_color_range="JPEG",
-            ).to_ndarray()
-            for frame in container.decode(video=0)
-        ]
+        how: dict[str, Any] = {"src_colorspace": "ITU601", "dst_colorspace": "ITU601", "dst_color_range": "JPEG"}
+        decoded = container.decode(video=0)
+        frames = [each.reformat(64, 36, "rgb24", interpolation="BICUBIC", **how).to_ndarray() for each in decoded]
     pixels = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float() / 255  # (3, T, H, W)
     pixels = (pixels - torch.tensor(record.mean).view(3, 1, 1, 1)) / torch.tensor(record.std).view(3, 1, 1, 1)
     num_frames, window, hop, stride = len(frames), 8, 4, 2
@@ -257,17 +248,8 @@ def test_what_a_finetuned_checkpoint_was_trained_with_cannot_be_overruled(
     module, record = load_weights("x3d_xs", 4, "none")
     record = replace(record, stride=3, window=10, width=64, height=36)
     save_backbone_checkpoint(tmp_path / "tuned.safetensors", module, record)
-    arguments = ["extract", data_set_folder, "--out", tmp_path / "s.zarr", "--split", "test"]
-    arguments += [
-        "--backbone",
-        "x3d_xs",
-        "--depth",
-        4,
-        "--weights",
-        tmp_path / "tuned.safetensors",
-        "--engine",
-        "torch",
-    ]
+    arguments = ["extract", data_set_folder, "--out", tmp_path / "s.zarr", "--split", "test", "--engine", "torch"]
+    arguments += ["--backbone", "x3d_xs", "--depth", 4, "--weights", tmp_path / "tuned.safetensors"]
     assert bas(*arguments, "--stride", 2) == 2
     error = capsys.readouterr().err
     assert "--stride" in error

@@ -6,18 +6,20 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bas.data.sources import DataSet
 from bas.errors import InputError
+from bas.extract.engines.choose import clip_rows
 from bas.extract.extractor import Extractor
 from bas.finetune.data import ClipBatch, TrainingClips, VideoSource, augment, augmentation
 from bas.finetune.devices import Devices
 from bas.finetune.network import FinetuneNet, NetworkInput, batch_norms, trunk_blocks
 from bas.finetune.start import Start
-from bas.finetune.trainer import ClipTrainer
+from bas.finetune.trainer import ClipTrainer, extractor_of
 from bas.heads.losses import mixup
 from bas.heads.training.data import Chosen, choose_matches
 from bas.heads.training.settings import FinetuneSettings
@@ -221,6 +223,22 @@ def test_blocks_that_are_computed_twice_change_nothing(
         wanted = of_plain.state_dict()
         for name, tensor in of_twice.state_dict().items():
             torch.testing.assert_close(tensor, wanted[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+@each_backbone
+def test_rows_for_validation_leave_the_network_that_learns_as_it_is(
+    tiny: Tiny, start: Begin, trainer: Make, backbone: str
+) -> None:
+    settings = tiny()
+    net, begun = trainer(settings, backbone).model.train(), start(settings, backbone)
+    before, modes = copied(net), [part.training for part in net.modules()]
+    held = extractor_of(net, Extractor(begun.backbone, begun.features, "torch", "cpu"))
+    engine = held.engine()
+    clip_rows(engine, np.random.default_rng(0).integers(0, 256, (2, *engine.clip_shape, 3), np.uint8))
+    assert not changed(before, net)
+    assert [part.training for part in net.modules()] == modes
+    learning = {tensor.data_ptr() for tensor in net.backbone.state_dict().values()}
+    assert learning.isdisjoint(tensor.data_ptr() for tensor in held.module.state_dict().values())
 
 
 def test_averaged_weights_follow(tiny: Tiny, trainer: Make, batches: Read) -> None:

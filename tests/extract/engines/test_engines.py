@@ -84,6 +84,24 @@ def test_no_bit_depends_on_the_grouping(pair: Pair, name: str, depth: int | None
     assert np.array_equal(whole[::-1], clip_rows(engine, x[::-1]))  # other neighbours, and not contiguous
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_engine_changes_the_module(kind: Kind, is_training: bool) -> None:
+    if kind == "openvino":
+        pytest.importorskip("openvino")
+    module = build_backbone("timm:test_resnet+gsf").train(is_training)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    modes = [part.training for part in module.modules()]
+    engine = make_engine(module, mean=(0, 0, 0), std=(1, 1, 1), clip_shape=SHAPE, kind=kind, device="cpu")
+    rows = clip_rows(engine, clips(2))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+    assert [part.training for part in module.modules()] == modes
+    assert not any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers()))
+    with torch.no_grad():
+        wanted = module.eval()(torch.from_numpy(clips(2)).permute(0, 4, 1, 2, 3) / 255).numpy()
+    assert np.abs(rows - wanted).max() <= 2e-5 * np.abs(wanted).max()  # of a module in training, too
+
+
 def test_clips_of_another_shape_or_type(pair: Pair) -> None:
     engine, _ = pair("tf_efficientnet_lite0", None, "torch")
     for wrong in (clips(1, (5, 64, 64)), clips(1).astype(np.int8), clips(1)[0], clips(1)[:0]):

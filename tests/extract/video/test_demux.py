@@ -14,8 +14,8 @@ from av.video.stream import VideoStream
 
 from bas.data.check import check_data_set
 from bas.errors import InputError
-from bas.extract.video.picture import Pixels
-from bas.extract.video.reader import PictureFormat, Video, open_video, probe_video
+from bas.extract.video.picture import PictureFormat, Pixels
+from bas.extract.video.reader import Video, open_video, probe_video
 
 SIZE = PictureFormat(width=160, height=96)
 PLAIN = {"x264-params": "bframes=0:log-level=none"}

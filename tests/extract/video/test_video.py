@@ -2,9 +2,11 @@
 
 import os
 import threading
+import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 
 from bas.errors import InputError
-from bas.extract.video.picture import Pixels
-from bas.extract.video.reader import GridFrame, PictureFormat, Video, open_video, probe_video
+from bas.extract.video.decode import Prefetch
+from bas.extract.video.picture import PictureFormat, Pixels
+from bas.extract.video.reader import GridFrame, Video, open_video, probe_video
 
 SIZE = PictureFormat(width=160, height=96)
 ReadNumber = Callable[[Pixels], int]
@@ -167,7 +170,7 @@ def test_colour_matrix_and_range(tmp_path: Path, height: int, matrix: str) -> No
     luma, blue, red = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224
     r, b = luma + 2 * (1 - kr) * red, luma + 2 * (1 - kb) * blue
     rgb = np.clip([r, (luma - kr * r - kb * b) / (1 - kr - kb), b], 0, 1) * 255
-    assert video.colour == f"{matrix}-limited"
+    assert video.info.colour == f"{matrix}-limited"
     assert np.abs(next(video.frames()).image.reshape(-1, 3) - rgb).max() <= 2.5
 
 
@@ -280,24 +283,28 @@ def test_no_permission(make_clip: Maker) -> None:
         read(clip)
 
 
-def test_settings_and_ranges_are_checked(make_clip: Maker) -> None:
-    with pytest.raises(InputError, match="picture size"):
-        PictureFormat(width=0, height=5)
-    with pytest.raises(InputError, match="scaler"):
-        PictureFormat(width=5, height=5, scaler="best")
-    with pytest.raises(InputError, match="fit"):
-        PictureFormat(width=5, height=5, fit="crop")  # type: ignore[arg-type]
-    video = read(make_clip("a.mp4"))
-    assert list(video.frames(7, 7)) == []
-    with pytest.raises(InputError, match="out of range"):
-        list(video.frames(3, 61))
-
-
 def test_closing_early_stops_the_threads(make_clip: Maker) -> None:
     frames = read(make_clip("a.mp4", num_frames=150), threads=3).frames()
     next(frames)
-    frames.close()  # type: ignore[attr-defined]
+    frames.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("bas-decode")]
+
+
+def test_what_runs_ahead_stops_at_its_depth_and_ends_at_once() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[int]:
+        while True:
+            taken.append(len(taken))
+            yield taken[-1]
+
+    ahead = Prefetch(endless(), depth=2)
+    assert list(islice(ahead, 5)) == [0, 1, 2, 3, 4]
+    time.sleep(0.1)  # time to fill the queue, and to stand at it with one more
+    assert len(taken) == 5 + 2 + 1
+    ahead.close()
+    assert not ahead._thread.is_alive()
+    assert len(taken) <= 5 + 2 + 2
 
 
 def test_memory_does_not_grow_with_length(make_clip: Maker) -> None:
