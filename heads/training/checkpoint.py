@@ -424,8 +424,9 @@ class RunRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
+        own = ("settings", "features", "start", "fps", "peaks", "calibration")  # these know their JSON themselves
         return {
-            **{name: value for name, value in asdict(self).items() if name not in _OWN_JSON},
+            **{name: value for name, value in asdict(self).items() if name not in own},
             "settings": self.settings.to_json(),
             "features": self.features.to_json(),
             "features_key": self.features.key(),
@@ -442,7 +443,18 @@ class RunRecord:
         Raises:
             InputError: no run, another format, or damaged.
         """
-        record, where = _read_run(folder), str(folder / RUN)
+        path = folder / RUN
+        if not path.is_file():
+            raise InputError(
+                f"{folder}: not a run",
+                got="no such folder" if not folder.exists() else f"a folder without {RUN}",
+                wanted=f"the folder that {COMMANDS} made",
+            )
+        record, where = read_json(path), str(path)
+        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        if found != FORMAT:
+            cure = "use the version of bas that trained it"
+            raise InputError(f"{where}: another format", got=found, wanted=FORMAT, cure=cure)
         with reading_record(f"{where}: damaged", cure="fetch the run again"):
             start = record.get("start")
             kind = TrainSettings if start is None else FinetuneSettings
@@ -470,22 +482,6 @@ class RunRecord:
             )
 
 
-def _read_run(folder: Path) -> dict[str, Any]:
-    if not (folder / RUN).is_file():
-        raise InputError(
-            f"{folder}: not a run",
-            got="no such folder" if not folder.exists() else f"a folder without {RUN}",
-            wanted=f"the folder that {COMMANDS} made",
-        )
-    record = read_json(folder / RUN)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        got = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise InputError(
-            f"{folder / RUN}: another format", got=got, wanted=FORMAT, cure="use the version of bas that trained it"
-        )
-    return record
-
-
 def _whole(value: object) -> int:
     """The value, where it is a whole number of at most 63 bits; TypeError where not."""
     if type(value) is not int or abs(value) >= 1 << 63:
@@ -497,6 +493,3 @@ def _texts(names: object) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"{names!r} is no list of names"[:80])
     return tuple(names)
-
-
-_OWN_JSON = ("settings", "features", "start", "fps", "peaks", "calibration")

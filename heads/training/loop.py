@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...cache.bank import FeatureBank, Place, open_bank
+from ...cache.bank import Place, open_bank
 from ...cache.reduction import write_reduction
 from ...cache.store import FeatureStore
 from ...errors import InputError
@@ -161,7 +161,7 @@ def train(
         stride=settings.stride,
         is_by_team=is_by_team,
     )
-    with locked_run(out):
+    with locked_folder(out, record=RUN, holds="a run"):
         torch.manual_seed(settings.seed)
         features, num_classes = store.settings, len(chosen.classes)
         model = build_model(settings, dim=features.dim, num_classes=num_classes, features=features)
@@ -181,11 +181,12 @@ def train(
         rows_per_step = settings.batch * settings.clip_len // settings.stride
         number = choose_threads(threads, num_parameters=model.num_parameters, rows_per_step=rows_per_step)
         in_words = f", {number} thread{'s' if number > 1 else ''}" if on.type == "cpu" else ""
-        progress.started(record, _bank_in_words(rows) + in_words, state)
+        place = f"({rows.num_bytes / 1e6:,.0f} MB, {rows.place}) on {rows.device}"
+        progress.started(record, f"{rows.num_rows:,} rows of {rows.dim} {place}{in_words}", state)
         if store.reduction is not None:
             write_reduction(out, store.reduction)
         record.write(out)
-        evaluator = Evaluator.of(chosen)
+        evaluator = Evaluator(chosen)
         with torch_threads(number):
             record = run_epochs(trainer, evaluator, record, state, out, progress=progress, save_seconds=save_seconds)
             record = record.finish(evaluator.choose(trainer.validate()[0]))
@@ -503,10 +504,6 @@ def update_average(average: nn.Module, model: nn.Module, *, decay: float) -> Non
         kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
 
 
-def _bank_in_words(bank: FeatureBank) -> str:
-    return f"{bank.num_rows:,} rows of {bank.dim} ({bank.num_bytes / 1e6:,.0f} MB, {bank.place}) on {bank.device}"
-
-
 def begun_record(out: Path, new: RunRecord) -> RunRecord:
     """The record of the run in `out`, which must be of the same settings and data as `new`; else `new`.
 
@@ -580,22 +577,26 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def locked_run(out: Path) -> Iterator[None]:
-    """Make the run's folder, and keep other processes from working in it."""
+def locked_folder(out: Path, *, record: str, holds: str) -> Iterator[None]:
+    """Make a folder that one process at a time works in, such as a run's, or go on in one that is there.
+
+    Args:
+        out: the folder.
+        record: name of the file that tells such a folder from others.
+        holds: what it is, for the error.
+
+    Raises:
+        InputError: it holds something else, or another process is at work in it.
+    """
+    lock_file = out / ".lock"
     with disk_errors(out):
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_run(out))):
-            raise InputError(
-                f"{out}: not a run",
-                got="a file" if out.is_file() else "a folder with other things in it",
-                cure="name another --out",
-            )
+        is_ours = (out / record).exists() or lock_file.exists()  # a kill may leave the lock alone
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not is_ours)):
+            got = "a folder with other things in it" if out.is_dir() else "a file"
+            raise InputError(f"{out}: not {holds}", got=got, cure="name another --out")
         out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock.acquire(out / ".lock", wait_seconds=0.0)
+        lock = FileLock.acquire(lock_file, wait_seconds=0.0)
     if lock is None:
-        raise InputError(f"{out}: in use", got=FileLock.owner(out / ".lock"), cure="wait for it, or name another --out")
+        raise InputError(f"{out}: in use", got=FileLock.owner(lock_file), cure="wait for it, or name another --out")
     with lock:
         yield
-
-
-def _is_run(out: Path) -> bool:
-    return (out / RUN).exists() or (out / ".lock").exists()
