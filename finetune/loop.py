@@ -102,7 +102,7 @@ def finetune(
         if record.finished:
             return record
         clips = TrainingClips(chosen, source, settings, threads=decode_threads, device=fabric.device)
-        trainer = ClipTrainer.of(settings, net, fabric, clips=clips, chosen=chosen, source=source, record=start.record)
+        trainer = ClipTrainer(settings, net, fabric, clips=clips, chosen=chosen, source=source, record=start.record)
         trainer.validating = progress.validating
         state = read_checkpoint(out / LAST, trainer)
         if state is None:

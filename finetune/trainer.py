@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,8 @@ from ..extract.extractor import Extractor
 from ..extract.options import share_out
 from ..extract.rows import collect_rows
 from ..heads.scoring import FloatArray, match_scores
-from ..heads.targets import Targets
 from ..heads.training.checkpoint import BEST, read_weights, write_weights
-from ..heads.training.data import Chosen, LabelledMatch, valid_targets
+from ..heads.training.data import Chosen, valid_targets
 from ..heads.training.evaluator import LossSum
 from ..heads.training.loop import update_average
 from ..heads.training.settings import FinetuneSettings
@@ -34,39 +33,21 @@ _FIT_CLIPS = 64
 """Clips that the inputs' mean and deviation are taken from, at most."""
 
 
-@dataclass
 class ClipTrainer:
-    """Backbone and head that learn from clips of videos, see `heads.training.loop.Trainer`."""
+    """Backbone and head that learn from clips of videos, see `heads.training.loop.Trainer`; made before its first step.
 
-    settings: FinetuneSettings
-    fabric: "Fabric"
-    model: FinetuneNet
-    """The network itself."""
-    wrapped: torch.nn.Module
-    """As Fabric runs it: precision, gradients averaged over processes."""
-    average: FinetuneNet | None
-    """Averaged weights, where the settings ask for them."""
-    optimizer: torch.optim.Optimizer
-    fabric_optimizer: torch.optim.Optimizer
-    change: Callable[[Tensor], Tensor]
-    """Augmentation of one clip."""
-    clips: TrainingClips
-    valid: tuple[LabelledMatch, ...]
-    """The matches that validate."""
-    valid_targets: tuple[Targets, ...]
-    """(R, ...) of each."""
-    source: VideoSource
-    """Its extractor holds a backbone of its own, which takes the weights that are validated."""
-    record: WeightsRecord
-    """Of the backbone that it began with; what it binds, the finetuned one binds."""
-    validating: Callable[[str], None] = lambda _: None
-    """Progress callback: how far validation is."""
-    kept: WeightsRecord | None = None
-    """Of the backbone that `load_best` read."""
+    Args:
+        settings: the recipe.
+        model: the network itself; moved to Fabric's device.
+        fabric: runs it: precision, gradients averaged over processes.
+        clips: what it learns from.
+        chosen: the matches that validate.
+        source: its extractor holds a backbone of its own, which takes the weights that are validated.
+        record: of the backbone that it began with; what it binds, the finetuned one binds.
+    """
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         settings: FinetuneSettings,
         model: FinetuneNet,
         fabric: "Fabric",
@@ -75,34 +56,26 @@ class ClipTrainer:
         chosen: Chosen,
         source: VideoSource,
         record: WeightsRecord,
-    ) -> "ClipTrainer":
-        """A trainer before its first step; moves the model to Fabric's device."""
-        average = copy.deepcopy(model) if settings.ema else None
+    ) -> None:
+        self.settings, self.model, self.fabric = settings, model, fabric
+        self.clips, self.source, self.record = clips, source, record
+        self.valid, self.valid_targets = chosen.valid, valid_targets(chosen, settings, fabric.device)
+        self.change = augmentation(settings.augment)
+        self.validating: Callable[[str], None] = lambda _: None
+        """Progress callback: how far validation is."""
+        self.kept: WeightsRecord | None = None
+        """Of the backbone that `load_best` read."""
+        self.average = copy.deepcopy(model) if settings.ema else None  # before Fabric wraps the model
         groups = [
             {"params": model.learning(model.spotting), "share": 1.0},
             {"params": model.learning(model.backbone), "share": settings.backbone_lr},
         ]
-        optimizer = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=settings.lr, weight_decay=settings.weight_decay
         )
-        wrapped, fabric_optimizer = fabric.setup(model, optimizer)
-        if average is not None:
-            average.to(fabric.device).eval()
-        return cls(
-            settings=settings,
-            fabric=fabric,
-            model=model,
-            wrapped=wrapped,
-            average=average,
-            optimizer=optimizer,
-            fabric_optimizer=fabric_optimizer,
-            change=augmentation(settings.augment),
-            clips=clips,
-            valid=chosen.valid,
-            valid_targets=valid_targets(chosen, settings, fabric.device),
-            source=source,
-            record=record,
-        )
+        self.wrapped, self.fabric_optimizer = fabric.setup(model, self.optimizer)
+        if self.average is not None:
+            self.average.to(fabric.device).eval()
 
     @property
     def kept_model(self) -> FinetuneNet:

@@ -1,7 +1,7 @@
 """Named recipes: head and training settings under one name. A new recipe is one entry of `RECIPES`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ..cache.settings import Depth, FeatureSettings, depth_text
 from ..errors import InputError
@@ -46,14 +46,14 @@ class Recipe:
     about: str
     """One line."""
     settings: TrainSettings
-    published: Published | None = field(default=None)
-    backbone: str | None = field(default=None)
+    published: Published | None = None
+    backbone: str | None = None
     """Name of the backbone whose features it is for; None: any."""
-    depth: Depth = field(default=None)
+    depth: Depth = None
     """Trunk blocks of that backbone."""
-    size: tuple[int, int] | None = field(default=None)
+    size: tuple[int, int] | None = None
     """Width x height of the pictures that it is finetuned on; None: the usual."""
-    augment: Augment = field(default="seed")
+    augment: Augment = "seed"
     """Augmentation of the clips that it is finetuned on."""
 
 

@@ -327,15 +327,15 @@ def row_targets(
     """
     parts, num_lost = [], 0
     for phase in range(min(stride, match.num_rows)):
-        clip = clip_targets(
+        targets, lost = clip_targets(
             [((row - phase) // stride, class_id) for row, class_id in match.events],
             num_steps=-(-(match.num_rows - phase) // stride),
             num_classes=num_classes,
             settings=settings,
             class_counts=class_counts,
         )
-        parts.append(clip.targets)
-        num_lost += clip.num_lost
+        parts.append(targets)
+        num_lost += lost
     row_of = torch.cat([torch.arange(match.num_rows)[phase::stride] for phase in range(len(parts))])
     return concatenate(parts).select(row_of.argsort()), round(num_lost / len(parts))
 

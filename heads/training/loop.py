@@ -172,7 +172,7 @@ def train(
         if record.finished:
             return record
         rows = open_bank(store, chosen.ids, views=settings.views, device=on, place=bank)
-        trainer = HeadTrainer.of(settings, model, Examples.of(chosen, rows, settings), device=on)
+        trainer = HeadTrainer(settings, model, Examples.of(chosen, rows, settings), device=on)
         state = read_checkpoint(out / LAST, trainer)
         if state is None:
             state = LoopState()
@@ -367,34 +367,26 @@ def step_seed(settings: TrainSettings, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence([settings.seed, epoch, step, 2]).generate_state(1, np.uint64)[0] >> 1)
 
 
-@dataclass
 class HeadTrainer:
-    """A head that learns from cached features, see `Trainer`."""
+    """A head that learns from cached features, see `Trainer`; made before its first step.
 
-    settings: TrainSettings
-    model: SpottingModel
-    average: SpottingModel | None
-    """Averaged weights, where the settings ask for them."""
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler | None
-    """Scales the loss in fp16."""
-    autocast: torch.dtype | None
-    examples: Examples
-    """Its bank begins with the training matches and ends with those that validate."""
-    waited_seconds: float = 0.0
-    """Windows are gathered, not waited for."""
-    bad_loss_cure: str = "lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify"
-    reads_every_loss: bool = False
+    Args:
+        settings: the recipe.
+        model: moved to the device.
+        examples: their bank begins with the training matches and ends with those that validate.
+        device: where it learns.
 
-    @classmethod
-    def of(
-        cls, settings: TrainSettings, model: SpottingModel, examples: Examples, *, device: torch.device
-    ) -> "HeadTrainer":
-        """A trainer before its first step; moves the model to the device.
+    Raises:
+        InputError: fp16 anywhere but on CUDA.
+    """
 
-        Raises:
-            InputError: fp16 anywhere but on CUDA.
-        """
+    waited_seconds = 0.0  # windows are gathered, not waited for
+    bad_loss_cure = "lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify"
+    reads_every_loss = False
+
+    def __init__(
+        self, settings: TrainSettings, model: SpottingModel, examples: Examples, *, device: torch.device
+    ) -> None:
         precision: Precision = settings.precision
         if precision == "auto":
             precision = "fp16" if device.type == "cuda" else "fp32"
@@ -402,19 +394,16 @@ class HeadTrainer:
             raise InputError(
                 "setting 'precision' is not usable", got=f"fp16 on {device.type}", wanted="auto, fp32 or bf16"
             )
-        model.to(device)
-        fused = device.type in ("cpu", "cuda")
-        return cls(
-            settings=settings,
-            model=model,
-            average=copy.deepcopy(model).eval() if settings.ema else None,
-            optimizer=torch.optim.AdamW(
-                model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused
-            ),
-            scaler=torch.amp.GradScaler(device.type) if precision == "fp16" else None,
-            autocast=_TYPES.get(precision),
-            examples=examples,
+        self.settings, self.model, self.examples = settings, model.to(device), examples
+        self.average = copy.deepcopy(model).eval() if settings.ema else None
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
         )
+        self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
+        self.autocast = _TYPES.get(precision)
 
     @property
     def kept_model(self) -> SpottingModel:

@@ -22,13 +22,13 @@ CPU = torch.device("cpu")
 
 def batch_of(seed: int = 0, *, device: torch.device = CPU) -> Batch:
     features = torch.randn(4, 16, 4, generator=torch.Generator().manual_seed(seed))
-    clips = [clip_targets([(3 + clip, 1 + clip % 2)], num_steps=16, num_classes=2).targets for clip in range(4)]
+    clips = [clip_targets([(3 + clip, 1 + clip % 2)], num_steps=16, num_classes=2)[0] for clip in range(4)]
     return Batch(features.to(device), stack_targets(clips).to(device))
 
 
 def trainer_of(settings: TrainSettings, *, device: torch.device = CPU) -> HeadTrainer:
     torch.manual_seed(settings.seed)  # steps look at no examples
-    return HeadTrainer.of(settings, build_model(settings, dim=4, num_classes=2), cast(Any, None), device=device)
+    return HeadTrainer(settings, build_model(settings, dim=4, num_classes=2), cast(Any, None), device=device)
 
 
 def weights(trainer: HeadTrainer) -> torch.Tensor:
