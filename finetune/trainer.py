@@ -20,7 +20,7 @@ from ..heads.scoring import FloatArray, match_scores
 from ..heads.training.checkpoint import BEST, read_weights, write_weights
 from ..heads.training.data import Chosen, valid_targets
 from ..heads.training.evaluator import LossSum
-from ..heads.training.loop import update_average
+from ..heads.training.loop import Trainer, update_average
 from ..heads.training.settings import FinetuneSettings
 from .data import ClipBatch, TrainingClips, VideoSource, augment, augmentation
 from .devices import gathered, num_processes, process_index
@@ -33,8 +33,8 @@ _FIT_CLIPS = 64
 """Clips that the inputs' mean and deviation are taken from, at most."""
 
 
-class ClipTrainer:
-    """Backbone and head that learn from clips of videos, see `heads.training.loop.Trainer`; made before its first step.
+class ClipTrainer(Trainer):
+    """Backbone and head that learn from clips of videos; made before its first step.
 
     Args:
         settings: the recipe.
@@ -65,7 +65,7 @@ class ClipTrainer:
         """Progress callback: how far validation is."""
         self.kept: WeightsRecord | None = None
         """Of the backbone that `load_best` read."""
-        self.average = copy.deepcopy(model) if settings.ema else None  # before Fabric wraps the model
+        self.average: FinetuneNet | None = copy.deepcopy(model) if settings.ema else None  # before Fabric wraps it
         groups = [
             {"params": model.learning(model.spotting), "share": 1.0},
             {"params": model.learning(model.backbone), "share": settings.backbone_lr},
@@ -76,6 +76,11 @@ class ClipTrainer:
         self.wrapped, self.fabric_optimizer = fabric.setup(model, self.optimizer)
         if self.average is not None:
             self.average.to(fabric.device).eval()
+        precision = fabric.strategy.precision
+        self.scaler: torch.amp.GradScaler | None = getattr(precision, "scaler", None)
+        cures = "another --out with a lower --lr or --backbone-lr, or --max-grad-norm 1"  # what was kept is good
+        self.bad_loss_cure = f"{cures}, or --precision fp32" if "mixed" in str(precision.precision) else cures
+        self.reads_every_loss = num_processes() > 1
 
     @property
     def kept_model(self) -> FinetuneNet:
@@ -83,44 +88,14 @@ class ClipTrainer:
         return self.average or self.model
 
     @property
-    def scaler(self) -> torch.amp.GradScaler | None:
-        """Scales the loss in fp16."""
-        return getattr(self.fabric.strategy.precision, "scaler", None)
-
-    @property
     def waited_seconds(self) -> float:
-        """Time so far that steps stood waiting for clips."""
         return self.clips.waited_seconds
 
-    @property
-    def bad_loss_cure(self) -> str:
-        """Another recipe; what was kept is good to begin with."""
-        cures = "another --out with a lower --lr or --backbone-lr, or --max-grad-norm 1"
-        is_half = "mixed" in str(self.fabric.strategy.precision.precision)
-        return f"{cures}, or --precision fp32" if is_half else cures
-
-    @property
-    def reads_every_loss(self) -> bool:
-        """Several processes must stop at the same step."""
-        return num_processes() > 1
-
     def batches(self, epoch: int, *, first_step: int) -> Iterator[tuple[ClipBatch, ...]]:
-        """Clips of pictures."""
         return self.clips.batches(epoch, first_step=first_step)
 
     def training_step(self, batch: tuple[ClipBatch, ...], *, lr: float, seed: int, ema_decay: float = 0.0) -> Tensor:
-        """Change the weights by one batch, part by part.
-
-        Args:
-            batch: in one part or several.
-            lr: of the head; the backbone's is a multiple of it.
-            seed: of mixup and dropout.
-            ema_decay: of the averaged weights.
-
-        Returns:
-            The loss, a scalar on the device.
-        """
-        for group in self.optimizer.param_groups:
+        for group in self.optimizer.param_groups:  # the backbone's rate is a multiple of the head's
             group["lr"] = lr * group["share"]
         self.optimizer.zero_grad(set_to_none=True)
         losses = [self._backward(part, seed=seed + number, parts=len(batch)) for number, part in enumerate(batch)]
@@ -177,13 +152,11 @@ class ClipTrainer:
         return scores_rk, loss
 
     def save_best(self, folder: Path) -> None:
-        """Write head and backbone."""
         write_weights(folder / BEST, self.kept_model.spotting)
         backbone = extractor_of(self.kept_model, self.source.extractor).module
         save_backbone_checkpoint(folder / BACKBONE, backbone, self.record)
 
     def load_best(self, folder: Path) -> None:
-        """Read them."""
         self.fabric.barrier()  # until they are written
         read_weights(folder / BEST, self.kept_model.spotting)
         record = self.record

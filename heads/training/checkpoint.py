@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,6 +30,9 @@ from ...files import disk_errors, read_json, write_atomic, write_json_atomic
 from .data import Chosen
 from .evaluator import PostProcessing, ValidationResult
 from .settings import FinetuneSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from .loop import Trainer
 
 FORMAT = "bas-run-1"
 RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.pt", "log.csv", "tensorboard"
@@ -70,26 +73,6 @@ class EpochLine:
         """Inverse of `asdict`; any error of plain Python where it is none."""
         numbers = {name: float(value) for name, value in record.items() if name != "epoch" and value is not None}
         return cls(epoch=_whole(record["epoch"]), **numbers)
-
-
-class TrainingState(Protocol):
-    """The tensors that the next step depends on."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The weights."""
-
-    @property
-    def average(self) -> nn.Module | None:
-        """Averaged weights, where there are any."""
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Its state belongs to the model's parameters, in their order."""
-
-    @property
-    def scaler(self) -> torch.amp.GradScaler | None:
-        """Scales the loss in fp16."""
 
 
 @dataclass
@@ -190,7 +173,7 @@ def require_shapes(path: Path, model: nn.Module) -> None:
         )
 
 
-def write_checkpoint(path: Path, trainer: TrainingState, state: LoopState) -> None:
+def write_checkpoint(path: Path, trainer: "Trainer", state: LoopState) -> None:
     """Write everything that the next step depends on, in one file: two files could be of two steps after a kill."""
     record = {
         "loop": asdict(state),
@@ -205,7 +188,7 @@ def write_checkpoint(path: Path, trainer: TrainingState, state: LoopState) -> No
         write_atomic(path, data.getvalue())
 
 
-def read_checkpoint(path: Path, trainer: TrainingState) -> LoopState | None:
+def read_checkpoint(path: Path, trainer: "Trainer") -> LoopState | None:
     """Load what `write_checkpoint` wrote; None where there is no such file.
 
     Raises:

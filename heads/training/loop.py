@@ -4,11 +4,12 @@ import copy
 import math
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -29,7 +30,6 @@ from .checkpoint import (
     EpochLine,
     LoopState,
     RunRecord,
-    TrainingState,
     read_checkpoint,
     read_weights,
     write_checkpoint,
@@ -49,37 +49,54 @@ _SHARE_OF_WARMUP = 0.25
 """Runs of few epochs warm up over this share of them at most."""
 
 
-class Trainer(TrainingState, Protocol):
+class Trainer(ABC):
     """A network with what it learns from."""
 
-    @property
-    def settings(self) -> TrainSettings:
-        """The recipe."""
+    settings: TrainSettings
+    model: nn.Module
+    average: nn.Module | None
+    """Averaged weights, where the settings ask for them."""
+    optimizer: torch.optim.Optimizer
+    """Its state belongs to the model's parameters, in their order."""
+    scaler: torch.amp.GradScaler | None
+    """Scales the loss in fp16."""
+    bad_loss_cure: str
+    """What to try where the loss is no number."""
+    reads_every_loss: bool = False
+    """Whether the loss is read after every step, as several processes must stop at the same one."""
 
     @property
     def waited_seconds(self) -> float:
         """Time so far that steps stood waiting for their batch."""
+        return 0.0
 
-    @property
-    def bad_loss_cure(self) -> str:
-        """What to try where the loss is no number."""
-
-    @property
-    def reads_every_loss(self) -> bool:
-        """Whether the loss is read after every step, as several processes must stop at the same one."""
-
+    @abstractmethod
     def batches(self, epoch: int, *, first_step: int) -> Iterator[Any]:
         """Batches of an epoch (from 0), from step `first_step` on: a pure function of (seed, epoch)."""
 
-    def training_step(self, batch: Any, *, lr: float, seed: int, ema_decay: float) -> Tensor:
-        """Change the weights by one batch; the loss, a scalar on the device."""
+    @abstractmethod
+    def training_step(self, batch: Any, *, lr: float, seed: int, ema_decay: float = 0.0) -> Tensor:
+        """Change the weights by one batch.
 
+        Args:
+            batch: of `batches`.
+            lr: learning rate of the head.
+            seed: of dropout and mixup.
+            ema_decay: of the averaged weights.
+
+        Returns:
+            The loss, a scalar on the device.
+        """
+
+    @abstractmethod
     def validate(self) -> tuple[list[FloatArray], float]:
         """Confidences (rows, K) of each validation match by the weights as they are, and the loss of their windows."""
 
+    @abstractmethod
     def save_best(self, folder: Path) -> None:
         """Write the weights as they are as the best."""
 
+    @abstractmethod
     def load_best(self, folder: Path) -> None:
         """Load what `save_best` wrote last."""
 
@@ -367,8 +384,8 @@ def step_seed(settings: TrainSettings, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence([settings.seed, epoch, step, 2]).generate_state(1, np.uint64)[0] >> 1)
 
 
-class HeadTrainer:
-    """A head that learns from cached features, see `Trainer`; made before its first step.
+class HeadTrainer(Trainer):
+    """A head that learns from cached features; made before its first step.
 
     Args:
         settings: the recipe.
@@ -380,9 +397,7 @@ class HeadTrainer:
         InputError: fp16 anywhere but on CUDA.
     """
 
-    waited_seconds = 0.0  # windows are gathered, not waited for
     bad_loss_cure = "lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify"
-    reads_every_loss = False
 
     def __init__(
         self, settings: TrainSettings, model: SpottingModel, examples: Examples, *, device: torch.device
@@ -395,7 +410,7 @@ class HeadTrainer:
                 "setting 'precision' is not usable", got=f"fp16 on {device.type}", wanted="auto, fp32 or bf16"
             )
         self.settings, self.model, self.examples = settings, model.to(device), examples
-        self.average = copy.deepcopy(model).eval() if settings.ema else None
+        self.average: SpottingModel | None = copy.deepcopy(model).eval() if settings.ema else None
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=settings.lr,
@@ -418,21 +433,9 @@ class HeadTrainer:
                 self.average.load_state_dict(self.model.state_dict())
 
     def batches(self, epoch: int, *, first_step: int) -> Iterator[Batch]:
-        """Windows of features."""
         return self.examples.epoch(epoch, first_step=first_step)
 
     def training_step(self, batch: Batch, *, lr: float, seed: int, ema_decay: float = 0.0) -> Tensor:
-        """Change the weights by one batch.
-
-        Args:
-            batch: on the model's device.
-            lr: learning rate.
-            seed: of dropout and mixup.
-            ema_decay: of the averaged weights.
-
-        Returns:
-            The loss, a scalar on the device.
-        """
         torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -454,17 +457,14 @@ class HeadTrainer:
         return loss.detach()
 
     def validate(self) -> tuple[list[FloatArray], float]:
-        """Confidences of the validation matches, and the loss of their windows."""
         examples = self.examples
         places = examples.bank.matches[len(examples.windows.first_row_m) :]
         return bank_scores(self.kept_model, examples.bank, places, self.settings.scoring_plan, examples.valid_targets)
 
     def save_best(self, folder: Path) -> None:
-        """Write `best.safetensors`."""
         write_weights(folder / BEST, self.kept_model)
 
     def load_best(self, folder: Path) -> None:
-        """Read it."""
         read_weights(folder / BEST, self.kept_model)
 
 
