@@ -1,9 +1,9 @@
 """Run by the tests of both loops in a process of its own: trains in children that are killed, and goes on here.
 
 train_child.py DATA FOLDER SETTINGS-JSON [STEP]
-    An uninterrupted run in FOLDER/whole; then for every point of `POINTS`, or of `FINETUNE_POINTS` where the settings
-    are those of finetuning, a run that dies there by SIGKILL, goes on, and must end with the same losses and bytes.
-    With STEP a run dies before each STEP-th operation on files instead. Prints one line per point.
+    An uninterrupted run in FOLDER/whole; then for every one of `points` a run that dies there by SIGKILL, goes on,
+    and must end with the same losses and bytes. With STEP a run dies before each STEP-th operation on files instead.
+    Prints one line per point.
 """
 
 import json
@@ -18,22 +18,15 @@ from typing import Any
 
 import torch
 
-from bas.data.sources import find_sources
-from bas.extract.backbones.weights import BACKBONE
-from bas.extract.options import ExtractOptions
-from bas.finetune import trainer
-from bas.finetune.devices import Devices
-from bas.finetune.loop import finetune
-from bas.finetune.start import Start
 from bas.heads.training import loop
-from bas.heads.training.checkpoint import BEST, LAST, LOG, RUN, RunRecord
+from bas.heads.training.checkpoint import LAST, LOG, RUN, RunRecord
 from bas.heads.training.evaluator import Evaluator
 from bas.heads.training.log import RunLog
 from bas.heads.training.settings import FinetuneSettings, TrainSettings
 
-POINTS = {
-    "after a saving mid-epoch": (loop, "write_checkpoint", 9, True),
-    "between an update and its saving": (loop, "write_checkpoint", 9, False),
+POINTS: dict[str, tuple[Any, str, int, bool]] = {
+    "after a saving mid-epoch": (loop, "write_checkpoint", 6, True),
+    "between an update and its saving": (loop, "write_checkpoint", 6, False),
     "after the last saving of an epoch, in its validation": (Evaluator, "validate", 2, False),
     "before the best weights": (loop, "write_weights", 1, False),
     "between best and log": (loop, "write_weights", 1, True),
@@ -45,13 +38,21 @@ POINTS = {
     "after the first record": (RunRecord, "write", 1, True),
 }
 """Point -> where a function is looked up, its name, at which call of it to die, and whether after or before it."""
-FINETUNE_POINTS = {
-    "after a saving mid-epoch": (loop, "write_checkpoint", 5, True),
-    "between an update and its saving": (loop, "write_checkpoint", 5, False),
-    "between head and backbone": (trainer, "save_backbone_checkpoint", 1, False),
-    "between backbone and last": (trainer, "save_backbone_checkpoint", 1, True),
-    "before the choice of peaks": (Evaluator, "choose", 1, False),
-}
+
+
+def points(settings: TrainSettings) -> dict[str, tuple[Any, str, int, bool]]:
+    """`POINTS`, or those of finetuning, whose modules take seconds to import."""
+    if not isinstance(settings, FinetuneSettings):
+        return POINTS
+    from bas.finetune import trainer
+
+    return {
+        "after a saving mid-epoch": (loop, "write_checkpoint", 5, True),
+        "between an update and its saving": (loop, "write_checkpoint", 5, False),
+        "between head and backbone": (trainer, "save_backbone_checkpoint", 1, False),
+        "between backbone and last": (trainer, "save_backbone_checkpoint", 1, True),
+        "before the choice of peaks": (Evaluator, "choose", 1, False),
+    }
 
 
 def run(data: Path, out: Path, settings: TrainSettings, *, save_seconds: float = -1.0) -> None:
@@ -59,6 +60,12 @@ def run(data: Path, out: Path, settings: TrainSettings, *, save_seconds: float =
     if not isinstance(settings, FinetuneSettings):
         loop.train(data, out, settings, device="cpu", save_seconds=save_seconds)
         return
+    from bas.data.sources import find_sources
+    from bas.extract.options import ExtractOptions
+    from bas.finetune.devices import Devices
+    from bas.finetune.loop import finetune
+    from bas.finetune.start import Start
+
     asked = ExtractOptions(backbone="timm:test_resnet.r160_in1k", weights="none", size=(48, 32))
     finetune(
         find_sources([data]),
@@ -107,7 +114,7 @@ def outcome(out: Path) -> dict[str, object]:
     for line in record["history"]:
         del line["seconds"], line["valid_seconds"], line["waiting_share"]
     columns = [line.split(",")[:5] for line in (out / LOG).read_text().splitlines()]
-    weights = {name: (out / name).read_bytes() for name in (BEST, BACKBONE) if (out / name).exists()}
+    weights = {path.name: path.read_bytes() for path in out.glob("*.safetensors")}  # head, and backbone
     return {"record": record, "log": columns, **weights}
 
 
@@ -144,8 +151,7 @@ def main(data: Path, folder: Path, settings: TrainSettings, step: int) -> None:
         while same_after(partial(die_before, operation), f"operation {operation}"):
             operation += step
     else:
-        points = FINETUNE_POINTS if isinstance(settings, FinetuneSettings) else POINTS
-        for what, (owner, name, call, after) in points.items():
+        for what, (owner, name, call, after) in points(settings).items():
             assert same_after(partial(die_at, owner, name, call, after=after), what), what
 
 
