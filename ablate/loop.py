@@ -93,7 +93,12 @@ def _train(tasks: Sequence[RunTask], writer: "TableWriter", options: AblateOptio
         nonlocal num_ended
         num_ended += 1
         writer.add_run(task, result)
-        progress.note(f"{num_ended}/{len(tasks)} {task.run.name}: {_result_text(result)}")
+        if isinstance(result, Failure):
+            text = f"failed: {result.why}"
+        else:
+            means = [f"{name} {100 * (score['value'] or 0.0):.1f}" for name, score in result.means.items()]
+            text = f"{', '.join(means)}, trained in {result.seconds:,.1f} s"
+        progress.note(f"{num_ended}/{len(tasks)} {task.run.name}: {text}")
         advanced(task, 1.0)
 
     longest_first = sorted(tasks, key=lambda task: -task.cost)
@@ -110,13 +115,6 @@ def _train(tasks: Sequence[RunTask], writer: "TableWriter", options: AblateOptio
             progress=advanced,
             ended=ended,
         )
-
-
-def _result_text(result: SeedRun | Failure) -> str:
-    if isinstance(result, Failure):
-        return f"failed: {result.why}"
-    means = [f"{name} {100 * (score['value'] or 0.0):.1f}" for name, score in result.means.items()]
-    return f"{', '.join(means)}, trained in {result.seconds:,.1f} s"
 
 
 def default_jobs(device: Device, num_runs: int) -> int:

@@ -27,6 +27,7 @@ _FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "fp16": "16-mixed", "bf1
 
 def is_first_process() -> bool:
     """Whether this is the one of several processes that prints and writes; true where there is one only."""
+    # by the environment, as it is asked before the processes have met; Fabric's own know their local rank only
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
@@ -96,7 +97,7 @@ class Devices:
         if precision == "fp16" and self.kind == "cpu":
             raise InputError("setting 'precision' is not usable", got="fp16 on cpu", wanted="auto, fp32 or bf16")
         count, nodes = self.count, 1
-        if "TORCHELASTIC_RUN_ID" in os.environ:
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun says how many there are, not --devices
             count = int(os.environ["LOCAL_WORLD_SIZE"])
             nodes = int(os.environ["WORLD_SIZE"]) // count
         fabric = Fabric(

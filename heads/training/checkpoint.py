@@ -182,7 +182,7 @@ def write_checkpoint(path: Path, trainer: "Trainer", state: LoopState) -> None:
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
     }
-    data = io.BytesIO()
+    data = io.BytesIO()  # in memory first: torch cannot write a file whole or not at all
     torch.save(record, data)
     with disk_errors(path):
         write_atomic(path, data.getvalue())
@@ -204,7 +204,7 @@ def read_checkpoint(path: Path, trainer: "Trainer") -> LoopState | None:
             )
         return None
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        record = torch.load(path, map_location="cpu", weights_only=True)  # a run from elsewhere is data, never code
     except Exception as error:  # torch raises of every kind, by the place of the damage
         raise _damaged(path, repr(error)) from None
     with reading_record(f"{path}: damaged", cure=_FETCH):

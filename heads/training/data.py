@@ -389,7 +389,7 @@ def epoch_order(num_windows: int, *, num_clips: int, seed: int, epoch: int) -> I
 
 def epoch_views(num_views: int, *, num_batches: int, seed: int, epoch: int) -> IntArray:
     """(num_batches,) view of each batch of an epoch, 0..num_views-1: every view equally likely."""
-    return np.random.default_rng([seed, epoch, 1]).integers(0, num_views, num_batches)
+    return np.random.default_rng([seed, epoch, 1]).integers(0, num_views, num_batches)  # 1: apart from the order
 
 
 def window_index(first_row_b: IntArray, last_row_b: IntArray, *, clip_len: int, stride: int) -> tuple[Tensor, Tensor]:
@@ -484,6 +484,7 @@ class Windows:
         targets = self.targets.select(index_bt.to(device, non_blocking=True))
         if self.mirrored and any(is_mirrored):
             targets = targets.mirrored(self.mirrored, torch.tensor(is_mirrored))
+        # nearly all windows are whole: a copy to the device is spared
         return targets if bool(real_bt.all()) else replace(targets, mask_bt=real_bt.to(device))
 
 

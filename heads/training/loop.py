@@ -248,7 +248,7 @@ def run_epochs(
                 number = state.total_steps(settings)
                 lr, seed = learning_rate(number, settings), step_seed(settings, state.epoch, state.step)
                 loss = trainer.training_step(batch, lr=lr, seed=seed, ema_decay=ema_decay(number, settings))
-                state.step += 1
+                state.step += 1  # before a checkpoint, which goes on behind this step
                 is_save_due = meter.add(loss) > save_seconds
                 if is_save_due or meter.is_read_due:
                     now = meter.read()
@@ -381,6 +381,8 @@ def ema_decay(step: int, settings: TrainSettings) -> float:
 
 def step_seed(settings: TrainSettings, epoch: int, step: int) -> int:
     """Seed of dropout and mixup in one step."""
+    # the last number keeps this stream apart from that of the views (1) and of the clips' augmentation (3); one bit
+    # less, as torch's seeds are signed
     return int(np.random.SeedSequence([settings.seed, epoch, step, 2]).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -417,7 +419,7 @@ class HeadTrainer(Trainer):
             weight_decay=settings.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
-        self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # else it passes all on
         self.autocast = _TYPES.get(precision)
 
     @property
@@ -439,19 +441,16 @@ class HeadTrainer(Trainer):
         torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with torch.autocast(batch.features_btc.device.type, self.autocast) if self.autocast else nullcontext():
+        device_type = batch.features_btc.device.type
+        with torch.autocast(device_type, self.autocast, enabled=self.autocast is not None):
             loss = batch_loss(self.model, batch, mixup_alpha=self.settings.mixup, seed=seed)
         self.optimizer.zero_grad(set_to_none=True)
-        (self.scaler.scale(loss) if self.scaler else loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.settings.max_grad_norm:
-            if self.scaler:
-                self.scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(self.optimizer)  # the norm is that of the true gradients
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        if self.scaler:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.average is not None:
             update_average(self.average, self.model, decay=ema_decay)
         return loss.detach()
