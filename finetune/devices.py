@@ -3,11 +3,11 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 import torch.distributed
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Place = Literal["auto", "cpu", "cuda"]
-Found = TypeVar("Found")
 _LONGEST_WAIT = timedelta(days=2)
 """For the other processes: one of them may have a long validation match alone."""
 _FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
@@ -120,12 +119,3 @@ def num_processes() -> int:
 def process_index() -> int:
     """Which of them this is, from 0."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def gathered(found: Sequence[Found]) -> list[list[Found]]:
-    """What each process found, in the order of the processes, in every process."""
-    if num_processes() == 1:
-        return [list(found)]
-    parts: list[list[Found]] = [[] for _ in range(num_processes())]
-    torch.distributed.all_gather_object(parts, list(found))
-    return parts

@@ -23,7 +23,7 @@ from ..heads.training.evaluator import LossSum
 from ..heads.training.loop import Trainer, update_average
 from ..heads.training.settings import FinetuneSettings
 from .data import ClipBatch, TrainingClips, VideoSource, augment, augmentation
-from .devices import gathered, num_processes, process_index
+from .devices import num_processes, process_index
 from .network import FinetuneNet, NetworkInput
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class ClipTrainer(Trainer):
         record: of the backbone that it began with; what it binds, the finetuned one binds.
     """
 
+    settings: FinetuneSettings
+    model: FinetuneNet
+    average: FinetuneNet | None
+
     def __init__(
         self,
         settings: FinetuneSettings,
@@ -65,7 +69,7 @@ class ClipTrainer(Trainer):
         """Progress callback: how far validation is."""
         self.kept: WeightsRecord | None = None
         """Of the backbone that `load_best` read."""
-        self.average: FinetuneNet | None = copy.deepcopy(model) if settings.ema else None  # before Fabric wraps it
+        self.average = copy.deepcopy(model) if settings.ema else None  # before Fabric wraps it
         groups = [
             {"params": model.learning(model.spotting), "share": 1.0},
             {"params": model.learning(model.backbone), "share": settings.backbone_lr},
@@ -77,7 +81,7 @@ class ClipTrainer(Trainer):
         if self.average is not None:
             self.average.to(fabric.device).eval()
         precision = fabric.strategy.precision
-        self.scaler: torch.amp.GradScaler | None = getattr(precision, "scaler", None)
+        self.scaler = getattr(precision, "scaler", None)
         cures = "another --out with a lower --lr or --backbone-lr, or --max-grad-norm 1"  # what was kept is good
         self.bad_loss_cure = f"{cures}, or --precision fp32" if "mixed" in str(precision.precision) else cures
         self.reads_every_loss = num_processes() > 1
@@ -131,9 +135,14 @@ class ClipTrainer(Trainer):
         net.eval()
         found = [(number, self._match_scores(net, extractor, number)) for number in mine]
         net.train()
-        by_number = {number: result for part in gathered(found) for number, result in part}
+        parts = [found]
+        if num_processes() > 1:
+            parts = [[] for _ in range(num_processes())]
+            torch.distributed.all_gather_object(parts, found)
+        by_number = {number: result for part in parts for number, result in part}
         scores, losses = zip(*(by_number[number] for number in range(len(self.valid))), strict=True)
-        return list(scores), sum(loss.total for loss in losses) / max(1, sum(loss.num_steps for loss in losses))
+        whole = LossSum(sum(loss.total for loss in losses), sum(loss.num_steps for loss in losses))
+        return list(scores), whole.mean
 
     def _match_scores(self, net: FinetuneNet, extractor: Extractor, number: int) -> tuple[FloatArray, LossSum]:
         match, targets, loss = self.valid[number], self.valid_targets[number], LossSum()

@@ -399,6 +399,9 @@ class HeadTrainer(Trainer):
         InputError: fp16 anywhere but on CUDA.
     """
 
+    model: SpottingModel
+    average: SpottingModel | None
+    scaler: torch.amp.GradScaler
     bad_loss_cure = "lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify"
 
     def __init__(
@@ -412,7 +415,7 @@ class HeadTrainer(Trainer):
                 "setting 'precision' is not usable", got=f"fp16 on {device.type}", wanted="auto, fp32 or bf16"
             )
         self.settings, self.model, self.examples = settings, model.to(device), examples
-        self.average: SpottingModel | None = copy.deepcopy(model).eval() if settings.ema else None
+        self.average = copy.deepcopy(model).eval() if settings.ema else None
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=settings.lr,
