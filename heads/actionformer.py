@@ -67,7 +67,6 @@ class ActionFormerSettings:
         require(ok, "setting is not usable", got=self, wanted="layer_scale, drop_path, loss_momentum in [0, 1)")
 
     def build_head(self, trunk: Trunk, num_classes: int) -> "ActionFormerHead":
-        """The head on `trunk`."""
         return ActionFormerHead(self, trunk, num_classes)
 
 
