@@ -1,7 +1,7 @@
 """`bas ablate`: recipes by seeds on one data, to one table beside what is published."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +12,17 @@ from ..events import SOCCERNET_BALL_CLASSES
 from ..extract.backbones.registry import backbone_spec
 from ..extract.options import Device, ExtractOptions, ExtractRunOptions
 from ..extract.run import extract
-from ..files import FileLock, disk_errors, num_cores, write_text_atomic
+from ..files import disk_errors, num_cores, write_text_atomic
 from ..finetune.devices import Devices
 from ..finetune.loop import finetune
 from ..finetune.start import Start
 from ..heads.recipes import RECIPES
-from ..heads.training.loop import EpochProgress, TrainingProgress, choose_device
+from ..heads.training.checkpoint import RunRecord
+from ..heads.training.loop import EpochProgress, TrainingProgress, choose_device, locked_folder
 from ..heads.training.settings import FinetuneSettings
 from ..workers import SILENT, Failure, Progress, on_ray, ray_cluster, side_by_side
 from .options import AblateOptions
-from .plan import AblationPlan, AblationSources, BackboneStore, make_plan, open_sources, runs_of
+from .plan import AblationSources, BackboneStore, make_plan, open_sources, runs_of
 from .runs import RunTask, chance_scores, labelled_games, labels_sha256, run_folder, run_seed, run_seed_single_threaded
 from .table import TABLE, AblationTable, Row, SeedRun, require_same_settings
 
@@ -56,14 +57,15 @@ def ablate(
         choose_device(options.device)  # a device that is not there is better named before hours of work
     inputs = open_sources(sources, options)
     out = out.absolute()  # workers of a cluster have a working folder of their own
-    with ray_cluster(options.ray) if options.ray else nullcontext(), _owned(out):
-        writer = TableWriter.begin(inputs, out, options)
+    locked = locked_folder(out, record=TABLE, holds="an ablation")
+    with ray_cluster(options.ray) if options.ray else nullcontext(), locked:
+        writer = TableWriter(inputs, out, options)
         tasks: list[RunTask] = []
         for store in writer.plan.stores:
             problem = _finetune(store, inputs, out, options, progress_view) if store.finetuned_by else None
             if not store.is_given and problem is None:
                 problem = _extract_missing(store, inputs, out, options, progress_view)
-            tasks += writer.add_features(store, options, problem)
+            tasks += writer.add_features(store, problem)
         left = [task for task in tasks if not writer.add_finished(task)]
         with progress_view("training", unit="%") as progress:
             for note in writer.table.notes:
@@ -82,8 +84,8 @@ def _train(tasks: Sequence[RunTask], writer: "TableWriter", options: AblateOptio
     num_ended = 0
 
     def advanced(task: RunTask, share: float) -> None:
-        shares[task.name] = share
-        done = sum(task.cost * shares.get(task.name, 0.0) for task in tasks) / total
+        shares[task.run.name] = share
+        done = sum(task.cost * shares.get(task.run.name, 0.0) for task in tasks) / total
         under_way = [f"{name} {share:.0%}" for name, share in shares.items() if share < 1]
         progress.advanced("", 100 * done, 100.0, ", ".join(under_way[:_NUM_SHOWN]))
 
@@ -91,7 +93,12 @@ def _train(tasks: Sequence[RunTask], writer: "TableWriter", options: AblateOptio
         nonlocal num_ended
         num_ended += 1
         writer.add_run(task, result)
-        progress.note(f"{num_ended}/{len(tasks)} {task.name}: {_result_text(result)}")
+        if isinstance(result, Failure):
+            text = f"failed: {result.why}"
+        else:
+            means = [f"{name} {100 * (score['value'] or 0.0):.1f}" for name, score in result.means.items()]
+            text = f"{', '.join(means)}, trained in {result.seconds:,.1f} s"
+        progress.note(f"{num_ended}/{len(tasks)} {task.run.name}: {text}")
         advanced(task, 1.0)
 
     longest_first = sorted(tasks, key=lambda task: -task.cost)
@@ -108,13 +115,6 @@ def _train(tasks: Sequence[RunTask], writer: "TableWriter", options: AblateOptio
             progress=advanced,
             ended=ended,
         )
-
-
-def _result_text(result: SeedRun | Failure) -> str:
-    if isinstance(result, Failure):
-        return f"failed: {result.why}"
-    means = [f"{name} {100 * (score['value'] or 0.0):.1f}" for name, score in result.means.items()]
-    return f"{', '.join(means)}, trained in {result.seconds:,.1f} s"
 
 
 def default_jobs(device: Device, num_runs: int) -> int:
@@ -149,9 +149,15 @@ def _finetune(
             progress.advanced("", done, now.epochs * now.num_steps, f"{words}, loss {now.loss:.4f}")
 
         try:
-            start, heard = Start.of(settings, asked, None), TrainingProgress(advanced=advanced)
-            devices = Devices(place=options.device)
-            finetune(inputs.data_set, run, settings, start, classes=inputs.classes, devices=devices, progress=heard)
+            finetune(
+                inputs.data_set,
+                run,
+                settings,
+                Start.of(settings, asked, None),
+                classes=inputs.classes,
+                devices=Devices(place=options.device),
+                progress=TrainingProgress(advanced=advanced),
+            )
         except Exception as error:  # whatever it is: other rows go on
             failure = Failure.of(error)
             progress.note(f"{run}: not finetuned: {failure.why}")
@@ -211,40 +217,32 @@ def _other_settings(store: FeatureStore, options: AblateOptions) -> Failure | No
 class TableWriter:
     """The table as it grows; written to the disk after every change, so that an end by force loses no run."""
 
-    def __init__(self, out: Path, plan: AblationPlan, table: AblationTable) -> None:
-        self.plan = plan
-        self.table = table
-        self._out = out
-        self._labels_sha256 = ""
-
-    @classmethod
-    def begin(cls, inputs: AblationSources, out: Path, options: AblateOptions) -> "TableWriter":
+    def __init__(self, inputs: AblationSources, out: Path, options: AblateOptions) -> None:
         """Write the table before anything is done.
 
         Raises:
             InputError: `out` holds a table that was made with other settings.
         """
-        plan = make_plan(inputs, out, options)
-        notes = plan.notes
-        if inputs.classes != SOCCERNET_BALL_CLASSES and any(entry.row.published for entry in plan.entries):
+        self.plan, self._out, self._options = make_plan(inputs, out, options), out, options
+        self._labels_sha256 = ""
+        notes = self.plan.notes
+        if inputs.classes != SOCCERNET_BALL_CLASSES and any(entry.row.published for entry in self.plan.entries):
             notes += ("published figures are SoccerNet's: on other data they are no measure",)
         if options.split == "valid":
             notes += ("evaluated on the matches that choose epoch and peaks: the figures are too high",)
-        table = AblationTable(
+        self.table = AblationTable(
             sources=tuple(map(str, inputs.paths)),
             split=options.split,
             settings=options.to_json(),
             classes=inputs.classes,
-            rows=tuple(entry.row for entry in plan.entries),
+            rows=tuple(entry.row for entry in self.plan.entries),
             chance={},
             notes=notes,
         )
-        require_same_settings(out, table)
-        writer = cls(out, plan, table)
-        writer._write()
-        return writer
+        require_same_settings(out, self.table)
+        self._write()
 
-    def add_features(self, store: BackboneStore, options: AblateOptions, problem: Failure | None) -> list[RunTask]:
+    def add_features(self, store: BackboneStore, problem: Failure | None) -> list[RunTask]:
         """Note in the rows of a store that it is there, or why it is not; returns the runs on it."""
         tasks = []
         if not store.is_given:
@@ -258,20 +256,24 @@ class TableWriter:
                 self._put(row.with_failure(problem.why, seed=seed))
                 continue
             try:
-                found, runs = runs_of(entry, store, self._out, options)
+                found, runs = runs_of(entry, store, self._out, self._options)
             except InputError as error:
                 self._put(row.with_failure(str(error), seed=seed))
             else:
                 self._put(replace(row, **found))
                 tasks += runs
         if not problem:
-            self._add_chance(store, options)
+            self._add_chance(store)
         self._write()
         return tasks
 
     def add_finished(self, task: RunTask) -> bool:
         """Add a run that was finished another time; False where there is work left."""
-        if not task.is_trained or not task.scores.is_file():
+        try:
+            is_finished = task.scores.is_file() and RunRecord.read(task.run).finished
+        except InputError:  # no run, or a damaged one: training it says what is wrong
+            is_finished = False
+        if not is_finished:
             return False
         try:
             self.add_run(task, run_seed(task))  # reads what is there; evaluates again where the labels have changed
@@ -289,10 +291,10 @@ class TableWriter:
         self._keep_traceback(task.run, result if isinstance(result, Failure) else None)
         self._write()
 
-    def _add_chance(self, store: BackboneStore, options: AblateOptions) -> None:
+    def _add_chance(self, store: BackboneStore) -> None:
         """Fill the chance row from the labels of the first store; note where those of another store differ."""
         features = FeatureStore.open(store.path)
-        games = labelled_games(features, options.split)
+        games = labelled_games(features, self._options.split)
         sha256 = labels_sha256(games)
         if not self._labels_sha256:
             self._labels_sha256 = sha256
@@ -320,20 +322,3 @@ class TableWriter:
     def _write(self) -> None:
         with disk_errors(self._out):
             self.table.write(self._out)
-
-
-@contextmanager
-def _owned(out: Path) -> Iterator[None]:
-    """The ablation's folder, with nobody else at work in it."""
-    lock_file = out / ".lock"
-    with disk_errors(out):
-        is_ours = (out / TABLE).exists() or lock_file.exists()
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not is_ours)):
-            got = "a folder with other things in it" if out.is_dir() else "a file"
-            raise InputError(f"{out}: not an ablation", got=got, cure="name another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock.acquire(lock_file, wait_seconds=0.0)
-    if lock is None:
-        raise InputError(f"{out}: in use", got=FileLock.owner(lock_file), cure="wait for it, or name another --out")
-    with lock:
-        yield

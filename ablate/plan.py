@@ -109,7 +109,9 @@ def open_sources(sources: Sequence[Path], options: AblateOptions) -> AblationSou
         if not any(store.match(each).meta.split == options.split for each in store.matches()):
             raise InputError(f"{store.path}: no match in the split {options.split!r}", cure="choose another --split")
         labelled_games(store, options.split)
-    _require_names(stores)
+    names = [store.path.stem for store in stores]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError("two stores of one name", got=", ".join(twice), cure="rename one: rows are named by them")
     lists = {tuple(store.classes) for store in stores} | ({data_set.classes} if data_set else set())
     if len(lists) != 1:
         got = "; ".join(", ".join(each) for each in lists) or "no source"
@@ -130,7 +132,9 @@ def make_plan(inputs: AblationSources, out: Path, options: AblateOptions) -> Abl
     entries = []
     for name, stores in found.items():
         if not stores:
-            why = f"no store of {_backbone_text(name)}; give the data set, or --any-backbone"
+            depth, wanted = RECIPES[name].depth, RECIPES[name].backbone or DEFAULT_BACKBONE
+            wanted += "" if depth is None else f" with {depth_text(depth)} blocks"
+            why = f"no store of {wanted}; give the data set, or --any-backbone"
             entries.append(PlannedRow(_row(name, None, options, name=name).with_failure(why), ()))
         elif options.finetune:
             row = _row(name, stores[0], options, name=name)
@@ -215,9 +219,9 @@ def _with_other_system(row: Row, how: str) -> Row:
 def _stores_of(name: str, inputs: AblationSources, out: Path, options: AblateOptions) -> tuple[BackboneStore, ...]:
     """Where the features of a recipe are, or will be; none where nobody has them."""
     recipe = RECIPES[name]
+    backbone = recipe.backbone or DEFAULT_BACKBONE
+    depth = backbone_spec(backbone).depth(recipe.depth)
     if options.finetune:
-        backbone = recipe.backbone or DEFAULT_BACKBONE
-        depth = backbone_spec(backbone).depth(recipe.depth)
         return tuple(
             BackboneStore(out / STORES / f"{name}-{seed}.zarr", backbone, depth, False, finetuned_by=(name, seed))
             for seed in range(options.num_seeds)
@@ -226,8 +230,6 @@ def _stores_of(name: str, inputs: AblationSources, out: Path, options: AblateOpt
     # a recipe for any backbone takes every store; without stores it gets features of the default backbone below
     if options.any_backbone or (recipe.backbone is None and given):
         return tuple(given)
-    backbone = recipe.backbone or DEFAULT_BACKBONE
-    depth = backbone_spec(backbone).depth(recipe.depth)
     fitting = [store for store in given if store.backbone == backbone and holds(store.depth, depth)]
     if fitting or inputs.data_set is None:
         return tuple(fitting)
@@ -258,12 +260,6 @@ def _drop_duplicates(found: dict[str, tuple[BackboneStore, ...]], options: Ablat
         del found[name]
 
 
-def _backbone_text(name: str) -> str:
-    recipe = RECIPES[name]
-    backbone = recipe.backbone or DEFAULT_BACKBONE
-    return backbone if recipe.depth is None else f"{backbone} with {depth_text(recipe.depth)} blocks"
-
-
 def _require_labels(data_set: DataSet, options: AblateOptions) -> None:
     for split in options.splits:
         of_split = [match for match in data_set.matches if match.split == split]
@@ -275,10 +271,3 @@ def _require_labels(data_set: DataSet, options: AblateOptions) -> None:
                 wanted=f"labelled matches in each of {', '.join(options.splits)}",
                 cure="add Labels-ball.json or splits.json, or choose another --split; bas data check says more",
             )
-
-
-def _require_names(stores: Sequence[FeatureStore]) -> None:
-    names = [store.path.stem for store in stores]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError("two stores of one name", got=", ".join(twice), cure="rename one: rows are named by them")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..cache.store import FeatureStore
-from ..data.games import SourceGame, StoredPart, choose_games, find_games
+from ..data.games import StoredPart, choose_games, find_games
 from ..errors import InputError
 from ..eval.files import PREDICTIONS_NAME, games_of
 from ..eval.prediction_folder import RECORD
@@ -19,7 +19,7 @@ from ..eval.report import EvalSettings, Report, Resampling, evaluate
 from ..events import SOCCERNET_BALL_CLASSES, Event, Split, read_events
 from ..extract.options import Device
 from ..files import read_json, write_json_atomic
-from ..heads.training.checkpoint import BEST, RUN, RunRecord
+from ..heads.training.checkpoint import BEST, RunRecord
 from ..heads.training.loop import EpochProgress, TrainingProgress, train
 from ..heads.training.settings import TrainSettings
 from ..predict import PredictOptions, predict
@@ -50,11 +50,6 @@ class RunTask:
     """`bas finetune` has made the run, on videos; it is there."""
 
     @property
-    def name(self) -> str:
-        """Of the run's folder."""
-        return self.run.name
-
-    @property
     def run(self) -> Path:
         """The run's folder."""
         return run_folder(self.out, self.row, self.settings.seed)
@@ -66,16 +61,9 @@ class RunTask:
 
     @property
     def scores(self) -> Path:
-        """The file of its scores; its name is from a time when evaluating was called judging."""
+        """The file of its scores."""
+        # the name is from a time when evaluating was called judging; tables from then go on
         return self.run / f"judged-{self.split}.json"
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether nothing is left to train; damaged runs are left to the training, which says what is wrong."""
-        try:
-            return (self.run / RUN).is_file() and RunRecord.read(self.run).finished
-        except InputError:
-            return False
 
 
 def run_folder(out: Path, row: str, seed: int) -> Path:
@@ -126,7 +114,11 @@ def run_seed(task: RunTask, on_progress: Callable[[float], None] = lambda _: Non
             if not result.is_done:
                 raise InputError(f"{result.match_id}: {result.message}")
         known = SeedRun.plain(evaluate_predictions(games, task.predictions, record.classes).means)
-        known |= _on_seed_grid(games, task.predictions, record.classes)
+        if record.classes == SOCCERNET_BALL_CLASSES and _fps(games) != SEED_FPS:  # the grid of the published figures
+            once = Resampling(num_resamples=0)
+            report = evaluate_predictions(games, task.predictions, record.classes, fps=SEED_FPS, resampling=once)
+            headline, score = next(iter(SeedRun.plain(report.means).items()))
+            known[f"{headline} at 12.5"] = score
         write_json_atomic(task.scores, {"format": FORMAT, "made_with": made_with, "means": known})
     return SeedRun(
         seed=task.settings.seed,
@@ -151,7 +143,20 @@ def labelled_games(store: FeatureStore, split: Split) -> list[LabelledGame]:
     Raises:
         InputError: none, or one without labels.
     """
-    return [_labelled_game(store, game) for game in choose_games(find_games([store.path]), splits=(split,))]
+    found = []
+    for game in choose_games(find_games([store.path]), splits=(split,)):
+        parts = tuple(part for part in game.parts if isinstance(part, StoredPart))
+        events: list[Event] = []
+        for part in parts:
+            of_part = store.match(part.id).meta.events()
+            if of_part is None:
+                raise InputError(
+                    f"{store.path}: match {part.id!r} has no labels, so nothing can be evaluated on it",
+                    cure="put Labels-ball.json beside its video and extract again, or choose another --split",
+                )
+            events += of_part
+        found.append(LabelledGame(game.id, parts, tuple(events)))
+    return found
 
 
 def labels_sha256(games: Sequence[LabelledGame]) -> str:
@@ -176,17 +181,6 @@ def evaluate_predictions(
     return evaluate(on_grid, classes, EvalSettings(fps=fps, resampling=resampling or Resampling()))
 
 
-def _on_seed_grid(
-    games: Sequence[LabelledGame], predictions: Path, classes: Sequence[str]
-) -> dict[str, dict[str, float | None]]:
-    """SoccerNet's headline on the grid of the published figures."""
-    if tuple(classes) != SOCCERNET_BALL_CLASSES or _fps(games) == SEED_FPS:
-        return {}
-    report = evaluate_predictions(games, predictions, classes, fps=SEED_FPS, resampling=Resampling(num_resamples=0))
-    name, value = next(iter(SeedRun.plain(report.means).items()))
-    return {f"{name} at 12.5": value}
-
-
 def chance_scores(games: Sequence[LabelledGame], classes: Sequence[str]) -> dict[str, float]:
     """Name of each mean -> what predictions that know nothing reach, over the whole length of the games, 0 to 1."""
     on_grid = []
@@ -205,20 +199,6 @@ def _fps(games: Sequence[LabelledGame]) -> Fraction:
     """Cells per second of the metric's grid."""
     part = games[0].parts[0]
     return part.store.match(part.id).meta.grid.judged.fps
-
-
-def _labelled_game(store: FeatureStore, game: SourceGame) -> LabelledGame:
-    parts = tuple(part for part in game.parts if isinstance(part, StoredPart))
-    events: list[Event] = []
-    for part in parts:
-        of_part = store.match(part.id).meta.events()
-        if of_part is None:
-            raise InputError(
-                f"{store.path}: match {part.id!r} has no labels, so nothing can be evaluated on it",
-                cure="put Labels-ball.json beside its video and extract again, or choose another --split",
-            )
-        events += of_part
-    return LabelledGame(game.id, parts, tuple(events))
 
 
 def _known(task: RunTask, made_with: Mapping[str, str]) -> dict[str, Any] | None:

@@ -122,12 +122,12 @@ def made(arguments: argparse.Namespace, variant: Variant) -> tuple[ClipTrainer, 
     )
     draw, num_clips = np.random.default_rng(0), settings.batch // settings.accumulate
     shape = (num_clips, settings.clip_len, size[1], size[0], 3)
-    clip = clip_targets([(20, 1), (30, 2)], num_steps=settings.clip_len, num_classes=NUM_CLASSES).targets
+    clip = clip_targets([(20, 1), (30, 2)], num_steps=settings.clip_len, num_classes=NUM_CLASSES)[0]
     targets = clip.select(torch.arange(settings.clip_len).expand(num_clips, -1)).to(fabric.device)
     pixels = torch.from_numpy(draw.integers(0, 256, shape, dtype=np.uint8))
     part, nothing = ClipBatch(pixels, tuple(range(num_clips)), targets), cast(Any, None)  # steps need no videos
     chosen = Chosen((), (), ("A",) * NUM_CLASSES, Fraction(25))
-    return ClipTrainer.of(settings, net, fabric, clips=nothing, chosen=chosen, source=nothing, record=nothing), (
+    return ClipTrainer(settings, net, fabric, clips=nothing, chosen=chosen, source=nothing, record=nothing), (
         part,
     ) * settings.accumulate
 

@@ -252,7 +252,7 @@ def network_ours(arguments: argparse.Namespace, system: str) -> dict[str, Any]:
     fabric = Devices(place="cpu").launch("fp32")
     names = tuple(f"class {number}" for number in range(12))
     net = _network(start, settings, names, fabric, checkpointing=False)
-    clip = clip_targets([(20, 1), (30, 2)], num_steps=CLIP_LEN, num_classes=12, settings=settings.targets).targets
+    clip = clip_targets([(20, 1), (30, 2)], num_steps=CLIP_LEN, num_classes=12, settings=settings.targets)[0]
     targets = clip.select(torch.arange(CLIP_LEN).expand(arguments.batch, -1))
     pixels = torch.randint(0, 256, (arguments.batch, CLIP_LEN, HEIGHT, WIDTH, 3), dtype=torch.uint8)
     batch, chosen, nothing = (
@@ -260,7 +260,7 @@ def network_ours(arguments: argparse.Namespace, system: str) -> dict[str, Any]:
         Chosen((), (), names, Fraction(25)),
         cast(Any, None),
     )
-    trainer = ClipTrainer.of(settings, net, fabric, clips=nothing, chosen=chosen, source=nothing, record=nothing)
+    trainer = ClipTrainer(settings, net, fabric, clips=nothing, chosen=chosen, source=nothing, record=nothing)
     trainer.training_step((batch,), lr=1e-4, seed=0)
     with stopwatch(result):
         for number in range(arguments.steps):

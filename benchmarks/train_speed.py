@@ -79,7 +79,7 @@ def store_order(chosen: Chosen) -> list[str]:
 
 def trainer_of(settings: TrainSettings, examples: Examples, device: torch.device) -> HeadTrainer:
     torch.manual_seed(0)
-    trainer = HeadTrainer.of(settings, build_model(settings, dim=DIM, num_classes=NUM_CLASSES), examples, device=device)
+    trainer = HeadTrainer(settings, build_model(settings, dim=DIM, num_classes=NUM_CLASSES), examples, device=device)
     trainer.model.train()
     return trainer
 

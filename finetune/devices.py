@@ -3,11 +3,11 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 import torch.distributed
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Place = Literal["auto", "cpu", "cuda"]
-Found = TypeVar("Found")
 _LONGEST_WAIT = timedelta(days=2)
 """For the other processes: one of them may have a long validation match alone."""
 _FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
@@ -27,6 +26,7 @@ _FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "fp16": "16-mixed", "bf1
 
 def is_first_process() -> bool:
     """Whether this is the one of several processes that prints and writes; true where there is one only."""
+    # by the environment, as it is asked before the processes have met; Fabric's own know their local rank only
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
@@ -96,7 +96,7 @@ class Devices:
         if precision == "fp16" and self.kind == "cpu":
             raise InputError("setting 'precision' is not usable", got="fp16 on cpu", wanted="auto, fp32 or bf16")
         count, nodes = self.count, 1
-        if "TORCHELASTIC_RUN_ID" in os.environ:
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun says how many there are, not --devices
             count = int(os.environ["LOCAL_WORLD_SIZE"])
             nodes = int(os.environ["WORLD_SIZE"]) // count
         fabric = Fabric(
@@ -119,12 +119,3 @@ def num_processes() -> int:
 def process_index() -> int:
     """Which of them this is, from 0."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def gathered(found: Sequence[Found]) -> list[list[Found]]:
-    """What each process found, in the order of the processes, in every process."""
-    if num_processes() == 1:
-        return [list(found)]
-    parts: list[list[Found]] = [[] for _ in range(num_processes())]
-    torch.distributed.all_gather_object(parts, list(found))
-    return parts

@@ -1,14 +1,13 @@
 """`bas finetune`: backbone and head end to end, straight from videos."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from ..cache.settings import FeatureSettings
 from ..data.sources import DataSet
@@ -17,10 +16,10 @@ from ..extract.backbones.torchvision_compat import import_with_torchvision
 from ..extract.engines.pytorch import lay_channels_last
 from ..extract.extractor import Extractor
 from ..extract.options import EngineKind
-from ..heads.training.checkpoint import LAST, LoopState, RunRecord, read_checkpoint
-from ..heads.training.data import Chosen, choose_matches
+from ..heads.training.checkpoint import LAST, RUN, LoopState, RunRecord, read_checkpoint
+from ..heads.training.data import choose_matches
 from ..heads.training.evaluator import Evaluator
-from ..heads.training.loop import TrainingProgress, begun_record, locked_run, path_from, run_epochs
+from ..heads.training.loop import TrainingProgress, begun_record, locked_folder, path_from, run_epochs
 from ..heads.training.settings import FinetuneSettings
 from .data import TrainingClips, VideoSource
 from .depthwise import with_fast_depthwise
@@ -87,13 +86,23 @@ def finetune(
         stride=settings.stride,
         is_by_team=is_by_team,
     )
-    with _locked(out, fabric), memory_errors(settings, checkpointing=checkpointing):
+    locked = locked_folder(out, record=RUN, holds="a run") if fabric.is_global_zero else nullcontext()
+    with locked, memory_errors(settings, checkpointing=checkpointing):
+        fabric.barrier()  # until the folder is there, and no other run's
         net = _network(start, settings, chosen.classes, fabric, checkpointing=checkpointing)
-        record = begun_record(out, _new_record(start, settings, chosen, net, hint=path_from(out, data_set.root)))
+        new = RunRecord.new(
+            settings,
+            chosen,
+            start.features,
+            start=start.features,
+            num_parameters=sum(each.numel() for part in (net.seen, net.spotting) for each in net.learning(part)),
+            store_hint=path_from(out, data_set.root),
+        )
+        record = begun_record(out, new)
         if record.finished:
             return record
         clips = TrainingClips(chosen, source, settings, threads=decode_threads, device=fabric.device)
-        trainer = ClipTrainer.of(settings, net, fabric, clips=clips, chosen=chosen, source=source, record=start.record)
+        trainer = ClipTrainer(settings, net, fabric, clips=clips, chosen=chosen, source=source, record=start.record)
         trainer.validating = progress.validating
         state = read_checkpoint(out / LAST, trainer)
         if state is None:
@@ -103,7 +112,7 @@ def finetune(
         fabric.barrier()  # until every process has read what there is
         record = replace(record, num_lost=clips.windows.num_lost).after(state)
         progress.started(record, _in_words(net, start.features, fabric), state)
-        is_writer, evaluator = fabric.is_global_zero, Evaluator.of(chosen)
+        is_writer, evaluator = fabric.is_global_zero, Evaluator(chosen)
         if is_writer:
             record.write(out)
         record = run_epochs(
@@ -125,7 +134,9 @@ def _network(
         with_fast_depthwise(backbone)
     lay_channels_last(backbone)
     if fabric.world_size > 1 and settings.uses_batch_statistics and fabric.device.type == "cuda":
-        backbone = _with_synced_batch_norm(backbone)
+        # timm's converter: torch's own would drop the activation that timm's layers carry. PyTorch has no
+        # SyncBatchNorm on CPUs: there each process has its own statistics
+        backbone = import_with_torchvision("timm.layers").convert_sync_batchnorm(backbone)
     torch.manual_seed(settings.seed)  # of the head
     return FinetuneNet(
         backbone,
@@ -134,19 +145,6 @@ def _network(
         settings=settings,
         checkpointing=checkpointing,
     )
-
-
-def _with_synced_batch_norm(backbone: nn.Module) -> nn.Module:
-    """`nn.SyncBatchNorm` in place of every BatchNorm; by timm's converter, as torch's own would drop the activation
-    that timm's layers carry. PyTorch has none on CPUs: there each process has its own statistics."""
-    converted: nn.Module = import_with_torchvision("timm.layers").convert_sync_batchnorm(backbone)
-    return converted
-
-
-def _new_record(start: Start, settings: FinetuneSettings, chosen: Chosen, net: FinetuneNet, *, hint: str) -> RunRecord:
-    num_parameters = sum(each.numel() for part in (net.seen, net.spotting) for each in net.learning(part))
-    features = start.features
-    return RunRecord.new(settings, chosen, features, start=features, num_parameters=num_parameters, store_hint=hint)
 
 
 def _in_words(net: FinetuneNet, features: FeatureSettings, fabric: "Fabric") -> str:
@@ -165,11 +163,3 @@ def _require_divisible(settings: FinetuneSettings, fabric: "Fabric") -> None:
             wanted=f"a multiple of {fabric.world_size}",
             cure=f"--batch {settings.accumulate * fabric.world_size * -(-per_part // fabric.world_size)}",
         )
-
-
-@contextmanager
-def _locked(out: Path, fabric: "Fabric") -> Iterator[None]:
-    """Make the run's folder, and keep other runs from working in it."""
-    with locked_run(out) if fabric.is_global_zero else nullcontext():
-        fabric.barrier()
-        yield

@@ -5,7 +5,7 @@ Shapes: B clips of all processes, b clips of this one, T steps, H x W pixels, C 
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -198,16 +198,13 @@ def trunk_blocks(backbone: nn.Module, used: set[int]) -> list[nn.ModuleList]:
         for part in parts:
             if not any(id(parameter) in used for parameter in part.parameters()):
                 continue
-            is_norm_only = all(isinstance(each, _BatchNorm | nn.LayerNorm) for each in _with_own_weights(part))
+            with_weights = [each for each in part.modules() if any(True for _ in each.parameters(recurse=False))]
+            is_norm_only = all(isinstance(each, _BatchNorm | nn.LayerNorm) for each in with_weights)
             if is_norm_only and blocks:
                 blocks[-1].append(part)
             else:
                 blocks.append(nn.ModuleList([part]))
     return blocks
-
-
-def _with_own_weights(module: nn.Module) -> Iterator[nn.Module]:
-    return (each for each in module.modules() if any(True for _ in each.parameters(recurse=False)))
 
 
 def batch_norms(blocks: Iterable[nn.Module]) -> list[_BatchNorm]:
@@ -219,17 +216,13 @@ def checkpoint_blocks(blocks: Sequence[nn.ModuleList]) -> None:
     """Let each block forget what it computed on the way, and compute it again for the gradient."""
     for block in blocks:
         for part in block:
+            # no closure: a deep copy of the network, as for averaged weights, copies a partial's arguments with it
             part.forward = partial(_checkpointed, part.forward, batch_norms([part]))
 
 
 def _checkpointed(forward: object, norms: Sequence[_BatchNorm], *inputs: object) -> object:
-    contexts = partial(_both_times, norms)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
-
-
-def _both_times(norms: Sequence[_BatchNorm]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What holds for the first time, and for the second: stored statistics follow a batch once."""
-    return nullcontext(), _unmoved(norms)
+    # one context for the first time and one for the second, in which stored statistics do not follow the batch again
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _unmoved(norms)))
 
 
 @contextmanager

@@ -64,7 +64,11 @@ class Start:
         if head is not None and head.record.is_finetuned and asked.weights is None:
             asked = replace(asked, weights=str(head.folder / BACKBONE))
         module, record = load_weights(*choose_weights(asked, stored))
-        spec, record, asked = backbone_spec(record.backbone, record.pool), *_unbound(record, asked)
+        spec = backbone_spec(record.backbone, record.pool)
+        if asked.size is None and record.width and record.height:
+            asked = replace(asked, size=(record.width, record.height))
+        # all else that the weights were trained with binds nothing: they go on learning
+        record = replace(record, stride=None, window=None, width=None, height=None)
         if spec.is_fixed and settings.clip_len != spec.window:
             raise InputError(
                 f"--clip-len does not fit {record.backbone}, which takes clips of one length only",
@@ -74,7 +78,11 @@ class Start:
             )
         if spec.kind == "3d":
             asked = replace(asked, window=settings.clip_len, stride=settings.stride)
-        features = resolve_settings(asked, record, spec, _pictures(stored, settings))
+        pictures = stored  # how that run brought them to size; its windows give way to those of the clips
+        if stored is not None and stored.window != 1:
+            hop = max(1, settings.clip_len // 2)
+            pictures = replace(stored, window=settings.clip_len, hop=hop, stride=settings.stride)
+        features = resolve_settings(asked, record, spec, pictures)
         if features.scaler == "torch-bilinear":
             raise InputError(
                 "pictures that the device resizes are not for finetuning",
@@ -135,17 +143,3 @@ def model_of(head: LoadedRun) -> dict[str, Any]:
     settings = head.record.settings
     names = (*_MODEL_FIELDS, "clip_len", "stride", "hop_rows", "dilate", "sigma")
     return {name: getattr(settings, name) for name in names}
-
-
-def _unbound(record: WeightsRecord, asked: ExtractOptions) -> tuple[WeightsRecord, ExtractOptions]:
-    """Weights that bind nothing; the size that they were trained with is asked for where none is."""
-    if asked.size is None and record.width and record.height:
-        asked = replace(asked, size=(record.width, record.height))
-    return replace(record, stride=None, window=None, width=None, height=None), asked
-
-
-def _pictures(stored: FeatureSettings | None, settings: FinetuneSettings) -> FeatureSettings | None:
-    """How a run's pictures were brought to size; its windows are replaced by those of the clips."""
-    if stored is None or stored.window == 1:
-        return stored
-    return replace(stored, window=settings.clip_len, hop=max(1, settings.clip_len // 2), stride=settings.stride)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +17,13 @@ from ..extract.extractor import Extractor
 from ..extract.options import share_out
 from ..extract.rows import collect_rows
 from ..heads.scoring import FloatArray, match_scores
-from ..heads.targets import Targets
 from ..heads.training.checkpoint import BEST, read_weights, write_weights
-from ..heads.training.data import Chosen, LabelledMatch, valid_targets
+from ..heads.training.data import Chosen, valid_targets
 from ..heads.training.evaluator import LossSum
-from ..heads.training.loop import update_average
+from ..heads.training.loop import Trainer, update_average
 from ..heads.training.settings import FinetuneSettings
 from .data import ClipBatch, TrainingClips, VideoSource, augment, augmentation
-from .devices import gathered, num_processes, process_index
+from .devices import num_processes, process_index
 from .network import FinetuneNet, NetworkInput
 
 if TYPE_CHECKING:
@@ -34,39 +33,25 @@ _FIT_CLIPS = 64
 """Clips that the inputs' mean and deviation are taken from, at most."""
 
 
-@dataclass
-class ClipTrainer:
-    """Backbone and head that learn from clips of videos, see `heads.training.loop.Trainer`."""
+class ClipTrainer(Trainer):
+    """Backbone and head that learn from clips of videos; made before its first step.
+
+    Args:
+        settings: the recipe.
+        model: the network itself; moved to Fabric's device.
+        fabric: runs it: precision, gradients averaged over processes.
+        clips: what it learns from.
+        chosen: the matches that validate.
+        source: its extractor holds a backbone of its own, which takes the weights that are validated.
+        record: of the backbone that it began with; what it binds, the finetuned one binds.
+    """
 
     settings: FinetuneSettings
-    fabric: "Fabric"
     model: FinetuneNet
-    """The network itself."""
-    wrapped: torch.nn.Module
-    """As Fabric runs it: precision, gradients averaged over processes."""
     average: FinetuneNet | None
-    """Averaged weights, where the settings ask for them."""
-    optimizer: torch.optim.Optimizer
-    fabric_optimizer: torch.optim.Optimizer
-    change: Callable[[Tensor], Tensor]
-    """Augmentation of one clip."""
-    clips: TrainingClips
-    valid: tuple[LabelledMatch, ...]
-    """The matches that validate."""
-    valid_targets: tuple[Targets, ...]
-    """(R, ...) of each."""
-    source: VideoSource
-    """Its extractor holds a backbone of its own, which takes the weights that are validated."""
-    record: WeightsRecord
-    """Of the backbone that it began with; what it binds, the finetuned one binds."""
-    validating: Callable[[str], None] = lambda _: None
-    """Progress callback: how far validation is."""
-    kept: WeightsRecord | None = None
-    """Of the backbone that `load_best` read."""
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         settings: FinetuneSettings,
         model: FinetuneNet,
         fabric: "Fabric",
@@ -75,34 +60,31 @@ class ClipTrainer:
         chosen: Chosen,
         source: VideoSource,
         record: WeightsRecord,
-    ) -> "ClipTrainer":
-        """A trainer before its first step; moves the model to Fabric's device."""
-        average = copy.deepcopy(model) if settings.ema else None
+    ) -> None:
+        self.settings, self.model, self.fabric = settings, model, fabric
+        self.clips, self.source, self.record = clips, source, record
+        self.valid, self.valid_targets = chosen.valid, valid_targets(chosen, settings, fabric.device)
+        self.change = augmentation(settings.augment)
+        self.validating: Callable[[str], None] = lambda _: None
+        """Progress callback: how far validation is."""
+        self.kept: WeightsRecord | None = None
+        """Of the backbone that `load_best` read."""
+        self.average = copy.deepcopy(model) if settings.ema else None  # before Fabric wraps it
         groups = [
             {"params": model.learning(model.spotting) + model.learning(model.sides), "share": 1.0},
             {"params": model.learning(model.backbone), "share": settings.backbone_lr},
         ]
-        optimizer = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=settings.lr, weight_decay=settings.weight_decay
         )
-        wrapped, fabric_optimizer = fabric.setup(model, optimizer)
-        if average is not None:
-            average.to(fabric.device).eval()
-        return cls(
-            settings=settings,
-            fabric=fabric,
-            model=model,
-            wrapped=wrapped,
-            average=average,
-            optimizer=optimizer,
-            fabric_optimizer=fabric_optimizer,
-            change=augmentation(settings.augment),
-            clips=clips,
-            valid=chosen.valid,
-            valid_targets=valid_targets(chosen, settings, fabric.device),
-            source=source,
-            record=record,
-        )
+        self.wrapped, self.fabric_optimizer = fabric.setup(model, self.optimizer)
+        if self.average is not None:
+            self.average.to(fabric.device).eval()
+        precision = fabric.strategy.precision
+        self.scaler = getattr(precision, "scaler", None)
+        cures = "another --out with a lower --lr or --backbone-lr, or --max-grad-norm 1"  # what was kept is good
+        self.bad_loss_cure = f"{cures}, or --precision fp32" if "mixed" in str(precision.precision) else cures
+        self.reads_every_loss = num_processes() > 1
 
     @property
     def kept_model(self) -> FinetuneNet:
@@ -110,44 +92,14 @@ class ClipTrainer:
         return self.average or self.model
 
     @property
-    def scaler(self) -> torch.amp.GradScaler | None:
-        """Scales the loss in fp16."""
-        return getattr(self.fabric.strategy.precision, "scaler", None)
-
-    @property
     def waited_seconds(self) -> float:
-        """Time so far that steps stood waiting for clips."""
         return self.clips.waited_seconds
 
-    @property
-    def bad_loss_cure(self) -> str:
-        """Another recipe; what was kept is good to begin with."""
-        cures = "another --out with a lower --lr or --backbone-lr, or --max-grad-norm 1"
-        is_half = "mixed" in str(self.fabric.strategy.precision.precision)
-        return f"{cures}, or --precision fp32" if is_half else cures
-
-    @property
-    def reads_every_loss(self) -> bool:
-        """Several processes must stop at the same step."""
-        return num_processes() > 1
-
     def batches(self, epoch: int, *, first_step: int) -> Iterator[tuple[ClipBatch, ...]]:
-        """Clips of pictures."""
         return self.clips.batches(epoch, first_step=first_step)
 
     def training_step(self, batch: tuple[ClipBatch, ...], *, lr: float, seed: int, ema_decay: float = 0.0) -> Tensor:
-        """Change the weights by one batch, part by part.
-
-        Args:
-            batch: in one part or several.
-            lr: of the head; the backbone's is a multiple of it.
-            seed: of mixup and dropout.
-            ema_decay: of the averaged weights.
-
-        Returns:
-            The loss, a scalar on the device.
-        """
-        for group in self.optimizer.param_groups:
+        for group in self.optimizer.param_groups:  # the backbone's rate is a multiple of the head's
             group["lr"] = lr * group["share"]
         self.optimizer.zero_grad(set_to_none=True)
         losses = [self._backward(part, seed=seed + number, parts=len(batch)) for number, part in enumerate(batch)]
@@ -183,9 +135,14 @@ class ClipTrainer:
         net.eval()
         found = [(number, self._match_scores(net, extractor, number)) for number in mine]
         net.train()
-        by_number = {number: result for part in gathered(found) for number, result in part}
+        parts = [found]
+        if num_processes() > 1:
+            parts = [[] for _ in range(num_processes())]
+            torch.distributed.all_gather_object(parts, found)
+        by_number = {number: result for part in parts for number, result in part}
         scores, losses = zip(*(by_number[number] for number in range(len(self.valid))), strict=True)
-        return list(scores), sum(loss.total for loss in losses) / max(1, sum(loss.num_steps for loss in losses))
+        whole = LossSum(sum(loss.total for loss in losses), sum(loss.num_steps for loss in losses))
+        return list(scores), whole.mean
 
     def _match_scores(self, net: FinetuneNet, extractor: Extractor, number: int) -> tuple[FloatArray, LossSum]:
         match, targets, loss = self.valid[number], self.valid_targets[number], LossSum()
@@ -204,13 +161,11 @@ class ClipTrainer:
         return scores_rk, loss
 
     def save_best(self, folder: Path) -> None:
-        """Write head and backbone."""
         write_weights(folder / BEST, self.kept_model.spotting)
         backbone = extractor_of(self.kept_model, self.source.extractor).module
         save_backbone_checkpoint(folder / BACKBONE, backbone, self.record)
 
     def load_best(self, folder: Path) -> None:
-        """Read them."""
         self.fabric.barrier()  # until they are written
         read_weights(folder / BEST, self.kept_model.spotting)
         record = self.record

@@ -67,7 +67,6 @@ class ActionFormerSettings:
         require(ok, "setting is not usable", got=self, wanted="layer_scale, drop_path, loss_momentum in [0, 1)")
 
     def build_head(self, trunk: Trunk, num_classes: int) -> "ActionFormerHead":
-        """The head on `trunk`."""
         return ActionFormerHead(self, trunk, num_classes)
 
 
@@ -96,7 +95,9 @@ class LocalBlock(nn.Module):
             for conv, norm, project in zip(self.convs, self.norms, self.projections, strict=True)
         )
         attended_bsw = self.merge(local_attention(q, k, v, window_steps=self.window_steps).flatten(2))
-        x_bsw = (x_btw if self.stride == 1 else _max_of_three(x_btw)) + self._share(attended_bsw, 0)
+        if self.stride == 2:  # the skip: the maximum of each second step and its neighbours
+            x_btw = functional.max_pool1d(x_btw.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2)
+        x_bsw = x_btw + self._share(attended_bsw, 0)
         fed_bsw = self.down(functional.gelu(self.up(self.norm_mlp(x_bsw))))
         return x_bsw + self._share(fed_bsw, 1)
 
@@ -239,8 +240,3 @@ def local_attention(q_bshd: Tensor, k_bshd: Tensor, v_bshd: Tensor, *, window_st
     may_see_bn1ij = ((near_ij & real_bnj[:, :, None]) | (ahead_ij == side)).unsqueeze(2)  # itself: no empty softmax
     out_bnhid = functional.scaled_dot_product_attention(q_bnhid, k_bnhjd, v_bnhjd, attn_mask=may_see_bn1ij)
     return out_bnhid.transpose(2, 3).flatten(1, 2)[:, :num_steps]
-
-
-def _max_of_three(x_btw: Tensor) -> Tensor:
-    """(B, T, W) -> (B, ceil(T / 2), W): maximum of each second step and its neighbours."""
-    return functional.max_pool1d(x_btw.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2)

@@ -39,7 +39,6 @@ class AnchorSettings:
         require(self.smooth_l1_beta > 0, "beta is not usable", got=self.smooth_l1_beta, wanted="> 0")
 
     def build_head(self, trunk: Trunk, num_classes: int) -> "AnchorHead":
-        """The head on `trunk`."""
         return AnchorHead(self, trunk, num_classes)
 
 

@@ -79,7 +79,6 @@ class EncoderDecoder(Neck):
         self.decoder = nn.ModuleList(block() for _ in range(settings.num_layers))
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
         skips: list[Tensor] = []
         for block in self.encoder:
             x_btc = block(x_btc)

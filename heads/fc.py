@@ -33,5 +33,4 @@ class Fc(Neck):
         self.dim, self.classifier_dropout = dim, settings.dropout
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
         return x_btc

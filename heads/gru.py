@@ -50,7 +50,6 @@ class BiGru(Neck):
         )
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, 2 H)."""
         out_bth: Tensor = self.gru(x_btc)[0]
         return out_bth
 
@@ -104,7 +103,6 @@ class UnetGru(Neck):
         )
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, widths[0]), >= 0."""
         skips: list[Tensor] = []
         for block in self.encoder:
             x_btc = block(x_btc)

@@ -17,13 +17,9 @@ def _with_logits(x_btc: Tensor) -> Tensor:
     return torch.cat([x_btc, torch.logit(bounded)], dim=-1)
 
 
-def _same(x_btc: Tensor) -> Tensor:
-    return x_btc
-
-
 INPUTS: Mapping[str, tuple[Callable[[Tensor], Tensor], int, bool]] = {
-    "raw": (_same, 1, False),
-    "standard": (_same, 1, True),
+    "raw": (lambda x_btc: x_btc, 1, False),
+    "standard": (lambda x_btc: x_btc, 1, True),
     "scores": (_with_logits, 2, True),
 }
 """Name -> (pointwise function, D / C, whether mean and deviation over the training rows are taken out)."""

@@ -35,6 +35,5 @@ class Positions(Neck):
         self.encoding_tc = nn.Parameter(torch.randn(settings.num_steps, dim) / settings.num_steps)
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
         place_t = torch.arange(x_btc.shape[1], device=x_btc.device).clamp(max=len(self.encoding_tc) - 1)
         return x_btc + self.encoding_tc[place_t]

@@ -49,7 +49,6 @@ class EdConv(Neck):
         self.out = nn.Linear(widths[-1], dim)
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
         num_steps = x_btc.shape[1]
         factor = min(self.pool_steps, num_steps)  # the steps of a part cell at the end are dropped, as in the source
         x_bsc = functional.max_pool1d(x_btc.transpose(1, 2), factor).transpose(1, 2)
@@ -91,7 +90,6 @@ class Tpn(Neck):
         self.norm = TimeBatchNorm(dim)
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C), >= 0."""
         levels = []
         for conv, norm in zip(self.convs, self.norms, strict=True):
             level_bsc = functional.relu(norm(conv(x_btc)))

@@ -46,12 +46,12 @@ class Recipe:
     about: str
     """One line."""
     settings: TrainSettings
-    published: Published | None = field(default=None)
-    backbone: str | None = field(default=None)
+    published: Published | None = None
+    backbone: str | None = None
     """Name of the backbone whose features it is for; None: any."""
-    depth: Depth = field(default=None)
+    depth: Depth = None
     """Trunk blocks of that backbone."""
-    size: tuple[int, int] | None = field(default=None)
+    size: tuple[int, int] | None = None
     """Width x height of the pictures that it is finetuned on; None: the usual."""
     finetuning: Mapping[str, str | bool] = field(default_factory=dict)
     """Settings of `bas finetune` beside these."""

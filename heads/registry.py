@@ -80,12 +80,18 @@ def build_head(
         raise InputError("size of the head is not usable", got=got, wanted="dim, num_classes >= 1; proj >= 0")
     if loss is not None and loss not in LOSS_NAMES:
         raise InputError("no such loss", got=repr(loss), wanted=", ".join(LOSS_NAMES))
-    parts, displacement = _parse(name, settings or {})
+    names = name.split("+")
+    displacement = len(names) > 1 and names[-1] == DISPLACEMENT
+    parts = [(settings or {}).get(each) or default_settings(each) for each in names[: len(names) - displacement]]
+    necks = [part for part in parts if not isinstance(part, HeadSettings)]
+    *early, last = parts
+    if any(isinstance(part, HeadSettings) for part in early):
+        wanted = "necks first, such a head last"
+        raise InputError("a head with outputs of its own must come last", got=repr(name), wanted=wanted)
     if proj is None:
         proj = WIDEST_WITHOUT_PROJECTION if dim > WIDEST_WITHOUT_PROJECTION else 0
-    last = parts[-1]
+    trunk = Trunk(dim=dim, proj=proj, necks=necks)
     if not isinstance(last, HeadSettings):
-        trunk = Trunk(dim=dim, proj=proj, necks=_necks(name, parts))
         return ClassifierHead(
             trunk, num_classes=num_classes, loss=loss or "ce", displacement=displacement, dropout=dropout
         )
@@ -101,7 +107,7 @@ def build_head(
         raise InputError(
             f"{name!r} has presence outputs", got=f"loss {loss!r}", wanted="'focal'", cure="leave the loss to the head"
         )
-    return last.build_head(Trunk(dim=dim, proj=proj, necks=_necks(name, parts[:-1])), num_classes)
+    return last.build_head(trunk, num_classes)
 
 
 def default_settings(name: str) -> NeckSettings | HeadSettings:
@@ -165,25 +171,3 @@ def split_option(path: str) -> tuple[str, list[str]]:
     module, colon, rest = path.rpartition(":")
     name, *fields = rest.split(".")
     return module + colon + name, fields
-
-
-def _parse(
-    name: str, replaced: Mapping[str, NeckSettings | HeadSettings]
-) -> tuple[list[NeckSettings | HeadSettings], bool]:
-    names = name.split("+")
-    displacement = len(names) > 1 and names[-1] == DISPLACEMENT
-    names = names[:-1] if displacement else names
-    return [replaced.get(each) or default_settings(each) for each in names], displacement
-
-
-def _necks(name: str, parts: list[NeckSettings | HeadSettings]) -> list[NeckSettings]:
-    necks: list[NeckSettings] = []
-    for part in parts:
-        if isinstance(part, HeadSettings):
-            raise InputError(
-                "a head with outputs of its own must come last",
-                got=repr(name),
-                wanted="necks first, such a head last",
-            )
-        necks.append(part)
-    return necks

@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float32]
 
 def blend_weights(num_steps: int) -> Tensor:
     """(T,) share of each step of a window in the blend: a Hann window, which is above zero everywhere."""
-    place = (torch.arange(num_steps, dtype=torch.float32) + 0.5) / num_steps
+    place = (torch.arange(num_steps, dtype=torch.float32) + 0.5) / num_steps  # torch's own begins with a zero
     return torch.sin(torch.pi * place) ** 2
 
 

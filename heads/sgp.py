@@ -41,7 +41,6 @@ class Sgp(Neck):
         self.merge = nn.Linear(dim * len(settings.dilations), dim)
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
         instant_btc: Tensor = self.up(functional.relu(self.down(x_btc - x_btc.mean(1, keepdim=True))))
         window_btc: Tensor = self.merge(torch.cat([conv(x_btc) for conv in self.windows], dim=-1))
         return instant_btc + window_btc
@@ -115,7 +114,6 @@ class SgpBlock(Neck):
         self.mlp = Mlp(dim)
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
         y_btc = self.norm(x_btc)
         instant_btc, window_btc = self.branches(y_btc)
         z_btc: Tensor = x_btc + instant_btc + window_btc + y_btc

@@ -63,7 +63,6 @@ class StageUnet(Neck):
         self.out = nn.Linear(before, deepest)
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, D)."""
         *shallow, deepest_btd = torch.split(x_btc, list(self.stages), dim=-1)
         num_steps = x_btc.shape[1]
         coarse_bds = functional.max_pool1d(deepest_btd.transpose(1, 2), min(2, num_steps))

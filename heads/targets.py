@@ -65,17 +65,6 @@ class Targets:
         return Targets(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-@dataclass(frozen=True)
-class ClipTargets:
-    """Targets of one clip, and what they could not keep."""
-
-    targets: Targets
-    """(T, ...)."""
-    num_lost: int
-    """Events inside the clip that softmax labels cannot show: another event has their step. Presence keeps them,
-    unless both are of one class."""
-
-
 def clip_targets(
     events: Iterable[tuple[int, int]],
     *,
@@ -83,8 +72,10 @@ def clip_targets(
     num_classes: int,
     settings: TargetSettings | None = None,
     class_counts: Sequence[int] = (),
-) -> ClipTargets:
-    """Events of a clip -> targets (T, ...), all real.
+) -> tuple[Targets, int]:
+    """Events of a clip -> targets (T, ...), all real, and the number of events that softmax labels cannot show.
+
+    Those have their step taken by another event; presence keeps them, unless both are of one class.
 
     A step belongs to its nearest event; at equal distance (two events on one step) to the rarer class.
 
@@ -105,17 +96,18 @@ def clip_targets(
     offset_tk = torch.stack([_nearest(grid, steps) for steps in steps_by_class], dim=1)
     distance_tk = offset_tk.abs()
     weight_tk = _weight(distance_tk, settings)
-    winner_t = _nearest_class(distance_tk, _rarity(class_counts, num_classes=num_classes)).unsqueeze(1)
-    label_tk = torch.zeros(num_steps, num_classes).scatter(1, winner_t, weight_tk.gather(1, winner_t))
+    # whole distances, so that a rank below the number of classes decides only between events that are as near
+    winner_t1 = (distance_tk.double() * num_classes + _rarity(class_counts, num_classes)).argmin(1, keepdim=True)
+    label_tk = torch.zeros(num_steps, num_classes).scatter(1, winner_t1, weight_tk.gather(1, winner_t1))
     targets = Targets(
         label_btn=torch.cat([1 - label_tk.sum(1, keepdim=True), label_tk], dim=1),
         presence_btk=weight_tk,
-        displacement_bt=offset_tk.gather(1, winner_t).squeeze(1),
+        displacement_bt=offset_tk.gather(1, winner_t1).squeeze(1),
         offset_btk=offset_tk,
         mask_bt=torch.ones(num_steps, dtype=torch.bool),
     )
     inside = [step for steps in steps_by_class for step in steps if 0 <= step < num_steps]
-    return ClipTargets(targets, num_lost=len(inside) - len(set(inside)))
+    return targets, len(inside) - len(set(inside))
 
 
 def stack_targets(clips: Sequence[Targets]) -> Targets:
@@ -152,12 +144,7 @@ def _weight(distance_tk: Tensor, settings: TargetSettings) -> Tensor:
     return soft * (distance_tk <= 3 * settings.sigma_steps)
 
 
-def _nearest_class(distance_tk: Tensor, rarity: Tensor) -> Tensor:
-    """(T,) class index 0..K-1 of the nearest event, the rarer one where two are as near."""
-    return (distance_tk.double() * rarity.numel() + rarity).argmin(1)
-
-
-def _rarity(class_counts: Sequence[int], *, num_classes: int) -> Tensor:
+def _rarity(class_counts: Sequence[int], num_classes: int) -> Tensor:
     """(K,) rank of each class, 0 is the rarest."""
     if class_counts and len(class_counts) != num_classes:
         raise InputError(

@@ -40,7 +40,6 @@ class Tcn(Neck):
         self.convs = nn.ModuleList(TimeConv(dim, dim, settings.kernel_steps) for _ in range(settings.num_layers))
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C), >= 0."""
         for conv in self.convs:
             x_btc = functional.relu(conv(x_btc))
         return x_btc
@@ -82,7 +81,6 @@ class TcnDilated(Neck):
         self.out = nn.Linear(settings.hidden, dim)
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x_btc = self.dropout(functional.relu(norm(conv(x_btc))))
         out_btc: Tensor = self.out(x_btc)

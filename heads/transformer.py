@@ -81,7 +81,6 @@ class Transformer(Neck):
         self.layers = nn.ModuleList(EncoderLayer(settings) for _ in range(settings.num_layers))
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, W)."""
         num_steps = x_btc.shape[1]
         x_btw: Tensor = self.embed(x_btc)
         x_btw = self.dropout(x_btw + sinusoids(num_steps, self.dim).to(x_btw))

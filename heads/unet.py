@@ -72,7 +72,6 @@ class Unet(Neck):
         self.decoder = nn.ModuleList(ResidualBlock(width, kernel=kernel, dropout=dropout) for width in widths[:-1])
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, widths[0])."""
         x_btw: Tensor = self.stem(x_btc)
         skips: list[Tensor] = []
         for block, down in zip(self.encoder[:-1], self.downs, strict=True):

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         ]
         self._match_w = np.repeat(np.arange(len(starts)), [len(each) for each in starts])
         self._start_w = np.concatenate(starts)
-        self._targets_of = lru_cache(maxsize=None)(self._make_targets)
+        self._kept: dict[int, Targets] = {}
 
     def __len__(self) -> int:
         return len(self._start_w)
@@ -98,22 +97,19 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             "first_row": torch.tensor(start),
         }
 
-    def _make_targets(self, number: int) -> Targets:
+    def _targets_of(self, number: int) -> Targets:
         """Targets of all rows of a match; kept, as each of its windows needs them."""
-        made, _ = row_targets(
-            self.matches[number],
-            stride=self.stride,
-            num_classes=len(self.classes),
-            settings=self._targets,
-            class_counts=(),
-        )
-        return made
+        if number not in self._kept:
+            match, num_classes = self.matches[number], len(self.classes)
+            self._kept[number], _ = row_targets(
+                match, stride=self.stride, num_classes=num_classes, settings=self._targets, class_counts=()
+            )
+        return self._kept[number]
 
     def __getstate__(self) -> dict[str, object]:
         """Without the store's mapped files and the kept targets."""
-        return {**self.__dict__, "store": self.store.path, "_targets_of": None}
+        return {**self.__dict__, "store": self.store.path, "_kept": {}}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.store = FeatureStore.open(str(state["store"]))
-        self._targets_of = lru_cache(maxsize=None)(self._make_targets)

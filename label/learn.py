@@ -282,7 +282,7 @@ class LearnData:
         mask = windows.targets.mask_bt & torch.from_numpy(known).to(self.bank.device)
         windows = replace(windows, targets=replace(windows.targets, mask_bt=mask))
         windows = _useful(windows, known, self.event_rows())
-        trainer = HeadTrainer.of(settings, model, Examples(self.bank, windows, ()), device=self.bank.device)
+        trainer = HeadTrainer(settings, model, Examples(self.bank, windows, ()), device=self.bank.device)
         trainer.fit_inputs(alike=False)
         threads = choose_threads(
             0, num_parameters=model.num_parameters, rows_per_step=settings.batch * settings.clip_len

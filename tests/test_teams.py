@@ -89,7 +89,7 @@ def test_mirrored_targets_are_those_of_mirrored_events() -> None:
             [(step, (class_id if not index else swapped[class_id - 1] + 1)) for step, class_id in events],
             num_steps=15,
             num_classes=4,
-        ).targets
+        )[0]
         for index in (0, 1)
     )
     both = stack_targets([plain, plain]).mirrored(swapped, torch.tensor([False, True]))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,6 +30,9 @@ from ...files import disk_errors, read_json, write_atomic, write_json_atomic
 from .data import Chosen
 from .evaluator import PostProcessing, ValidationResult
 from .settings import FinetuneSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from .loop import Trainer
 
 FORMAT = "bas-run-1"
 RUN, BEST, LAST, LOG, TENSORBOARD = "run.json", "best.safetensors", "last.pt", "log.csv", "tensorboard"
@@ -70,26 +73,6 @@ class EpochLine:
         """Inverse of `asdict`; any error of plain Python where it is none."""
         numbers = {name: float(value) for name, value in record.items() if name != "epoch" and value is not None}
         return cls(epoch=_whole(record["epoch"]), **numbers)
-
-
-class TrainingState(Protocol):
-    """The tensors that the next step depends on."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The weights."""
-
-    @property
-    def average(self) -> nn.Module | None:
-        """Averaged weights, where there are any."""
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Its state belongs to the model's parameters, in their order."""
-
-    @property
-    def scaler(self) -> torch.amp.GradScaler | None:
-        """Scales the loss in fp16."""
 
 
 @dataclass
@@ -190,7 +173,7 @@ def require_shapes(path: Path, model: nn.Module) -> None:
         )
 
 
-def write_checkpoint(path: Path, trainer: TrainingState, state: LoopState) -> None:
+def write_checkpoint(path: Path, trainer: "Trainer", state: LoopState) -> None:
     """Write everything that the next step depends on, in one file: two files could be of two steps after a kill."""
     record = {
         "loop": asdict(state),
@@ -199,13 +182,13 @@ def write_checkpoint(path: Path, trainer: TrainingState, state: LoopState) -> No
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
     }
-    data = io.BytesIO()
+    data = io.BytesIO()  # in memory first: torch cannot write a file whole or not at all
     torch.save(record, data)
     with disk_errors(path):
         write_atomic(path, data.getvalue())
 
 
-def read_checkpoint(path: Path, trainer: TrainingState) -> LoopState | None:
+def read_checkpoint(path: Path, trainer: "Trainer") -> LoopState | None:
     """Load what `write_checkpoint` wrote; None where there is no such file.
 
     Raises:
@@ -221,7 +204,7 @@ def read_checkpoint(path: Path, trainer: TrainingState) -> LoopState | None:
             )
         return None
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        record = torch.load(path, map_location="cpu", weights_only=True)  # a run from elsewhere is data, never code
     except Exception as error:  # torch raises of every kind, by the place of the damage
         raise _damaged(path, repr(error)) from None
     with reading_record(f"{path}: damaged", cure=_FETCH):
@@ -424,8 +407,9 @@ class RunRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
+        own = ("settings", "features", "start", "fps", "peaks", "calibration")  # these know their JSON themselves
         return {
-            **{name: value for name, value in asdict(self).items() if name not in _OWN_JSON},
+            **{name: value for name, value in asdict(self).items() if name not in own},
             "settings": self.settings.to_json(),
             "features": self.features.to_json(),
             "features_key": self.features.key(),
@@ -442,7 +426,18 @@ class RunRecord:
         Raises:
             InputError: no run, another format, or damaged.
         """
-        record, where = _read_run(folder), str(folder / RUN)
+        path = folder / RUN
+        if not path.is_file():
+            raise InputError(
+                f"{folder}: not a run",
+                got="no such folder" if not folder.exists() else f"a folder without {RUN}",
+                wanted=f"the folder that {COMMANDS} made",
+            )
+        record, where = read_json(path), str(path)
+        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        if found != FORMAT:
+            cure = "use the version of bas that trained it"
+            raise InputError(f"{where}: another format", got=found, wanted=FORMAT, cure=cure)
         with reading_record(f"{where}: damaged", cure="fetch the run again"):
             start = record.get("start")
             kind = TrainSettings if start is None else FinetuneSettings
@@ -470,22 +465,6 @@ class RunRecord:
             )
 
 
-def _read_run(folder: Path) -> dict[str, Any]:
-    if not (folder / RUN).is_file():
-        raise InputError(
-            f"{folder}: not a run",
-            got="no such folder" if not folder.exists() else f"a folder without {RUN}",
-            wanted=f"the folder that {COMMANDS} made",
-        )
-    record = read_json(folder / RUN)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        got = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise InputError(
-            f"{folder / RUN}: another format", got=got, wanted=FORMAT, cure="use the version of bas that trained it"
-        )
-    return record
-
-
 def _whole(value: object) -> int:
     """The value, where it is a whole number of at most 63 bits; TypeError where not."""
     if type(value) is not int or abs(value) >= 1 << 63:
@@ -497,6 +476,3 @@ def _texts(names: object) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"{names!r} is no list of names"[:80])
     return tuple(names)
-
-
-_OWN_JSON = ("settings", "features", "start", "fps", "peaks", "calibration")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from ...events import (
     COARSE_FPS,
     MIRRORED,
     Event,
-    Split,
     TimeGrid,
     by_team,
     own_classes,
@@ -121,14 +120,13 @@ class Matches:
         split_of = {match_id: meta.split for match_id, meta in metas.items()}
         events = [event for meta in metas.values() for event in meta.events() or ()]
         own = own_classes(store.classes, metas, {event.label for event in events})
+
+        def labels(match_id: str) -> MatchLabels:
+            match = store.match(match_id)
+            return MatchLabels(match.num_rows, match.meta.grid, match.meta.events())
+
         again, where, teams = "extract again (rows are kept)", str(store.path), teams_of(events)
-        labels = partial(_stored_labels, store)
         return cls(where, store.classes, split_of, labels, again, True, own, teams)
-
-
-def _stored_labels(store: FeatureStore, match_id: str) -> MatchLabels:
-    match = store.match(match_id)
-    return MatchLabels(match.num_rows, match.meta.grid, match.meta.events())
 
 
 def labelled_matches(source: Matches, match_ids: Iterable[str], classes: Sequence[str]) -> list[LabelledMatch]:
@@ -225,7 +223,7 @@ def choose_matches(
     if is_by_team:
         source, names = source.by_team(), team_classes(names, teams)
     of_split = source.split_of
-    in_train, in_valid = _of_split(of_split, "train"), _of_split(of_split, "valid")
+    in_train, in_valid = ([each for each in of_split if of_split[each] == split] for split in ("train", "valid"))
     if valid:
         named, in_valid = in_valid, _named(valid, in_train + in_valid, where=source.where)
         in_train = [match_id for match_id in in_train + named * with_valid if match_id not in in_valid]
@@ -242,8 +240,7 @@ def choose_matches(
                 "or cut one labelled video by time: bas cache split --by-time 0.7/0.15/0.15",
             )
     train, judges = (labelled_matches(source, ids, names) for ids in (in_train, in_valid))
-    fps = _one_rate(train + judges, where=source.where)
-    _check_rate(source, TimeGrid(fps), stride)
+    fps = _one_rate(source, train + judges, stride)
     for split, matches in (("train", train), ("valid", judges)):
         if not any(match.events for match in matches):
             num_other = sum(match.num_hidden for match in matches)
@@ -277,10 +274,6 @@ def _checked_classes(source: Matches, classes: Sequence[str] | None) -> tuple[st
     return tuple(classes or source.own or source.classes)
 
 
-def _of_split(split_of: Mapping[str, str | None], split: Split) -> list[str]:
-    return [match_id for match_id, of_match in split_of.items() if of_match == split]
-
-
 def _named(names: Sequence[str], known: Sequence[str], *, where: str) -> list[str]:
     found: list[str] = []
     for name in names:
@@ -295,26 +288,22 @@ def _named(names: Sequence[str], known: Sequence[str], *, where: str) -> list[st
     return list(dict.fromkeys(found))
 
 
-def _one_rate(matches: Sequence[LabelledMatch], *, where: str) -> Fraction:
-    rates = sorted({match.fps for match in matches})
-    if len(rates) > 1:
+def _one_rate(source: Matches, matches: Sequence[LabelledMatch], stride: int) -> Fraction:
+    """Rows per second of all matches. Too few are refused: always where the stride makes them few, else where more
+    rows can be had."""
+    fps, *others = rates = sorted({match.fps for match in matches})
+    if others:
         raise InputError(
-            f"{where}: matches of different frame rates",
+            f"{source.where}: matches of different frame rates",
             got=", ".join(map(str, rates)),
             wanted="one rate",
             cure="extract with --fps 25, so that every match lies on one grid",
         )
-    return rates[0]
-
-
-def _check_rate(source: Matches, grid: TimeGrid, stride: int) -> None:
-    """Refuse too few steps a second: always where the stride makes them few, else where more rows can be had."""
-    fps = grid.fps
     if stride > 1 and fps / stride < COARSE_FPS:
         raise InputError(
             f"{source.where}: made for another stride",
             got=f"{fps} rows a second, of which --stride {stride} keeps {float(fps / stride):.1f}",
-            wanted="every row" if grid.is_coarse else f"at least {COARSE_FPS} steps a second",
+            wanted="every row" if TimeGrid(fps).is_coarse else f"at least {COARSE_FPS} steps a second",
             cure="use --stride 1",
         )
     if fps < (_LEAST_FPS if source.may_be_coarse else COARSE_FPS):
@@ -324,6 +313,7 @@ def _check_rate(source: Matches, grid: TimeGrid, stride: int) -> None:
             wanted=f"at least {_LEAST_FPS if source.may_be_coarse else COARSE_FPS}",
             cure="extract with --fps 25",
         )
+    return fps
 
 
 def row_targets(
@@ -338,27 +328,17 @@ def row_targets(
     """
     parts, num_lost = [], 0
     for phase in range(min(stride, match.num_rows)):
-        clip = clip_targets(
+        targets, lost = clip_targets(
             [((row - phase) // stride, class_id) for row, class_id in match.events],
             num_steps=-(-(match.num_rows - phase) // stride),
             num_classes=num_classes,
             settings=settings,
             class_counts=class_counts,
         )
-        parts.append(clip.targets)
-        num_lost += clip.num_lost
-    return _interleave(parts, match.num_rows, stride), round(num_lost / len(parts))
-
-
-def _interleave(phases: Sequence[Targets], num_rows: int, stride: int) -> Targets:
-    def one(name: str) -> Tensor:
-        first: Tensor = getattr(phases[0], name)
-        rows = first.new_empty((num_rows, *first.shape[1:]))
-        for phase, part in enumerate(phases):
-            rows[phase::stride] = getattr(part, name)
-        return rows
-
-    return Targets(*(one(each.name) for each in fields(Targets)))
+        parts.append(targets)
+        num_lost += lost
+    row_of = torch.cat([torch.arange(match.num_rows)[phase::stride] for phase in range(len(parts))])
+    return concatenate(parts).select(row_of.argsort()), round(num_lost / len(parts))
 
 
 def concatenate(parts: Sequence[Targets]) -> Targets:
@@ -383,26 +363,10 @@ def window_starts(num_rows: int, *, clip_len: int, stride: int, hop_rows: int) -
     return np.unique(np.append(np.arange(0, last + 1, hop_rows, dtype=np.int64), last))
 
 
-def all_window_starts(
-    matches: Sequence[tuple[int, int]], *, clip_len: int, stride: int, hop_rows: int
-) -> tuple[IntArray, IntArray]:
-    """Windows of several matches that lie one after the other.
-
-    Args:
-        matches: (first row, number of rows) of each.
-        clip_len: as `window_starts`.
-        stride: as `window_starts`.
-        hop_rows: as `window_starts`.
-
-    Returns:
-        (W,) first row of each window, and (W,) last row of its match, both among all rows.
-    """
-    parts = [
-        first + window_starts(num_rows, clip_len=clip_len, stride=stride, hop_rows=hop_rows)
-        for first, num_rows in matches
-    ]
-    ends = [np.full(len(part), first + num_rows - 1) for part, (first, num_rows) in zip(parts, matches, strict=True)]
-    return np.concatenate(parts), np.concatenate(ends).astype(np.int64)
+def starts_in(match: LabelledMatch, settings: TrainSettings) -> IntArray:
+    """First rows of the training windows of a match, counted within it."""
+    clip_len, stride, hop_rows = settings.clip_len, settings.stride, settings.hop_rows
+    return window_starts(match.num_rows, clip_len=clip_len, stride=stride, hop_rows=hop_rows)
 
 
 def epoch_order(num_windows: int, *, num_clips: int, seed: int, epoch: int) -> IntArray:
@@ -426,7 +390,7 @@ def epoch_order(num_windows: int, *, num_clips: int, seed: int, epoch: int) -> I
 
 def epoch_views(num_views: int, *, num_batches: int, seed: int, epoch: int) -> IntArray:
     """(num_batches,) view of each batch of an epoch, 0..num_views-1: every view equally likely."""
-    return np.random.default_rng([seed, epoch, 1]).integers(0, num_views, num_batches)
+    return np.random.default_rng([seed, epoch, 1]).integers(0, num_views, num_batches)  # 1: apart from the order
 
 
 def window_index(first_row_b: IntArray, last_row_b: IntArray, *, clip_len: int, stride: int) -> tuple[Tensor, Tensor]:
@@ -485,14 +449,11 @@ class Windows:
             got = ",".join(settings.views)
             raise InputError("--views is not usable with teams", got=got, wanted=f"another view before {MIRROR_VIEW}")
         parts = [chosen.targets_of(match, settings) for match in chosen.train]
-        lengths = [match.num_rows for match in chosen.train]
-        first_m = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
-        first_w, last_w = all_window_starts(
-            list(zip(first_m.tolist(), lengths, strict=True)),
-            clip_len=settings.clip_len,
-            stride=settings.stride,
-            hop_rows=settings.hop_rows,
-        )
+        starts = [starts_in(match, settings) for match in chosen.train]
+        stop_m = np.cumsum([match.num_rows for match in chosen.train], dtype=np.int64)
+        first_m = np.append(0, stop_m[:-1])
+        match_w = np.repeat(np.arange(len(starts)), [len(each) for each in starts])
+        first_w, last_w = first_m[match_w] + np.concatenate(starts), stop_m[match_w] - 1
         targets = concatenate([part for part, _ in parts]).to(device)
         num_lost = sum(lost for _, lost in parts)
         return cls(targets, first_m, first_w, last_w, num_lost, settings, chosen.mirrored)
@@ -534,6 +495,7 @@ class Windows:
         targets = self.targets.select(index_bt.to(device, non_blocking=True))
         if self.mirrored and any(is_mirrored):
             targets = targets.mirrored(self.mirrored, torch.tensor(is_mirrored))
+        # nearly all windows are whole: a copy to the device is spared
         return targets if bool(real_bt.all()) else replace(targets, mask_bt=real_bt.to(device))
 
 
@@ -580,8 +542,5 @@ class Examples:
 
 def one_pass_at_most(settings: TrainSettings, chosen: Chosen) -> TrainSettings:
     """The settings with epochs of at most one pass over the training windows: recipes are made for days of video."""
-    places = [(0, match.num_rows) for match in chosen.train]
-    first_row_w, _ = all_window_starts(
-        places, clip_len=settings.clip_len, stride=settings.stride, hop_rows=settings.hop_rows
-    )
-    return replace(settings, frames_per_epoch=min(settings.frames_per_epoch, len(first_row_w) * settings.clip_len))
+    num_windows = sum(len(starts_in(match, settings)) for match in chosen.train)
+    return replace(settings, frames_per_epoch=min(settings.frames_per_epoch, num_windows * settings.clip_len))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ..contract import HeadOutputs
 from ..model import SpottingModel
 from ..scoring import FloatArray, match_scores
 from ..targets import Targets
-from .data import Chosen, LabelledMatch
+from .data import Chosen
 from .settings import ScoringPlan
 
 
@@ -79,30 +78,22 @@ class PostProcessing:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The labels of the validation matches: scores confidences (rows, K) of each match against them."""
+    """Scores confidences (rows, K) of each match chosen for validation against its labels."""
 
-    matches: tuple[LabelledMatch, ...]
-    classes: tuple[str, ...]
-    fps: Fraction
-    """Rows a second."""
-
-    @classmethod
-    def of(cls, chosen: Chosen) -> "Evaluator":
-        """Of the matches chosen for validation."""
-        return cls(chosen.valid, chosen.classes, chosen.fps)
+    chosen: Chosen
 
     def validate(self, scores: Sequence[FloatArray]) -> ValidationResult:
         """Validation mAP with the default peaks."""
-        return self._measure(self._games(scores, default_peaks(self.fps)))
+        return self._measure(self._games(scores, default_peaks(self.chosen.fps)))
 
     def choose(self, scores: Sequence[FloatArray]) -> PostProcessing:
         """Choose the best peaks, and fit a calibration on them."""
         chosen = choose_peaks(
             scores,
             self._events(),
-            fps=TimeGrid(self.fps).judged.fps,
+            fps=TimeGrid(self.chosen.fps).judged.fps,
             num_headline=self._num_headline,
-            candidates=candidates_for(self.fps),
+            candidates=candidates_for(self.chosen.fps),
             to_grid=self._on_grid,
         )
         games = self._games(scores, chosen.best)
@@ -114,24 +105,24 @@ class Evaluator:
 
     def _on_grid(self, spots: Spots) -> Spots:
         """Spots of rows where `bas predict` puts them, in the cells that the metric counts."""
-        grid = TimeGrid(self.fps)
+        grid = TimeGrid(self.chosen.fps)
         if not grid.is_coarse:
             return spots
         cells = [grid.judged.frame(grid.instant_ms(row)) for row in spots.frames.tolist()]
         return replace(spots, frames=np.array(cells, np.int64))
 
     def _measure(self, games: list[Game]) -> ValidationResult:
-        measured = average_map(games, MetricSettings.named("at1", fps=TimeGrid(self.fps).judged.fps))
+        measured = average_map(games, MetricSettings.named("at1", fps=TimeGrid(self.chosen.fps).judged.fps))
         headline = float(measured.per_class[: self._num_headline].mean())
-        per_class = dict(zip(self.classes, map(float, measured.per_class), strict=True))
+        per_class = dict(zip(self.chosen.classes, map(float, measured.per_class), strict=True))
         return ValidationResult(headline, measured.mean, per_class)
 
     @property
     def _num_headline(self) -> int:
-        return next(iter(mean_groups(self.classes).values()))
+        return next(iter(mean_groups(self.chosen.classes).values()))
 
     def _events(self) -> list[Spots]:
-        return [match.spots(len(self.classes)) for match in self.matches]
+        return [match.spots(len(self.chosen.classes)) for match in self.chosen.valid]
 
 
 def bank_scores(

@@ -4,17 +4,18 @@ import copy
 import math
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...cache.bank import FeatureBank, Place, open_bank
+from ...cache.bank import Place, open_bank
 from ...cache.reduction import write_reduction
 from ...cache.store import FeatureStore
 from ...errors import InputError
@@ -30,7 +31,6 @@ from .checkpoint import (
     EpochLine,
     LoopState,
     RunRecord,
-    TrainingState,
     read_checkpoint,
     read_weights,
     write_checkpoint,
@@ -50,37 +50,54 @@ _SHARE_OF_WARMUP = 0.25
 """Runs of few epochs warm up over this share of them at most."""
 
 
-class Trainer(TrainingState, Protocol):
+class Trainer(ABC):
     """A network with what it learns from."""
 
-    @property
-    def settings(self) -> TrainSettings:
-        """The recipe."""
+    settings: TrainSettings
+    model: nn.Module
+    average: nn.Module | None
+    """Averaged weights, where the settings ask for them."""
+    optimizer: torch.optim.Optimizer
+    """Its state belongs to the model's parameters, in their order."""
+    scaler: torch.amp.GradScaler | None
+    """Scales the loss in fp16."""
+    bad_loss_cure: str
+    """What to try where the loss is no number."""
+    reads_every_loss: bool = False
+    """Whether the loss is read after every step, as several processes must stop at the same one."""
 
     @property
     def waited_seconds(self) -> float:
         """Time so far that steps stood waiting for their batch."""
+        return 0.0
 
-    @property
-    def bad_loss_cure(self) -> str:
-        """What to try where the loss is no number."""
-
-    @property
-    def reads_every_loss(self) -> bool:
-        """Whether the loss is read after every step, as several processes must stop at the same one."""
-
+    @abstractmethod
     def batches(self, epoch: int, *, first_step: int) -> Iterator[Any]:
         """Batches of an epoch (from 0), from step `first_step` on: a pure function of (seed, epoch)."""
 
-    def training_step(self, batch: Any, *, lr: float, seed: int, ema_decay: float) -> Tensor:
-        """Change the weights by one batch; the loss, a scalar on the device."""
+    @abstractmethod
+    def training_step(self, batch: Any, *, lr: float, seed: int, ema_decay: float = 0.0) -> Tensor:
+        """Change the weights by one batch.
 
+        Args:
+            batch: of `batches`.
+            lr: learning rate of the head.
+            seed: of dropout and mixup.
+            ema_decay: of the averaged weights.
+
+        Returns:
+            The loss, a scalar on the device.
+        """
+
+    @abstractmethod
     def validate(self) -> tuple[list[FloatArray], float]:
         """Confidences (rows, K) of each validation match by the weights as they are, and the loss of their windows."""
 
+    @abstractmethod
     def save_best(self, folder: Path) -> None:
         """Write the weights as they are as the best."""
 
+    @abstractmethod
     def load_best(self, folder: Path) -> None:
         """Load what `save_best` wrote last."""
 
@@ -162,7 +179,7 @@ def train(
         stride=settings.stride,
         is_by_team=is_by_team,
     )
-    with locked_run(out):
+    with locked_folder(out, record=RUN, holds="a run"):
         torch.manual_seed(settings.seed)
         features, num_classes = store.settings, len(chosen.classes)
         model = build_model(settings, dim=features.dim, num_classes=num_classes, features=features)
@@ -173,7 +190,7 @@ def train(
         if record.finished:
             return record
         rows = open_bank(store, chosen.ids, views=settings.views, device=on, place=bank)
-        trainer = HeadTrainer.of(settings, model, Examples.of(chosen, rows, settings), device=on)
+        trainer = HeadTrainer(settings, model, Examples.of(chosen, rows, settings), device=on)
         state = read_checkpoint(out / LAST, trainer)
         if state is None:
             state = LoopState()
@@ -182,11 +199,12 @@ def train(
         rows_per_step = settings.batch * settings.clip_len // settings.stride
         number = choose_threads(threads, num_parameters=model.num_parameters, rows_per_step=rows_per_step)
         in_words = f", {number} thread{'s' if number > 1 else ''}" if on.type == "cpu" else ""
-        progress.started(record, _bank_in_words(rows) + in_words, state)
+        place = f"({rows.num_bytes / 1e6:,.0f} MB, {rows.place}) on {rows.device}"
+        progress.started(record, f"{rows.num_rows:,} rows of {rows.dim} {place}{in_words}", state)
         if store.reduction is not None:
             write_reduction(out, store.reduction)
         record.write(out)
-        evaluator = Evaluator.of(chosen)
+        evaluator = Evaluator(chosen)
         with torch_threads(number):
             record = run_epochs(trainer, evaluator, record, state, out, progress=progress, save_seconds=save_seconds)
             record = record.finish(evaluator.choose(trainer.validate()[0]))
@@ -231,7 +249,7 @@ def run_epochs(
                 number = state.total_steps(settings)
                 lr, seed = learning_rate(number, settings), step_seed(settings, state.epoch, state.step)
                 loss = trainer.training_step(batch, lr=lr, seed=seed, ema_decay=ema_decay(number, settings))
-                state.step += 1
+                state.step += 1  # before a checkpoint, which goes on behind this step
                 is_save_due = meter.add(loss) > save_seconds
                 if is_save_due or meter.is_read_due:
                     now = meter.read()
@@ -364,37 +382,32 @@ def ema_decay(step: int, settings: TrainSettings) -> float:
 
 def step_seed(settings: TrainSettings, epoch: int, step: int) -> int:
     """Seed of dropout and mixup in one step."""
+    # the last number keeps this stream apart from that of the views (1) and of the clips' augmentation (3); one bit
+    # less, as torch's seeds are signed
     return int(np.random.SeedSequence([settings.seed, epoch, step, 2]).generate_state(1, np.uint64)[0] >> 1)
 
 
-@dataclass
-class HeadTrainer:
-    """A head that learns from cached features, see `Trainer`."""
+class HeadTrainer(Trainer):
+    """A head that learns from cached features; made before its first step.
 
-    settings: TrainSettings
+    Args:
+        settings: the recipe.
+        model: moved to the device.
+        examples: their bank begins with the training matches and ends with those that validate.
+        device: where it learns.
+
+    Raises:
+        InputError: fp16 anywhere but on CUDA.
+    """
+
     model: SpottingModel
     average: SpottingModel | None
-    """Averaged weights, where the settings ask for them."""
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler | None
-    """Scales the loss in fp16."""
-    autocast: torch.dtype | None
-    examples: Examples
-    """Its bank begins with the training matches and ends with those that validate."""
-    waited_seconds: float = 0.0
-    """Windows are gathered, not waited for."""
-    bad_loss_cure: str = "lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify"
-    reads_every_loss: bool = False
+    scaler: torch.amp.GradScaler
+    bad_loss_cure = "lower --lr, set --max-grad-norm 1, or look for rows of extreme values: bas cache verify"
 
-    @classmethod
-    def of(
-        cls, settings: TrainSettings, model: SpottingModel, examples: Examples, *, device: torch.device
-    ) -> "HeadTrainer":
-        """A trainer before its first step; moves the model to the device.
-
-        Raises:
-            InputError: fp16 anywhere but on CUDA.
-        """
+    def __init__(
+        self, settings: TrainSettings, model: SpottingModel, examples: Examples, *, device: torch.device
+    ) -> None:
         precision: Precision = settings.precision
         if precision == "auto":
             precision = "fp16" if device.type == "cuda" else "fp32"
@@ -402,19 +415,16 @@ class HeadTrainer:
             raise InputError(
                 "setting 'precision' is not usable", got=f"fp16 on {device.type}", wanted="auto, fp32 or bf16"
             )
-        model.to(device)
-        fused = device.type in ("cpu", "cuda")
-        return cls(
-            settings=settings,
-            model=model,
-            average=copy.deepcopy(model).eval() if settings.ema else None,
-            optimizer=torch.optim.AdamW(
-                model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused
-            ),
-            scaler=torch.amp.GradScaler(device.type) if precision == "fp16" else None,
-            autocast=_TYPES.get(precision),
-            examples=examples,
+        self.settings, self.model, self.examples = settings, model.to(device), examples
+        self.average = copy.deepcopy(model).eval() if settings.ema else None
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
         )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # else it passes all on
+        self.autocast = _TYPES.get(precision)
 
     @property
     def kept_model(self) -> SpottingModel:
@@ -429,57 +439,38 @@ class HeadTrainer:
                 self.average.load_state_dict(self.model.state_dict())
 
     def batches(self, epoch: int, *, first_step: int) -> Iterator[Batch]:
-        """Windows of features."""
         return self.examples.epoch(epoch, first_step=first_step)
 
     def training_step(self, batch: Batch, *, lr: float, seed: int, ema_decay: float = 0.0) -> Tensor:
-        """Change the weights by one batch.
-
-        Args:
-            batch: on the model's device.
-            lr: learning rate.
-            seed: of dropout and mixup.
-            ema_decay: of the averaged weights.
-
-        Returns:
-            The loss, a scalar on the device.
-        """
         torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with torch.autocast(batch.features_btc.device.type, self.autocast) if self.autocast else nullcontext():
-            features_btc, parts = batch.features_btc, [(1.0, batch.targets)]
-            if alpha := self.settings.mixup:
-                generator = torch.Generator().manual_seed(seed)
-                features_btc, parts = mixup(features_btc, batch.targets, generator=generator, alpha=alpha)
+        features_btc, parts = batch.features_btc, [(1.0, batch.targets)]
+        if alpha := self.settings.mixup:
+            generator = torch.Generator().manual_seed(seed)
+            features_btc, parts = mixup(features_btc, batch.targets, generator=generator, alpha=alpha)
+        with torch.autocast(features_btc.device.type, self.autocast, enabled=self.autocast is not None):
             loss = blended_loss(self.model, features_btc, parts)
         self.optimizer.zero_grad(set_to_none=True)
-        (self.scaler.scale(loss) if self.scaler else loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.settings.max_grad_norm:
-            if self.scaler:
-                self.scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(self.optimizer)  # the norm is that of the true gradients
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        if self.scaler:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.average is not None:
             update_average(self.average, self.model, decay=ema_decay)
         return loss.detach()
 
     def validate(self) -> tuple[list[FloatArray], float]:
-        """Confidences of the validation matches, and the loss of their windows."""
         examples = self.examples
         places = examples.bank.matches[len(examples.windows.first_row_m) :]
         return bank_scores(self.kept_model, examples.bank, places, self.settings.scoring_plan, examples.valid_targets)
 
     def save_best(self, folder: Path) -> None:
-        """Write `best.safetensors`."""
         write_weights(folder / BEST, self.kept_model)
 
     def load_best(self, folder: Path) -> None:
-        """Read it."""
         read_weights(folder / BEST, self.kept_model)
 
 
@@ -495,10 +486,6 @@ def update_average(average: nn.Module, model: nn.Module, *, decay: float) -> Non
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):
         kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
-
-
-def _bank_in_words(bank: FeatureBank) -> str:
-    return f"{bank.num_rows:,} rows of {bank.dim} ({bank.num_bytes / 1e6:,.0f} MB, {bank.place}) on {bank.device}"
 
 
 def begun_record(out: Path, new: RunRecord) -> RunRecord:
@@ -574,22 +561,26 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def locked_run(out: Path) -> Iterator[None]:
-    """Make the run's folder, and keep other processes from working in it."""
+def locked_folder(out: Path, *, record: str, holds: str) -> Iterator[None]:
+    """Make a folder that one process at a time works in, such as a run's, or go on in one that is there.
+
+    Args:
+        out: the folder.
+        record: name of the file that tells such a folder from others.
+        holds: what it is, for the error.
+
+    Raises:
+        InputError: it holds something else, or another process is at work in it.
+    """
+    lock_file = out / ".lock"
     with disk_errors(out):
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_run(out))):
-            raise InputError(
-                f"{out}: not a run",
-                got="a file" if out.is_file() else "a folder with other things in it",
-                cure="name another --out",
-            )
+        is_ours = (out / record).exists() or lock_file.exists()  # a kill may leave the lock alone
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not is_ours)):
+            got = "a folder with other things in it" if out.is_dir() else "a file"
+            raise InputError(f"{out}: not {holds}", got=got, cure="name another --out")
         out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock.acquire(out / ".lock", wait_seconds=0.0)
+        lock = FileLock.acquire(lock_file, wait_seconds=0.0)
     if lock is None:
-        raise InputError(f"{out}: in use", got=FileLock.owner(out / ".lock"), cure="wait for it, or name another --out")
+        raise InputError(f"{out}: in use", got=FileLock.owner(lock_file), cure="wait for it, or name another --out")
     with lock:
         yield
-
-
-def _is_run(out: Path) -> bool:
-    return (out / RUN).exists() or (out / ".lock").exists()

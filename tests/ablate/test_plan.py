@@ -103,7 +103,7 @@ def test_a_run_per_seed_with_epochs_of_one_pass_at_most(store: Path) -> None:
     [entry] = planned(store, asked=asked).entries
     found, tasks = runs_of(entry, entry.stores[0], Path("out"), asked)
     assert found == {"frames_per_epoch": 24 * 50, "weights": "none"}  # 300 rows: starts 0, 9, ... 198, and 201
-    assert [task.name for task in tasks] == ["tcn-0", "tcn-1"]
+    assert [task.run.name for task in tasks] == ["tcn-0", "tcn-1"]
     assert [task.settings for task in tasks] == [
         replace(named_recipe("tcn"), frames_per_epoch=1200, seed=seed) for seed in (0, 1)
     ]

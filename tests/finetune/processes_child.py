@@ -24,7 +24,7 @@ from bas.heads.training.settings import FinetuneSettings
 
 def main(job: dict[str, Any]) -> None:
     """One run."""
-    settings = FinetuneSettings(**job["settings"] | {"views": tuple(job["settings"]["views"])})
+    settings = FinetuneSettings.from_json(job["settings"], where="job")
     asked = ExtractOptions(**job["asked"] | {"size": tuple(job["asked"]["size"])})
     losses: list[float] = []
     real_step = ClipTrainer.training_step

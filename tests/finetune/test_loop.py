@@ -107,7 +107,7 @@ def test_killed_runs_end_as_uninterrupted_ones(videos: Path, tiny: Tiny, tmp_pat
         inputs="standard",
         accumulate=2,
     )
-    command = [sys.executable, Path(__file__).with_name("finetune_child.py"), videos, tmp_path]
+    command = [sys.executable, ROOT / "tests" / "heads" / "training" / "train_child.py", videos, tmp_path]
     done = subprocess.run(
         [*map(str, command), json.dumps(settings.to_json())],
         env=ENVIRONMENT,
@@ -117,7 +117,7 @@ def test_killed_runs_end_as_uninterrupted_ones(videos: Path, tiny: Tiny, tmp_pat
         timeout=400,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count(": the same") == 5
+    assert done.stdout.count(": died, with a state") == 5
 
 
 def test_a_stopped_run_goes_on_exactly(

@@ -47,7 +47,7 @@ def trainer(start: Begin) -> Callable[..., ClipTrainer]:
         )
         fabric, nothing = Devices(place="cpu").launch(settings.precision), cast(Any, None)  # steps need no videos
         chosen = Chosen((), (), ("LEFT", "RIGHT"), Fraction(25))
-        return ClipTrainer.of(settings, net, fabric, clips=nothing, chosen=chosen, source=nothing, record=nothing)
+        return ClipTrainer(settings, net, fabric, clips=nothing, chosen=chosen, source=nothing, record=nothing)
 
     return make
 

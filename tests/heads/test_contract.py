@@ -55,7 +55,7 @@ def targets(num_clips: int, num_steps: int, *, shift: int = 0) -> Targets:
 
 
 def clip(num_steps: int, events: list[tuple[int, int]], *, settings: TargetSettings | None = None) -> Targets:
-    return clip_targets(events, num_steps=num_steps, num_classes=NUM_CLASSES, settings=settings).targets
+    return clip_targets(events, num_steps=num_steps, num_classes=NUM_CLASSES, settings=settings)[0]
 
 
 @every_head
@@ -76,7 +76,7 @@ def test_any_number_of_steps(name: str, num_steps: int) -> None:
 @every_head
 def test_one_step_of_one_clip_trains(name: str) -> None:
     head = build_head(name, dim=DIM, num_classes=1, settings=SMALL).train()
-    clip = clip_targets([(0, 1)], num_steps=1, num_classes=1).targets
+    clip = clip_targets([(0, 1)], num_steps=1, num_classes=1)[0]
     assert head.loss(head(features(1, 1)), stack_targets([clip])).isfinite()
 
 
@@ -168,7 +168,7 @@ def test_scores_move_with_the_input(name: str, steps: int) -> None:
 def test_sigmoids_give_two_classes_on_one_step() -> None:
     head = build_head("fc", dim=DIM, num_classes=NUM_CLASSES, loss="bce")
     x = features(1, 6).clone()
-    events = clip_targets([(3, 1), (3, 2)], num_steps=6, num_classes=NUM_CLASSES).targets
+    events = clip_targets([(3, 1), (3, 2)], num_steps=6, num_classes=NUM_CLASSES)[0]
     wanted = stack_targets([events])
     optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
     head.eval()

@@ -89,7 +89,7 @@ def test_mean_where_ignores_the_rest() -> None:
 
 
 def test_mixup_is_a_function_of_its_generator_and_blends() -> None:
-    clips = [clip_targets([(step, 1)], num_steps=8, num_classes=NUM_CLASSES).targets for step in (1, 3, 5)]
+    clips = [clip_targets([(step, 1)], num_steps=8, num_classes=NUM_CLASSES)[0] for step in (1, 3, 5)]
     targets, x = stack_targets(clips), torch.arange(3.0)[:, None, None].expand(3, 8, 2)
     first = mixup(x, targets, generator=torch.Generator().manual_seed(4), alpha=5.0)
     again = mixup(x, targets, generator=torch.Generator().manual_seed(4), alpha=5.0)
@@ -104,7 +104,7 @@ def test_mixup_is_a_function_of_its_generator_and_blends() -> None:
 
 
 def test_each_process_blends_its_own_clips_of_the_batch() -> None:
-    clips = [clip_targets([(step, 1)], num_steps=9, num_classes=NUM_CLASSES).targets for step in range(6)]
+    clips = [clip_targets([(step, 1)], num_steps=9, num_classes=NUM_CLASSES)[0] for step in range(6)]
     targets, pixels = stack_targets(clips), (40 * torch.arange(6, dtype=torch.uint8)).reshape(6, 1, 1)
     for own in (pixels[:3], pixels[3:]):
         mixed, parts = mixup(own, targets, generator=torch.Generator().manual_seed(1), alpha=5.0)
@@ -116,7 +116,7 @@ def test_each_process_blends_its_own_clips_of_the_batch() -> None:
 
 def test_mixup_shares_are_of_the_beta_distribution() -> None:
     generator = torch.Generator().manual_seed(0)
-    targets = stack_targets([clip_targets([], num_steps=1, num_classes=1).targets])
+    targets = stack_targets([clip_targets([], num_steps=1, num_classes=1)[0]])
     shares = [mixup(torch.zeros(1, 1, 1), targets, generator=generator)[1][0][0] for _ in range(2000)]
     values = torch.tensor(shares)
     assert abs(values.mean() - 0.5) < 0.04

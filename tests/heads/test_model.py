@@ -25,7 +25,7 @@ def test_a_model_is_the_head_on_treated_inputs() -> None:
     wanted = model.head(model.inputs(x))
     torch.testing.assert_close(model(x).logits, wanted.logits)
     torch.testing.assert_close(model.scores(model(x)), model.head.scores(wanted))
-    targets = stack_targets([clip_targets([(4, 1)], num_steps=9, num_classes=2).targets] * 2)
+    targets = stack_targets([clip_targets([(4, 1)], num_steps=9, num_classes=2)[0]] * 2)
     torch.testing.assert_close(model.loss(model(x), targets), model.head.loss(wanted, targets))
 
 
@@ -33,7 +33,7 @@ def test_displacement_is_learned_at_every_step() -> None:
     """0 where no label is: a head that points at far events from the background is wrong there, as in T-DEED."""
     head = build_head("fc+disp", dim=4, num_classes=2, dropout=0.0)
     targets = stack_targets(
-        [clip_targets([(6, 1)], num_steps=9, num_classes=2, settings=default_targets("fc+disp")).targets]
+        [clip_targets([(6, 1)], num_steps=9, num_classes=2, settings=default_targets("fc+disp"))[0]]
     )
     outputs = head(torch.zeros(1, 9, 4))
     plain = head.loss(replace(outputs, offsets=None), targets)
@@ -44,7 +44,7 @@ def test_displacement_is_learned_at_every_step() -> None:
 def test_the_actionformer_divides_its_loss_by_an_average_of_positive_points_in_training() -> None:
     torch.manual_seed(0)
     head = build_head("actionformer", dim=4, num_classes=2, settings={"actionformer": TINY_ACTIONFORMER})
-    targets = stack_targets([clip_targets([(6, 1)], num_steps=32, num_classes=2).targets])
+    targets = stack_targets([clip_targets([(6, 1)], num_steps=32, num_classes=2)[0]])
     with torch.no_grad():
         outputs = head(torch.randn(1, 32, 4))
         now = float(head.eval().loss(outputs, targets))

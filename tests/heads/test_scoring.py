@@ -55,12 +55,6 @@ def test_what_a_window_says_of_a_row_is_that_rows_score(num_rows: int, plan: Sco
 
 
 @given(num_rows=st.integers(1, 150), plan=plans)
-def test_a_constant_model_gives_constant_scores(num_rows: int, plan: ScoringPlan) -> None:
-    found = scored(Fake(lambda x: torch.full_like(x, 0.3)), rows(num_rows), plan)
-    np.testing.assert_allclose(found, 0.3, rtol=2e-6)
-
-
-@given(num_rows=st.integers(1, 150), plan=plans)
 def test_windows_hold_equal_steps_of_one_phase_and_end_with_it(num_rows: int, plan: ScoringPlan) -> None:
     seen = np.zeros(num_rows, int)
     for index_bt in window_batches(plan, num_rows):

@@ -14,19 +14,18 @@ EVENTS = st.lists(st.tuples(st.integers(-6, 26), st.integers(1, NUM_CLASSES)), m
 
 
 def labels(events: list[tuple[int, int]], num_steps: int, *, dilation_steps: int = 0) -> list[int]:
-    made = clip_targets(
+    targets, _ = clip_targets(
         events, num_steps=num_steps, num_classes=NUM_CLASSES, settings=TargetSettings(dilation_steps=dilation_steps)
     )
-    return [int(class_id) for class_id in made.targets.class_bt]
+    return [int(class_id) for class_id in targets.class_bt]
 
 
 @settings(max_examples=60, deadline=None)
 @given(events=EVENTS, num_steps=st.integers(1, 20), dilation_steps=st.integers(0, 4))
 def test_as_a_plain_loop_would(events: list[tuple[int, int]], num_steps: int, dilation_steps: int) -> None:
-    made = clip_targets(
+    targets, num_lost = clip_targets(
         events, num_steps=num_steps, num_classes=NUM_CLASSES, settings=TargetSettings(dilation_steps=dilation_steps)
     )
-    targets = made.targets
     for step in range(num_steps):
         for class_id in range(1, NUM_CLASSES + 1):
             distances = [abs(event - step) for event, each in events if each == class_id]
@@ -37,11 +36,11 @@ def test_as_a_plain_loop_would(events: list[tuple[int, int]], num_steps: int, di
         assert abs(targets.displacement_bt[step]) == distance
         assert targets.class_bt[step] == (-rarest if distance <= dilation_steps else 0)
     inside = [event for event, _ in events if 0 <= event < num_steps]
-    assert made.num_lost == len(inside) - len(set(inside))
+    assert num_lost == len(inside) - len(set(inside))
 
 
 def test_displacement_points_at_the_event() -> None:
-    targets = clip_targets([(3, 1)], num_steps=6, num_classes=1).targets
+    targets = clip_targets([(3, 1)], num_steps=6, num_classes=1)[0]
     assert targets.displacement_bt.tolist() == [3, 2, 1, 0, -1, -2]
 
 
@@ -51,15 +50,15 @@ def test_dilated_labels_meet_halfway_and_reach_in_from_outside() -> None:
 
 def test_the_rarer_class_has_the_step_and_the_loss_is_counted() -> None:
     events = [(4, 1), (4, 2)]
-    by_counts = clip_targets(events, num_steps=8, num_classes=3, class_counts=[5, 900, 0])
-    assert by_counts.targets.class_bt[4] == 1
-    assert by_counts.num_lost == 1
-    assert by_counts.targets.presence_btk[4].tolist() == [1, 1, 0]
+    by_counts, num_lost = clip_targets(events, num_steps=8, num_classes=3, class_counts=[5, 900, 0])
+    assert by_counts.class_bt[4] == 1
+    assert num_lost == 1
+    assert by_counts.presence_btk[4].tolist() == [1, 1, 0]
     assert labels(events, 8)[4] == 2
 
 
 def test_soft_labels_fall_off_as_a_gaussian() -> None:
-    targets = clip_targets([(5, 2)], num_steps=11, num_classes=2, settings=TargetSettings(sigma_steps=1.0)).targets
+    targets = clip_targets([(5, 2)], num_steps=11, num_classes=2, settings=TargetSettings(sigma_steps=1.0))[0]
     expected = torch.tensor([0, 0, *[torch.tensor(-0.5 * d * d).exp() for d in (3, 2, 1, 0, 1, 2, 3)], 0, 0])
     torch.testing.assert_close(targets.label_btn[:, 2], expected)
     torch.testing.assert_close(targets.presence_btk[:, 1], expected)
@@ -67,7 +66,7 @@ def test_soft_labels_fall_off_as_a_gaussian() -> None:
 
 
 def test_clips_are_stacked_and_select_takes_windows() -> None:
-    clip = clip_targets([(6, 1)], num_steps=9, num_classes=2).targets
+    clip = clip_targets([(6, 1)], num_steps=9, num_classes=2)[0]
     assert stack_targets([clip, clip]).label_btn.shape == (2, 9, 3)
     windows = clip.select(torch.tensor([[0, 1, 2], [5, 6, 7]]))
     assert windows.class_bt.tolist() == [[0, 0, 0], [0, 1, 0]]

@@ -94,7 +94,7 @@ def toy_batches(num_updates: int, reach_steps: int, settings: TargetSettings) ->
     while len(batches) < num_updates:
         x, events = toy_batch(16, reach_steps=reach_steps, generator=generator)
         clips = [
-            clip_targets([(int(step), int(class_id))], num_steps=NUM_STEPS, num_classes=2, settings=settings).targets
+            clip_targets([(int(step), int(class_id))], num_steps=NUM_STEPS, num_classes=2, settings=settings)[0]
             for step, class_id in events
         ]
         batches.append((x, stack_targets(clips)))

@@ -44,7 +44,7 @@ def verdict(headline: float) -> ValidationResult:
 
 def trainer_of(settings: TrainSettings) -> HeadTrainer:
     torch.manual_seed(settings.seed)
-    return HeadTrainer.of(
+    return HeadTrainer(
         settings, build_model(settings, dim=4, num_classes=2), cast(Any, None), device=torch.device("cpu")
     )
 
@@ -53,7 +53,7 @@ def advance(trainer: HeadTrainer, num_updates: int, *, seed: int = 0) -> list[fl
     losses = []
     for number in range(num_updates):
         features = torch.randn(4, 16, 4, generator=torch.Generator().manual_seed(seed + number))
-        clip = clip_targets([(3, 1), (9, 2)], num_steps=16, num_classes=2).targets
+        clip = clip_targets([(3, 1), (9, 2)], num_steps=16, num_classes=2)[0]
         batch = Batch(features, stack_targets([clip] * 4))
         losses.append(float(trainer.training_step(batch, lr=1e-2, seed=seed + number)))
     return losses

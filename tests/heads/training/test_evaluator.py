@@ -57,10 +57,10 @@ class Validation:
         return bank_scores(model, self.bank, places, self.settings.scoring_plan, targets)[0]
 
     def result(self, model: Any) -> ValidationResult:
-        return Evaluator.of(self.chosen).validate(self.scores(model))
+        return Evaluator(self.chosen).validate(self.scores(model))
 
     def choose(self, model: Any) -> PostProcessing:
-        return Evaluator.of(self.chosen).choose(self.scores(model))
+        return Evaluator(self.chosen).choose(self.scores(model))
 
 
 def test_who_knows_is_right_and_who_is_late_or_confused_is_not(store: FeatureStore, tiny: Tiny) -> None:

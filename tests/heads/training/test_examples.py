@@ -57,7 +57,7 @@ def test_batches_are_what_one_builds_by_hand(store: FeatureStore, tiny: Tiny, st
             rows = store.rows(match.id, view)[start : start + span + 1 : stride].astype(np.float32)
             np.testing.assert_array_equal(batch.features_btc[clip].numpy(), rows)
             events = [((row - start) // stride, class_id) for row, class_id in match.events]
-            wanted = clip_targets(events, num_steps=16, num_classes=2, class_counts=chosen.class_counts).targets
+            wanted = clip_targets(events, num_steps=16, num_classes=2, class_counts=chosen.class_counts)[0]
             assert_same_targets(batch.targets.select(torch.tensor(clip)), wanted)
     assert seen_views == {"identity", "hflip"}
 
@@ -126,7 +126,7 @@ def test_repeated_rows_give_no_loss(make_store: Any, plan: Any, tmp_path: Path, 
     settings = tiny(head="fc", batch=1)
     batch = next(examples_of(store, settings).epoch(0))
     model = build_model(settings, dim=4, num_classes=2).eval()
-    wanted = clip_targets([(4, 1), (9, 2)], num_steps=10, num_classes=2).targets.select(torch.arange(10)[None])
+    wanted = clip_targets([(4, 1), (9, 2)], num_steps=10, num_classes=2)[0].select(torch.arange(10)[None])
     short = model.loss(model(batch.features_btc[:, :10]), wanted)
     torch.testing.assert_close(model.loss(model(batch.features_btc), batch.targets), short)
 

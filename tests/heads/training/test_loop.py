@@ -92,7 +92,7 @@ def test_killed_runs_end_as_uninterrupted_ones(
         "PYTHONWARNINGS": "error",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    settings = json.dumps(tiny(**changes, epochs=2).to_json())
+    settings = json.dumps(tiny(**changes, epochs=2, frames_per_epoch=16 * 4 * 3).to_json())
     done = subprocess.run(
         [*map(str, command), settings, str(step)], env=environment, capture_output=True, text=True, check=False
     )

@@ -1,10 +1,14 @@
 """Which windows an epoch sees: every row that a window can reach, within its match, without replacement."""
 
+from fractions import Fraction
+
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bas.heads.training.data import all_window_starts, epoch_order, epoch_views, window_starts
+from bas.heads.training.data import Chosen, LabelledMatch, Windows, epoch_order, epoch_views, window_starts
+from bas.heads.training.settings import TrainSettings
 
 sizes = st.integers(1, 400)
 small = st.integers(1, 40)
@@ -40,12 +44,14 @@ def test_the_seeds_overlap_of_90_percent_is_a_hop_of_10_rows() -> None:
 
 @given(lengths=st.lists(sizes, min_size=1, max_size=5), clip_len=small, stride=st.integers(1, 3), hop=small)
 def test_no_window_leaves_its_match(lengths: list[int], clip_len: int, stride: int, hop: int) -> None:
-    firsts = np.cumsum([7, *lengths])[:-1]
+    firsts = np.cumsum([0, *lengths])[:-1]
     matches = list(zip(firsts.tolist(), lengths, strict=True))
-    first, last = all_window_starts(matches, clip_len=clip_len, stride=stride, hop_rows=hop)
-    assert len(first) == len(last)
-    assert set(last.tolist()) == {start + length - 1 for start, length in matches}
-    for window, end in zip(first.tolist(), last.tolist(), strict=True):
+    train = tuple(LabelledMatch("a", length, Fraction(25), (), 0, ()) for length in lengths)
+    settings = TrainSettings(clip_len=clip_len, stride=stride, hop_rows=hop)
+    windows = Windows.of(Chosen(train, (), ("PASS",), Fraction(25)), settings, device=torch.device("cpu"))
+    assert windows.first_row_m.tolist() == firsts.tolist()
+    assert set(windows.last_row_w.tolist()) == {start + length - 1 for start, length in matches}
+    for window, end in zip(windows.first_row_w.tolist(), windows.last_row_w.tolist(), strict=True):
         start, length = next(match for match in matches if match[0] + match[1] - 1 == end)
         assert start <= window
         assert window + (clip_len - 1) * stride <= end or (window == start and length <= (clip_len - 1) * stride + 1)

@@ -22,13 +22,13 @@ CPU = torch.device("cpu")
 
 def batch_of(seed: int = 0, *, device: torch.device = CPU) -> Batch:
     features = torch.randn(4, 16, 4, generator=torch.Generator().manual_seed(seed))
-    clips = [clip_targets([(3 + clip, 1 + clip % 2)], num_steps=16, num_classes=2).targets for clip in range(4)]
+    clips = [clip_targets([(3 + clip, 1 + clip % 2)], num_steps=16, num_classes=2)[0] for clip in range(4)]
     return Batch(features.to(device), stack_targets(clips).to(device))
 
 
 def trainer_of(settings: TrainSettings, *, device: torch.device = CPU) -> HeadTrainer:
     torch.manual_seed(settings.seed)  # steps look at no examples
-    return HeadTrainer.of(settings, build_model(settings, dim=4, num_classes=2), cast(Any, None), device=device)
+    return HeadTrainer(settings, build_model(settings, dim=4, num_classes=2), cast(Any, None), device=device)
 
 
 def weights(trainer: HeadTrainer) -> torch.Tensor:
@@ -168,7 +168,7 @@ def test_bfloat16_is_near_float32(tiny: Tiny) -> None:
 
 def test_half_precision_is_for_cuda_only(tiny: Tiny) -> None:
     assert trainer_of(tiny(precision="auto")).autocast is None
-    assert trainer_of(tiny(precision="auto")).scaler is None
+    assert not trainer_of(tiny(precision="auto")).scaler.is_enabled()
     with pytest.raises(InputError, match="setting 'precision' is not usable") as error:
         trainer_of(tiny(precision="fp16"))
     assert error.value.got == "fp16 on cpu"
@@ -181,7 +181,7 @@ def test_half_precision_trains_on_cuda(tiny: Tiny, changes: dict[str, Any]) -> N
     device = torch.device("cuda")
     trainer = trainer_of(tiny(**changes), device=device)
     assert trainer.autocast == torch.float16
-    assert trainer.scaler is not None
+    assert trainer.scaler.is_enabled()
     losses = [float(trainer.training_step(batch_of(device=device), lr=1e-2, seed=seed)) for seed in range(40)]
     assert all(map(math.isfinite, losses))
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
