@@ -13,6 +13,7 @@ from bas.data.sources import find_data_set, find_sources
 from bas.errors import InputError
 from bas.events import Event, write_predictions
 
+pytestmark = pytest.mark.usefixtures("known_graphs")
 OSL = {
     "version": "2.0",
     "task": "action_spotting",
