@@ -119,6 +119,16 @@ def known_graphs(graphs: dict[tuple[object, ...], Any]) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def without_openvino() -> Iterator[None]:
+    """PyTorch is the engine: networks that learn would be converted again after every epoch (1 s each)."""
+    from bas.extract.engines import choose
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choose, "openvino_installed", lambda: False)
+        yield
+
+
 @pytest.fixture
 def hears_ctrl_c() -> Iterator[None]:
     """SIGINT raises, also where the tests were started in the background of a shell, which has it ignored."""

@@ -15,7 +15,7 @@ from bas.errors import InputError
 from bas.extract.backbones.weights import FinetunedRun
 from bas.finetune.loop import finetune
 
-pytestmark = pytest.mark.usefixtures("one_thread", "known_graphs", "in_this_process")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_openvino", "in_this_process")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from bas.errors import InputError
 from bas.files import FileLock
 from bas.workers import Failure, Progress
 
-pytestmark = pytest.mark.usefixtures("one_thread", "known_graphs")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_openvino")
 Cli = Callable[..., int]
 SMALL_VIDEO = ("--size", "64x36", "--window", "8", "--hop", "8")
 

@@ -29,7 +29,7 @@ from bas.workers import Failure, on_ray, ray_address_here, ray_cluster
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets and files of Ray's own processes
 Cli = Callable[..., int]
-OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=2, stride=2)
+OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
 RUN = ExtractRunOptions(engine="openvino", device="cpu", batch=1)
 LONG_FRAMES = 560
 NODE_BYTES = 80 * 2**20

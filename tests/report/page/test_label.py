@@ -262,6 +262,7 @@ def test_changes_wait_for_a_server_that_does_not_answer(
     window = labelling.window()
     settle(window)
     window.page.route("**/api/**", lambda route: route.abort())
+    window.until("fetch('/api/page').then(() => false, () => true)")  # Chromium takes a while to intercept
     window.page.keyboard.press("1")
     window.page.keyboard.press("2")
     window.until("document.getElementById('status').textContent.includes('2 changes on the way')")
