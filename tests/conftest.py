@@ -30,12 +30,15 @@ from bas.workers import Failure
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WEIGHTS_DIR = os.environ.get("BAS_WEIGHTS_DIR", "")
-# Files go to a worker whole: these first, so that none is left alone with a long one at the end; before them the one
-# that sends signals to its own process, while no other test has left threads there.
+# Files go to a worker whole: these first, so that none is left alone with a long one at the end, and so that those that
+# wait for nodes and browsers do it while the gate's other checks can use the core; before them the one that sends
+# signals to its own process, while no other test has left threads there.
 LONGEST_FILES = (
     "test_stopping.py",
     "test_reliability.py",
     "test_ray.py",
+    "test_label.py",
+    "test_browser.py",
     "test_run.py",
     "test_loop.py",
     "test_demo.py",
