@@ -164,6 +164,6 @@ def test_adaspot_learns_and_its_rows_are_extracted_with_the_run(
     random, _ = load_weights("timm:test_resnet+adaspot", None, "none")
     for name, tensor in random.get_submodule("trunk").named_parameters():
         assert not torch.equal(tensor, learnt[name]), name
-    assert bas("extract", data, "--out", store, "--weights", run, "--engine=torch", "--device=cpu") == 0
+    assert bas("extract", data / "valid", "--out", store, "--weights", run, "--engine=torch", "--device=cpu") == 0
     settings = FeatureStore.open(store).settings
     assert (settings.width, settings.height, settings.window, settings.stride) == (192, 128, 8, 2)
