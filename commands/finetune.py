@@ -17,7 +17,7 @@ from .train_head import PANELS as HEAD_PANELS
 PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "asked": {"Backbone": ("backbone", "depth", "pool", "weights", "size", "fps")},
     "given": {
-        "Backbone": ("unfreeze", "backbone_lr", "norm", "augment", "mixup_of", "side_losses", "accumulate"),
+        "Backbone": ("unfreeze", "backbone_lr", "norm", "augment", "mixup_of", "side_weight", "accumulate"),
         # views are of stores; the depth is that of the backbone
         **{
             panel: tuple(name for name in names if name not in ("views", "depth"))

@@ -64,13 +64,14 @@ class FinetuneNet(nn.Module):
         self.seen = Normalised(backbone, mean=features.mean, std=features.std)
         self.spotting = spotting
         self._mixup_alpha, self._mixup_of = settings.mixup, settings.mixup_of
-        self._side_names: tuple[str, ...] = getattr(backbone, "side_rows", ()) if settings.side_losses else ()
-        if settings.side_losses and not self._side_names:
+        self._side_names: tuple[str, ...] = getattr(backbone, "side_rows", ()) if settings.side_weight else ()
+        self._side_weight = settings.side_weight
+        if settings.side_weight and not self._side_names:
             raise InputError(
-                "--side-losses needs a backbone of several networks",
-                got=features.backbone,
-                wanted="a name with +adaspot",
-                cure="leave --side-losses out, or name a recipe or backbone that has them",
+                "--side-weight needs a backbone of several networks",
+                got=f"{settings.side_weight:g}, {features.backbone}",
+                wanted="a backbone with +adaspot",
+                cure="--side-weight 0",
             )
         self.sides = nn.ModuleList(copy.deepcopy(spotting) for _ in self._side_names)
         backbone.eval().requires_grad_(True)
@@ -116,7 +117,8 @@ class FinetuneNet(nn.Module):
             torch.manual_seed(batch.seed)  # the head drops alike in all, whatever their backbones drew
             mixed_btc, shares = self._mixed(features_btc, parts, "rows", seed=batch.seed)
             losses.append(blended_loss(head, mixed_btc, shares))
-        return torch.stack(losses).mean()
+        weight = self._side_weight
+        return (losses[0] + weight * sum(losses[1:])) / (1 + weight * (len(losses) - 1))
 
     def _mixed(
         self, clips: Tensor, parts: list[tuple[float, Targets]], kind: MixupOf, *, seed: int

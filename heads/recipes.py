@@ -53,7 +53,7 @@ class Recipe:
     """Trunk blocks of that backbone."""
     size: tuple[int, int] | None = None
     """Width x height of the pictures that it is finetuned on; None: the usual."""
-    finetuning: Mapping[str, str | bool] = field(default_factory=dict)
+    finetuning: Mapping[str, str | float] = field(default_factory=dict)
     """Settings of `bas finetune` beside these."""
 
 
@@ -73,7 +73,7 @@ _SYSTEM = TrainSettings(
 )
 """What E2E-Spot and T-DEED share. They draw clips at random; ours start 9 rows apart, in a new order each epoch. Their
 mixup reads one more clip for each to blend with, by a share of its own; ours blends the batch, by one share."""
-_PICTURES: Mapping[str, str | bool] = {"mixup_of": "pictures"}
+_PICTURES: Mapping[str, str | float] = {"mixup_of": "pictures"}
 _ENCODED: Mapping[str, float | int | str | bool] = {"positions.num_steps": 100}
 """Every step of their clips has an encoding of its own."""
 _LROMUL = TrainSettings(
@@ -289,7 +289,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         backbone="regnety_002+adaspot",
         size=(796, 448),
-        finetuning={**_PICTURES, "augment": "affine", "side_losses": True},
+        finetuning={**_PICTURES, "augment": "affine", "side_weight": 1.0},
     ),  # SoccerNetBall_small.json of arturxe2/AdaSpot; _big has regnety_004 and bigru.hidden=440. Theirs shares one
     # table of positions among its three heads. No figure: the paper's table was not seen.
     # any backbone

@@ -43,7 +43,7 @@ class AdaSpot(nn.Module):
     inner_networks = NETWORKS
     """As of `frame_stacks.StackBackbone`."""
     side_rows = ("lowres_linear", "highres_linear")
-    """Parts of the trunk that give rows (N, C) of one network alone: `bas finetune --side-losses` learns from them."""
+    """Parts of the trunk that give rows (N, C) of one network alone, which `--side-weight` learns from as well."""
 
     def __init__(self, network: nn.Module, dim: int) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ MixupOf = Literal["rows", "pictures"]
 Schedule = Literal["cosine", "seed"]
 
 DISPLACEMENT = "disp"
-_KINDS: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+_KINDS: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
 """Type of a default -> what may stand in its place."""
 _MOST = 1 << 40
 _OLD_ACTIONFORMER = {"actionformer.width": 256, "actionformer.layer_scale": 0.0, "actionformer.loss_momentum": 0.0}
@@ -163,8 +163,7 @@ class TrainSettings(ModelSettings):
         for each in fields(self):
             kinds = _KINDS.get(type(each.default), (object,))
             value = getattr(self, each.name)
-            is_of_kind = isinstance(value, kinds) and (type(value) is bool) == (bool in kinds)  # True is an int as well
-            self._require(each.name, is_of_kind, kinds[0].__name__)
+            self._require(each.name, isinstance(value, kinds) and type(value) is not bool, kinds[0].__name__)
         for name in ("clip_len", "stride", "hop_rows", "frames_per_epoch", "epochs", "batch"):
             self._require(name, 1 <= getattr(self, name) < _MOST, "a whole number >= 1")
         for name in ("sigma", "mixup", "warmup_epochs", "min_improvement", "weight_decay", "max_grad_norm"):
@@ -270,9 +269,9 @@ class FinetuneSettings(TrainSettings):
     alone, or none."""
     mixup_of: MixupOf = "rows"
     """What mixup blends: the rows of two clips, or their pictures, as E2E-Spot, T-DEED and AdaSpot do."""
-    side_losses: bool = False
+    side_weight: float = 0.0
     """Learn also from the rows of each of a backbone's networks (`+adaspot` has two), by a head of its own that is
-    dropped afterwards; all losses weigh alike."""
+    dropped afterwards: weight of its loss beside that of the head that stays; 0: none."""
     accumulate: int = 1
     """Parts that a batch is cut into, one after the other: less memory; each part has its own loss and statistics."""
     begun_from: str = ""
@@ -285,6 +284,7 @@ class FinetuneSettings(TrainSettings):
         self._require_one_of("norm", Norm)
         self._require_one_of("augment", Augment)
         self._require_one_of("mixup_of", MixupOf)
+        self._require("side_weight", self.side_weight >= 0 and isfinite(self.side_weight), "a number >= 0, such as 1")
         divides = self.accumulate >= 1 and self.batch % self.accumulate == 0
         self._require("accumulate", divides, f"a divisor of the batch, {self.batch}")
         is_alone = self.mixup and self.mixup_of == "pictures" and self.batch == self.accumulate
