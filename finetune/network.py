@@ -21,7 +21,7 @@ from ..heads.losses import mixup
 from ..heads.model import SpottingModel
 from ..heads.targets import Targets
 from ..heads.training.loop import blended_loss
-from ..heads.training.settings import FinetuneSettings, MixupOf
+from ..heads.training.settings import FinetuneSettings
 from .devices import num_processes, process_index
 
 _BLOCK_LISTS = ("blocks", "stages", "layers", "layer", "features", "conv3d_encoder")
@@ -63,7 +63,7 @@ class FinetuneNet(nn.Module):
         super().__init__()
         self.seen = Normalised(backbone, mean=features.mean, std=features.std)
         self.spotting = spotting
-        self._mixup_alpha, self._mixup_of = settings.mixup, settings.mixup_of
+        self._mixup_alpha = {"rows": 0.0, "pictures": 0.0, settings.mixup_of: settings.mixup}
         self._side_names: tuple[str, ...] = getattr(backbone, "side_rows", ()) if settings.side_weight else ()
         self._side_weight = settings.side_weight
         if settings.side_weight and not self._side_names:
@@ -107,7 +107,7 @@ class FinetuneNet(nn.Module):
 
     def forward(self, batch: NetworkInput) -> Tensor:
         """The loss of the whole batch, a scalar, the same in every process."""
-        pixels, parts = self._mixed(batch.pixels, [(1.0, batch.targets)], "pictures", seed=batch.seed)
+        pixels, parts = mixup(batch.pixels, batch.targets, seed=batch.seed, alpha=self._mixup_alpha["pictures"])
         torch.manual_seed(batch.seed ^ process_index())  # clips of two processes do not drop alike
         with self._side_rows() as sides:
             rows_btc = self.rows(pixels)
@@ -115,19 +115,11 @@ class FinetuneNet(nn.Module):
         for head, found in zip((self.spotting, *self.sides), (rows_btc, *sides), strict=True):
             features_btc = _of_all(found.reshape(rows_btc.shape).contiguous())  # dropout draws in the order of memory
             torch.manual_seed(batch.seed)  # the head drops alike in all, whatever their backbones drew
-            mixed_btc, shares = self._mixed(features_btc, parts, "rows", seed=batch.seed)
-            losses.append(blended_loss(head, mixed_btc, shares))
+            if alpha := self._mixup_alpha["rows"]:
+                features_btc, parts = mixup(features_btc, batch.targets, seed=batch.seed, alpha=alpha)
+            losses.append(blended_loss(head, features_btc, parts))
         weight = self._side_weight
         return (losses[0] + weight * sum(losses[1:])) / (1 + weight * (len(losses) - 1))
-
-    def _mixed(
-        self, clips: Tensor, parts: list[tuple[float, Targets]], kind: MixupOf, *, seed: int
-    ) -> tuple[Tensor, list[tuple[float, Targets]]]:
-        """Clips blended with others, and targets with their shares, where the settings ask for it with this kind."""
-        if not self._mixup_alpha or self._mixup_of != kind:
-            return clips, parts
-        generator = torch.Generator().manual_seed(seed)
-        return mixup(clips, parts[0][1], generator=generator, alpha=self._mixup_alpha)
 
     @contextmanager
     def _side_rows(self) -> Iterator[list[Tensor]]:

@@ -108,28 +108,31 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def mixup(
-    clips: Tensor, targets: Targets, *, generator: torch.Generator, alpha: float = MIXUP_ALPHA
+    clips: Tensor, targets: Targets, *, seed: int, alpha: float = MIXUP_ALPHA
 ) -> tuple[Tensor, list[tuple[float, Targets]]]:
     """Blend each clip with another of the batch, one share for the batch from Beta(alpha, alpha).
 
     Every loss here is blended as a whole, which is the same as blended labels for cross-entropy, and also right for
     displacements, where an average of two would point at neither event:
 
-        features, parts = mixup(features, targets, generator=generator)
+        features, parts = mixup(features, targets, seed=seed)
         outputs = head(features)
         loss = sum(share * head.loss(outputs, part) for share, part in parts)
 
     Args:
         clips: (B, ...) rows or pictures; or the share (B / P, ...) of one of P processes, which blends its own.
         targets: of the batch, of all processes.
-        generator: on the CPU; the only source of randomness.
-        alpha: > 0; small ones blend little.
+        seed: the only source of randomness.
+        alpha: small ones blend little, and 0 not at all.
 
     Returns:
         What is blended, and targets with their shares, which sum to 1.
 
     Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
     """
+    if not alpha:
+        return clips, [(1.0, targets)]
+    generator = torch.Generator().manual_seed(seed)
     # Beta(a, a) as a ratio of two Gammas: the only sampler of torch that takes a generator
     gammas = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator)
     share = float(gammas[0] / gammas.sum().clamp(min=1e-300)) if float(gammas.sum()) > 0 else 1.0

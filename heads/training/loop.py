@@ -445,10 +445,7 @@ class HeadTrainer(Trainer):
         torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        features_btc, parts = batch.features_btc, [(1.0, batch.targets)]
-        if alpha := self.settings.mixup:
-            generator = torch.Generator().manual_seed(seed)
-            features_btc, parts = mixup(features_btc, batch.targets, generator=generator, alpha=alpha)
+        features_btc, parts = mixup(batch.features_btc, batch.targets, seed=seed, alpha=self.settings.mixup)
         with torch.autocast(features_btc.device.type, self.autocast, enabled=self.autocast is not None):
             loss = blended_loss(self.model, features_btc, parts)
         self.optimizer.zero_grad(set_to_none=True)

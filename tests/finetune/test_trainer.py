@@ -107,8 +107,7 @@ def test_mixup_of_pictures_is_that_of_their_mixture(tiny: Tiny, trainer: Make, b
     net, [part] = trainer(settings).model, batches(settings)[0]
     plain = trainer(replace(settings, mixup=0.0)).model
     plain.load_state_dict(net.state_dict())
-    generator = torch.Generator().manual_seed(3)
-    mixed, shares = mixup(part.pixels, part.targets, generator=generator, alpha=5.0)
+    mixed, shares = mixup(part.pixels, part.targets, seed=3, alpha=5.0)
     wanted = sum(share * plain(NetworkInput(mixed, targets, seed=3)) for share, targets in shares)
     torch.testing.assert_close(net(NetworkInput(part.pixels, part.targets, seed=3)), wanted)
     assert not torch.equal(wanted, plain(NetworkInput(part.pixels, part.targets, seed=3)))

@@ -88,11 +88,11 @@ def test_mean_where_ignores_the_rest() -> None:
     assert mean_where(values, torch.tensor([False, False, False])) == 0
 
 
-def test_mixup_is_a_function_of_its_generator_and_blends() -> None:
+def test_mixup_is_a_function_of_its_seed_and_blends() -> None:
     clips = [clip_targets([(step, 1)], num_steps=8, num_classes=NUM_CLASSES)[0] for step in (1, 3, 5)]
     targets, x = stack_targets(clips), torch.arange(3.0)[:, None, None].expand(3, 8, 2)
-    first = mixup(x, targets, generator=torch.Generator().manual_seed(4), alpha=5.0)
-    again = mixup(x, targets, generator=torch.Generator().manual_seed(4), alpha=5.0)
+    first = mixup(x, targets, seed=4, alpha=5.0)
+    again = mixup(x, targets, seed=4, alpha=5.0)
     assert torch.equal(first[0], again[0])
     (share, same), (other_share, other) = first[1]
     assert share + other_share == 1
@@ -107,7 +107,7 @@ def test_each_process_blends_its_own_clips_of_the_batch() -> None:
     clips = [clip_targets([(step, 1)], num_steps=9, num_classes=NUM_CLASSES)[0] for step in range(6)]
     targets, pixels = stack_targets(clips), (40 * torch.arange(6, dtype=torch.uint8)).reshape(6, 1, 1)
     for own in (pixels[:3], pixels[3:]):
-        mixed, parts = mixup(own, targets, generator=torch.Generator().manual_seed(1), alpha=5.0)
+        mixed, parts = mixup(own, targets, seed=1, alpha=5.0)
         partners = parts[1][1].class_bt.argmax(1)
         assert sorted(partners[:3].tolist()) == [0, 1, 2] != partners[:3].tolist()
         assert (partners[3:] - 3).tolist() == partners[:3].tolist()
@@ -115,9 +115,8 @@ def test_each_process_blends_its_own_clips_of_the_batch() -> None:
 
 
 def test_mixup_shares_are_of_the_beta_distribution() -> None:
-    generator = torch.Generator().manual_seed(0)
     targets = stack_targets([clip_targets([], num_steps=1, num_classes=1)[0]])
-    shares = [mixup(torch.zeros(1, 1, 1), targets, generator=generator)[1][0][0] for _ in range(2000)]
+    shares = [mixup(torch.zeros(1, 1, 1), targets, seed=seed)[1][0][0] for seed in range(2000)]
     values = torch.tensor(shares)
     assert abs(values.mean() - 0.5) < 0.04
     assert abs(values.var() - 1 / (4 * (2 * 0.2 + 1))) < 0.02  # of Beta(0.2, 0.2)

@@ -151,8 +151,7 @@ def test_averaged_weights_forget_the_start() -> None:
 def test_mixup_blends_the_losses_of_both_clips(tiny: Tiny) -> None:
     trainer, batch = trainer_of(tiny(mixup=0.5, dropout=0.0)), batch_of()
     model = trainer.model
-    generator = torch.Generator().manual_seed(11)
-    features, parts = mixup(batch.features_btc, batch.targets, generator=generator, alpha=0.5)
+    features, parts = mixup(batch.features_btc, batch.targets, seed=11, alpha=0.5)
     wanted = sum(share * model.loss(model(features), part).item() for share, part in parts)
     assert float(trainer.training_step(batch, lr=0.0, seed=11)) == pytest.approx(wanted, rel=1e-5)
     assert float(trainer_of(tiny(dropout=0.0)).training_step(batch, lr=0.0, seed=11)) != pytest.approx(wanted, rel=1e-5)
