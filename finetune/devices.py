@@ -13,6 +13,7 @@ import torch
 import torch.distributed
 
 from ..errors import InputError
+from ..heads.training.loop import choose_precision
 from ..heads.training.settings import Precision
 
 if TYPE_CHECKING:
@@ -91,10 +92,6 @@ class Devices:
         from lightning_fabric.strategies.ddp import DDPStrategy
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it prints each choice of ours
-        if precision == "auto":
-            precision = "fp16" if self.kind == "cuda" else "fp32"
-        if precision == "fp16" and self.kind == "cpu":
-            raise InputError("setting 'precision' is not usable", got="fp16 on cpu", wanted="auto, fp32 or bf16")
         count, nodes = self.count, 1
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun says how many there are, not --devices
             count = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -104,7 +101,7 @@ class Devices:
             devices=count,
             num_nodes=nodes,
             strategy=DDPStrategy(timeout=_LONGEST_WAIT) if count * nodes > 1 else "auto",
-            precision=_FABRIC_PRECISION[precision],
+            precision=_FABRIC_PRECISION[choose_precision(precision, self.kind)],
         )
         warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels, where nothing is lost by it
         fabric.launch()

@@ -8,6 +8,7 @@ and end; here the signed distance to the instant.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -120,11 +121,15 @@ class Tower(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(num_layers))
         self.out = TimeConv(width, dim_out, 3)
 
-    def forward(self, x_bsw: Tensor) -> Tensor:
-        """(B, S, W) -> (B, S, outputs)."""
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """(B, steps, W) of each level -> (B, S, outputs)."""
+        # in a row with a zero after each level, as beyond its end: one pass over the weights in place of one a level
+        x_bjw = torch.cat([functional.pad(level, (0, 0, 0, 1)) for level in levels], 1)
+        is_real_j = torch.cat([level.new_ones(level.shape[1] + 1) for level in levels])
+        is_real_j[torch.tensor([level.shape[1] + 1 for level in levels]).cumsum(0) - 1] = 0
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x_bsw = functional.relu(norm(conv(x_bsw)))
-        out_bso: Tensor = self.out(x_bsw)
+            x_bjw = functional.relu(norm(conv(x_bjw))) * is_real_j[:, None]
+        out_bso: Tensor = self.out(x_bjw)[:, is_real_j.bool()]
         return out_bso
 
 
@@ -156,14 +161,14 @@ class ActionFormerHead(Head):
             x_btw = functional.relu(norm(conv(x_btw)))
         for block in self.stem:
             x_btw = block(x_btw)
-        logits, offsets = [], []
+        levels = []
         for level, norm in enumerate(self.level_norms):
             if level:
                 x_btw = self.strided[level - 1](x_btw)
-            y_bsw = norm(x_btw)
-            logits.append(self.presence(y_bsw))
-            offsets.append(self.distance(y_bsw).squeeze(-1) * self.level_scale[level])
-        return HeadOutputs(torch.cat(logits, 1), torch.cat(offsets, 1), features_btc.shape[1])
+            levels.append(norm(x_btw))
+        scale_s = torch.cat([scale.expand(y.shape[1]) for scale, y in zip(self.level_scale, levels, strict=True)])
+        offset_bs = self.distance(levels).squeeze(-1) * scale_s
+        return HeadOutputs(self.presence(levels), offset_bs, features_btc.shape[1])
 
     def loss(self, outputs: HeadOutputs, targets: Targets) -> Tensor:
         """Scalar: sigmoid focal loss of the presence, plus smooth L1 of the distance where a level owns an event."""

@@ -6,6 +6,7 @@ MICCAI 2015.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class BiGru(Neck):
     def __init__(self, settings: BiGruSettings, dim: int) -> None:
         super().__init__()
         self.dim = 2 * settings.hidden
-        self.gru = nn.GRU(
+        self.gru = TimeGru(
             *(dim, settings.hidden, settings.num_layers),
             batch_first=True,
             bidirectional=True,
@@ -52,6 +53,76 @@ class BiGru(Neck):
     def forward(self, x_btc: Tensor) -> Tensor:
         out_bth: Tensor = self.gru(x_btc)[0]
         return out_bth
+
+
+class TimeGru(nn.GRU):
+    """nn.GRU in both directions; on a CPU it trains about twice as fast, as PyTorch's sums one gradient a step."""
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """(B, T, C) -> (B, T, 2H), and the last state; none where it trains on a CPU."""
+        if hx is not None or not self.training or input.device.type != "cpu":
+            return super().forward(input, hx)
+        product = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        for layer in range(self.num_layers):
+            if layer:
+                input = functional.dropout(input, self.dropout)
+            input_ih, input_hh, bias_ih, bias_hh = (
+                [getattr(self, f"{name}_l{layer}{direction}") for direction in ("", "_reverse")]
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            ahead, back = (functional.linear(input, *of) for of in zip(input_ih, bias_ih, strict=True))
+            gates_tdbg = torch.stack([ahead, back.flip(1)]).permute(2, 0, 1, 3)
+            out_tdbh = _Recurrence.apply(gates_tdbg, torch.stack(input_hh), torch.stack(bias_hh), product)  # type: ignore[no-untyped-call]
+            ahead, back = out_tdbh.unbind(1)
+            input = torch.cat([ahead, back.flip(0)], -1).transpose(0, 1)
+        return input, input.new_empty(0)
+
+
+class _Recurrence(torch.autograd.Function):
+    """States of a GRU, D directions at once: (T, D, B, 3H) of the input, weights (D, 3H, H), (D, 3H) -> (T, D, B, H).
+
+    Gates stand in PyTorch's order: reset, update, new. `product` is the type that the products with states are made in.
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
+    def forward(context: Any, input_tdbg: Tensor, kernel: Tensor, bias: Tensor, product: torch.dtype) -> Tensor:
+        (num_steps, *rest), hidden = input_tdbg.shape[:3], kernel.shape[2]
+        kernel, bias = kernel.to(product), bias.unsqueeze(1)
+        states = input_tdbg.new_zeros(num_steps + 1, *rest, hidden)
+        gates = input_tdbg.new_empty(num_steps, *rest, 2 * hidden)
+        new, inner = (input_tdbg.new_empty(num_steps, *rest, hidden) for _ in range(2))
+        for step, given in enumerate(input_tdbg):
+            seen = (states[step].to(product) @ kernel.mT).to(bias.dtype) + bias
+            torch.add(given[..., : 2 * hidden], seen[..., : 2 * hidden], out=gates[step]).sigmoid_()
+            inner[step] = seen[..., 2 * hidden :]
+            reset, update = gates[step].chunk(2, -1)
+            torch.addcmul(given[..., 2 * hidden :], reset, inner[step], out=new[step]).tanh_()
+            torch.lerp(new[step], states[step], update, out=states[step + 1])
+        context.save_for_backward(states, gates, new, inner, kernel)
+        return states[1:]
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(context: Any, gradient_tdbh: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        states, gates, new, inner, kernel = context.saved_tensors
+        before, (reset, update), hidden = states[:-1], gates.chunk(2, -1), new.shape[-1]
+        by_new, by_update = (1 - update) * (1 - new * new), (before - new) * update * (1 - update)
+        by_reset = inner * reset * (1 - reset)
+        of_new, of_seen = torch.empty_like(new), new.new_empty(*new.shape[:3], 3 * hidden)
+        carried = torch.zeros_like(new[0])
+        for step in reversed(range(len(new))):
+            carried += gradient_tdbh[step]
+            seen = of_seen[step]
+            torch.mul(carried, by_new[step], out=of_new[step])
+            torch.mul(of_new[step], by_reset[step], out=seen[..., :hidden])
+            torch.mul(carried, by_update[step], out=seen[..., hidden : 2 * hidden])
+            torch.mul(of_new[step], reset[step], out=seen[..., 2 * hidden :])
+            carried = carried * update[step] + seen.to(kernel.dtype) @ kernel
+        of_input = torch.cat([of_seen[..., : 2 * hidden], of_new], -1)
+        rows = of_seen.transpose(0, 1).flatten(1, 2)  # (D, T * B, 3H): one product for all steps
+        of_kernel = rows.mT.to(kernel.dtype) @ before.transpose(0, 1).flatten(1, 2).to(kernel.dtype)
+        return of_input, of_kernel.to(rows.dtype), rows.sum(1), None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -408,13 +408,7 @@ class HeadTrainer(Trainer):
     def __init__(
         self, settings: TrainSettings, model: SpottingModel, examples: Examples, *, device: torch.device
     ) -> None:
-        precision: Precision = settings.precision
-        if precision == "auto":
-            precision = "fp16" if device.type == "cuda" else "fp32"
-        if precision == "fp16" and device.type != "cuda":
-            raise InputError(
-                "setting 'precision' is not usable", got=f"fp16 on {device.type}", wanted="auto, fp32 or bf16"
-            )
+        precision = choose_precision(settings.precision, device.type)
         self.settings, self.model, self.examples = settings, model.to(device), examples
         self.average = copy.deepcopy(model).eval() if settings.ema else None
         self.optimizer = torch.optim.AdamW(
@@ -525,6 +519,22 @@ def choose_device(name: Device) -> torch.device:
             wanted=", ".join(usable),
         )
     return torch.device(name)
+
+
+def choose_precision(asked: Precision, kind: str) -> Precision:
+    """The precision of a forward pass; `auto`: half of fp32 where this kind of device computes in it.
+
+    Raises:
+        InputError: fp16 anywhere but on CUDA.
+    """
+    if asked == "fp16" and kind != "cuda":
+        raise InputError("setting 'precision' is not usable", got=f"fp16 on {kind}", wanted="auto, fp32 or bf16")
+    if asked != "auto":
+        return asked
+    if kind == "cuda":
+        return "fp16"
+    can: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch before 2.10 does not tell
+    return "bf16" if kind == "cpu" and (can.get("avx512_bf16") or can.get("amx_bf16")) else "fp32"
 
 
 def choose_threads(asked: int, *, num_parameters: int, rows_per_step: int) -> int:

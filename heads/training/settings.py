@@ -149,7 +149,7 @@ class TrainSettings(ModelSettings):
     ema: float = 0.0
     """Decay per step of an exponential moving average of the weights, which is then validated and kept; 0: none."""
     precision: Precision = "auto"
-    """Precision of the forward pass; auto: fp16 on a CUDA device, else fp32."""
+    """Precision of the forward pass; auto: fp16 on a CUDA device, bf16 on a CPU with instructions for it, else fp32."""
     score_overlap: float = 0.5
     """Overlap of the windows when a whole match is scored, 0 to below 1."""
     score_len: int = 0

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bas.heads.actionformer import local_attention
+from bas.heads.actionformer import Tower, local_attention
+from bas.heads.gru import TimeGru
 from bas.heads.ops import TimeBatchNorm, TimeConv, TimeGroupNorm, move_scores, pool_by_max
 from bas.heads.sgp import SgpBranches
 
@@ -49,10 +50,12 @@ def test_scores_move_and_the_highest_stays() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 50, 12), (1, 1, 8), (3, 7, 8)])
-@pytest.mark.parametrize("kernel", [3, 9, 41])
-def test_depthwise_convolutions_on_a_cpu_are_those_of_torch(shape: tuple[int, int, int], kernel: int) -> None:
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (9, 1), (41, 1), (3, 2)])
+def test_depthwise_convolutions_on_a_cpu_are_those_of_torch(
+    shape: tuple[int, int, int], kernel: int, stride: int
+) -> None:
     torch.manual_seed(0)
-    conv = TimeConv(shape[2], shape[2], kernel, groups=shape[2]).double()
+    conv = TimeConv(shape[2], shape[2], kernel, stride=stride, groups=shape[2]).double()
     x = torch.randn(shape, dtype=torch.double, requires_grad=True)
     found, wanted = conv(x), conv.conv(x.transpose(1, 2)).transpose(1, 2)
     assert torch.allclose(found, wanted)
@@ -64,6 +67,61 @@ def test_depthwise_convolutions_on_a_cpu_are_those_of_torch(shape: tuple[int, in
         strict=True,
     ):
         assert torch.allclose(mine, theirs)
+
+
+def test_depthwise_convolutions_stay_in_float32_under_autocast() -> None:
+    conv, x = TimeConv(8, 8, 9, groups=8), torch.randn(2, 11, 8, requires_grad=True)
+    wanted = torch.autograd.grad(conv(x).sum(), x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv(x)
+    assert found.dtype == torch.float32
+    assert torch.equal(torch.autograd.grad(found.sum(), x)[0], wanted)
+
+
+@pytest.mark.parametrize(("num_clips", "num_steps", "layers"), [(3, 7, 2), (1, 1, 1)])
+def test_a_gru_learns_as_torchs_does(num_clips: int, num_steps: int, layers: int) -> None:
+    torch.manual_seed(0)
+    options = {"batch_first": True, "bidirectional": True, "dtype": torch.double}
+    ours, theirs = TimeGru(5, 4, layers, **options), torch.nn.GRU(5, 4, layers, **options)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(num_clips, num_steps, 5, dtype=torch.double, requires_grad=True)
+    found, wanted = ours(x)[0], theirs(x)[0]
+    torch.testing.assert_close(found, wanted)
+    assert torch.equal(ours.eval()(x)[0], wanted)  # torch's own, where nothing learns
+    direction = torch.randn_like(found)
+    for mine, its in zip(
+        torch.autograd.grad(found, (x, *ours.parameters()), direction),
+        torch.autograd.grad(wanted, (x, *theirs.parameters()), direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, its)
+
+
+def test_a_gru_in_bfloat16_is_near_float32() -> None:
+    torch.manual_seed(0)
+    gru, x = TimeGru(6, 32, 2, batch_first=True, bidirectional=True), torch.randn(2, 30, 6)
+    wanted = gru(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gru(x)[0]
+    assert 0 < float((found - wanted).detach().abs().max()) < 0.02
+    ours, exact = (torch.autograd.grad(out.square().sum(), list(gru.parameters())) for out in (found, wanted))
+    for mine, its in zip(ours, exact, strict=True):
+        assert mine.dtype == torch.float32
+        assert float((mine - its).norm() / its.norm()) < 0.05
+
+
+def test_a_tower_sees_each_level_alone() -> None:
+    torch.manual_seed(0)
+    tower = Tower(6, 2, num_layers=2).double()
+    for norm in tower.norms:
+        for parameter in norm.parameters():
+            torch.nn.init.normal_(parameter)  # what is beyond an end must be zero for each convolution anew
+    levels = [torch.randn(2, num_steps, 6, dtype=torch.double) for num_steps in (9, 5, 3, 1)]
+    torch.testing.assert_close(tower(levels), torch.cat([tower([level]) for level in levels], 1))
+    alone = levels[0]
+    for conv, norm in zip(tower.convs, tower.norms, strict=True):
+        alone = functional.relu(norm(conv(alone)))
+    torch.testing.assert_close(tower(levels[:1]), tower.out(alone))
 
 
 @pytest.mark.parametrize("ratio", [4.0, 0.5])

@@ -13,7 +13,7 @@ from bas.heads.losses import mixup
 from bas.heads.model import build_model
 from bas.heads.targets import clip_targets, stack_targets
 from bas.heads.training.data import Batch
-from bas.heads.training.loop import HeadTrainer, ema_decay, learning_rate, step_seed
+from bas.heads.training.loop import HeadTrainer, choose_precision, ema_decay, learning_rate, step_seed
 from bas.heads.training.settings import TrainSettings
 
 Tiny = Callable[..., TrainSettings]
@@ -88,7 +88,7 @@ def test_a_step_is_a_function_of_weights_batch_and_seed(tiny: Tiny) -> None:
 
 
 def test_the_step_is_adamw_on_the_heads_loss(tiny: Tiny) -> None:
-    trainer = trainer_of(tiny(weight_decay=0.1, dropout=0.0))
+    trainer = trainer_of(tiny(weight_decay=0.1, dropout=0.0, precision="fp32"))
     model = copy.deepcopy(trainer.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
     for number in range(3):
@@ -149,12 +149,13 @@ def test_averaged_weights_forget_the_start() -> None:
 
 
 def test_mixup_blends_the_losses_of_both_clips(tiny: Tiny) -> None:
-    trainer, batch = trainer_of(tiny(mixup=0.5, dropout=0.0)), batch_of()
+    trainer, batch = trainer_of(tiny(mixup=0.5, dropout=0.0, precision="fp32")), batch_of()
     model = trainer.model
     features, parts = mixup(batch.features_btc, batch.targets, seed=11, alpha=0.5)
     wanted = sum(share * model.loss(model(features), part).item() for share, part in parts)
     assert float(trainer.training_step(batch, lr=0.0, seed=11)) == pytest.approx(wanted, rel=1e-5)
-    assert float(trainer_of(tiny(dropout=0.0)).training_step(batch, lr=0.0, seed=11)) != pytest.approx(wanted, rel=1e-5)
+    alone = trainer_of(tiny(dropout=0.0, precision="fp32"))
+    assert float(alone.training_step(batch, lr=0.0, seed=11)) != pytest.approx(wanted, rel=1e-5)
 
 
 def test_bfloat16_is_near_float32(tiny: Tiny) -> None:
@@ -165,9 +166,20 @@ def test_bfloat16_is_near_float32(tiny: Tiny) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=2e-2)
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16), ("avx2", None)]
+)
+def test_auto_is_bfloat16_where_the_processor_has_it(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, name: str, wanted: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {name: True}, raising=False)
+    trainer = trainer_of(tiny(precision="auto"))
+    assert trainer.autocast is wanted
+    assert not trainer.scaler.is_enabled()
+    assert choose_precision("auto", "mps") == "fp32"
+
+
 def test_half_precision_is_for_cuda_only(tiny: Tiny) -> None:
-    assert trainer_of(tiny(precision="auto")).autocast is None
-    assert not trainer_of(tiny(precision="auto")).scaler.is_enabled()
     with pytest.raises(InputError, match="setting 'precision' is not usable") as error:
         trainer_of(tiny(precision="fp16"))
     assert error.value.got == "fp16 on cpu"
