@@ -20,6 +20,7 @@ from .eval.spots import Spots
 from .events import SPLITS, Event, Split, TimeGrid
 from .extract.options import EngineKind, ExtractRunOptions, known_view
 from .files import disk_errors
+from .published import PREFIX, run_folder
 from .workers import SILENT, MatchResult, Progress, Summary, each_match
 
 if TYPE_CHECKING:
@@ -118,9 +119,10 @@ def predict(
 
     Args:
         sources: feature stores, data set folders and video files.
-        runs: folders of finished runs of the same classes and features; their confidences are averaged. Peaks and
-            calibration are those of the first: they were fitted to one run's confidences, and no validation of the
-            mean is at hand. A mean changes the scale of confidences little, and calibration keeps their order.
+        runs: folders of finished runs (or `hub:NAME`, see `bas weights`) of the same classes and features; their
+            confidences are averaged. Peaks and calibration are those of the first: they were fitted to one run's
+            confidences, and no validation of the mean is at hand. A mean changes the scale of confidences little, and
+            calibration keeps their order.
         out: folder for `prediction.json`, and `results_spotting.json` and `spots.csv` of each game.
         options: all else.
         progress: callbacks.
@@ -136,7 +138,8 @@ def predict(
     from .heads.training.loop import choose_device
 
     options, out, started = options or PredictOptions(), Path(out), time.perf_counter()
-    ensemble = Ensemble.load(_paths(runs), choose_device(options.device))
+    folders = [run_folder(str(run)) if str(run).startswith(PREFIX) else run for run in _paths(runs)]
+    ensemble = Ensemble.load(folders, choose_device(options.device))
     games = choose_games(
         find_games(_paths(sources), with_labels=options.keep is not None), splits=options.splits, names=options.matches
     )

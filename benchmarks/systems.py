@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4, help="of accuracy")
     parser.add_argument("--epoch-frames", type=int, default=6000, help="of accuracy")
     parser.add_argument("--seed", type=int, default=0, help="of accuracy")
+    parser.add_argument("--precision", default="fp32", help="of ours; theirs is fp32 on a CPU")
     parser.add_argument("--child", nargs="+", help="what this process measures")
     arguments = parser.parse_args()
     for name in ("e2e_spot", "t_deed", "work"):
@@ -216,7 +217,7 @@ def ours(arguments: argparse.Namespace, system: str, **changed: Any) -> tuple[Fi
     """A recipe's settings, and its network with random weights."""
     recipe = RECIPES[RECIPE[system]]
     given = {**recipe.finetuning, "batch": arguments.batch, "frames_per_epoch": frames_of(arguments), **changed}
-    settings = FinetuneSettings.of(recipe.settings, epochs=1, lr=1e-4, **given)
+    settings = FinetuneSettings.of(recipe.settings, epochs=1, lr=1e-4, precision=arguments.precision, **given)
     asked = ExtractOptions(backbone=recipe.backbone, weights="none", size=(WIDTH, HEIGHT))
     return settings, Start.of(settings, asked, None)
 
@@ -249,7 +250,7 @@ def network_ours(arguments: argparse.Namespace, system: str) -> dict[str, Any]:
     """The updates of `bas finetune` on pictures; without augmentation."""
     result: dict[str, Any] = {}
     settings, start = ours(arguments, system, augment="none")
-    fabric = Devices(place="cpu").launch("fp32")
+    fabric = Devices(place="cpu").launch(settings.precision)
     names = tuple(f"class {number}" for number in range(12))
     net = _network(start, settings, names, fabric, checkpointing=False)
     clip = clip_targets([(20, 1), (30, 2)], num_steps=CLIP_LEN, num_classes=12, settings=settings.targets)[0]
@@ -345,7 +346,16 @@ def show_accuracy(arguments: argparse.Namespace, systems: list[str]) -> None:
         took: dict[str, Any] = {}
         theirs = child("learn-theirs", system)
         words = ["--recipe", RECIPE[system], "--weights", "none", "--size", f"{WIDTH}x{HEIGHT}", "--schedule", "seed"]
-        words += ["--batch", str(arguments.batch), "--epochs", str(arguments.epochs), "--warmup-epochs", "1"]
+        words += [
+            "--precision",
+            arguments.precision,
+            "--batch",
+            str(arguments.batch),
+            "--epochs",
+            str(arguments.epochs),
+            "--warmup-epochs",
+            "1",
+        ]
         words += [
             "--frames-per-epoch",
             str(arguments.epoch_frames),

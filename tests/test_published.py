@@ -24,6 +24,7 @@ from bas.finetune.published_names import bare_names, fill_head, tdeed_head
 from bas.heads.ensemble import LoadedRun
 from bas.heads.model import build_model
 from bas.heads.training.settings import TrainSettings
+from bas.predict import predict
 from bas.published import ORIGIN, PUBLISHED, convert, run_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -147,7 +148,7 @@ def test_predict_extract_and_finetune_begin_from_it(
     origin = FeatureStore.open(store).origin
     assert FeatureStore.open(store).settings == LoadedRun.load(folder, torch.device("cpu")).record.features
     assert origin is not None
-    assert bas("predict", store, "--run", f"hub:{OSL}", "--out", tmp_path / "again") == 0
+    predict(store, f"hub:{OSL}", tmp_path / "again")
     spots = [next(each.rglob("results_spotting.json")) for each in (out, tmp_path / "again")]
     assert len({json.dumps(json.loads(path.read_text())["predictions"]) for path in spots}) == 1
     tuned, short = tmp_path / "tuned", ("--clip-len", 4, "--batch", 1, "--epochs", 1, "--frames-per-epoch", 4)
