@@ -17,8 +17,8 @@ from .eval.calibrate import FittedCalibration
 from .eval.peaks import SEED_PEAKS, PeakSettings, find_spots
 from .eval.prediction_folder import PartSpots, PredictionFolder
 from .eval.spots import Spots
-from .events import SPLITS, Event, Split, TimeGrid
-from .extract.options import EngineKind, ExtractRunOptions, known_view
+from .events import MIRRORED, SPLITS, Event, Split, TimeGrid
+from .extract.options import EngineKind, ExtractRunOptions, View, known_view
 from .files import disk_errors
 from .published import PREFIX, run_folder
 from .workers import SILENT, MatchResult, Progress, Summary, each_match
@@ -55,6 +55,9 @@ class PredictOptions:
     fast: bool = False
     """Run the backbone in 8 bits: two to three times as fast on a recent CPU after a minute of calibration; not
     exact, and nothing of it is stored."""
+    views: tuple[View, ...] = ()
+    """Views of the pictures whose confidences are averaged: identity,hflip costs twice as much; default: the one that
+    the run was validated on."""
     nms: Nms = "run"
     """How peaks are found: as the run chose on its validation (run), or as the seed's recipes do (seed)."""
     calibrate: Calibrate = "none"
@@ -77,6 +80,7 @@ class PredictOptions:
                 cure="leave out one of the two",
             )
         for option, typed, allowed in (
+            ("--views", self.views, get_args(View)),
             ("--nms", [self.nms], get_args(Nms)),
             ("--calibrate", [self.calibrate], get_args(Calibrate)),
             ("--engine", [self.engine], get_args(EngineKind)),
@@ -105,6 +109,11 @@ class _Prediction:
     """Match id -> seconds that were spent on its rows already."""
     best: list[tuple[str, Event]] = field(default_factory=list)
     """(match id, spot) of the surest spots of each game."""
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Views whose confidences are averaged."""
+        return self.options.views or (self.ensemble.view,)
 
 
 def predict(
@@ -189,15 +198,18 @@ def _predict_game(shared: _Prediction, game: SourceGame) -> MatchResult:
     started, found, about, num_rows = time.perf_counter(), [], [], 0
     ensemble, threshold = shared.ensemble, shared.options.threshold
     for part in game.parts:
-        rows = _rows(shared, game, part, first_row=num_rows)
+        scores_vrk = []
+        for view in shared.views:
+            rows = _rows(shared, game, part, view, first_row=num_rows)
 
-        def scoring(
-            done: int, total: int, first_row: int = num_rows, stop: int = num_rows + rows.bank.num_rows
-        ) -> None:
-            at = first_row + (stop - first_row) * done / total if shared.extractor is None else stop
-            shared.progress.advanced(game.id, at, stop, f"confidences {100 * done // total} %")
+            def scoring(
+                done: int, total: int, first_row: int = num_rows, stop: int = num_rows + rows.bank.num_rows
+            ) -> None:
+                at = first_row + (stop - first_row) * done / total if shared.extractor is None else stop
+                shared.progress.advanced(game.id, at, stop, f"confidences {100 * done // total} %")
 
-        spots = find_spots(ensemble.scores(rows.bank, on_progress=scoring), shared.peaks)
+            scores_vrk.append(ensemble.scores(rows.bank, on_progress=scoring))
+        spots = find_spots(sum(scores_vrk) / len(scores_vrk), shared.peaks)
         if shared.calibration is not None:
             spots = shared.calibration.apply(spots)
         if threshold is not None:
@@ -238,13 +250,14 @@ def _events(spots: Spots, labels: Sequence[tuple[str, str]], grid: TimeGrid, *, 
     return tuple(sorted(events, key=lambda event: (event.position_ms, event.confidence if event.team else 0)))
 
 
-def _rows(shared: _Prediction, game: SourceGame, part: Part, *, first_row: int) -> "MatchRows":
-    """Rows of a part, from its store or its video; progress counts on from `first_row`, where the part before ended."""
+def _rows(shared: _Prediction, game: SourceGame, part: Part, view: str, *, first_row: int) -> "MatchRows":
+    """Rows of a view of a part, from its store or video; progress counts on from `first_row`, where the part before
+    ended."""
     from .extract.rows import stored_rows, streamed_rows
 
     ensemble = shared.ensemble
     if isinstance(part, StoredPart):
-        rows = stored_rows(part, view=ensemble.view, device=ensemble.device, reduction=ensemble.reduction)
+        rows = stored_rows(part, view=view, device=ensemble.device, reduction=ensemble.reduction)
         _require_rate(rows.fps, ensemble, part.id)
         return rows
     extractor = shared.extractor
@@ -259,7 +272,7 @@ def _rows(shared: _Prediction, game: SourceGame, part: Part, *, first_row: int) 
     return streamed_rows(
         part,
         extractor,
-        view=ensemble.view,
+        view=view,
         device=ensemble.device,
         max_bad_share=shared.options.max_bad_share,
         reduction=ensemble.reduction,
@@ -278,7 +291,7 @@ def _keep_rows(shared: _Prediction, games: Sequence[SourceGame], keep: Path) -> 
     parts = [part for game in games for part in game.parts if isinstance(part, VideoPart) and not game.problem]
     if not parts or extractor is None:
         return list(games)
-    run = ExtractRunOptions(views=(known_view(shared.ensemble.view),), max_bad_share=options.max_bad_share)
+    run = ExtractRunOptions(views=tuple(map(known_view, shared.views)), max_bad_share=options.max_bad_share)
     silent_end = replace(progress, started=SILENT.started, finished=SILENT.finished)  # the games are counted later
     matches = [part.match for part in parts]
     extracted = extract_matches(extractor, parts[0].data_set, matches, keep, run, progress=silent_end)
@@ -312,6 +325,12 @@ def _prepared(
             got=f"{first.fps} rows a second",
             wanted="25, of which it takes every second one",
             cure="leave --nms out: the run chose its peaks on its validation",
+        )
+    if "hflip" in options.views and any(team in MIRRORED for _, team in first.labels):
+        raise InputError(
+            "--views is not usable with teams",
+            got=",".join(options.views),
+            wanted="identity: hflip swaps left and right",
         )
     peaks = SEED_PEAKS if options.nms == "seed" else first.peaks
     assert peaks is not None
@@ -366,6 +385,7 @@ def _made_with(shared: _Prediction) -> dict[str, Any]:
         "peaks": shared.peaks.to_json(),
         "calibration": {"kind": options.calibrate, "of": shared.calibration and shared.calibration.to_json()},
         "threshold": options.threshold,
+        **({"views": list(options.views)} if options.views else {}),
         **({"bits": 8} if options.fast and shared.extractor else {}),  # stored rows are as they are
     }
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PANELS = {
     "Spots": ("nms", "calibrate", "threshold"),
-    "Features": ("keep", "weights", "engine", "device", "fast", "max_bad_share"),
+    "Features": ("views", "keep", "weights", "engine", "device", "fast", "max_bad_share"),
 }
 
 
@@ -49,7 +49,7 @@ def predict(
 
     splits = known_splits(split)
     options = PredictOptions(splits=splits, matches=tuple(match or ()), **given)
-    paths = local_stores(sources, splits=splits, views=("identity",))
+    paths = local_stores(sources, splits=splits, views=options.views or ("identity",))
     with ProgressView("predicting") as progress:
         summary = run_prediction(paths, run, out, options, progress=progress)
     finish(summary, as_json=as_json, view=prediction_view(summary))

@@ -79,11 +79,14 @@ def sureness(events: list[Event]) -> list[float]:
     return [event.confidence for event in events if event.confidence is not None]
 
 
-def expected(store: Path, folders: tuple[Path, ...], match_id: str = "game-test") -> list[tuple[int, str, float]]:
+def expected(
+    store: Path, folders: tuple[Path, ...], views: tuple[str, ...] = ("identity",)
+) -> list[tuple[int, str, float]]:
     """(frame, class, confidence) straight from the definition: mean of confidences, peaks of the first run."""
     ensemble = Ensemble.load(folders, torch.device("cpu"))
-    bank = open_bank(FeatureStore.open(store), [match_id])
-    scores = np.mean([Ensemble.load([folder], torch.device("cpu")).scores(bank) for folder in folders], axis=0)
+    banks = [open_bank(FeatureStore.open(store), ["game-test"], views=(view,)) for view in views]
+    loaded = [Ensemble.load([folder], torch.device("cpu")) for folder in folders]
+    scores = np.mean([run.scores(bank) for run in loaded for bank in banks], axis=0)
     assert ensemble.first.peaks is not None
     spots = find_spots(scores, ensemble.first.peaks)
     cells = [(int(f), c, float(v)) for i, c in enumerate(CLASSES) for f, v in zip(*spots.of_class(i), strict=True)]
@@ -195,6 +198,25 @@ def test_several_runs_are_averaged(predict: Cli, store: Path, runs: tuple[Path, 
     first = RunRecord.read(runs[0])
     assert first.peaks is not None
     assert record["made_with"]["peaks"] == first.peaks.to_json()
+
+
+def test_views_are_averaged(predict: Cli, games: Path, run: Path, tmp_path: Path) -> None:
+    """From videos in one pass a view, into a store, and from the store."""
+    call, views, keep = (
+        ("--run", run, "--split", "test", "--out"),
+        ("--views", "identity,hflip"),
+        tmp_path / "keep.zarr",
+    )
+    assert predict(games, *call, tmp_path / "streamed", *views) == 0
+    assert predict(games, *call, tmp_path / "kept", *views, "--store", keep) == 0
+    assert predict(keep, *call, tmp_path / "stored", *views) == 0
+    assert found(tmp_path / "streamed") == found(tmp_path / "kept") == found(tmp_path / "stored")
+    wanted = expected(keep, (run,), ("identity", "hflip"))
+    assert wanted != expected(keep, (run,))
+    assert sureness(found(tmp_path / "stored")) == pytest.approx([cell[2] for cell in wanted], abs=1e-6)
+    assert predict(keep, *call, tmp_path / "one") == 0
+    assert json.loads((tmp_path / "stored" / RECORD).read_text())["made_with"]["views"] == ["identity", "hflip"]
+    assert predict(keep, *call, tmp_path / "one", *views) == 2  # never mixed in one folder
 
 
 def test_runs_that_do_not_fit_together_are_named(
@@ -354,6 +376,7 @@ def test_threshold_peaks_and_calibration(predict: Cli, store: Path, run: Path, t
     ("options", "told"),
     [
         (("--threshold", 1.5), "--threshold is not usable"),
+        (("--views", "vflip"), "--views is not known"),
         (("--nms", "hard"), "Invalid value for '--nms'"),
         (("--calibrate", "platt"), "Invalid value for '--calibrate'"),
         (("--split", "challenge"), "no match to predict"),

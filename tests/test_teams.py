@@ -44,6 +44,7 @@ def test_mirrored_views_teach_the_other_team(bas: Cli, capsys: Capture, teams_st
     assert (record.classes, record.teams) == (JOINT, SIDES)
     assert record.labels == (("PASS", "left"), ("PASS", "right"), ("DRIVE", "left"), ("DRIVE", "right"))
     assert bas("predict", teams_store, "--split", "test", "--run", run, "--out", out) == 0
+    assert bas("predict", teams_store, "--run", run, "--out", tmp_path / "x", "--views", "identity,hflip") == 2
     capsys.readouterr()
     assert bas("eval", teams_store, out, "--split", "test", "--metric", "team", "--json") == 0
     report = json.loads(capsys.readouterr().out)
