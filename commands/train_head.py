@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..heads.training.checkpoint import EpochLine, LoopState, RunRecord
     from ..heads.training.loop import EpochProgress, TrainingProgress
 
-_TOLERANCE_SECONDS = 0.5
-"""To either side, of the metric at 1 s."""
 _FORECAST_SECONDS, _MUCH_WAITING = 60.0, 0.2
 
 PANELS = {
@@ -33,7 +31,7 @@ PANELS = {
         *("epochs", "frames_per_epoch", "warmup_epochs", "schedule", "batch", "lr", "weight_decay"),
         *("max_grad_norm", "ema", "precision", "seed"),
     ),
-    "Validation": ("patience", "min_improvement", "keep", "score_len", "score_overlap"),
+    "Validation": ("tolerance", "patience", "min_improvement", "keep", "score_len", "score_overlap"),
 }
 NAMES = {"hop_rows": "--hop", "options": "--set"}
 
@@ -181,7 +179,7 @@ def rate_notes(record: "RunRecord") -> list[str]:
     reach_seconds = row_seconds * record.settings.targets.dilation_steps
     rows = f"{record.fps} row{'s' * (record.fps != 1)} a second"
     notes = [f"{rows}: a spot is put in the middle of its row, so at best within {row_seconds / 2:.2g} s of its event"]
-    if reach_seconds > _TOLERANCE_SECONDS:
+    if reach_seconds > record.settings.tolerance / 2:
         notes.append(f"labels reach {reach_seconds:.2g} s to each side of an event: --dilate 0 makes them one row")
     return notes
 

@@ -6,7 +6,7 @@ Legend: T frames, K classes, N peaks of one class (ascending frames), M matches.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from math import isfinite
 from typing import Any, Literal, get_args
@@ -112,25 +112,36 @@ _COARSE_CANDIDATES: tuple[PeakSettings, ...] = (
 )
 
 
-def default_peaks(fps: Fraction) -> PeakSettings:
+def default_peaks(fps: Fraction, tolerance_seconds: float = 1.0) -> PeakSettings:
     """What is used before any are chosen, for confidences of so many frames a second.
 
-    On a coarse grid a smoothing of 2 frames would be seconds wide: there is none, and the window is the whole frames
-    within half a second, at 1 fps none.
+    A narrower tolerance (its full width) has windows and smoothing as much narrower. On a coarse grid a smoothing of 2
+    frames would be seconds wide: there is none, and the window is the whole frames within half a second, at 1 fps none.
     """
     if not TimeGrid(fps).is_coarse:
-        return PeakSettings()
+        return _narrowed(PeakSettings(), tolerance_seconds)
     return PeakSettings(window_frames=int(fps / 2), sigma_frames=0.0)
 
 
-def candidates_for(fps: Fraction) -> tuple[PeakSettings, ...]:
-    """What `choose_peaks` is to try: `CANDIDATES`, on a coarse grid windows of up to 2 frames."""
-    return _COARSE_CANDIDATES if TimeGrid(fps).is_coarse else CANDIDATES
+def candidates_for(fps: Fraction, tolerance_seconds: float = 1.0) -> tuple[PeakSettings, ...]:
+    """What `choose_peaks` is to try: `CANDIDATES`, as much narrower as the tolerance; on a coarse grid windows of up to
+    2 frames."""
+    if TimeGrid(fps).is_coarse:
+        return _COARSE_CANDIDATES
+    return tuple(dict.fromkeys(_narrowed(each, tolerance_seconds) for each in CANDIDATES))
+
+
+def _narrowed(peaks: PeakSettings, tolerance_seconds: float) -> PeakSettings:
+    share = min(1.0, tolerance_seconds)  # wider ones keep the windows of 1 s
+    if peaks.kind == "seed" or share == 1:
+        return peaks
+    window_frames = max(1, round(share * peaks.window_frames))
+    return replace(peaks, window_frames=window_frames, sigma_frames=share * peaks.sigma_frames)
 
 
 @dataclass(frozen=True)
 class PeakTrial:
-    """One row of the table of a choice: official mAP at 1 s, 0 to 1."""
+    """One row of the table of a choice: official mAP, 0 to 1."""
 
     settings: PeakSettings
     headline: float
@@ -168,17 +179,17 @@ def choose_peaks(
     scores: Sequence[ArrayLike],
     events: Sequence[Spots],
     *,
-    fps: Fraction,
+    metric: MetricSettings,
     num_headline: int,
     candidates: Sequence[PeakSettings] = CANDIDATES,
     to_grid: Callable[[Spots], Spots] = lambda spots: spots,
 ) -> PeakChoice:
-    """Try settings on validation matches, pooled, by the official mAP at 1 s.
+    """Try settings on validation matches, pooled, by the official mAP.
 
     Args:
         scores: (M,) of (T, K) confidences, as in `find_spots`.
         events: (M,) of K classes each.
-        fps: frames per second of the events.
+        metric: tolerance, and frames per second of the events.
         num_headline: how many of the first classes the headline is over, 1 to K.
         candidates: settings to try, at least one.
         to_grid: brings spots to the events' frames, where those of the confidences are others.
@@ -191,14 +202,13 @@ def choose_peaks(
         raise InputError("peaks cannot be chosen", got=got, wanted="as many scores as events, and something to try")
     if not 1 <= num_headline <= events[0].num_classes:
         raise InputError("num_headline is not usable", got=num_headline, wanted=f"1 to {events[0].num_classes}")
-    at1 = MetricSettings.named("at1", fps=fps)
     tried: dict[PeakSettings, PeakTrial] = {}
     for sigma_frames in {settings.sigma_frames for settings in candidates}:
         rows = [smooth(scores_tk, sigma_frames) for scores_tk in scores]
         for settings in (each for each in candidates if each.sigma_frames == sigma_frames):
             found = [to_grid(_spots_of_rows(row, settings)) for row in rows]
             games = [Game(true, spots) for true, spots in zip(events, found, strict=True)]
-            result = average_map(games, at1)
+            result = average_map(games, metric)
             tried[settings] = PeakTrial(settings, float(result.per_class[:num_headline].mean()), result.mean)
     table = tuple(tried[settings] for settings in candidates)
 

@@ -112,7 +112,7 @@ def finetune(
         fabric.barrier()  # until every process has read what there is
         record = replace(record, num_lost=clips.windows.num_lost).after(state)
         progress.started(record, _in_words(net, start.features, fabric), state)
-        is_writer, evaluator = fabric.is_global_zero, Evaluator(chosen)
+        is_writer, evaluator = fabric.is_global_zero, Evaluator(chosen, settings.tolerance)
         if is_writer:
             record.write(out)
         record = run_epochs(

@@ -120,8 +120,7 @@ _SCORES = TrainSettings(
 """500 updates of 16 windows of 41 s. Chosen by cross-validation over SoccerNet's four training games: longer training,
 other losses, dropout and jittered scores were no better; the mean of several runs is (see README)."""
 
-_SMALL = TrainSettings(
-    head="tcn",
+_FEW = TrainSettings(
     inputs="standard",
     proj=64,
     dilate=1,
@@ -139,7 +138,8 @@ _SMALL = TrainSettings(
     max_grad_norm=1.0,
 )
 
-_DEMO = replace(_SMALL, clip_len=200, epochs=8, frames_per_epoch=60_000, lr=5e-4, weight_decay=0.3)
+_SMALL = replace(_FEW, head="ed", mixup=0.2, ema=0.99, keep="last")
+_DEMO = replace(_FEW, clip_len=200, epochs=8, frames_per_epoch=60_000, lr=5e-4, weight_decay=0.3)
 
 RECIPES: Mapping[str, Recipe] = {
     # SoccerNet, in the order of the published table

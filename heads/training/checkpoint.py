@@ -56,9 +56,9 @@ class EpochLine:
     lr: float
     """At the end of the epoch."""
     headline: float
-    """Validation mAP at 1 s that chooses the checkpoint, 0 to 1: mAP-10 for SoccerNet's classes, else over all."""
+    """Validation mAP that chooses the checkpoint, 0 to 1: mAP-10 for SoccerNet's classes, else over all."""
     mean: float
-    """Validation mAP at 1 s over all classes."""
+    """Validation mAP over all classes."""
     seconds: float
     """Of the whole epoch."""
     valid_seconds: float

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from .settings import ScoringPlan
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Validation mAP at 1 s, 0 to 1."""
+    """Validation mAP within the setting's tolerance, 0 to 1."""
 
     headline: float
     """mAP-10 for SoccerNet's classes, else over all."""
@@ -81,19 +82,21 @@ class Evaluator:
     """Scores confidences (rows, K) of each match chosen for validation against its labels."""
 
     chosen: Chosen
+    tolerance_seconds: float
+    """As `TrainSettings.tolerance`."""
 
     def validate(self, scores: Sequence[FloatArray]) -> ValidationResult:
         """Validation mAP with the default peaks."""
-        return self._measure(self._games(scores, default_peaks(self.chosen.fps)))
+        return self._measure(self._games(scores, default_peaks(self.chosen.fps, self.tolerance_seconds)))
 
     def choose(self, scores: Sequence[FloatArray]) -> PostProcessing:
         """Choose the best peaks, and fit a calibration on them."""
         chosen = choose_peaks(
             scores,
             self._events(),
-            fps=TimeGrid(self.chosen.fps).judged.fps,
+            metric=self._metric,
             num_headline=self._num_headline,
-            candidates=candidates_for(self.chosen.fps),
+            candidates=candidates_for(self.chosen.fps, self.tolerance_seconds),
             to_grid=self._on_grid,
         )
         games = self._games(scores, chosen.best)
@@ -112,10 +115,14 @@ class Evaluator:
         return replace(spots, frames=np.array(cells, np.int64))
 
     def _measure(self, games: list[Game]) -> ValidationResult:
-        measured = average_map(games, MetricSettings.named("at1", fps=TimeGrid(self.chosen.fps).judged.fps))
+        measured = average_map(games, self._metric)
         headline = float(measured.per_class[: self._num_headline].mean())
         per_class = dict(zip(self.chosen.classes, map(float, measured.per_class), strict=True))
         return ValidationResult(headline, measured.mean, per_class)
+
+    @property
+    def _metric(self) -> MetricSettings:
+        return MetricSettings((Fraction(str(self.tolerance_seconds)),), TimeGrid(self.chosen.fps).judged.fps)
 
     @property
     def _num_headline(self) -> int:

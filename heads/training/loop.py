@@ -204,7 +204,7 @@ def train(
         if store.reduction is not None:
             write_reduction(out, store.reduction)
         record.write(out)
-        evaluator = Evaluator(chosen)
+        evaluator = Evaluator(chosen, settings.tolerance)
         with torch_threads(number):
             record = run_epochs(trainer, evaluator, record, state, out, progress=progress, save_seconds=save_seconds)
             record = record.finish(evaluator.choose(trainer.validate()[0]))

@@ -134,6 +134,9 @@ class TrainSettings(ModelSettings):
     schedule: Schedule = "cosine"
     """Learning-rate schedule: the cosine begins after the warm-up (cosine), or both act from the first step as in the
     seed's code, which reaches 0 a warm-up before the end and rises again (seed)."""
+    tolerance: float = 1.0
+    """Seconds, half of them to each side of an event, within which validation counts a spot, as it chooses the epoch
+    and the peaks: 1 is SoccerNet's metric, 0.36 is 4 frames of 25 a second to each side."""
     patience: int = 5
     """Stop after this many epochs without improvement; 0: never."""
     min_improvement: float = 0.01
@@ -172,6 +175,7 @@ class TrainSettings(ModelSettings):
             self._require(name, 0 <= getattr(self, name) < _MOST, "a whole number >= 0")
         self._require("seed", 0 <= self.seed < 1 << 63, "a whole number from 0 to below 2 ** 63")
         self._require("lr", 0 < self.lr < 10, "a number above 0, such as 8e-4")
+        self._require("tolerance", 0 < self.tolerance <= 60, "seconds above 0, up to 60")
         for name in ("ema", "event_share"):
             self._require(name, 0 <= getattr(self, name) < 1, "0 to below 1")
         has_dropout = isinstance(self.dropout, int | float) and type(self.dropout) is not bool

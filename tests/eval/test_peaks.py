@@ -250,7 +250,7 @@ def shaky_match(seed: int, num_frames: int = 6000) -> tuple[FloatArray, Spots]:
 def test_the_choice_is_the_best_of_its_table_and_the_simplest_of_equals() -> None:
     matches = [shaky_match(seed) for seed in range(2)]
     scores, events = [match[0] for match in matches], [match[1] for match in matches]
-    choice = choose_peaks(scores, events, fps=FPS, num_headline=2)
+    choice = choose_peaks(scores, events, metric=AT1, num_headline=2)
     assert [row.settings for row in choice.table] == list(CANDIDATES)
     best = max(row.headline for row in choice.table)
     assert next(row for row in choice.table if row.settings == choice.best).headline == pytest.approx(best)
@@ -271,7 +271,7 @@ def test_of_equals_the_simplest_is_chosen() -> None:
     scores = np.zeros((500, 1))
     scores[[100, 300]] = 0.9
     events = Spots.collect([100, 300], [0, 0], [1.0, 1.0], num_classes=1)
-    choice = choose_peaks([scores], [events], fps=FPS, num_headline=1, candidates=CANDIDATES[::-1])
+    choice = choose_peaks([scores], [events], metric=AT1, num_headline=1, candidates=CANDIDATES[::-1])
     assert {row.headline for row in choice.table} == {1.0}
     assert choice.best == CANDIDATES[0] == PeakSettings("hard", 8, 0.0)
 
@@ -293,6 +293,16 @@ def test_rows_near_each_other_have_the_windows_of_25_fps(fps: int) -> None:
     assert candidates_for(Fraction(fps)) == CANDIDATES
 
 
+def test_a_narrow_tolerance_has_narrow_windows() -> None:
+    assert default_peaks(FPS, 0.36) == PeakSettings(window_frames=4, sigma_frames=0.72)
+    tried = candidates_for(FPS, 0.36)
+    assert {each.window_frames for each in tried if each.kind == "hard"} == {3, 4, 6, 7}
+    assert SEED_PEAKS in tried
+    assert len(set(tried)) == len(tried)
+    assert candidates_for(FPS, 4.0) == CANDIDATES
+    assert min(each.window_frames for each in candidates_for(FPS, 0.01)) == 1
+
+
 def test_a_window_of_less_than_a_row_keeps_every_maximum() -> None:
     scores = np.array([[0.1], [0.9], [0.2], [0.8], [0.1]])
     assert find_spots(scores, default_peaks(Fraction(1))).frames.tolist() == [1, 3]
@@ -300,7 +310,7 @@ def test_a_window_of_less_than_a_row_keeps_every_maximum() -> None:
 
 def test_a_choice_of_nothing_is_refused() -> None:
     scores, events = shaky_match(0, num_frames=300)
-    good: dict[str, Any] = {"scores": [scores], "events": [events], "fps": FPS, "num_headline": 1}
+    good: dict[str, Any] = {"scores": [scores], "events": [events], "metric": AT1, "num_headline": 1}
     changes: list[dict[str, Any]] = [
         {"scores": [], "events": []},
         {"events": []},

@@ -73,7 +73,7 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
     options += " --dilate 1 --mixup 0.2 --event-share 0.25 --views hflip,identity --patience 2"
     options += " --batch 3 --lr 0.001 --weight-decay 0.1"
     options += " --max-grad-norm 2 --ema 0.5 --keep last --score-len 30 --precision bf16 --seed 7 --classes DRIVE,PASS"
-    options += " --valid liga/b --bank mapped"
+    options += " --valid liga/b --bank mapped --tolerance 0.4"
     assert bas("train-head", store.path, "--out", tmp_path / "run", *options.split(), *TINY[2:]) == 0
     record = RunRecord.read(tmp_path / "run")
     assert record.settings.to_json() == {
@@ -96,6 +96,7 @@ def test_options_become_settings(bas: Cli, store: FeatureStore, tmp_path: Path) 
         "epochs": 1,
         "warmup_epochs": 3.0,
         "schedule": "cosine",
+        "tolerance": 0.4,
         "patience": 2,
         "min_improvement": 0.01,
         "batch": 3,

@@ -57,10 +57,10 @@ class Validation:
         return bank_scores(model, self.bank, places, self.settings.scoring_plan, targets)[0]
 
     def result(self, model: Any) -> ValidationResult:
-        return Evaluator(self.chosen).validate(self.scores(model))
+        return Evaluator(self.chosen, self.settings.tolerance).validate(self.scores(model))
 
     def choose(self, model: Any) -> PostProcessing:
-        return Evaluator(self.chosen).choose(self.scores(model))
+        return Evaluator(self.chosen, self.settings.tolerance).choose(self.scores(model))
 
 
 def test_who_knows_is_right_and_who_is_late_or_confused_is_not(store: FeatureStore, tiny: Tiny) -> None:
@@ -70,6 +70,9 @@ def test_who_knows_is_right_and_who_is_late_or_confused_is_not(store: FeatureSto
     assert list(right.per_class) == ["PASS", "DRIVE"]
     assert right.mean == pytest.approx(np.mean(list(right.per_class.values())))
     assert validation.result(knowing(late=5)).mean > 0.9
+    narrow = Validation(store, tiny(clip_len=300, stride=1, tolerance=0.36))  # 4 rows
+    assert narrow.result(knowing(late=3)).mean > 0.9
+    assert narrow.result(knowing(late=5)).mean < 0.5
     assert validation.result(knowing(late=100)).mean < 0.8 * right.mean
     assert validation.result(knowing(swapped=True)).mean < 0.8 * right.mean
 
