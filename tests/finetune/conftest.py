@@ -67,6 +67,7 @@ def tiny_settings(**changes: Any) -> FinetuneSettings:
         "patience": 0,
         "warmup_epochs": 0.0,
         "lr": 1e-3,
+        "precision": "fp32",  # the same on every processor
     }
     return FinetuneSettings(**(tiny | changes))
 

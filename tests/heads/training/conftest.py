@@ -93,6 +93,7 @@ def tiny_settings(**changes: Any) -> TrainSettings:
         "epochs": 3,
         "patience": 0,
         "lr": 5e-3,
+        "precision": "fp32",  # the same on every processor
     }
     return TrainSettings(**(tiny | changes))
 

@@ -88,7 +88,7 @@ def test_a_step_is_a_function_of_weights_batch_and_seed(tiny: Tiny) -> None:
 
 
 def test_the_step_is_adamw_on_the_heads_loss(tiny: Tiny) -> None:
-    trainer = trainer_of(tiny(weight_decay=0.1, dropout=0.0, precision="fp32"))
+    trainer = trainer_of(tiny(weight_decay=0.1, dropout=0.0))
     model = copy.deepcopy(trainer.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
     for number in range(3):
@@ -149,12 +149,12 @@ def test_averaged_weights_forget_the_start() -> None:
 
 
 def test_mixup_blends_the_losses_of_both_clips(tiny: Tiny) -> None:
-    trainer, batch = trainer_of(tiny(mixup=0.5, dropout=0.0, precision="fp32")), batch_of()
+    trainer, batch = trainer_of(tiny(mixup=0.5, dropout=0.0)), batch_of()
     model = trainer.model
     features, parts = mixup(batch.features_btc, batch.targets, seed=11, alpha=0.5)
     wanted = sum(share * model.loss(model(features), part).item() for share, part in parts)
     assert float(trainer.training_step(batch, lr=0.0, seed=11)) == pytest.approx(wanted, rel=1e-5)
-    alone = trainer_of(tiny(dropout=0.0, precision="fp32"))
+    alone = trainer_of(tiny(dropout=0.0))
     assert float(alone.training_step(batch, lr=0.0, seed=11)) != pytest.approx(wanted, rel=1e-5)
 
 
