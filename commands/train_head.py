@@ -211,7 +211,7 @@ def run_view(record: "RunRecord") -> "Group":
         f"{peaks.window_frames} frames, smoothed by {peaks.sigma_frames:g}; chosen on these matches, so these figures "
         "are a little too high"
     )
-    columns = ("validation AP at 1 s", "train events", "default peaks", "chosen peaks")
+    columns = (f"validation AP at {record.settings.tolerance:g} s", "train events", "default peaks", "chosen peaks")
     return Group(table(columns, rows), Text(note, "dim"))
 
 
