@@ -330,7 +330,7 @@ def _repeated(video: Path, target: Path, seconds: float) -> Path:
 def heads(report: Report, folder: Path) -> None:
     """An epoch of every head, by its own trainer from the bank on the device."""
     from stores import TRAIN_ROWS, VALID_ROWS, random_store
-    from train_speed import DIM, run_updates, store_order, trainer_of
+    from train_speed import DIM, price_of_seeds, run_updates, store_order, trainer_of
 
     from bas.cache.bank import open_bank
     from bas.heads.recipes import default_recipe
@@ -349,12 +349,17 @@ def heads(report: Report, folder: Path) -> None:
         rate = report.rate(lambda: run_updates(trainer, examples.epoch(next(epochs)), count), count)
         report.add("heads", name, settings.steps_per_epoch / rate, "s an epoch of 500,000 frames")
 
+    def price(name: str) -> None:
+        ones, threes = price_of_seeds(folder, name, report.device.type, repeats=1)
+        report.add("heads", f"{name}, three seeds by bas ablate", threes[0] / ones[0], "times one seed, whole commands")
+
     for name in HEADS:
         if name == "stage_unet":
             report.add("heads", name, "skipped: its rows are of four depths")
             continue
         report.attempt("heads", name, lambda name=name: measure(name))  # type: ignore[misc]
-    report.add("heads", "several seeds as one stacked model", "skipped: not built")
+    for name in ("tcn", "ed"):
+        report.attempt("heads", f"{name}, three seeds by bas ablate", lambda name=name: price(name))  # type: ignore[misc]
 
 
 def finetune(report: Report) -> None:

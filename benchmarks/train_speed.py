@@ -1,15 +1,18 @@
 """Speed of stage two, side by side in one run.
 
-    python benchmarks/train_speed.py [--parts loading,heads,inference,video] [--video VIDEO] [--device auto]
+    python benchmarks/train_speed.py [--parts loading,heads,inference,seeds,video] [--video VIDEO] [--device auto]
 
 `loading`: updates per second of `tcn` and `ed` at C = 192, four clips of 50 steps each, from the feature bank and from
 a PyTorch DataLoader with workers over HDF5 files (h5py); and what share of an update the bank's loading takes.
 `video`: the same head trained end to end with X3D-S, one clip of VIDEO at a time (for memory), against the bank.
 `heads`: an epoch of 500,000 frames for every head (updates timed in turn, several rounds; an epoch has 2,500).
 `inference`: confidences of a whole match of 146,892 frames, and its spots.
+`seeds`: what three seeds of a recipe cost, in single ones: whole commands of `bas ablate`, which trains side by side.
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +72,10 @@ def main() -> None:
             epochs(chosen, bank, arguments)
         if "inference" in parts:
             inference(bank, arguments)
+        if "seeds" in parts:
+            for head in arguments.heads.split(","):
+                ones, threes = price_of_seeds(Path(folder), head, arguments.device, repeats=arguments.repeats)
+                print(f"{head}: one seed {spread(ones)} s, three {spread(threes)} s, {median_ratio(threes, ones):.2f}x")
         if "video" in parts:
             end_to_end(chosen, bank, arguments)
 
@@ -221,6 +228,29 @@ def epochs(chosen: Chosen, bank: FeatureBank, arguments: argparse.Namespace) -> 
     for name, values in rates.items():
         seconds = settings_of[name].steps_per_epoch / float(np.median(values))
         print(f"{name:<14}{sizes[name]:>12,}{spread(values):>28}{seconds:>18.1f}")
+
+
+def price_of_seeds(folder: Path, head: str, device: str, *, repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of one seed, and of three, in turn."""
+    store = folder / "seeds.zarr"
+    if not store.exists():
+        random_store(store, DIM, train={"a": 100_000}, valid={"b": 5_000})
+    seconds: dict[int, list[float]] = {1: [], 3: []}
+    for number in range(repeats):
+        for seeds, found in seconds.items():
+            words = ["--any-backbone", "--recipes", head, "--split", "valid", "--epochs", "1", "--device", device]
+            words += [
+                "--seeds",
+                str(seeds),
+                "--frames-per-epoch",
+                "100000",
+                "--out",
+                str(folder / f"{head}-{number}-{seeds}"),
+            ]
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "bas", "ablate", str(store), *words], check=True, capture_output=True)
+            found.append(time.perf_counter() - began)
+    return seconds[1], seconds[3]
 
 
 def inference(bank: FeatureBank, arguments: argparse.Namespace) -> None:

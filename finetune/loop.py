@@ -151,7 +151,8 @@ def _in_words(net: FinetuneNet, features: FeatureSettings, fabric: "Fabric") -> 
     blocks = "all" if net.num_learning == net.num_blocks else f"{net.num_learning} of {net.num_blocks}"
     where = f"{fabric.world_size} processes on {fabric.device.type}" if fabric.world_size > 1 else str(fabric.device)
     size = f"{features.width}x{features.height}"
-    return f"{blocks} blocks of {features.backbone} from {features.weights} learn, clips of {size} on {where}"
+    learns = f"{blocks} blocks of {features.backbone} from {features.weights} learn"
+    return f"{learns}, clips of {size} on {where}, {fabric.strategy.precision.precision}"
 
 
 def _require_divisible(settings: FinetuneSettings, fabric: "Fabric") -> None:

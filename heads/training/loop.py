@@ -199,6 +199,7 @@ def train(
         rows_per_step = settings.batch * settings.clip_len // settings.stride
         number = choose_threads(threads, num_parameters=model.num_parameters, rows_per_step=rows_per_step)
         in_words = f", {number} thread{'s' if number > 1 else ''}" if on.type == "cpu" else ""
+        in_words += f", {choose_precision(settings.precision, on.type)}"
         place = f"({rows.num_bytes / 1e6:,.0f} MB, {rows.place}) on {rows.device}"
         progress.started(record, f"{rows.num_rows:,} rows of {rows.dim} {place}{in_words}", state)
         if store.reduction is not None:

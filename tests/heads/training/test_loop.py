@@ -163,7 +163,7 @@ def test_the_history_says_what_was_done(store: FeatureStore, tiny: Tiny, tmp_pat
     )
     record = train(store, tmp_path / "run", settings, device="cpu", progress=progress)
     assert seen == [
-        ("started", record.num_parameters, "1,510 rows of 4 (0 MB, ram) on cpu, 1 thread", 0),
+        ("started", record.num_parameters, "1,510 rows of 4 (0 MB, ram) on cpu, 1 thread, fp32", 0),
         *("", ("epoch", 1, True)),
         *("", ("epoch", 2, True)),
         "choosing peaks",
