@@ -124,17 +124,17 @@ def default_peaks(fps: Fraction, tolerance_seconds: float = 1.0) -> PeakSettings
 
 
 def candidates_for(fps: Fraction, tolerance_seconds: float = 1.0) -> tuple[PeakSettings, ...]:
-    """What `choose_peaks` is to try: `CANDIDATES`, as much narrower as the tolerance; on a coarse grid windows of up to
-    2 frames."""
+    """What `choose_peaks` is to try: `CANDIDATES`, as much narrower as the tolerance, without the seed's, which see every
+    second frame only; on a coarse grid windows of up to 2 frames."""
     if TimeGrid(fps).is_coarse:
         return _COARSE_CANDIDATES
-    return tuple(dict.fromkeys(_narrowed(each, tolerance_seconds) for each in CANDIDATES))
+    if tolerance_seconds >= 1:
+        return CANDIDATES
+    return tuple(dict.fromkeys(_narrowed(each, tolerance_seconds) for each in CANDIDATES if each != SEED_PEAKS))
 
 
 def _narrowed(peaks: PeakSettings, tolerance_seconds: float) -> PeakSettings:
     share = min(1.0, tolerance_seconds)  # wider ones keep the windows of 1 s
-    if peaks.kind == "seed" or share == 1:
-        return peaks
     window_frames = max(1, round(share * peaks.window_frames))
     return replace(peaks, window_frames=window_frames, sigma_frames=share * peaks.sigma_frames)
 
