@@ -124,13 +124,12 @@ class Tower(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """(B, steps, W) of each level -> (B, S, outputs)."""
         # in a row with a zero after each level, as beyond its end: one pass over the weights in place of one a level
+        sizes = [level.shape[1] + 1 for level in levels]
         x_bjw = torch.cat([functional.pad(level, (0, 0, 0, 1)) for level in levels], 1)
-        is_real_j = torch.cat([level.new_ones(level.shape[1] + 1) for level in levels])
-        is_real_j[torch.tensor([level.shape[1] + 1 for level in levels]).cumsum(0) - 1] = 0
+        is_real_j1 = torch.cat([functional.pad(level.new_ones(level.shape[1], 1), (0, 0, 0, 1)) for level in levels])
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x_bjw = functional.relu(norm(conv(x_bjw))) * is_real_j[:, None]
-        out_bso: Tensor = self.out(x_bjw)[:, is_real_j.bool()]
-        return out_bso
+            x_bjw = functional.relu(norm(conv(x_bjw))) * is_real_j1
+        return torch.cat([of_level[:, :-1] for of_level in self.out(x_bjw).split(sizes, 1)], 1)
 
 
 class ActionFormerHead(Head):

@@ -139,7 +139,7 @@ _FEW = TrainSettings(
 )
 
 _SMALL = replace(_FEW, head="ed", dilate=2, mixup=0.2, ema=0.99, keep="last")
-"""Chosen by cross-validation over 27 badminton rallies, see RESULTS.md: both views of the pictures are worth as much."""
+"""Chosen by cross-validation over 27 badminton rallies, see RESULTS.md; both views of the pictures help it as much."""
 _DEMO = replace(_FEW, clip_len=200, epochs=8, frames_per_epoch=60_000, lr=5e-4, weight_decay=0.3)
 
 RECIPES: Mapping[str, Recipe] = {
