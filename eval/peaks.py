@@ -124,8 +124,8 @@ def default_peaks(fps: Fraction, tolerance_seconds: float = 1.0) -> PeakSettings
 
 
 def candidates_for(fps: Fraction, tolerance_seconds: float = 1.0) -> tuple[PeakSettings, ...]:
-    """What `choose_peaks` is to try: `CANDIDATES`, as much narrower as the tolerance, without the seed's, which see every
-    second frame only; on a coarse grid windows of up to 2 frames."""
+    """What `choose_peaks` is to try: `CANDIDATES`; for a narrower tolerance as much narrower, without the seed's, which
+    see every second frame only; on a coarse grid windows of up to 2 frames."""
     if TimeGrid(fps).is_coarse:
         return _COARSE_CANDIDATES
     if tolerance_seconds >= 1:
