@@ -325,6 +325,7 @@ def on_ray(
         needs = _needs(ray.cluster_resources(), device, gpu_share)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         reports = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        reports.size()  # once it is there: behind the tasks it might not start until they have ended
         # Ray ends the process of a GPU task by default; max_calls=0 keeps it, and with it the loaded backbone
         remote = ray.remote(max_retries=retries, max_calls=0, **needs)(_ray_task)
         left, running = list(range(len(tasks) - 1, -1, -1)), dict[Any, T]()

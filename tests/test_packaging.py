@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "data": BASE | {"cache", "workers", "extract", "eval"},
     "extract": BASE | {"cache", "data", "workers"},
     "heads": BASE | {"cache", "eval"},
-    "predict": STAGES,
+    "predict": STAGES | {"published"},
     "published": STAGES | {"finetune"},
     "finetune": STAGES,
     "ablate": STAGES | {"finetune", "predict", "workers"},
