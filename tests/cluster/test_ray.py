@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets an
 Cli = Callable[..., int]
 OPTIONS = ExtractOptions(backbone="x3d_xs", depth=4, weights="none", size=(64, 36), window=8, hop=4, stride=2)
 RUN = ExtractRunOptions(engine="openvino", device="cpu", batch=1)
-LONG_FRAMES = 560
+LONG_FRAMES = 2500
 NODE_BYTES = 80 * 2**20
 QUICK = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
 """A killed node is dead after 5 s; Ray's own default takes 15 s or more. With less than that a busy one was too."""
