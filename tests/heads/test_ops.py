@@ -85,9 +85,9 @@ def test_a_gru_learns_as_torchs_does(num_clips: int, num_steps: int, layers: int
     ours, theirs = TimeGru(5, 4, layers, **options), torch.nn.GRU(5, 4, layers, **options)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(num_clips, num_steps, 5, dtype=torch.double, requires_grad=True)
-    found, wanted = ours(x)[0], theirs(x)[0]
+    found, wanted = ours(x), theirs(x)[0]
     torch.testing.assert_close(found, wanted)
-    assert torch.equal(ours.eval()(x)[0], wanted)  # torch's own, where nothing learns
+    assert torch.equal(ours.eval()(x), wanted)  # torch's own, where nothing learns
     direction = torch.randn_like(found)
     for mine, its in zip(
         torch.autograd.grad(found, (x, *ours.parameters()), direction),
@@ -100,9 +100,9 @@ def test_a_gru_learns_as_torchs_does(num_clips: int, num_steps: int, layers: int
 def test_a_gru_in_bfloat16_is_near_float32() -> None:
     torch.manual_seed(0)
     gru, x = TimeGru(6, 32, 2, batch_first=True, bidirectional=True), torch.randn(2, 30, 6)
-    wanted = gru(x)[0]
+    wanted = gru(x)
     with torch.autocast("cpu", torch.bfloat16):
-        found = gru(x)[0]
+        found = gru(x)
     assert 0 < float((found - wanted).detach().abs().max()) < 0.02
     ours, exact = (torch.autograd.grad(out.square().sum(), list(gru.parameters())) for out in (found, wanted))
     for mine, its in zip(ours, exact, strict=True):
